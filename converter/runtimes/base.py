@@ -1,0 +1,39 @@
+"""What every runtime offers: a .tflite file in, integers in, integers out, and how long it took."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """Of the last `invoke`: nanoseconds of every invocation, of loading, and the peak memory if it is known."""
+
+    times_ns: tuple[int, ...] = ()
+    load_ns: int = 0
+    peak_memory_bytes: int | None = None
+
+
+class Session(Protocol):
+    """A loaded model."""
+
+    timing: Timing
+
+    def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
+        """Outputs for a batch: arrays in the file's element types, axis 0 a multiple of the model's batch."""
+
+    def close(self) -> None:
+        """Gives back what the session holds."""
+
+
+class ModelRuntime(Protocol):
+    """A place where models run. `name` is for reports."""
+
+    name: str
+
+    def load(self, model: bytes) -> Session:
+        """Prepares a model. Raises RuntimeFailure if this runtime cannot."""

@@ -1,0 +1,149 @@
+"""`tflite-runtime` and `ai-edge-litert` on this machine, in a process of their own.
+
+A process of its own, because a tflite_runtime interpreter cannot be built after TensorFlow was imported, and because a
+crash of the native code must not end ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.util
+import itertools
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from converter.runtimes import worker
+from converter.runtimes.base import Timing
+from ir.errors import RuntimeFailure
+
+PACKAGES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
+KERNELS = ("builtin", "ref", "xnnpack")
+
+
+def installed_packages() -> list[str]:
+    """Which of the runtimes' packages this Python can import."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is not None]
+
+
+class WorkerProcess:
+    """A running worker and the pipe to it: `command` starts it, here or at the far end of a connection."""
+
+    def __init__(self, command: Sequence[str], where: str) -> None:
+        self.where = where
+        self._handles = itertools.count()
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def ask(self, header: dict, arrays: Sequence[np.ndarray] = ()) -> tuple[dict, list[np.ndarray]]:
+        """Sends a request and waits for its answer. Raises RuntimeFailure if the worker reports an error or ends."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            worker.send(self._process.stdin, header, arrays)
+            answer, outputs = worker.receive(self._process.stdout)
+        except (EOFError, BrokenPipeError, OSError) as error:
+            self.close()
+            raise self._failure(f"the process ended ({self._last_words() or error})") from error
+        if not answer["ok"]:
+            raise self._failure(answer["error"])
+        return answer, outputs
+
+    def next_handle(self) -> int:
+        return next(self._handles)
+
+    @property
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def close(self) -> None:
+        """Ends the worker."""
+        with contextlib.suppress(OSError):
+            if self._process.stdin:
+                self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _last_words(self) -> str:
+        assert self._process.stderr is not None
+        lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+        code = self._process.returncode
+        return (lines[-1] if lines else "") or (f"exit status {code}" if code is not None else "")
+
+    def _failure(self, found: str) -> RuntimeFailure:
+        return RuntimeFailure(
+            expected="the model to run", found=found, where=self.where, fix="see whether the runtime supports its operators"
+        )
+
+
+@functools.cache
+def _shared_worker(package: str) -> WorkerProcess:
+    return WorkerProcess([sys.executable, str(Path(worker.__file__).resolve())], f"local runtime {package}")
+
+
+@dataclass
+class WorkerSession:
+    """A model loaded in a worker; loading another model in the same worker replaces it."""
+
+    process: WorkerProcess
+    handle: int
+    load_ns: int = 0
+    timing: Timing = field(default_factory=Timing)
+
+    def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
+        """Runs a batch sample by sample."""
+        answer, outputs = self.process.ask({"do": "invoke", "handle": self.handle, "repeats": repeats}, inputs)
+        self.timing = Timing(
+            times_ns=tuple(answer["times_ns"]), load_ns=self.load_ns, peak_memory_bytes=answer["peak_memory_bytes"]
+        )
+        return outputs
+
+    def close(self) -> None:
+        """The worker is shared and stays."""
+
+
+def load_in(process: WorkerProcess, model: bytes, package: str, kernels: str, threads: int) -> WorkerSession:
+    """Loads a model in a worker."""
+    handle = process.next_handle()
+    header = {"do": "load", "handle": handle, "package": package, "kernels": kernels, "threads": threads}
+    answer, _ = process.ask(header, [np.frombuffer(model, np.uint8)])
+    return WorkerSession(process, handle, answer["load_ns"])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocalRuntime:
+    """One package, one set of kernels, some threads.
+
+    Attributes:
+      package: `tflite_runtime` or `ai_edge_litert`.
+      kernels: `builtin` (optimized, no delegate), `ref` (reference) or `xnnpack` (the default delegate).
+    """
+
+    package: str = "tflite_runtime"
+    kernels: str = "builtin"
+    threads: int = 1
+
+    @property
+    def name(self) -> str:
+        return f"{PACKAGES[self.package]}/{self.kernels}"
+
+    def load(self, model: bytes) -> WorkerSession:
+        """Prepares a model. Raises RuntimeFailure if the package is not installed or refuses the model."""
+        if self.package not in installed_packages():
+            raise RuntimeFailure(
+                expected=f"the package {PACKAGES[self.package]}",
+                found="it is not installed",
+                where=self.name,
+                fix=f"install {PACKAGES[self.package]}, or choose another runtime",
+            )
+        process = _shared_worker(self.package)
+        if not process.running:
+            _shared_worker.cache_clear()
+            process = _shared_worker(self.package)
+        return load_in(process, model, self.package, self.kernels, self.threads)

@@ -1,0 +1,271 @@
+"""A .tflite file as plain records, read with bounds: nothing in it is trusted.
+
+Every vector length is checked against the size of the file and the total number of records against a budget, so that
+a damaged or hostile file ends in a ModelError, in time and memory proportional to its size.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from ir.errors import ModelError
+
+MAX_RANK = 8
+_T = TypeVar("_T")
+
+
+def _names(enum: type) -> dict[int, str]:
+    return {v: k for k, v in vars(enum).items() if isinstance(v, int) and not k.startswith("_")}
+
+
+OPERATOR_NAMES = _names(schema.BuiltinOperator)
+TYPE_NAMES = _names(schema.TensorType)
+OPTION_NAMES = _names(schema.BuiltinOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorRecord:
+    """One tensor. `data` is a read-only byte view of its constant, None for activations."""
+
+    name: str
+    shape: tuple[int, ...]
+    shape_signature: tuple[int, ...]
+    type_name: str
+    data: np.ndarray | None
+    scale: np.ndarray
+    zero_point: np.ndarray
+    quantized_dimension: int
+    is_variable: bool
+    is_sparse: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperatorRecord:
+    """One operator: `code` is a builtin's name or `CUSTOM:name`; -1 in `inputs` is an absent operand."""
+
+    code: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    options_name: str
+    options: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """A signature: argument name to tensor index, in both directions of the model."""
+
+    key: str
+    subgraph: int
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubgraphRecord:
+    """Tensors and operators of one subgraph, in the file's order."""
+
+    name: str
+    tensors: tuple[TensorRecord, ...]
+    operators: tuple[OperatorRecord, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """A whole file. `metadata` maps names to the bytes of their buffers."""
+
+    path: str
+    size_bytes: int
+    description: str
+    subgraphs: tuple[SubgraphRecord, ...]
+    signatures: tuple[Signature, ...]
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def main(self) -> SubgraphRecord:
+        return self.subgraphs[0]
+
+
+class _Walk:
+    """Reads vectors of a flatbuffer within the bounds of the file."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.budget = len(data) + 1024  # every record of an honest file takes at least one byte
+
+    def spend(self, count: int) -> int:
+        self.budget -= count
+        if count < 0 or self.budget < 0:
+            raise ValueError("more records than the file can hold")
+        return count
+
+    def each(self, length: int, item: Callable[[int], _T]) -> list[_T]:
+        return [item(i) for i in range(self.spend(length))]
+
+    def ints(self, table: Any, name: str) -> tuple[int, ...]:
+        values = self.array(table, name)
+        return tuple(int(v) for v in values[: self.spend(len(values))])
+
+    def array(self, table: Any, name: str) -> np.ndarray:
+        self.spend(1)
+        values = getattr(table, f"{name}AsNumpy")()
+        return values if isinstance(values, np.ndarray) else np.zeros(0, np.int64)
+
+    def text(self, value: bytes | None) -> str:
+        self.spend(len(value or b"") // 8 + 1)
+        return (value or b"").decode("utf-8", errors="replace")
+
+
+def _tensor(walk: _Walk, tensor: Any, buffers: Sequence[np.ndarray | None]) -> TensorRecord:
+    quant = tensor.Quantization()
+    scale = zero_point = np.zeros(0)
+    dimension = 0
+    if quant is not None:
+        scale, zero_point = walk.array(quant, "Scale"), walk.array(quant, "ZeroPoint")
+        dimension = quant.QuantizedDimension()
+    shape = walk.ints(tensor, "Shape")
+    if len(shape) > MAX_RANK or any(d < 0 for d in shape):
+        raise ValueError(f"tensor shape {shape[:10]}")
+    return TensorRecord(
+        name=walk.text(tensor.Name()),
+        shape=shape,
+        shape_signature=walk.ints(tensor, "ShapeSignature") or shape,
+        type_name=TYPE_NAMES[tensor.Type()],
+        data=buffers[tensor.Buffer()] if tensor.Buffer() else None,
+        scale=np.array(scale, np.float32),
+        zero_point=np.array(zero_point, np.int64),
+        quantized_dimension=dimension,
+        is_variable=bool(tensor.IsVariable()),
+        is_sparse=tensor.Sparsity() is not None,
+    )
+
+
+def _options(operator: Any) -> tuple[str, Any]:
+    name = OPTION_NAMES.get(operator.BuiltinOptionsType(), "NONE")
+    table = operator.BuiltinOptions()
+    if name == "NONE" or table is None:
+        return "NONE", None
+    options = getattr(schema, name)()
+    options.Init(table.Bytes, table.Pos)
+    return name, options
+
+
+def _subgraph(walk: _Walk, graph: Any, codes: Sequence[tuple[str, int]], buffers: Sequence[np.ndarray | None]) -> SubgraphRecord:
+    tensors = walk.each(graph.TensorsLength(), lambda i: _tensor(walk, graph.Tensors(i), buffers))
+
+    def index(i: int, optional: bool = False) -> int:
+        if not (-1 if optional else 0) <= i < len(tensors):
+            raise ValueError(f"tensor index {i} of {len(tensors)}")
+        return i
+
+    def operator(i: int) -> OperatorRecord:
+        record = graph.Operators(i)
+        code, version = codes[record.OpcodeIndex()]
+        options_name, options = _options(record)
+        return OperatorRecord(
+            code=code,
+            version=version,
+            inputs=tuple(index(j, optional=True) for j in walk.ints(record, "Inputs")),
+            outputs=tuple(index(j) for j in walk.ints(record, "Outputs")),
+            options_name=options_name,
+            options=options,
+        )
+
+    return SubgraphRecord(
+        name=walk.text(graph.Name()),
+        tensors=tuple(tensors),
+        operators=tuple(walk.each(graph.OperatorsLength(), operator)),
+        inputs=tuple(index(i) for i in walk.ints(graph, "Inputs")),
+        outputs=tuple(index(i) for i in walk.ints(graph, "Outputs")),
+    )
+
+
+def _code(walk: _Walk, record: Any) -> tuple[str, int]:
+    number = max(record.DeprecatedBuiltinCode(), record.BuiltinCode())
+    name = OPERATOR_NAMES.get(number, f"BUILTIN_{number}")
+    return (f"CUSTOM:{walk.text(record.CustomCode())}" if name == "CUSTOM" else name), record.Version()
+
+
+def _buffer(walk: _Walk, buffer: Any) -> np.ndarray | None:
+    if buffer.Offset() > 1:
+        start, size = buffer.Offset(), buffer.Size()
+        if start + size > len(walk.data):
+            raise ValueError("buffer outside the file")
+        return np.frombuffer(walk.data, np.uint8, size, start)
+    data = walk.array(buffer, "Data")
+    return data.view(np.uint8) if data.size else None
+
+
+def _signature(walk: _Walk, record: Any) -> Signature:
+    def entries(length: int, item: Callable[[int], Any]) -> dict[str, int]:
+        return dict(walk.each(length, lambda i: (walk.text(item(i).Name()), item(i).TensorIndex())))
+
+    return Signature(
+        key=walk.text(record.SignatureKey()),
+        subgraph=record.SubgraphIndex(),
+        inputs=entries(record.InputsLength(), record.Inputs),
+        outputs=entries(record.OutputsLength(), record.Outputs),
+    )
+
+
+def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
+    """Reads a file's bytes. Raises ModelError if they are no TFLite model or a damaged one."""
+    if len(data) < 8 or data[4:8] != b"TFL3":
+        raise ModelError(
+            expected="a TFLite model (identifier TFL3)",
+            found=f"{len(data)} bytes that begin with {data[:8]!r}",
+            where=path,
+            fix="pass a .tflite file that was written completely",
+        )
+    try:
+        return _parse(_Walk(data), path)
+    except (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+        raise ModelError(
+            expected="a well-formed TFLite model",
+            found=f"a damaged one ({type(error).__name__}: {error})",
+            where=path,
+            fix="write or download the file again",
+        ) from error
+
+
+def _parse(walk: _Walk, path: str) -> ModelFile:
+    model = schema.Model.GetRootAs(walk.data, 0)
+    buffers = walk.each(model.BuffersLength(), lambda i: _buffer(walk, model.Buffers(i)))
+    codes = walk.each(model.OperatorCodesLength(), lambda i: _code(walk, model.OperatorCodes(i)))
+    subgraphs = walk.each(model.SubgraphsLength(), lambda i: _subgraph(walk, model.Subgraphs(i), codes, buffers))
+    if not subgraphs:
+        raise ValueError("no subgraph")
+
+    def metadata(i: int) -> tuple[str, bytes]:
+        entry = model.Metadata(i)
+        data = buffers[entry.Buffer()]
+        return walk.text(entry.Name()), b"" if data is None else data.tobytes()
+
+    return ModelFile(
+        path=path,
+        size_bytes=len(walk.data),
+        description=walk.text(model.Description()),
+        subgraphs=tuple(subgraphs),
+        signatures=tuple(walk.each(model.SignatureDefsLength(), lambda i: _signature(walk, model.SignatureDefs(i)))),
+        metadata=dict(walk.each(model.MetadataLength(), metadata)),
+    )
+
+
+def load(path: str | Path) -> ModelFile:
+    """Reads a file. Raises ModelError if it is missing, unreadable, or no well-formed TFLite model."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            expected="a readable .tflite file", found=error.strerror or str(error), where=str(path), fix="check the path"
+        ) from error
+    return parse(data, str(path))

@@ -1,0 +1,165 @@
+"""From the records of a .tflite file to a Graph, by the operator table."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from converter.tflite.codec import BY_CODE, decode_attributes, layout, unpack_bits
+from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
+from ir.errors import ModelError
+from ir.graph import Graph, Value
+from ir.opdef import OpDef, ShapeError
+from ir.quantization import QuantParams
+from ir.types import DType, TensorType
+
+
+def tensor_type(record: TensorRecord, where: str) -> TensorType:
+    """Shape, element type and quantization of a record. Raises ModelError for a type that is not supported."""
+    if record.type_name not in DType.__members__:
+        raise ModelError(
+            expected="a float or integer tensor",
+            found=f"type {record.type_name}",
+            where=f"{where}, tensor '{record.name}'",
+            fix="remove what makes it from the model",
+        )
+    dtype = DType[record.type_name]
+    return TensorType(record.shape, dtype, _quant(record, dtype, where))
+
+
+def _quant(record: TensorRecord, dtype: DType, where: str) -> QuantParams | None:
+    if not record.scale.size or dtype.is_float or dtype is DType.BOOL:
+        return None
+    per_channel = record.scale.size > 1
+    zero_point = record.zero_point if record.zero_point.size else np.zeros(record.scale.size, np.int64)
+    try:
+        return QuantParams(
+            scale=record.scale if per_channel else record.scale[0],
+            zero_point=zero_point if per_channel else zero_point[0],
+            axis=record.quantized_dimension if per_channel else None,
+            bits=dtype.bits,
+            signed=dtype is not DType.UINT8,
+        )
+    except ValueError as error:
+        raise ModelError(
+            expected="valid quantization parameters",
+            found=str(error),
+            where=f"{where}, tensor '{record.name}'",
+            fix="convert the model again",
+        ) from error
+
+
+def constant_array(record: TensorRecord, where: str) -> np.ndarray:
+    """The elements of a constant. Raises ModelError if the buffer does not hold exactly them, or it is sparse."""
+    dtype = DType[record.type_name]
+    data = record.data
+    assert data is not None
+    count = math.prod(record.shape)
+    needed = -(-count * dtype.bits // 8)
+    if record.is_sparse or data.size != needed:
+        raise ModelError(
+            expected=f"{needed} bytes for shape {record.shape} of {dtype.value}",
+            found="sparse storage" if record.is_sparse else f"{data.size} bytes",
+            where=f"{where}, constant '{record.name}'",
+            fix="store the constant densely" if record.is_sparse else "write or download the file again",
+        )
+    if dtype in (DType.INT2, DType.INT4):
+        return unpack_bits(data, dtype.bits, record.shape)
+    return np.frombuffer(data.tobytes(), dtype.numpy).reshape(record.shape)
+
+
+class _Reader:
+    def __init__(self, model: ModelFile, subgraph: SubgraphRecord) -> None:
+        self.model, self.subgraph = model, subgraph
+        self.graph = Graph(subgraph.name or "model")
+        self.values: dict[int, Value] = {}
+
+    def read(self) -> Graph:
+        for index in self.subgraph.inputs:
+            record = self.subgraph.tensors[index]
+            self.values[index] = self.graph.input(record.name, tensor_type(record, self.model.path))
+        for position, operator in enumerate(self.subgraph.operators):
+            self._operator(position, operator)
+        self.graph.outputs = [self._value(i, "the outputs") for i in self.subgraph.outputs]
+        return self.graph
+
+    def _value(self, index: int, where: str) -> Value:
+        if index not in self.values:
+            record = self.subgraph.tensors[index]
+            if record.data is None:
+                raise ModelError(
+                    expected="a constant or the result of an earlier operator",
+                    found=f"tensor '{record.name}', which nothing has computed" + (" (a variable)" if record.is_variable else ""),
+                    where=f"{self.model.path}, {where}",
+                    fix="write or download the file again",
+                )
+            type_ = tensor_type(record, self.model.path)
+            value = self.graph.constant(constant_array(record, self.model.path), record.name, type_.quant, type_.dtype)
+            self.values[index] = value
+        return self.values[index]
+
+    def _operator(self, position: int, record: OperatorRecord) -> None:
+        where = f"operator {position} ({record.code})"
+        op = BY_CODE.get(record.code)
+        if op is None:
+            raise ModelError(
+                expected="an operator of the table",
+                found=record.code,
+                where=f"{self.model.path}, operator {position}",
+                fix="cut the model before it, or see the list of supported operators",
+            )
+        inputs, constants = self._operands(op, record, where)
+        outputs = [self.subgraph.tensors[i] for i in record.outputs]
+        try:
+            attrs = decode_attributes(op, record.options_name, record.options, constants)
+            types = [tensor_type(t, self.model.path) for t in outputs]
+            node = self.graph.add(op, inputs, attrs, outputs[0].name if outputs else op.name, types)
+            self._check(op, node, types)
+        except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
+            raise ModelError(
+                expected="operands and options that fit together",
+                found=str(error),
+                where=f"{self.model.path}, {where}",
+                fix="write or download the file again",
+            ) from error
+        for index, value in zip(record.outputs, node.outputs, strict=True):
+            value.name = self.subgraph.tensors[index].name
+            self.values[index] = value
+
+    def _check(self, op: OpDef, node, types: list[TensorType]) -> None:  # type: ignore[no-untyped-def]
+        inferred = op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
+        found, wanted = [t.shape for t in types], [t.shape for t in inferred]
+        if found != wanted:
+            raise ShapeError(f"output shapes {found}, computed {wanted}")
+
+    def _operands(self, op: OpDef, record: OperatorRecord, where: str) -> tuple[list[Value | None], dict[str, np.ndarray]]:
+        names = layout(op)
+        if names is None:
+            return [None if i < 0 else self._value(i, where) for i in record.inputs], {}
+        by_name = dict(zip(names, record.inputs, strict=False))
+        constants: dict[str, np.ndarray] = {}
+        inputs: dict[str, Value | None] = {}
+        for name, index in by_name.items():
+            if name not in op.attributes.__dataclass_fields__:
+                inputs[name] = None if index < 0 else self._value(index, where)
+            elif index >= 0:
+                value = self._value(index, where)
+                if value.data is None:
+                    raise ModelError(
+                        expected=f"a constant {name}",
+                        found=f"the computed tensor '{value.name}'",
+                        where=f"{self.model.path}, {where}",
+                        fix="export the model with static shapes",
+                    )
+                constants[name] = value.data
+        order = [operand.name for operand in op.operands]
+        if len(record.inputs) > len(names):  # a variadic last operand
+            extra = [self._value(i, where) for i in record.inputs[len(names) :]]
+            return [inputs.get(n) for n in order] + list(extra), constants
+        return [inputs.get(n) for n in order if n in by_name], constants
+
+
+def to_graph(model: ModelFile, subgraph: int = 0) -> Graph:
+    """The graph of one subgraph. Raises ModelError naming the operator that cannot be read."""
+    return _Reader(model, model.subgraphs[subgraph]).read()

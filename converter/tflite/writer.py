@@ -1,0 +1,179 @@
+"""From a Graph to the bytes of a .tflite file, by the operator table."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from converter.tflite.codec import DTYPE_CODES, encode_options, layout, pack_bits
+from ir.errors import ModelError, OutputError
+from ir.graph import Graph, Node, Value
+from ir.types import DType
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self.buffers: list[Any] = [schema.BufferT()]  # buffer 0 is the empty one by convention
+        self.buffer_of: dict[bytes, int] = {}
+        self.tensors: list[Any] = []
+        self.index_of: dict[Value, int] = {}
+        self.shape_constants: dict[tuple[str, bytes], int] = {}
+        self.codes: list[Any] = []
+        self.code_of: dict[tuple[int, int], int] = {}
+
+    def buffer(self, data: bytes) -> int:
+        """Index of a buffer with these bytes; equal constants share one."""
+        if data not in self.buffer_of:
+            self.buffer_of[data] = len(self.buffers)
+            self.buffers.append(schema.BufferT(data=np.frombuffer(data, np.uint8)))
+        return self.buffer_of[data]
+
+    def tensor(self, value: Value) -> int:
+        if value not in self.index_of:
+            record = schema.TensorT(name=value.name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype])
+            record.quantization = _quantization(value)
+            record.buffer = 0 if value.data is None else self.buffer(_bytes(value.data, value.dtype))
+            self.index_of[value] = len(self.tensors)
+            self.tensors.append(record)
+        return self.index_of[value]
+
+    def shape_constant(self, name: str, data: np.ndarray) -> int:
+        """A constant operand that stands for an attribute; equal ones of one purpose share a tensor."""
+        key = (f"{name}/{data.shape}", data.tobytes())
+        if key not in self.shape_constants:
+            record = schema.TensorT(name=name.encode(), shape=list(data.shape), type=schema.TensorType.INT32)
+            record.buffer = self.buffer(data.tobytes())
+            self.shape_constants[key] = len(self.tensors)
+            self.tensors.append(record)
+        return self.shape_constants[key]
+
+    def opcode(self, node: Node) -> int:
+        assert node.op.encoding is not None
+        code = getattr(schema.BuiltinOperator, node.op.encoding.code)
+        version = node.op.encoding.version(node.attrs, node.in_types, node.out_types)
+        if (code, version) not in self.code_of:
+            self.code_of[code, version] = len(self.codes)
+            self.codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version))
+        return self.code_of[code, version]
+
+    def operator(self, node: Node) -> Any:
+        if node.op.encoding is None:
+            raise ModelError(
+                expected="an operator that TFLite has",
+                found=node.op.name,
+                where=f"layer '{node.name}'",
+                fix="keep the passes that rewrite it in the pipeline",
+            )
+        record = schema.OperatorT(opcodeIndex=self.opcode(node), inputs=self.operands(node))
+        record.outputs = [self.tensor(v) for v in node.outputs]
+        record.builtinOptionsType, record.builtinOptions = encode_options(node.op, node.attrs)
+        return record
+
+    def operands(self, node: Node) -> list[int]:
+        names = layout(node.op)
+        indices = [-1 if v is None else self.tensor(v) for v in node.inputs]
+        if names is None:
+            return indices
+        position = {operand.name: i for i, operand in enumerate(node.op.operands)}
+        listed = []
+        for name in names:
+            if name in position:
+                listed.append(indices[position[name]] if position[name] < len(indices) else -1)
+            else:
+                data = np.asarray(getattr(node.attrs, name), np.int32)
+                listed.append(self.shape_constant(f"{node.name}/{name}", data))
+        return listed + indices[len(node.op.operands) :]
+
+
+def _bytes(data: np.ndarray, dtype: DType) -> bytes:
+    packed = pack_bits(data, dtype.bits) if dtype in (DType.INT2, DType.INT4) else data.astype(dtype.numpy, copy=False)
+    return np.ascontiguousarray(packed).tobytes()
+
+
+def _quantization(value: Value) -> Any:
+    if value.quant is None or value.dtype.is_float:
+        return None
+    params = value.quant
+    return schema.QuantizationParametersT(
+        scale=np.atleast_1d(params.scale).astype(np.float32),
+        zeroPoint=np.atleast_1d(params.zero_point).astype(np.int64),
+        quantizedDimension=params.axis or 0,
+    )
+
+
+def _signature(writer: _Writer, graph: Graph, key: str) -> Any:
+    def entries(values: list[Value]) -> list[Any]:
+        return [schema.TensorMapT(name=v.name.encode(), tensorIndex=writer.tensor(v)) for v in values]
+
+    return schema.SignatureDefT(
+        inputs=entries(graph.inputs), outputs=entries(graph.outputs), signatureKey=key.encode(), subgraphIndex=0
+    )
+
+
+def to_bytes(graph: Graph, metadata: Mapping[str, Any] | None = None, signature: str = "serving_default") -> bytes:
+    """The file's bytes. The same graph and metadata give the same bytes.
+
+    `metadata` values are stored as JSON under their names. Raises ModelError for a node that TFLite has no operator for.
+    """
+    writer = _Writer()
+    inputs = [writer.tensor(v) for v in graph.inputs]
+    operators = [writer.operator(node) for node in graph.nodes]
+    outputs = [writer.tensor(v) for v in graph.outputs]
+    entries = []
+    for name, content in (metadata or {}).items():
+        text = json.dumps(content, sort_keys=True).encode()
+        entries.append(schema.MetadataT(name=name.encode(), buffer=writer.buffer(text)))
+    subgraph = schema.SubGraphT(
+        tensors=writer.tensors, inputs=inputs, outputs=outputs, operators=operators, name=graph.name.encode()
+    )
+    model = schema.ModelT(
+        version=3,
+        operatorCodes=writer.codes,
+        subgraphs=[subgraph],
+        description=b"Intact",
+        buffers=writer.buffers,
+        metadata=entries,
+        signatureDefs=[_signature(writer, graph, signature)],
+    )
+    builder = flatbuffers.Builder(1 << 20)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def write_atomically(path: str | Path, data: bytes) -> None:
+    """Writes under a temporary name in the same folder and renames. Raises OutputError; never leaves half a file."""
+    path = Path(path)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        raise OutputError(
+            expected=f"to write {len(data)} bytes",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="free space, or choose an existing folder you may write to with --output",
+        ) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,42 @@
+"""The one family of errors that a user's model or arguments can cause.
+
+Every room raises these, so they live at the bottom; `converter` re-exports them under its own name.
+`assert` is for our bugs, these are for the user's to mend: the commands print one sentence and exit with status 1.
+"""
+
+from __future__ import annotations
+
+
+class ConversionError(Exception):
+    """Something about the user's model, data or options stops the work.
+
+    Args:
+      expected: what the tool can work with, e.g. "a finite weight in every element".
+      found: what was there instead, e.g. "3 NaN values".
+      where: the place in the user's words: a file, a layer, an operator.
+      fix: what to do about it.
+    """
+
+    def __init__(self, *, expected: str, found: str, where: str, fix: str) -> None:
+        self.expected, self.found, self.where, self.fix = expected, found, where, fix
+        super().__init__(f"{where}: expected {expected}, found {found}; {fix}.")
+
+
+class ModelError(ConversionError):
+    """The model cannot be read, or holds something that cannot be converted."""
+
+
+class DataError(ConversionError):
+    """Calibration or evaluation data cannot be used."""
+
+
+class OptionError(ConversionError):
+    """A flag, a pass option or a combination of them makes no sense."""
+
+
+class OutputError(ConversionError):
+    """The result cannot be written."""
+
+
+class RuntimeFailure(ConversionError):
+    """A runtime or device that was asked to run a model is missing or failed."""

@@ -1,0 +1,126 @@
+"""Running a graph: floats on `keras.ops` (any Keras backend), integers on NumPy (exact).
+
+Both walk the nodes once and drop every tensor after its last use, so memory stays that of the widest place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ir.graph import Graph, Node, Value
+from ir.opdef import IntegerCall, ShapeError
+from ir.profile import Profile
+from ir.types import TensorType
+
+Transform = Callable[[Value, Any], Any]
+
+
+def _walk(
+    graph: Graph,
+    inputs: Sequence[Any],
+    constant: Callable[[Value], Any],
+    apply: Callable[[Node, list[Any]], Sequence[Any]],
+    transform: Transform | None,
+    wanted: Sequence[Value],
+) -> list[Any]:
+    assert len(inputs) == len(graph.inputs), f"{len(graph.inputs)} inputs wanted, {len(inputs)} given"
+    keep = set(wanted)
+    left = Counter(v for node in graph.nodes for v in node.inputs if v is not None)
+    tensors: dict[Value, Any] = {}
+
+    def store(value: Value, tensor: Any) -> None:
+        tensors[value] = tensor if transform is None else transform(value, tensor)
+
+    def fetch(value: Value) -> Any:
+        if value not in tensors:
+            store(value, constant(value))
+        return tensors[value]
+
+    for value, tensor in zip(graph.inputs, inputs, strict=True):
+        store(value, tensor)
+    for node in graph.nodes:
+        results = apply(node, [None if v is None else fetch(v) for v in node.inputs])
+        for value, tensor in zip(node.outputs, results, strict=True):
+            store(value, tensor)
+        for value in node.inputs:
+            if value is not None:
+                left[value] -= 1
+                if not left[value] and value not in keep:
+                    tensors.pop(value, None)
+    return [fetch(v) for v in wanted]
+
+
+def run_float(
+    graph: Graph, inputs: Sequence[Any], *, wanted: Iterable[Value] | None = None, transform: Transform | None = None
+) -> list[Any]:
+    """Computes the graph in float with `keras.ops`; traceable and differentiable.
+
+    Args:
+      inputs: one tensor per graph input; axis 0 may hold any number of samples if `batchable(graph)`.
+      wanted: which values to return, the outputs by default.
+      transform: called with every value (inputs, constants, results) and its tensor; what it returns is used in
+        place of the tensor. Fake quantization, statistics and trained parameters hook in here.
+    """
+    from keras import ops as K
+
+    def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
+        result = node.op.compute(node.attrs, *tensors)
+        return result if isinstance(result, (tuple, list)) else (result,)
+
+    def constant(value: Value) -> Any:
+        assert value.data is not None, f"{value} has no producer"
+        return K.convert_to_tensor(value.data)
+
+    return _walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
+
+
+def run_integer(
+    graph: Graph,
+    inputs: Sequence[np.ndarray],
+    profile: Profile,
+    *,
+    wanted: Iterable[Value] | None = None,
+    transform: Transform | None = None,
+) -> list[np.ndarray]:
+    """Computes an integer graph exactly as the kernels of `profile` do; arguments as for `run_float`."""
+
+    def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
+        assert node.op.integer is not None, f"{node.op.name} has no integer kernel"
+        batch = next((len(t) for t, v in zip(tensors, node.inputs, strict=True) if v and not v.is_constant and t.ndim), 1)
+        call = IntegerCall(node.attrs, tensors, node.in_types, [_batched(t, batch) for t in node.out_types], profile)
+        return node.op.integer(call)
+
+    def constant(value: Value) -> np.ndarray:
+        assert value.data is not None, f"{value} has no producer"
+        return value.data
+
+    return _walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
+
+
+def _batched(type_: TensorType, batch: int) -> TensorType:
+    if not type_.shape or type_.shape[0] != 1 or batch == 1:
+        return type_
+    return TensorType((batch, *type_.shape[1:]), type_.dtype, type_.quant)
+
+
+def batchable(graph: Graph) -> bool:
+    """Whether axis 0 of every input is a batch: shape inference with 3 samples gives the same shapes otherwise."""
+    if any(not v.shape or v.shape[0] != 1 for v in (*graph.inputs, *graph.outputs)):
+        return False
+    types: dict[Value, TensorType] = {v: TensorType((3, *v.shape[1:]), v.dtype, v.quant) for v in graph.inputs}
+    for node in graph.nodes:
+        try:
+            results = node.op.infer(node.attrs, [types.get(v, v.type) for v in node.inputs if v is not None])
+        except ShapeError:
+            return False
+        for value, result in zip(node.outputs, results, strict=True):
+            moving = any(v in types for v in node.inputs if v is not None)
+            if moving and result.shape != (3, *value.shape[1:]):
+                return False
+            if moving:
+                types[value] = result
+    return True

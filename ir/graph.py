@@ -1,0 +1,284 @@
+"""The graph: values, the nodes that make them, and the edits that keep both ends of every edge in step.
+
+A `Value` knows its producer and its uses, so a rewrite asks its neighbours directly and an edit costs what it
+touches, never the size of the graph. The order of nodes is topological and is recomputed only after an edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ir.opdef import Attributes, OpDef
+from ir.quantization import QuantParams
+from ir.types import DType, TensorType
+
+
+class Value:
+    """A tensor of the graph: an input, a constant (`data` is not None) or the result of a node. Identity is equality."""
+
+    __slots__ = ("_uses", "data", "name", "producer", "type")
+
+    def __init__(self, name: str, type_: TensorType, data: np.ndarray | None = None) -> None:
+        self.name = name
+        self.type = type_
+        self.data = data
+        self.producer: Node | None = None
+        self._uses: dict[tuple[Node, int], None] = {}
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.shape
+
+    @property
+    def dtype(self) -> DType:
+        return self.type.dtype
+
+    @property
+    def quant(self) -> QuantParams | None:
+        return self.type.quant
+
+    @quant.setter
+    def quant(self, params: QuantParams | None) -> None:
+        self.type = TensorType(self.type.shape, self.type.dtype, params)
+
+    @property
+    def is_constant(self) -> bool:
+        return self.data is not None
+
+    @property
+    def uses(self) -> list[tuple[Node, int]]:
+        """`(node, input position)` of every use, in the order they were made."""
+        return list(self._uses)
+
+    @property
+    def consumers(self) -> list[Node]:
+        """The nodes that read this value, each once."""
+        return list(dict.fromkeys(node for node, _ in self._uses))
+
+    def __repr__(self) -> str:
+        return f"%{self.name}"
+
+
+class Node:
+    """An application of an operator. Edit its inputs through the graph."""
+
+    __slots__ = ("attrs", "inputs", "name", "op", "outputs")
+
+    def __init__(self, op: OpDef, attrs: Attributes, inputs: tuple[Value | None, ...], name: str) -> None:
+        self.op = op
+        self.attrs: Any = attrs
+        self.inputs = inputs
+        self.outputs: tuple[Value, ...] = ()
+        self.name = name
+
+    @property
+    def output(self) -> Value:
+        """The first output."""
+        return self.outputs[0]
+
+    def _at(self, index: int | None) -> Value | None:
+        return None if index is None or index >= len(self.inputs) else self.inputs[index]
+
+    @property
+    def weight(self) -> Value | None:
+        """The weight operand, if the operator has one."""
+        return self._at(self.op.weight_index)
+
+    @property
+    def bias(self) -> Value | None:
+        """The bias operand, if the operator has one and it is given."""
+        return self._at(self.op.bias_index)
+
+    @property
+    def in_types(self) -> list[TensorType | None]:
+        return [None if v is None else v.type for v in self.inputs]
+
+    @property
+    def out_types(self) -> list[TensorType]:
+        return [v.type for v in self.outputs]
+
+    def __repr__(self) -> str:
+        return f"{self.op.name}({self.name})"
+
+
+class Graph:
+    """Inputs, outputs and the nodes between them.
+
+    Attributes:
+      name: of the model.
+      inputs, outputs: in the model's order; `input_names` and `output_names` are those of its signature.
+    """
+
+    def __init__(self, name: str = "model") -> None:
+        self.name = name
+        self.inputs: list[Value] = []
+        self.outputs: list[Value] = []
+        self._nodes: dict[Node, None] = {}
+        self._sorted: list[Node] | None = None
+        self._names: dict[str, int] = {}
+
+    # --- building -------------------------------------------------------------------------------------------------
+
+    def unique_name(self, wanted: str) -> str:
+        """`wanted`, or `wanted_1`, `wanted_2` ... if it is taken."""
+        count = self._names.get(wanted)
+        if count is None:
+            self._names[wanted] = 0
+            return wanted
+        while True:
+            count += 1
+            name = f"{wanted}_{count}"
+            if name not in self._names:
+                self._names[wanted] = count
+                self._names[name] = 0
+                return name
+
+    def input(self, name: str, type_: TensorType) -> Value:
+        """Adds an input."""
+        value = Value(self.unique_name(name), type_)
+        self.inputs.append(value)
+        return value
+
+    def constant(self, data: np.ndarray, name: str, quant: QuantParams | None = None, dtype: DType | None = None) -> Value:
+        """A constant value; the array is not copied and must not be written to afterwards."""
+        data = np.asarray(data)
+        return Value(self.unique_name(name), TensorType(data.shape, dtype or DType.of(data), quant), data)
+
+    def add(
+        self,
+        op: OpDef,
+        inputs: Sequence[Value | None],
+        attrs: Attributes | None = None,
+        name: str = "",
+        out_types: Sequence[TensorType] | None = None,
+    ) -> Node:
+        """Adds a node; its output types are inferred unless given. Raises ShapeError if the operands do not fit."""
+        attrs = attrs if attrs is not None else op.attributes()
+        node = Node(op, attrs, (), self.unique_name(name or op.name))
+        types = list(out_types) if out_types is not None else op.infer(attrs, [v.type for v in inputs if v is not None])
+        self.set_inputs(node, inputs)
+        names = [node.name] if len(types) == 1 else [f"{node.name}:{i}" for i in range(len(types))]
+        node.outputs = tuple(Value(name, t) for name, t in zip(names, types, strict=True))
+        for value in node.outputs:
+            value.producer = node
+        self._nodes[node] = None
+        self._sorted = None
+        return node
+
+    # --- editing --------------------------------------------------------------------------------------------------
+
+    def set_inputs(self, node: Node, inputs: Sequence[Value | None]) -> None:
+        """Replaces all inputs of a node."""
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                del value._uses[node, index]
+        node.inputs = tuple(inputs)
+        for index, value in enumerate(node.inputs):
+            if value is not None:
+                value._uses[node, index] = None
+        self._sorted = None
+
+    def set_input(self, node: Node, index: int, value: Value | None) -> None:
+        """Replaces one input; positions between the present inputs and `index` become absent."""
+        inputs = list(node.inputs) + [None] * (index + 1 - len(node.inputs))
+        inputs[index] = value
+        self.set_inputs(node, inputs)
+
+    def replace_uses(self, old: Value, new: Value, *, only: Iterable[Node] | None = None) -> None:
+        """Makes every user of `old` (and the graph's outputs) read `new`; `only` restricts it to some nodes."""
+        chosen = None if only is None else set(only)
+        for node, index in old.uses:
+            if chosen is None or node in chosen:
+                inputs = list(node.inputs)
+                inputs[index] = new
+                self.set_inputs(node, inputs)
+        if chosen is None:
+            self.outputs = [new if v is old else v for v in self.outputs]
+
+    def remove(self, node: Node) -> None:
+        """Takes out a node whose outputs nobody reads."""
+        assert not any(v._uses for v in node.outputs), f"{node} is still read"
+        assert not any(v in self.outputs for v in node.outputs), f"{node} makes an output"
+        self.set_inputs(node, ())
+        del self._nodes[node]
+        self._sorted = None
+
+    def bypass(self, node: Node) -> None:
+        """Removes a node of one result; its users read its first input instead."""
+        source = node.inputs[0]
+        assert source is not None
+        self.replace_uses(node.output, source)
+        self.remove(node)
+
+    def prune(self) -> list[Node]:
+        """Removes nodes that no output depends on; returns them."""
+        wanted: set[Node] = set()
+        stack = [v.producer for v in self.outputs if v.producer]
+        while stack:
+            node = stack.pop()
+            if node not in wanted:
+                wanted.add(node)
+                stack.extend(v.producer for v in node.inputs if v is not None and v.producer)
+        dead = [node for node in self.nodes if node not in wanted]
+        for node in reversed(dead):
+            self.remove(node)
+        return dead
+
+    # --- reading --------------------------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> list[Node]:
+        """All nodes in topological order, ties in the order they were added."""
+        if self._sorted is None:
+            self._sorted = self._sort()
+        return list(self._sorted)
+
+    def _sort(self) -> list[Node]:
+        order: list[Node] = []
+        done: set[Node] = set()
+        for root in self._nodes:
+            stack: list[tuple[Node, bool]] = [(root, False)]
+            while stack:
+                node, ready = stack.pop()
+                if node in done:
+                    continue
+                if ready:
+                    done.add(node)
+                    order.append(node)
+                    continue
+                stack.append((node, True))
+                sources = [v.producer for v in node.inputs if v is not None and v.producer is not None]
+                stack.extend((source, False) for source in reversed(sources) if source not in done)
+        return order
+
+    def values(self) -> list[Value]:
+        """Every value once: inputs, then per node its constants and its outputs."""
+        seen: dict[Value, None] = dict.fromkeys(self.inputs)
+        for node in self.nodes:
+            seen.update(dict.fromkeys(v for v in node.inputs if v is not None))
+            seen.update(dict.fromkeys(node.outputs))
+        seen.update(dict.fromkeys(self.outputs))
+        return list(seen)
+
+    def constants(self) -> list[Value]:
+        """Every constant once, in the order of first use."""
+        return [v for v in self.values() if v.is_constant]
+
+    def copy(self) -> tuple[Graph, dict[Value, Value]]:
+        """A graph of its own with the same arrays, and the map from this graph's values to its values."""
+        twin = Graph(self.name)
+        twin._names = dict(self._names)
+        values = {v: Value(v.name, v.type, v.data) for v in self.values()}
+        for node in self.nodes:
+            copied = Node(node.op, node.attrs, (), node.name)
+            twin.set_inputs(copied, [None if v is None else values[v] for v in node.inputs])
+            copied.outputs = tuple(values[v] for v in node.outputs)
+            for value in copied.outputs:
+                value.producer = copied
+            twin._nodes[copied] = None
+        twin.inputs = [values[v] for v in self.inputs]
+        twin.outputs = [values[v] for v in self.outputs]
+        return twin, values

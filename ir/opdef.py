@@ -1,0 +1,192 @@
+"""How an operator is declared: every fact that anyone needs of it, in one `OpDef`.
+
+The families in `ir/ops/` make the table; reader, writer, emulator, verifier, passes, targets and the generated
+documentation read it. No list of operator names stands anywhere else: ask a property.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ir.profile import Profile
+from ir.types import DType, TensorType
+
+
+class Role(enum.Enum):
+    """What an operand is to its operator."""
+
+    ACTIVATION = "activation"  # real numbers; quantized by its range (it may be a constant)
+    WEIGHT = "weight"  # real constant, symmetric, may be per-channel along `channel_axis`
+    BIAS = "bias"  # real constant, int32 at `S_in * S_w`
+    PARAMETER = "parameter"  # real constant that only float graphs have (a batch norm's mean)
+    INDEX = "index"  # integers that are no reals: gather's indices
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operand:
+    """One operand of an operator, in the order of the graph's inputs.
+
+    Attributes:
+      channel_axis: of a weight, the axis that counts output channels.
+      input_axis: of a weight, the axis that counts input channels.
+      per_channel: whether TFLite takes one scale per output channel.
+      variadic: takes all remaining inputs (concatenation).
+    """
+
+    name: str
+    role: Role = Role.ACTIVATION
+    optional: bool = False
+    variadic: bool = False
+    channel_axis: int | None = None
+    input_axis: int | None = None
+    per_channel: bool = False
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Output parameters that a kernel insists on (softmax: 1/256 and -128)."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantRule:
+    """How the operator is quantized, as data.
+
+    Attributes:
+      tied: names of operands and results that must share scale and zero point ("output" names the result).
+      fixed: output parameters by activation bits, where the kernel insists on them.
+      integer: whether an integer kernel exists at all; if not, `reason` says what to do.
+      activation_types: storage types that the integer kernels take for activations.
+    """
+
+    tied: tuple[str, ...] = ()
+    fixed: Mapping[int, Fixed] = field(default_factory=dict)
+    integer: bool = True
+    reason: str = ""
+    activation_types: tuple[DType, ...] = (DType.INT8,)
+
+
+class Passage(enum.Enum):
+    """What a positive per-channel scale on the input does at the output of an operator without weights."""
+
+    NONE = "none"  # it does not pass
+    FREE = "free"  # f(s x) = s f(x), channel by channel (ReLU, pad with zeros, pooling)
+    BOUNDED = "bounded"  # the same while no channel reaches the saturation limit (ReLU6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """The operator in a TFLite file: one table for the reader and the writer.
+
+    Attributes:
+      code: name in the schema's `BuiltinOperator`.
+      options: name of the options table (`Conv2DOptions`), None where there is none. Its fields are the attributes
+        in camelCase; enumerations are stored by value.
+      renamed: attribute name -> field name, where it is not its camelCase.
+      layout: the TFLite order of operands. A name that is an attribute is stored as a constant int32 operand.
+        None: the graph's own order.
+      version: operator version by (attributes, input types, output types), as low as the types allow.
+    """
+
+    code: str
+    options: str | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    layout: tuple[str, ...] | None = None
+    version: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int] = lambda *_: 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attributes:
+    """Base of every operator's attributes: frozen, flat, validated when built."""
+
+
+@dataclass(frozen=True)
+class IntegerCall:
+    """What an integer kernel is given: NumPy arrays (any batch size), their types, and whose rounding law to follow."""
+
+    attrs: Any
+    inputs: list[np.ndarray | None]
+    in_types: list[TensorType | None]
+    out_types: list[TensorType]
+    profile: Profile
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OpDef:
+    """One operator.
+
+    Attributes:
+      name: in this project's words, snake_case.
+      summary: one sentence for the generated table.
+      infer: `(attrs, input types) -> output types` (shapes and element types; quantization is not inferred);
+        raises ShapeError.
+      compute: float semantics on `keras.ops`: `(attrs, *inputs) -> output or tuple of outputs`. Must work for any
+        size of axis 0 where the operator keeps axis 0 apart (a batch).
+      integer: exact integer semantics on NumPy: `(IntegerCall) -> list of outputs`.
+      encoding: None for operators that only float graphs have (batch norm).
+      passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
+      limit: where BOUNDED saturates (ReLU6: 6.0).
+      fuses_as: for an activation, how it is fused into the operator before it; None if it cannot be.
+    """
+
+    name: str
+    summary: str
+    operands: tuple[Operand, ...]
+    attributes: type[Attributes] = Attributes
+    results: int | None = 1  # None: as many as the attributes say (split)
+    infer: Callable[[Any, Sequence[TensorType]], list[TensorType]]
+    compute: Callable[..., Any]
+    integer: Callable[[IntegerCall], list[np.ndarray]] | None = None
+    quantization: QuantRule = field(default_factory=QuantRule)
+    encoding: Encoding | None = None
+    passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
+    limit: float | None = None
+    fuses_as: FusedActivation | None = None
+
+    @property
+    def weight_index(self) -> int | None:
+        """Position of the weight among the inputs, None if the operator has none."""
+        return self._first(Role.WEIGHT)
+
+    @property
+    def bias_index(self) -> int | None:
+        """Position of the bias among the inputs, None if the operator has none."""
+        return self._first(Role.BIAS)
+
+    @property
+    def takes_fused_activation(self) -> bool:
+        """Whether a following activation can be fused into this operator."""
+        return "activation" in self.attributes.__dataclass_fields__
+
+    def operand(self, index: int) -> Operand:
+        """The declaration of input `index` (a variadic operand covers all that follow it)."""
+        return self.operands[min(index, len(self.operands) - 1)]
+
+    def _first(self, role: Role) -> int | None:
+        return next((i for i, o in enumerate(self.operands) if o.role is role), None)
+
+
+class FusedActivation(enum.IntEnum):
+    """Activation inside another operator; values of the schema's `ActivationFunctionType`."""
+
+    NONE = 0
+    RELU = 1
+    RELU_N1_TO_1 = 2
+    RELU6 = 3
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The reals between which the result is clamped."""
+        inf = float("inf")
+        return {0: (-inf, inf), 1: (0.0, inf), 2: (-1.0, 1.0), 3: (0.0, 6.0)}[int(self)]
+
+
+class ShapeError(ValueError):
+    """The operands do not fit together; the message says which and how."""

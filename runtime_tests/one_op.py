@@ -1,0 +1,54 @@
+"""One-operator files: what the tests of single kernels write, run on the real runtimes and on the emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from converter.runtimes.emulator import EmulatorRuntime
+from converter.runtimes.local import LocalRuntime
+from converter.tflite.writer import to_bytes
+from ir.graph import Graph, Value
+from ir.opdef import Attributes, OpDef
+from ir.profile import Profile, Runtime
+from ir.quantization import QuantParams
+from ir.types import DType, TensorType
+
+Operand = TensorType | tuple[np.ndarray, TensorType] | None  # an input, a constant with its type, or absent
+
+
+def one_op(op: OpDef, operands: Sequence[Operand], attrs: Attributes, out: QuantParams | Sequence[QuantParams | None] | None,
+           out_dtype: DType | None = None) -> bytes:
+    """The file of a single operator; output shapes are inferred, output quantization is `out` (one per output)."""
+    graph = Graph("one_op")
+    values: list[Value | None] = []
+    for i, operand in enumerate(operands):
+        if operand is None:
+            values.append(None)
+        elif isinstance(operand, TensorType):
+            values.append(graph.input(f"x{i}", operand))
+        else:
+            data, type_ = operand
+            values.append(graph.constant(data, f"c{i}", type_.quant, type_.dtype))
+    types = op.infer(attrs, [v.type for v in values if v is not None])
+    quants = list(out) if isinstance(out, (list, tuple)) else [out] * len(types)
+    types = [TensorType(t.shape, out_dtype or t.dtype, q) for t, q in zip(types, quants, strict=True)]
+    graph.outputs = list(graph.add(op, values, attrs, "y", types).outputs)
+    return to_bytes(graph)
+
+
+def runtime_of(profile: Profile) -> LocalRuntime:
+    """The real kernels that a profile stands for."""
+    package = "tflite_runtime" if profile.runtime is Runtime.TFLITE_RUNTIME else "ai_edge_litert"
+    return LocalRuntime(package=package, kernels=profile.kernels.value)
+
+
+def assert_exact(model: bytes, inputs: Sequence[np.ndarray], profiles: Sequence[Profile]) -> None:
+    """Emulator and real kernels give the same integers on every element, for every profile."""
+    for profile in profiles:
+        wanted = runtime_of(profile).load(model).invoke(inputs)
+        found = EmulatorRuntime(profile).load(model).invoke(inputs)
+        for a, b in zip(wanted, found, strict=True):
+            assert a.dtype == b.dtype and a.shape == b.shape, (str(profile), a.dtype, b.dtype, a.shape, b.shape)
+            np.testing.assert_array_equal(b, a, err_msg=f"profile {profile}")
