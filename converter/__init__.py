@@ -1,4 +1,11 @@
-"""From a trained network to a fully integer TFLite file: frontends, writer, runtimes, reports."""
+"""From a trained network to a fully integer TFLite file: frontends, writer, runtimes, reports.
+
+`converter.convert(...)` is the command `convert` from Python; errors of the user's making are `ConversionError`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from ir.errors import (
     ConversionError,
@@ -9,4 +16,25 @@ from ir.errors import (
     RuntimeFailure,
 )
 
-__all__ = ["ConversionError", "DataError", "ModelError", "OptionError", "OutputError", "RuntimeFailure"]
+if TYPE_CHECKING:
+    from converter.conversion import ConversionResult, convert
+
+__all__ = [
+    "ConversionError",
+    "ConversionResult",
+    "DataError",
+    "ModelError",
+    "OptionError",
+    "OutputError",
+    "RuntimeFailure",
+    "convert",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`convert` and its result are imported when asked for: they bring Keras, which errors and readers do not need."""
+    if name in ("convert", "ConversionResult"):
+        from converter import conversion
+
+        return getattr(conversion, name)
+    raise AttributeError(f"module 'converter' has no attribute '{name}'")

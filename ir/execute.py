@@ -124,3 +124,23 @@ def batchable(graph: Graph) -> bool:
             if moving:
                 types[value] = result
     return True
+
+
+def compiled(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """A function on backend tensors, compiled by Keras for its backend: arrays in, arrays out.
+
+    `function` takes and returns lists of tensors; it is traced once per shape of its inputs.
+    """
+    import keras
+
+    class Compiled(keras.Model):
+        def call(self, tensors: Any) -> Any:
+            return function(list(tensors))
+
+    model = Compiled()
+    model.compile(jit_compile=False)  # XLA on a CPU compiles for longer than it saves
+
+    def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return list(model.predict_on_batch(list(arrays)))
+
+    return run

@@ -16,8 +16,13 @@ class Rounding(enum.Enum):
 
     DOUBLE_AWAY = "double_away"  # rounding doubling high multiply, then divide by 2^n, half away from zero
     DOUBLE_UP = "double_up"  # the same, but the second step rounds half up
+    DOUBLE_LANES = "double_lanes"  # whole groups of 8 channels (the last axis) half up, left-over channels half away
     SINGLE = "single"  # one rounding, half up, of the 64-bit product
     REDUCED = "reduced"  # one rounding, half up, with a 16-bit multiplier (int16 activations)
+    REAL = "real"  # no fixed point: the product with the double itself, one rounding, half away from zero
+
+
+_LANES = 8
 
 
 def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
@@ -40,22 +45,46 @@ def quantize_multiplier(real: np.ndarray | float) -> tuple[np.ndarray, np.ndarra
     return np.where(zero, 0, multiplier), np.where(zero, 0, shift)
 
 
+def reduce_multiplier(multiplier: np.ndarray) -> np.ndarray:
+    """The upper 16 bits of multipliers, rounded: what REDUCED multiplies with."""
+    return np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
+
+
+def rounds_away(rounding: Rounding, channels: int) -> np.ndarray:
+    """Which channels round the second step of a double rounding half away from zero."""
+    if rounding is Rounding.DOUBLE_LANES:
+        return np.arange(channels) >= channels // _LANES * _LANES
+    return np.full(channels, rounding is Rounding.DOUBLE_AWAY)
+
+
 def multiply(x: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, rounding: Rounding) -> np.ndarray:
     """`x * multiplier * 2^(shift - 31)` on int64 arrays that hold int32 (REDUCED: int64) numbers; broadcasts.
 
-    MultiplyByQuantizedMultiplier of common.h in its three upstream forms.
+    MultiplyByQuantizedMultiplier of common.h in its upstream forms; a left shift wraps around as theirs does.
     """
     x = np.asarray(x, np.int64)
     if rounding is Rounding.SINGLE:
         total = 31 - shift
         return (x * multiplier + (np.int64(1) << (total - 1))) >> total
     if rounding is Rounding.REDUCED:
-        reduced = np.where(multiplier < 0x7FFF0000, (multiplier + (1 << 15)) >> 16, 0x7FFF)
         total = 15 - shift
-        return (x * reduced + (np.int64(1) << (total - 1))) >> total
+        return wrap32((x * reduce_multiplier(multiplier) + (np.int64(1) << (total - 1))) >> total)
+    assert rounding is not Rounding.REAL, "REAL has no fixed-point multiplier: use multiply_real"
     left, right = np.maximum(shift, 0), np.maximum(-shift, 0)
-    high = ((x << left) * multiplier + (1 << 30)) >> 31  # SaturatingRoundingDoublingHighMul
+    high = (wrap32(x << left) * multiplier + (1 << 30)) >> 31  # SaturatingRoundingDoublingHighMul
+    if rounding is Rounding.DOUBLE_LANES:
+        away = rounds_away(rounding, x.shape[-1])
+        return np.where(away, rounding_shift(high, right), rounding_shift(high, right, away=False))
     return rounding_shift(high, right, away=rounding is Rounding.DOUBLE_AWAY)
+
+
+def multiply_real(x: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """`static_cast<int32_t>(round(x * real))` in double precision; what does not fit becomes the lowest int32."""
+    product = np.asarray(x, np.float64) * real
+    whole = np.trunc(product)
+    whole += np.copysign(np.abs(product - whole) >= 0.5, product)
+    fits = np.abs(whole + 0.5) < 1 << 31
+    return np.where(fits, whole, -(1 << 31)).astype(np.int64)
 
 
 def rounding_shift(x: np.ndarray, exponent: np.ndarray | int, *, away: bool = True) -> np.ndarray:
@@ -64,3 +93,22 @@ def rounding_shift(x: np.ndarray, exponent: np.ndarray | int, *, away: bool = Tr
     if away:
         half = half - ((x < 0) & (half > 0))
     return (x + half) >> exponent
+
+
+def wrap32(x: np.ndarray) -> np.ndarray:
+    """The int64 numbers that int32 arithmetic holds instead of `x`: modulo 2^32."""
+    return x.astype(np.int32).astype(np.int64)
+
+
+def accumulator_bound(w_q: np.ndarray, channel_axis: int, widest: int, bias_q: np.ndarray | None) -> np.ndarray:
+    """The largest magnitude an accumulator can reach, per output channel: `sum |w| * widest + |b|` (int64).
+
+    Args:
+      w_q: integer weights.
+      channel_axis: the axis of `w_q` that counts output channels.
+      widest: the largest magnitude of an input minus its zero point.
+      bias_q: integer bias, one per output channel.
+    """
+    axes = tuple(a for a in range(w_q.ndim) if a != channel_axis % w_q.ndim)
+    bound = np.abs(w_q.astype(np.int64)).sum(axis=axes) * widest
+    return bound if bias_q is None else bound + np.abs(bias_q.astype(np.int64))

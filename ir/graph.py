@@ -213,6 +213,17 @@ class Graph:
         self.replace_uses(node.output, source)
         self.remove(node)
 
+    def absorb(self, node: Node, follower: Node) -> None:
+        """`node` makes what `follower`, the only reader of its one output, made; `follower` is gone."""
+        assert follower.inputs[0] is node.output and len(node.output.uses) == 1
+        made = follower.outputs
+        follower.outputs = ()
+        self.remove(follower)
+        node.outputs = made
+        for value in made:
+            value.producer = node
+        self._sorted = None
+
     def prune(self) -> list[Node]:
         """Removes nodes that no output depends on; returns them."""
         wanted: set[Node] = set()

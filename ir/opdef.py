@@ -89,7 +89,7 @@ class Encoding:
       code: name in the schema's `BuiltinOperator`.
       options: name of the options table (`Conv2DOptions`), None where there is none. Its fields are the attributes
         in camelCase; enumerations are stored by value.
-      renamed: attribute name -> field name, where it is not its camelCase.
+      renamed: attribute name -> field name, where it is not its camelCase; "" where the table has no such field.
       layout: the TFLite order of operands. A name that is an attribute is stored as a constant int32 operand.
         None: the graph's own order.
       version: operator version by (attributes, input types, output types), as low as the types allow.
@@ -132,6 +132,10 @@ class OpDef:
       integer: exact integer semantics on NumPy: `(IntegerCall) -> list of outputs`.
       encoding: None for operators that only float graphs have (batch norm).
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
+      is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
+      is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
+      any_batch: `(attrs, input types) -> attrs` in the form that holds for any size of axis 0, where a file may
+        spell out a batch of 1 (slice); the reader calls it.
       limit: where BOUNDED saturates (ReLU6: 6.0).
       fuses_as: for an activation, how it is fused into the operator before it; None if it cannot be.
     """
@@ -147,6 +151,9 @@ class OpDef:
     quantization: QuantRule = field(default_factory=QuantRule)
     encoding: Encoding | None = None
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
+    is_conversion: bool = False
+    is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False
+    any_batch: Callable[[Any, Sequence[TensorType | None]], Any] = lambda attrs, _: attrs
     limit: float | None = None
     fuses_as: FusedActivation | None = None
 
@@ -159,6 +166,12 @@ class OpDef:
     def bias_index(self) -> int | None:
         """Position of the bias among the inputs, None if the operator has none."""
         return self._first(Role.BIAS)
+
+    @property
+    def weight_operand(self) -> Operand:
+        """The declaration of the weight; only for operators that have one."""
+        assert self.weight_index is not None, f"{self.name} has no weights"
+        return self.operands[self.weight_index]
 
     @property
     def takes_fused_activation(self) -> bool:

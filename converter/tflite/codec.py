@@ -47,6 +47,14 @@ def _is_operand(op: OpDef, attribute: str) -> bool:
     return attribute in (layout(op) or ())
 
 
+def _is_stored(op: OpDef, attribute: str) -> bool:
+    """Whether the options table has a field for an attribute."""
+    assert op.encoding is not None
+    if attribute in op.encoding.renamed:
+        return op.encoding.renamed[attribute] != ""
+    return not _is_operand(op, attribute)
+
+
 def encode_options(op: OpDef, attrs: Attributes) -> tuple[int, Any]:
     """`(type of the union, options table)`; type 0 and None where the operator has no options."""
     assert op.encoding is not None
@@ -54,7 +62,7 @@ def encode_options(op: OpDef, attrs: Attributes) -> tuple[int, Any]:
         return 0, None
     table = getattr(schema, op.encoding.options + "T")()
     for field in dataclasses.fields(attrs):
-        if not _is_operand(op, field.name) or field.name in op.encoding.renamed:
+        if _is_stored(op, field.name):
             name = field_name(op, field.name)
             assert hasattr(table, name), f"{op.encoding.options} has no field {name}"
             setattr(table, name, _encode(getattr(attrs, field.name)))
@@ -81,7 +89,7 @@ def decode_attributes(op: OpDef, options_name: str, options: Any, constants: dic
     for name, kind in _attribute_types(op.attributes).items():
         if name in constants:
             values[name] = _nested(constants[name])
-        elif options is not None and (not _is_operand(op, name) or name in op.encoding.renamed):
+        elif options is not None and _is_stored(op, name):
             values[name] = _decode(options, field_name(op, name), kind)
     return op.attributes(**values)
 

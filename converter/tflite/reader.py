@@ -113,6 +113,7 @@ class _Reader:
         outputs = [self.subgraph.tensors[i] for i in record.outputs]
         try:
             attrs = decode_attributes(op, record.options_name, record.options, constants)
+            attrs = op.any_batch(attrs, [None if v is None else v.type for v in inputs])
             types = [tensor_type(t, self.model.path) for t in outputs]
             node = self.graph.add(op, inputs, attrs, outputs[0].name if outputs else op.name, types)
             self._check(op, node, types)

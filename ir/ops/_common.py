@@ -8,9 +8,19 @@ from typing import Any
 import numpy as np
 from keras import ops as K
 
-from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.opdef import FusedActivation, ShapeError
+from ir.ops._requantize import Requantizer, requantize
 from ir.quantization import QuantParams
+
+__all__ = [
+    "Padding",
+    "Requantizer",
+    "apply_fused",
+    "clamp_range",
+    "exact_float",
+    "requantize",
+    "window_size",
+]
 
 
 class Padding(enum.IntEnum):
@@ -45,44 +55,12 @@ def clamp_range(activation: FusedActivation, params: QuantParams) -> tuple[int, 
 
     def quantized(real: float) -> int:
         steps = np.float32(real) / params.scale
-        return int(params.zero_point) + int(np.floor(abs(steps) + np.float32(0.5)) * np.sign(steps))
+        return int(params.zero_point) + int(np.floor(np.float64(abs(steps)) + 0.5) * np.sign(steps))
 
     low, high = activation.bounds
     qmin = params.qmin if low == -np.inf else max(params.qmin, quantized(low))
     qmax = params.qmax if high == np.inf else min(params.qmax, quantized(high))
     return qmin, qmax
-
-
-_BLOCK = 1 << 15  # elements: the int64 temporaries of one block stay in the second-level cache
-
-
-def requantize(
-    acc: np.ndarray,
-    bias: np.ndarray | None,
-    real_multiplier: np.ndarray,
-    out: QuantParams,
-    bounds: tuple[int, int],
-    rounding: Rounding,
-    dtype: np.dtype,
-) -> np.ndarray:
-    """Turns accumulators `[..., channels]` into output integers: add bias, multiply, add the zero point, clamp.
-
-    `real_multiplier` is a double, scalar or one per channel: `S_in * S_w[k] / S_out`.
-    """
-    channels = acc.shape[-1]
-    multiplier, shift = quantize_multiplier(np.broadcast_to(real_multiplier, (channels,)))
-    rows = acc.reshape(-1, channels)
-    result = np.empty(rows.shape, dtype)
-    step = max(1, _BLOCK // channels)
-    zero_point = int(out.zero_point)
-    for start in range(0, len(rows), step):
-        block = rows[start : start + step].astype(np.int64)
-        if bias is not None:
-            block += bias
-        block = multiply(block, multiplier, shift, rounding)
-        block += zero_point
-        result[start : start + step] = np.clip(block, *bounds)
-    return result.reshape(acc.shape)
 
 
 def exact_float(bound: int) -> type[np.float32] | type[np.float64]:

@@ -25,8 +25,18 @@ from ir.opdef import (
     Role,
     ShapeError,
 )
-from ir.ops._common import Padding, apply_fused, clamp_range, exact_float, requantize, window_size
-from ir.profile import Kernels, Profile, Runtime
+from ir.ops._common import Padding, apply_fused, window_size
+from ir.ops._convolve import convolve, convolve_depthwise
+from ir.ops._products import (
+    is_int16,
+    lanes_rounding,
+    multiply_rows,
+    products,
+    real_multiplier,
+    scaled_types,
+    single_multiplier,
+)
+from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType
 
 
@@ -117,140 +127,73 @@ def _compute_dense(attrs: FullyConnectedAttributes, x: Any, w: Any, b: Any = Non
     return apply_fused(y if b is None else y + b, attrs.activation)
 
 
-def _padded(call: IntegerCall, kh: int, kw: int, dtype: type) -> np.ndarray:
-    """Input minus its zero point, zeros around it as the attributes say."""
-    attrs, x = call.attrs, call.inputs[0]
-    assert x is not None and call.in_types[0] is not None
-    _, top, bottom = window_size(x.shape[1], kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding)
-    _, left, right = window_size(x.shape[2], kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding)
-    centred = np.subtract(x, int(call.in_types[0].params().zero_point), dtype=dtype)
-    return np.pad(centred, ((0, 0), (top, bottom), (left, right), (0, 0)))
-
-
-def _taps(attrs: Conv2DAttributes, x: np.ndarray, kh: int, kw: int, out_h: int, out_w: int) -> list[np.ndarray]:
-    """For each kernel position, the strided view `[batch, out_h, out_w, channels]` of the padded input under it."""
-    return [
-        x[
-            :,
-            i * attrs.dilation_h_factor : i * attrs.dilation_h_factor + (out_h - 1) * attrs.stride_h + 1 : attrs.stride_h,
-            j * attrs.dilation_w_factor : j * attrs.dilation_w_factor + (out_w - 1) * attrs.stride_w + 1 : attrs.stride_w,
-        ]
-        for i in range(kh)
-        for j in range(kw)
-    ]
-
-
-def _finish(call: IntegerCall, acc: np.ndarray, rounding: Rounding) -> list[np.ndarray]:
-    x, w, out = call.in_types[0], call.in_types[1], call.out_types[0]
-    assert x is not None and w is not None
-    if x.dtype is DType.INT16:
-        rounding = INT16_ROUNDING if call.profile.runtime is Runtime.TFLITE_RUNTIME else rounding
-    bias = call.inputs[2] if len(call.inputs) > 2 else None
-    real = x.params().scale.astype(np.float64) * w.params().scale.astype(np.float64) / out.params().scale.astype(np.float64)
-    bounds = clamp_range(call.attrs.activation, out.params())
-    return [requantize(acc, bias, real, out.params(), bounds, rounding, out.dtype.numpy)]
-
-
-def _magnitude(call: IntegerCall, reduce_axes: tuple[int, ...]) -> int:
-    """A bound of every partial sum of the accumulation."""
-    x, w = call.in_types[0], call.inputs[1]
-    assert x is not None and w is not None
-    widest = max(x.params().qmax - int(x.params().zero_point), int(x.params().zero_point) - x.params().qmin)
-    return int(np.abs(w.astype(np.int64)).sum(axis=reduce_axes).max(initial=0)) * widest
-
-
-INT16_ROUNDING = Rounding.REDUCED
-
-
-def _conv_rounding(profile: Profile) -> Rounding:
-    return Rounding.DOUBLE_AWAY if profile.kernels is Kernels.REF else Rounding.DOUBLE_UP
-
-
-def _depthwise_rounding(profile: Profile) -> Rounding:
-    up = profile.kernels is Kernels.BUILTIN and profile.runtime is Runtime.LITERT
-    return Rounding.DOUBLE_UP if up else Rounding.DOUBLE_AWAY
-
-
-def _dense_rounding(profile: Profile) -> Rounding:
-    if profile.kernels is Kernels.BUILTIN:
-        return Rounding.DOUBLE_UP
-    return Rounding.SINGLE if profile.runtime is Runtime.LITERT else Rounding.DOUBLE_AWAY
-
-
 def _integer_conv(call: IntegerCall) -> list[np.ndarray]:
-    w = call.inputs[1]
-    assert w is not None
-    out_channels, kh, kw, in_channels = w.shape
-    dtype = exact_float(_magnitude(call, (1, 2, 3)))
-    x = _padded(call, kh, kw, dtype)
-    _, out_h, out_w, _ = call.out_types[0].shape
-    groups = x.shape[3] // in_channels
-    matrix = w.reshape(groups, out_channels // groups, kh * kw * in_channels).astype(dtype)
-    taps = _taps(call.attrs, x, kh, kw, out_h, out_w)
-    parts = []
-    for g in range(groups):
-        patches = [tap[..., g * in_channels : (g + 1) * in_channels] for tap in taps]
-        columns = patches[0] if len(patches) == 1 else np.concatenate(patches, axis=-1)
-        parts.append(columns.reshape(-1, columns.shape[-1]) @ matrix[g].T)
-    acc = parts[0] if groups == 1 else np.concatenate(parts, axis=-1)
-    return _finish(call, acc.reshape(x.shape[0], out_h, out_w, out_channels), _conv_rounding(call.profile))
+    x, w, _ = scaled_types(call)
+    grouped = x.shape[3] != w.shape[3]  # grouped convolutions have only reference kernels
+    away = grouped or call.profile.kernels is Kernels.REF
+    rounding = Rounding.REDUCED if is_int16(call) else Rounding.DOUBLE_AWAY if away else Rounding.DOUBLE_UP
+    prepared = products(call, 0, rounding, real_multiplier(call), wide=is_int16(call))
+    return [convolve(prepared, call.attrs)]
 
 
 def _integer_depthwise(call: IntegerCall) -> list[np.ndarray]:
-    w = call.inputs[1]
-    assert w is not None
-    _, kh, kw, channels = w.shape
-    dtype = exact_float(_magnitude(call, (0, 1, 2)))
-    x = _padded(call, kh, kw, dtype)
-    _, out_h, out_w, _ = call.out_types[0].shape
-    acc = np.zeros((x.shape[0], out_h, out_w, channels), dtype)
-    for tap, filter_row in zip(_taps(call.attrs, x, kh, kw, out_h, out_w), w.reshape(kh * kw, channels), strict=True):
-        if call.attrs.depth_multiplier > 1:
-            tap = np.repeat(tap, call.attrs.depth_multiplier, axis=-1)
-        acc += tap * filter_row.astype(dtype)
-    return _finish(call, acc, _depthwise_rounding(call.profile))
+    prepared = products(call, 3, lanes_rounding(call), real_multiplier(call), wide=is_int16(call))
+    return [convolve_depthwise(prepared, call.attrs)]
+
+
+def _dense_law(call: IntegerCall) -> tuple[Rounding, bool]:
+    """How fully connected layers round, and whether they accumulate in int64."""
+    litert, optimized = call.profile.runtime is Runtime.LITERT, call.profile.kernels is Kernels.BUILTIN
+    with_bias = len(call.inputs) > 2 and call.inputs[2] is not None
+    if is_int16(call) and (with_bias or (litert and not optimized)):
+        return (Rounding.REAL if litert else Rounding.REDUCED), True
+    if optimized:
+        return Rounding.DOUBLE_UP, False
+    return (Rounding.REAL if litert else Rounding.DOUBLE_AWAY), False
 
 
 def _integer_dense(call: IntegerCall) -> list[np.ndarray]:
-    x, w = call.inputs[0], call.inputs[1]
-    assert x is not None and w is not None and call.in_types[0] is not None
-    dtype = exact_float(_magnitude(call, (1,)))
-    centred = np.subtract(x, int(call.in_types[0].params().zero_point), dtype=dtype)
-    acc = centred.reshape(-1, w.shape[1]) @ w.astype(dtype).T
-    if call.attrs.keep_num_dims:
-        acc = acc.reshape(*x.shape[:-1], w.shape[0])
-    return _finish(call, acc, _dense_rounding(call.profile))
+    rounding, wide = _dense_law(call)
+    per_channel = scaled_types(call)[1].params().scale.size > 1
+    exact = per_channel or rounding is Rounding.REAL
+    prepared = products(call, 0, rounding, real_multiplier(call) if exact else single_multiplier(call), wide=wide)
+    rows = multiply_rows(prepared)
+    return [rows.reshape(*prepared.x.shape[:-1], -1) if call.attrs.keep_num_dims else rows]
 
 
-def _types(types: Sequence[TensorType | None]) -> tuple[DType, DType, bool]:
+def _types(types: Sequence[TensorType | None]) -> tuple[TensorType, TensorType]:
     x, w = types[0], types[1]
     assert x is not None and w is not None
-    return x.dtype, w.dtype, w.quant is not None and w.quant.per_channel
+    return x, w
 
 
 def _conv_version(attrs: Any, types: Sequence[TensorType | None], _: Sequence[TensorType]) -> int:
-    x, w, _channels = _types(types)
-    if w is DType.INT4:
+    x, w = _types(types)
+    if w.dtype is DType.INT4:
         return 7
-    return {DType.INT16: 4, DType.INT8: 3}.get(x, 1)
+    if x.shape[3] != w.shape[3]:
+        return 6
+    return {DType.INT16: 4, DType.INT8: 3}.get(x.dtype, 1)
 
 
 def _depthwise_version(attrs: Any, types: Sequence[TensorType | None], _: Sequence[TensorType]) -> int:
-    x, w, _channels = _types(types)
-    if w is DType.INT4:
+    x, w = _types(types)
+    if w.dtype is DType.INT4:
         return 7
     dilated = attrs.dilation_h_factor != 1 or attrs.dilation_w_factor != 1
-    return {DType.INT16: 5, DType.INT8: 3}.get(x, 2 if dilated else 1)
+    return {DType.INT16: 5, DType.INT8: 3}.get(x.dtype, 2 if dilated else 1)
 
 
 def _dense_version(attrs: Any, types: Sequence[TensorType | None], _: Sequence[TensorType]) -> int:
-    x, w, per_channel = _types(types)
-    if per_channel or w in (DType.INT4, DType.INT2):
-        return 12
-    if x is DType.INT16:
+    x, w = _types(types)
+    if w.dtype is DType.INT2:
+        return 14
+    if w.dtype is DType.INT4:
+        return 13 if x.dtype is DType.INT16 else 10
+    if x.dtype is DType.INT16:
         return 7
     no_bias = len(types) < 3 or types[2] is None
-    return 6 if no_bias else 5 if attrs.keep_num_dims else 4 if x is DType.INT8 else 1
+    return 6 if no_bias else 5 if attrs.keep_num_dims else 4 if x.dtype is DType.INT8 else 1
 
 
 _RENAMED = {"activation": "fusedActivationFunction", "dilation_h_factor": "dilationHFactor"}

@@ -1,0 +1,130 @@
+"""How close an integer model is to its float network: logits, answers, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
+from ir.execute import batchable, compiled, run_float, run_integer
+from ir.graph import Graph, Value
+from ir.ops.softmax import SOFTMAX
+from ir.profile import Profile
+from ir.quantization import QuantParams
+from ir.types import DType
+from passes.base import Progress, Samples, silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Figures over a set of samples.
+
+    Attributes:
+      samples: how many.
+      sqnr_db: `10 log10(sum float^2 / sum (float - integer)^2)` of the logits (outputs, if there is no softmax).
+      agreement: share of samples with the same top-1 answer, None for outputs that are no classes.
+      float_accuracy, integer_accuracy: top-1, None without labels.
+    """
+
+    samples: int
+    sqnr_db: float
+    agreement: float | None = None
+    float_accuracy: float | None = None
+    integer_accuracy: float | None = None
+
+
+def logits_of(graph: Graph) -> list[Value]:
+    """The outputs, those of a softmax (through a dequantize, if there is one) replaced by what goes into it."""
+    found = []
+    for value in graph.outputs:
+        node = value.producer
+        while node is not None and node.op is not SOFTMAX and node.op.is_conversion and node.inputs[0] is not None:
+            node = node.inputs[0].producer
+        before = node.inputs[0] if node is not None and node.op is SOFTMAX else None
+        found.append(value if before is None else before)
+    return found
+
+
+class _Sums:
+    """Sums of a comparison, batch by batch; nothing else is kept."""
+
+    def __init__(self) -> None:
+        self.signal = self.noise = 0.0
+        self.samples = self.agreed = self.float_right = self.integer_right = 0
+        self.classes = True
+        self.labelled = False
+
+    def add_logits(self, wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
+        """A batch of float and dequantized logits, one array per output."""
+        for a, b in zip(wanted, found, strict=True):
+            self.signal += float(np.square(a, dtype=np.float64).sum())
+            self.noise += float(np.square(a.astype(np.float64) - b.reshape(a.shape)).sum())
+
+    def add_answers(self, wanted: Sequence[np.ndarray], found: Sequence[np.ndarray], labels: np.ndarray | None) -> None:
+        """A batch of outputs."""
+        self.samples += len(wanted[0])
+        self.classes = self.classes and len(wanted) == 1 and wanted[0].ndim == 2 and wanted[0].shape[1] > 1
+        if not self.classes:
+            return
+        a, b = wanted[0].argmax(axis=1), found[0].argmax(axis=1)
+        self.agreed += int((a == b).sum())
+        if labels is not None:
+            self.labelled = True
+            self.float_right += int((a == labels).sum())
+            self.integer_right += int((b == labels).sum())
+
+    def finish(self) -> Comparison:
+        ratio = self.signal / self.noise if self.noise else np.inf
+        labelled = self.classes and self.labelled
+        return Comparison(
+            samples=self.samples,
+            sqnr_db=float(10 * np.log10(ratio)) if ratio > 0 else -np.inf,
+            agreement=self.agreed / self.samples if self.classes and self.samples else None,
+            float_accuracy=self.float_right / self.samples if labelled else None,
+            integer_accuracy=self.integer_right / self.samples if labelled else None,
+        )
+
+
+def to_integers(array: np.ndarray, dtype: DType, quant: QuantParams | None) -> np.ndarray:
+    """A real input as the file's input takes it."""
+    if quant is None:
+        return array.astype(dtype.numpy)
+    return quant.quantize(array).astype(dtype.numpy)
+
+
+def to_reals(array: np.ndarray, quant: QuantParams | None) -> np.ndarray:
+    """An output of the file as reals."""
+    return array.astype(np.float32) if quant is None else quant.dequantize(array)
+
+
+def compare(
+    reference: Graph,
+    model: bytes,
+    samples: Samples,
+    labels: np.ndarray | None = None,
+    *,
+    profile: Profile | None = None,
+    batch_size: int = 8,
+    progress: Progress = silent,
+) -> Comparison:
+    """Runs the float graph and, on the emulator, the emitted file over all samples."""
+    integer = to_graph(parse(model))
+    together = batchable(reference) and batchable(integer)
+    float_wanted = [*reference.outputs, *logits_of(reference)]
+    integer_wanted = [*integer.outputs, *logits_of(integer)]
+    run = compiled(lambda tensors: run_float(reference, tensors, wanted=float_wanted))
+    sums, done, split = _Sums(), 0, len(reference.outputs)
+    for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
+        wanted = run(batch)
+        inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, integer.inputs, strict=True)]
+        raw = run_integer(integer, inputs, profile or Profile(), wanted=integer_wanted)
+        found = [to_reals(y, v.quant) for y, v in zip(raw, integer_wanted, strict=True)]
+        part = None if labels is None else labels[done : done + len(batch[0])]
+        sums.add_answers(wanted[:split], found[:split], part)
+        sums.add_logits(wanted[split:], found[split:])
+        done += len(batch[0])
+        progress("comparison with the float model", done, len(samples))
+    return sums.finish()

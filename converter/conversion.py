@@ -1,0 +1,196 @@
+"""`convert()`: from a network to the bytes of an integer file, with everything the user should know about it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter import compare, version
+from converter.data import DataSource, InputSpec, check_range, from_arrays, open_data
+from converter.frontends import load_model
+from converter.targets import Target, get_target
+from converter.tflite.model_file import parse
+from converter.tflite.writer import to_bytes, write_atomically
+from ir.errors import DataError
+from ir.graph import Graph
+from passes import pipeline as pipelines
+from passes.base import Context, Pass, Progress, silent
+from passes.runner import PassRecord, run_passes
+
+Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionResult:
+    """What a conversion made.
+
+    Attributes:
+      model: the bytes of the .tflite file; `output` is where they were written, if they were.
+      operators: operators of the file by TFLite name; `float_operators` are those that compute in float.
+      quality: comparison with the float model on the calibration data (None without data).
+      passes: a record per pass; `pipeline` is their text.
+      warnings: what the user should look at.
+      reference, graph: the float graph as read and the integer graph as written.
+    """
+
+    model: bytes
+    output: Path | None
+    operators: dict[str, int]
+    float_operators: tuple[str, ...]
+    quality: compare.Comparison | None
+    passes: tuple[PassRecord, ...]
+    pipeline: str
+    warnings: tuple[str, ...]
+    seconds: float
+    reference: Graph = field(repr=False)
+    graph: Graph = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.model)
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented keys of `convert --json`."""
+        q = self.quality
+        return {
+            "output": None if self.output is None else str(self.output),
+            "size_bytes": self.size_bytes,
+            "operators": self.operators,
+            "float_operators": list(self.float_operators),
+            "agreement": None if q is None else q.agreement,
+            "sqnr_db": None if q is None else q.sqnr_db,
+            "accuracy": None
+            if q is None or q.float_accuracy is None
+            else {"float": q.float_accuracy, "integer": q.integer_accuracy},
+            "samples": 0 if q is None else q.samples,
+            "pipeline": self.pipeline,
+            "passes": [_record_json(r) for r in self.passes],
+            "warnings": list(self.warnings),
+            "seconds": self.seconds,
+        }
+
+
+def _record_json(record: PassRecord) -> dict[str, Any]:
+    return {
+        "pass": record.name,
+        "changed": list(record.report.changed),
+        "skipped": [{"where": s.where, "reason": s.reason} for s in record.report.skipped],
+        "notes": list(record.report.notes),
+        "seconds": record.seconds,
+    }
+
+
+def convert(
+    model: Any,
+    *,
+    target: str | Target = "cpu",
+    calibration_data: Data | None = None,
+    output: str | Path | None = None,
+    pipeline: str | None = None,
+    passes: str | Sequence[Pass] | None = None,
+    granularity: str | None = None,
+    io: str = "int8",
+    preprocess: str | None = None,
+    labels: str | Path | np.ndarray | None = None,
+    calibration_samples: int | None = None,
+    weights: str | None = None,
+    seed: int = 0,
+    check: bool = True,
+    after: Callable[[Pass, Graph], None] | None = None,
+    progress: Progress = silent,
+) -> ConversionResult:
+    """Converts a network into a fully integer TFLite file.
+
+    Args:
+      model: a Keras model, the path of one (`.keras`, `.h5`), or a name of the zoo.
+      calibration_data: a folder of images, an `.npy`, `.npz` or TFRecord, arrays (one per input, already
+        preprocessed), or a DataSource.
+      output: where to write the file; not written if None.
+      pipeline, passes: a named pipeline, or passes as text or objects in its place.
+      granularity: `per_channel` or `per_tensor`; by default what the target prefers.
+      preprocess: of images and uint8 arrays; by default the model's own, if it is known.
+      labels: classes of the calibration samples, for the accuracy.
+      check: compare the emitted file with the float model on the emulator.
+      after: called after every pass.
+
+    Raises:
+      ConversionError: the model, the data or the options cannot be used; nothing was written.
+    """
+    start = time.perf_counter()
+    target = get_target(target) if isinstance(target, str) else target
+    source = load_model(model, weights=weights)
+    graph, _ = source.graph.copy()
+    steps = _steps(pipeline, passes, granularity or target.granularity, io)
+    mode = preprocess or source.preprocess
+    data = _data(calibration_data, graph, mode, calibration_samples, seed, labels)
+    context = Context(samples=data, reference=source.graph, limits=target, seed=seed, progress=progress)
+    warnings = _range_warning(data, mode, source.preprocess)
+    records = run_passes(graph, steps, context, after)
+    text = pipelines.to_text(steps)
+    content = to_bytes(graph, {"intact": {"pipeline": text, "target": target.name, "versions": version.versions()}})
+    quality = None
+    if check and data is not None and len(data):
+        quality = compare.compare(source.graph, content, data, data.labels, progress=progress)
+    if output is not None:
+        write_atomically(output, content)
+    return ConversionResult(
+        model=content,
+        output=None if output is None else Path(output),
+        operators=operators_of(content),
+        float_operators=float_operators(graph),
+        quality=quality,
+        passes=tuple(records),
+        pipeline=text,
+        warnings=tuple(warnings),
+        seconds=time.perf_counter() - start,
+        reference=source.graph,
+        graph=graph,
+    )
+
+
+def _steps(pipeline: str | None, passes: str | Sequence[Pass] | None, granularity: str, io: str) -> list[Pass]:
+    if passes is None:
+        return pipelines.named(pipeline or pipelines.DEFAULT, granularity=granularity, io=io)
+    return pipelines.parse(passes) if isinstance(passes, str) else list(passes)
+
+
+def _data(
+    given: Data | None, graph: Graph, preprocess: str, samples: int | None, seed: int, labels: Any
+) -> DataSource | None:
+    if given is None or isinstance(given, DataSource):
+        return given
+    inputs = [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
+    if isinstance(given, (str, Path)):
+        return open_data(given, inputs, preprocess=preprocess, samples=samples, seed=seed, labels=labels)
+    if isinstance(labels, (str, Path)):
+        raise DataError(expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array")
+    return from_arrays(given, inputs, labels=labels)
+
+
+def _range_warning(data: DataSource | None, used: str, usual: str) -> list[str]:
+    if data is None or not len(data):
+        return []
+    first = next(iter(data.batches(1)))
+    warning = check_range(first, usual or used)
+    return [warning] if warning else []
+
+
+def operators_of(model: bytes) -> dict[str, int]:
+    """Operators of a file by TFLite name, most frequent first."""
+    counts = Counter(op.code for op in parse(model).main.operators)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def float_operators(graph: Graph) -> tuple[str, ...]:
+    """The operators of an emitted graph that compute with floats; conversions at the ends do not count."""
+    return tuple(
+        f"{node.op.name} '{node.name}'"
+        for node in graph.nodes
+        if not node.op.is_conversion and any(v is not None and v.dtype.is_float for v in (*node.inputs, *node.outputs))
+    )

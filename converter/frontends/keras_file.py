@@ -1,0 +1,257 @@
+"""Keras models from files: `.keras` archives, in safe mode, and the `.h5` files of older versions.
+
+Files may come from anywhere, so they are looked at before Keras loads them: they must be what their suffix says, and
+must not claim to hold much more than they do. What older versions wrote and Keras 3 no longer takes is mended in a
+copy of the configuration: arguments that mean nothing any more, and `/` in layer names (which becomes `_`).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import h5py
+import keras
+
+from ir.errors import ModelError
+
+_SPARE_BYTES = 64 << 20  # any file may unpack to this much ...
+_MOST_EXPANSION = 64  # ... or to this many times its size
+
+# Arguments of older versions with the values that Keras 3 computes anyway; with other values they stay and fail.
+_OBSOLETE: dict[str, tuple[Any, ...]] = {
+    "groups": (1,),
+    "fused": (None, True, False),
+    "virtual_batch_size": (None,),
+    "adjustment": (None,),
+    "renorm": (False,),
+    "renorm_clipping": (None, {}),
+    "renorm_momentum": (0.99,),
+    "ragged": (False,),
+    "time_major": (False,),
+    "implementation": (1, 2),
+    "batch_input_shape": (None,),
+}
+
+
+def load_keras(path: str | Path) -> keras.Model:
+    """The model in a file, not compiled. Raises ModelError if there is none, or none that can be loaded safely."""
+    path = Path(path)
+    if not path.is_file():
+        directory = path.is_dir()
+        saved = directory and (path / "saved_model.pb").exists()
+        raise _error(
+            path,
+            found=("a SavedModel directory" if saved else "a directory") if directory else "nothing there",
+            fix="save the Keras model with model.save('model.keras')" if directory else "check the path",
+        )
+    kind = _kind(path)
+    try:
+        with _mended(path, kind) as readable, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return keras.models.load_model(str(readable), compile=False, safe_mode=True)
+    except ModelError:
+        raise
+    except Exception as error:  # of any library underneath: the file can be wrong in any way
+        found, fix = _explained(error)
+        raise _error(path, found, fix) from error
+
+
+def _error(path: Path, found: str, fix: str) -> ModelError:
+    return ModelError(expected="a Keras model (.keras or .h5)", found=found, where=str(path), fix=fix)
+
+
+def _kind(path: Path) -> str:
+    """".keras" or ".h5", by content; raises ModelError for anything else, and for files that unpack to too much."""
+    try:
+        if zipfile.is_zipfile(path):
+            _check_archive(path)
+            return ".keras"
+        if h5py.is_hdf5(path):
+            with h5py.File(path, "r") as file:
+                if "model_config" not in file.attrs:
+                    raise _error(
+                        path,
+                        "an .h5 file without a model (weights only?)",
+                        "build the model in Python, load_weights() and save it with model.save('model.keras')",
+                    )
+                _check_datasets(path, file)
+            return ".h5"
+    except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise _error(path, f"a damaged file ({_first_words(error)})", "write or download the file again") from error
+    raise _error(path, "another kind of file, or a damaged one", "save the model with model.save('model.keras')")
+
+
+def _check_archive(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if "config.json" not in archive.namelist():
+            raise _error(path, "a zip archive without config.json", "save the model with model.save('model.keras')")
+        _check_size(path, sum(member.file_size for member in members))
+        for member in members:
+            if member.filename.endswith(".h5"):
+                with _seekable(archive, member) as stream, h5py.File(stream, "r") as file:
+                    _check_datasets(path, file)
+
+
+@contextmanager
+def _seekable(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
+    """A member to be read in any order; going back in a compressed one would unpack it anew every time."""
+    with archive.open(member) as stream:
+        if member.compress_type == zipfile.ZIP_STORED:
+            yield stream
+            return
+        with tempfile.TemporaryFile() as copy:
+            shutil.copyfileobj(stream, copy)
+            yield copy
+
+
+def _check_datasets(path: Path, file: h5py.File) -> None:
+    """What the datasets would take in memory: HDF5 stores compressed and never-written parts in no space."""
+    total = 0
+
+    def visit(name: str, item: Any) -> None:
+        nonlocal total
+        if isinstance(item, h5py.Dataset):
+            total += item.size * item.dtype.itemsize
+            if item.external or item.is_virtual:
+                raise _error(path, f"'{name}', which is stored in another file", "save the model again, in one file")
+
+    file.visititems(visit)
+    _check_size(path, total)
+
+
+def _check_size(path: Path, unpacked: int) -> None:
+    size = path.stat().st_size
+    if unpacked > _SPARE_BYTES + _MOST_EXPANSION * size:
+        raise _error(
+            path,
+            f"{size} bytes that claim to unpack to {unpacked}",
+            "save the model again, without compression, if you trust where it is from",
+        )
+
+
+def _explained(error: Exception) -> tuple[str, str]:
+    """`(found, fix)` of what Keras says."""
+    text = str(error)
+    if "safe_mode" in text or "unsafe" in text.lower() or "lambda" in text.lower():
+        return (
+            "a Lambda layer or another object that carries Python code (files are loaded in safe mode)",
+            "write it with keras.ops or as a registered layer and save again, or, if you trust the file, load it with "
+            "keras.models.load_model(path, safe_mode=False) and convert the model object",
+        )
+    if "Could not locate" in text or "Unknown layer" in text or "custom_objects" in text:
+        return (
+            f"an object of a class that is not of Keras ({_first_words(error)})",
+            "load the model in Python with custom_objects and convert the model object",
+        )
+    if isinstance(error, MemoryError):
+        return "a model too large for this machine's memory", "check where the file is from"
+    return f"one that does not load ({_first_words(error)})", "write or download the file again"
+
+
+# --- what older versions wrote ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _mended(path: Path, kind: str) -> Iterator[Path]:
+    """The file, or a temporary copy under the right suffix whose configuration Keras 3 takes."""
+    config, changed = _mended_config(_read_config(path, kind))
+    if not changed and path.suffix == kind:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / f"model{kind}"
+        if kind == ".h5":
+            shutil.copyfile(path, copy)
+            with h5py.File(copy, "r+") as file:
+                file.attrs["model_config"] = json.dumps(config)
+        else:
+            with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
+                for member in old.infolist():
+                    with old.open(member) as source, new.open(member.filename, "w", force_zip64=True) as target:
+                        _copy(source, target, config if member.filename == "config.json" else None)
+        yield copy
+
+
+def _copy(source: IO[bytes], target: IO[bytes], instead: Any) -> None:
+    if instead is None:
+        shutil.copyfileobj(source, target)
+    else:
+        target.write(json.dumps(instead).encode())
+
+
+def _read_config(path: Path, kind: str) -> Any:
+    if kind == ".keras":
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    with h5py.File(path, "r") as file:
+        return json.loads(file.attrs["model_config"])
+
+
+def _mended_config(config: Any) -> tuple[Any, bool]:
+    """The configuration with obsolete arguments taken out and `/` taken out of names; and whether that changed it."""
+    renamed = {name: name.replace("/", "_") for name in _layer_names(config) if "/" in name}
+    taken = set(_layer_names(config))
+    for old, new in renamed.items():
+        while new in taken:
+            new += "_"
+        renamed[old] = new
+        taken.add(new)
+    mended = _without_obsolete(_renamed(config, renamed) if renamed else config)
+    return mended, mended != config
+
+
+def _layer_names(config: Any) -> list[str]:
+    """The names of all layers and models in a configuration, from outside to inside."""
+    names: list[str] = []
+    if isinstance(config, dict):
+        inner = config.get("config")
+        if "class_name" in config and isinstance(inner, dict) and isinstance(inner.get("name"), str):
+            names.append(inner["name"])
+    items = config.values() if isinstance(config, dict) else config if isinstance(config, list) else ()
+    for item in items:
+        names += _layer_names(item)
+    return names
+
+
+def _renamed(config: Any, names: dict[str, str]) -> Any:
+    """The configuration with other names, where layers are named or referred to."""
+    if isinstance(config, dict):
+        return {k: _renamed(v, names) for k, v in config.items()}
+    if isinstance(config, list):
+        return [_renamed(v, names) for v in config]
+    return names.get(config, config) if isinstance(config, str) else config
+
+
+def _without_obsolete(config: Any) -> Any:
+    if isinstance(config, list):
+        return [_without_obsolete(v) for v in config]
+    if not isinstance(config, dict):
+        return config
+    mended = {k: _without_obsolete(v) for k, v in config.items()}
+    cls = getattr(keras.layers, str(config.get("class_name")), None)
+    if cls is not None and isinstance(mended.get("config"), dict):
+        mended["config"] = {
+            k: v for k, v in mended["config"].items() if k not in _OBSOLETE or v not in _OBSOLETE[k] or _takes(cls, k)
+        }
+    return mended
+
+
+def _takes(cls: type, argument: str) -> bool:
+    """Whether a layer's constructor names an argument, its own or one that it passes on to a class above."""
+    import inspect
+
+    return any("__init__" in vars(c) and argument in inspect.signature(c.__init__).parameters for c in cls.__mro__)
+
+
+def _first_words(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:200].rstrip(" .") + ("..." if len(text) > 200 else "")

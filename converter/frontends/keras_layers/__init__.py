@@ -1,0 +1,18 @@
+"""Handlers of Keras layers and operations, a file per family; importing this package fills their tables."""
+
+from converter.frontends.keras_layers import (
+    activations,
+    arithmetic,
+    convolution,
+    images,
+    linear,
+    moves,
+    normalization,
+    pooling,
+    refused,
+)
+from converter.frontends.keras_layers._registry import followable, layer_handler, operation_handler, refusal
+
+FAMILIES = (activations, arithmetic, convolution, images, linear, moves, normalization, pooling, refused)
+
+__all__ = ["FAMILIES", "followable", "layer_handler", "operation_handler", "refusal"]

@@ -1,0 +1,58 @@
+"""What several handlers need of shapes: pairs for height and width, one-dimensional signals as pictures, moves of axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ir.graph import Value
+from ir.ops._common import Padding
+from ir.ops.shape import RESHAPE, TRANSPOSE
+
+if TYPE_CHECKING:
+    from converter.frontends.keras_import import Importer
+
+
+def pair(size: int | Sequence[int], axes: int = 2) -> tuple[int, int]:
+    """`(height, width)` of a window; signals of one axis are pictures of height 1."""
+    sizes = (size,) * axes if isinstance(size, int) else tuple(size)
+    if len(sizes) == 1:
+        sizes *= axes
+    return (1, int(sizes[0])) if axes == 1 else (int(sizes[0]), int(sizes[1]))
+
+
+def padding_of(name: str) -> Padding:
+    """TFLite's name for Keras' "same" and "valid"."""
+    return Padding[name.upper()]
+
+
+def reshape(b: Importer, x: Value, shape: Sequence[int], name: str = "reshape") -> Value:
+    """`x` in another shape; itself if it has it."""
+    return x if x.shape == tuple(shape) else b.node(RESHAPE, x, name=name, shape=tuple(shape))
+
+
+def transpose(b: Importer, x: Value, perm: Sequence[int], name: str = "transpose") -> Value:
+    """`x` with its axes in another order; itself if that is the order."""
+    return x if list(perm) == list(range(len(perm))) else b.node(TRANSPOSE, x, name=name, perm=tuple(perm))
+
+
+def as_picture(b: Importer, x: Value) -> Value:
+    """`[batch, height, width, channels]`; a signal `[batch, length, channels]` gets the height 1."""
+    if len(x.shape) == 4:
+        return x
+    if len(x.shape) != 3:
+        raise b.fail("a signal or a picture (rank 3 or 4)", f"the shape {x.shape}", "reshape it before this layer")
+    return reshape(b, x, (x.shape[0], 1, *x.shape[1:]), "expand_dims")
+
+
+def channels_last(b: Importer, op: Any) -> None:
+    """Refuses an operation of `keras.ops` that counts channels on axis 1."""
+    if getattr(op, "data_format", None) == "channels_first":
+        raise b.fail("data_format='channels_last'", "channels_first", "transpose around it, or build it with channels_last")
+
+
+def axes_of(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:
+    """Axes counted from the front, sorted; None means all."""
+    if axis is None:
+        return tuple(range(rank))
+    return tuple(sorted(a % rank for a in ((axis,) if isinstance(axis, int) else axis)))

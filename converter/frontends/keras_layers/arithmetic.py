@@ -1,0 +1,195 @@
+"""Arithmetic of `keras.ops`, element by element and over axes, with numbers, arrays and variables as operands.
+
+Division by a constant becomes a product and subtraction of one a sum, which have integer kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from converter.frontends.keras_layers._registry import layer, operation
+from converter.frontends.keras_layers._shapes import axes_of, reshape
+from converter.frontends.keras_layers.normalization import scaled_and_shifted
+from ir.graph import Value
+from ir.opdef import OpDef
+from ir.ops.conversion import CAST
+from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
+from ir.ops.reduction import MEAN, REDUCE_MAX, REDUCE_MIN, SUM
+from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
+from ir.types import DType
+
+if TYPE_CHECKING:
+    from converter.frontends.keras_import import Importer
+
+for _name, _op in {
+    "Negative": NEG,
+    "Absolute": ABS,
+    "Abs": ABS,
+    "Exp": EXP,
+    "Log": LOG,
+    "Sqrt": SQRT,
+    "Rsqrt": RSQRT,
+    "Square": SQUARE,
+    "Sin": SIN,
+    "Cos": COS,
+}.items():
+    operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x))
+
+
+@operation("Add")
+def add(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    return _binary(b, ADD, x1, x2)
+
+
+@operation("Multiply")
+def multiply(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    return _binary(b, MUL, x1, x2)
+
+
+@operation("Maximum")
+def maximum(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    return _binary(b, MAXIMUM, x1, x2)
+
+
+@operation("Minimum")
+def minimum(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    return _binary(b, MINIMUM, x1, x2)
+
+
+@operation("Subtract")
+def subtract(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    if isinstance(x2, Value) or not x1.dtype.is_float:
+        return _binary(b, SUB, x1, x2)
+    return b.node(ADD, x1, b.constant(-_numbers(x2), "constant"))
+
+
+@operation("TrueDivide", "Divide")
+def divide(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    if isinstance(x2, Value):
+        return _binary(b, DIV, x1, x2)
+    divisor = _numbers(x2)
+    if np.any(divisor == 0.0):
+        raise b.fail("a divisor other than zero", f"{int(np.sum(divisor == 0.0))} zeros in a constant divisor", "mend it")
+    return b.node(MUL, as_float(b, x1), b.constant(1.0 / divisor, "reciprocal"))
+
+
+def _binary(b: Importer, op: OpDef, x1: Any, x2: Any) -> Value:
+    like = x1 if isinstance(x1, Value) else x2
+    a, c = b.operand(x1, like=like), b.operand(x2, like=like)
+    return b.node(op, a, c) if a.dtype is c.dtype else b.node(op, as_float(b, a), as_float(b, c))
+
+
+def _numbers(x: Any) -> np.ndarray:
+    return np.asarray(keras.ops.convert_to_numpy(x), np.float64)
+
+
+@layer(
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+)
+def merge(b: Importer, layer: Any, inputs: Sequence[Value]) -> Value:
+    """Inputs of lower rank get axes of size 1 after the batch."""
+    rank = max(len(x.shape) for x in inputs)
+    shaped = [reshape(b, x, (x.shape[0], *(1,) * (rank - len(x.shape)), *x.shape[1:])) for x in inputs]
+    return b.apply(layer._merge_function, shaped)
+
+
+@operation("Reciprocal")
+def reciprocal(b: Importer, op: Any, x: Value) -> Value:
+    return b.node(DIV, b.constant(1.0, "one"), x)
+
+
+@operation("Power")
+def power(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    """Powers with a known exponent that are a few operators."""
+    exponent = None if isinstance(x2, Value) else _numbers(x2)
+    if not isinstance(x1, Value) or exponent is None or exponent.size != 1:
+        raise b.fail("a power with a number as exponent", "another power", "write it with exp and log")
+    value = float(exponent.reshape(()))
+    single = {2.0: SQUARE, 0.5: SQRT, -0.5: RSQRT}.get(value)
+    if single is not None:
+        return b.node(single, x1)
+    if value not in (1.0, 3.0, 4.0):
+        raise b.fail("an exponent of 1, 2, 3, 4, 0.5 or -0.5", f"{value:g}", "write it with products and roots")
+    if value == 1.0:
+        return x1
+    square = b.node(SQUARE, x1, name="square")
+    return b.node(MUL, square, square if value == 4.0 else x1)
+
+
+# --- over axes ---------------------------------------------------------------------------------------------------------
+
+
+def _reduced(op: OpDef) -> Any:
+    def handler(b: Importer, operation: Any, x: Value) -> Value:
+        return b.node(op, x, axes=axes_of(operation.axis, len(x.shape)), keep_dims=bool(operation.keepdims))
+
+    return handler
+
+
+operation("Mean")(_reduced(MEAN))
+operation("Sum")(_reduced(SUM))
+operation("Max", "Amax")(_reduced(REDUCE_MAX))
+operation("Min", "Amin")(_reduced(REDUCE_MIN))
+
+
+@operation("Var")
+def variance(b: Importer, op: Any, x: Value) -> Value:
+    return _moments(b, x, axes_of(op.axis, len(x.shape)), bool(op.keepdims))[1]
+
+
+@operation("Std")
+def deviation(b: Importer, op: Any, x: Value) -> Value:
+    return b.node(SQRT, _moments(b, x, axes_of(op.axis, len(x.shape)), bool(op.keepdims))[1])
+
+
+@operation("Moments")
+def moments(b: Importer, op: Any, x: Value) -> tuple[Value, Value]:
+    return _moments(b, x, axes_of(op.axes, len(x.shape)), bool(op.keepdims))
+
+
+def _moments(b: Importer, x: Value, axes: tuple[int, ...], keep_dims: bool) -> tuple[Value, Value]:
+    """Mean and variance over axes."""
+    mean = b.node(MEAN, x, name="mean", axes=axes, keep_dims=True)
+    distance = b.node(SQUARED_DIFFERENCE, x, mean, name="squared_difference")
+    variance = b.node(MEAN, distance, name="variance", axes=axes, keep_dims=keep_dims)
+    return (mean if keep_dims else b.node(MEAN, x, name="mean_flat", axes=axes, keep_dims=False)), variance
+
+
+# --- types and scales ----------------------------------------------------------------------------------------------------
+
+
+@operation("Cast", "SaturateCast", "ConvertToTensor")
+def cast(b: Importer, op: Any, x: Value) -> Value:
+    """Between floats nothing happens: the graph's floats are all float32."""
+    wanted = op.dtype or x.dtype.value.lower()
+    target = DType.FLOAT32 if "float" in wanted else DType.__members__.get(wanted.upper())
+    if target is None:
+        raise b.fail("a cast to float or int32", f"a cast to {wanted}", "keep to float and int32 in the model")
+    if target is x.dtype:
+        return x
+    return b.node(CAST, x, in_data_type=x.dtype, out_data_type=target)
+
+
+@operation("StopGradient", "Identity", "Copy")
+def same(b: Importer, op: Any, x: Value) -> Value:
+    return x
+
+
+@layer(keras.layers.Rescaling)
+def rescaling(b: Importer, layer: Any, x: Value) -> Value:
+    scale, offset = (np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in (layer.scale, layer.offset))
+    return scaled_and_shifted(b, as_float(b, x), scale, offset)
+
+
+def as_float(b: Importer, x: Value) -> Value:
+    """`x`, cast if it holds integers."""
+    return x if x.dtype.is_float else b.node(CAST, x, name="cast", in_data_type=x.dtype, out_data_type=DType.FLOAT32)

@@ -1,0 +1,149 @@
+"""Matrix products: by constants they are fully connected layers with weights `[out, in]`, of two tensors batched products.
+
+A product written with Einstein's sum is brought to one of these: `A[batch, M, K] B[batch, K, N] -> [batch, M, N]`, where
+the letters of both operands and the result are the batch, those of both operands only K, and the rest M and N.
+"""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from converter.frontends.keras_layers._registry import layer, operation
+from converter.frontends.keras_layers._shapes import reshape, transpose
+from ir.graph import Value
+from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.elementwise import ADD, MUL
+from ir.ops.matmul import BATCH_MATMUL
+from ir.ops.softmax import SOFTMAX
+
+if TYPE_CHECKING:
+    from converter.frontends.keras_import import Importer
+
+
+@layer(keras.layers.Dense)
+def dense(b: Importer, layer: Any, x: Value) -> Value:
+    weights = b.weight(layer.kernel, "kernel", np.transpose)
+    operands = (x, weights) if layer.bias is None else (x, weights, b.weight(layer.bias, "bias"))
+    return b.activation(layer.activation, b.node(FULLY_CONNECTED, *operands, keep_num_dims=len(x.shape) > 2))
+
+
+@layer(keras.layers.Embedding)
+def embedding(b: Importer, layer: Any, x: Value) -> Value:
+    if layer.mask_zero:
+        raise b.fail("mask_zero=False", "an embedding that makes a mask", "give the sequences a fixed length, without a mask")
+    return b.apply(layer.call, x)
+
+
+@operation("Matmul")
+def matmul(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    if min(len(x1.shape), len(x2.shape)) < 2:
+        raise b.fail("matrices", f"a product of shapes {tuple(x1.shape)} and {tuple(x2.shape)}", "expand the vector first")
+    if isinstance(x1, Value) and not isinstance(x2, Value) and len(x2.shape) == 2:
+        return b.node(FULLY_CONNECTED, x1, b.weight(x2, "weights", np.transpose), keep_num_dims=len(x1.shape) > 2)
+    return b.node(BATCH_MATMUL, b.operand(x1), b.operand(x2))
+
+
+@operation("Dot")
+def dot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    first = string.ascii_letters[: len(x1.shape)]
+    second = string.ascii_letters[len(x1.shape) : len(x1.shape) + len(x2.shape)]
+    at = -2 if len(second) > 1 else -1
+    second = second.replace(second[at], first[-1])
+    return _einsum(b, first, second, "".join(c for c in first + second if c != first[-1]), x1, x2)
+
+
+@operation("Tensordot")
+def tensordot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+    rank1, rank2 = len(x1.shape), len(x2.shape)
+    axes = op.axes
+    if isinstance(axes, int):
+        axes = (list(range(rank1 - axes, rank1)), list(range(axes)))
+    ours, theirs = ([a] if isinstance(a, int) else list(a) for a in axes)
+    first = list(string.ascii_letters[:rank1])
+    second = list(string.ascii_letters[rank1 : rank1 + rank2])
+    for i, j in zip(ours, theirs, strict=True):
+        second[j] = first[i]
+    shared = set(first) & set(second)
+    return _einsum(b, "".join(first), "".join(second), "".join(c for c in first + second if c not in shared), x1, x2)
+
+
+@operation("Einsum")
+def einsum(b: Importer, op: Any, *operands: Any) -> Value:
+    sources, _, result = op.subscripts.replace(" ", "").partition("->")
+    terms = sources.split(",")
+    if len(operands) != 2 or "->" not in op.subscripts:
+        raise b.fail("einsum of two operands, with a result", op.subscripts, "write it as several products")
+    for position, x in enumerate(operands):
+        free = [c for c in string.ascii_letters[::-1] if c not in sources]
+        missing = len(x.shape) - len(terms[position].replace("...", ""))
+        terms[position] = terms[position].replace("...", "".join(free[:missing][::-1]))
+        if position == 0 or "..." in result:
+            result = result.replace("...", "".join(free[:missing][::-1]))
+    return _einsum(b, terms[0], terms[1], result, *operands)
+
+
+def _einsum(b: Importer, first: str, second: str, result: str, x1: Any, x2: Any) -> Value:
+    if not isinstance(x1, Value):
+        first, second, x1, x2 = second, first, x2, x1
+    inner = [c for c in first if c in second and c not in result]
+    batch = [c for c in result if c in first and c in second]
+    rows = [c for c in result if c in first and c not in second]
+    columns = [c for c in result if c in second and c not in first]
+    complete = set(inner + batch + rows + columns) == set(first + second)
+    if not complete or any(len(set(term)) != len(term) for term in (first, second, result)):
+        raise b.fail(
+            "a sum of products over letters that both operands have",
+            f"einsum '{first},{second}->{result}'",
+            "take sums and diagonals apart from the product",
+        )
+    size = dict(zip(first + second, (*x1.shape, *(int(d) for d in x2.shape)), strict=True))
+
+    def sizes(letters: Sequence[str]) -> tuple[int, ...]:
+        return tuple(size[c] for c in letters)
+
+    left = transpose(b, x1, [first.index(c) for c in batch + rows + inner], "left")
+    depth = math.prod(sizes(inner))
+    if not isinstance(x2, Value) and not batch:
+        y = _fully_connected(b, left, sizes(rows), depth, x2, [second.index(c) for c in columns + inner])
+    else:
+        right = transpose(b, b.operand(x2), [second.index(c) for c in batch + inner + columns], "right")
+        left = reshape(b, left, (*sizes(batch), math.prod(sizes(rows)), depth), "left_shaped")
+        right = reshape(b, right, (*sizes(batch), depth, math.prod(sizes(columns))), "right_shaped")
+        y = b.node(BATCH_MATMUL, left, right)
+    made = batch + rows + columns
+    return transpose(b, reshape(b, y, sizes(made), "shaped"), [made.index(c) for c in result], "ordered")
+
+
+def _fully_connected(
+    b: Importer, x: Value, rows: tuple[int, ...], depth: int, weights: Any, perm: Sequence[int]
+) -> Value:
+    flat = reshape(b, x, (*rows, depth), "left_shaped")
+    matrix = b.weight(weights, "weights", lambda w: w.transpose(perm).reshape(-1, depth))
+    return b.node(FULLY_CONNECTED, flat, matrix, keep_num_dims=len(flat.shape) > 2)
+
+
+@operation("DotProductAttention")
+def attention(
+    b: Importer, op: Any, query: Value, key: Value, value: Value, bias: Any = None, mask: Any = None, scale: Any = None
+) -> Value:
+    """softmax(q k^T scale + bias) v by head; operands and result are `[batch, time, head, size]`."""
+    if op.is_causal or mask is not None or op.attn_logits_soft_cap is not None:
+        raise b.fail(
+            "attention of every step to every step",
+            "a mask or a cap on attention",
+            "convert the model without the mask, for sequences of full length",
+        )
+    q, k, v = (transpose(b, x, (0, 2, 1, 3), n) for x, n in ((query, "query"), (key, "key"), (value, "value")))
+    factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
+    q = b.node(MUL, q, b.constant(factor, "scale"), name="scaled")
+    scores = b.node(BATCH_MATMUL, q, k, name="scores", adj_y=True)
+    if bias is not None:
+        scores = b.node(ADD, scores, b.operand(bias, "bias"), name="biased")
+    weights = b.node(SOFTMAX, scores, name="weights")
+    return transpose(b, b.node(BATCH_MATMUL, weights, v, name="heads"), (0, 2, 1, 3), "")

@@ -1,0 +1,157 @@
+"""Normalizations. Batch norms stay one node (passes fold them); the others are taken apart:
+
+    layer, group:  (x - mean) / sqrt(variance + epsilon) * gamma + beta, over each sample (or group of its channels)
+    RMS:           x / sqrt(mean(x^2) + epsilon) * scale
+    unit:          x / |x|_2, which TFLite has as one operator for the last axis
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from converter.frontends.keras_layers._registry import layer, operation
+from converter.frontends.keras_layers._shapes import axes_of, reshape
+from ir.graph import Value
+from ir.ops.elementwise import ADD, MUL, SUB
+from ir.ops.normalization import BATCH_NORM
+from ir.ops.reduction import MEAN
+from ir.ops.softmax import L2_NORMALIZATION
+from ir.ops.unary import RSQRT
+
+if TYPE_CHECKING:
+    from converter.frontends.keras_import import Importer
+
+
+@layer(keras.layers.BatchNormalization)
+def batch_normalization(b: Importer, layer: Any, x: Value) -> Value:
+    if layer.axis % len(x.shape) != len(x.shape) - 1:
+        raise b.fail(
+            "batch normalization over the last axis (axis=-1)",
+            f"axis={layer.axis} of the shape {x.shape}",
+            "build the model with channels last",
+        )
+    size = x.shape[-1]
+    return b.node(
+        BATCH_NORM,
+        x,
+        b.weight(layer.gamma if layer.scale else np.ones(size), "gamma"),
+        b.weight(layer.beta if layer.center else np.zeros(size), "beta"),
+        b.weight(layer.moving_mean, "moving_mean"),
+        b.weight(layer.moving_variance, "moving_variance"),
+        epsilon=float(layer.epsilon),
+    )
+
+
+@operation("BatchNorm")
+def batch_norm(b: Importer, op: Any, x: Value, mean: Any, variance: Any, offset: Any = None, scale: Any = None) -> Value:
+    if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,):
+        raise b.fail("batch normalization over the last axis", f"axis={op.axis}", "build the model with channels last")
+    size = x.shape[-1]
+    given = (np.ones(size) if scale is None else scale, np.zeros(size) if offset is None else offset, mean, variance)
+    names = ("gamma", "beta", "mean", "variance")
+    statistics = [b.weight(value, name) for value, name in zip(given, names, strict=True)]
+    return b.node(BATCH_NORM, x, *statistics, epsilon=float(op.epsilon))
+
+
+def _standardized(b: Importer, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """(x - mean) / sqrt(variance + epsilon) over some axes of each sample."""
+    mean = b.node(MEAN, x, name="mean", axes=tuple(axes), keep_dims=True)
+    centred = b.node(SUB, x, mean, name="centred")
+    return b.node(MUL, centred, _inverse_root(b, centred, axes, epsilon), name="normalized")
+
+
+def _inverse_root(b: Importer, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+    """1 / sqrt(mean(x^2) + epsilon) over some axes."""
+    square = b.node(MUL, x, x, name="square")
+    variance = b.node(MEAN, square, name="variance", axes=tuple(axes), keep_dims=True)
+    return b.node(RSQRT, b.node(ADD, variance, b.constant(epsilon, "epsilon"), name="variance_epsilon"), name="rsqrt")
+
+
+def _affine(b: Importer, x: Value, gamma: Any, beta: Any, shape: Sequence[int]) -> Value:
+    """x * gamma + beta, where there are such; they get `shape`."""
+    if gamma is not None:
+        x = b.node(MUL, x, b.weight(gamma, "gamma", lambda w: w.reshape(shape)), name="scaled")
+    if beta is not None:
+        x = b.node(ADD, x, b.weight(beta, "beta", lambda w: w.reshape(shape)), name="shifted")
+    return x
+
+
+def _weight_shape(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...]:
+    """The shape that weights over `axes` broadcast with; only the trailing axes if these are all."""
+    if list(axes) == list(range(len(shape) - len(axes), len(shape))):
+        return shape[-len(axes) :]
+    return tuple(size if i in axes else 1 for i, size in enumerate(shape))
+
+
+@operation("LayerNorm")
+def layer_norm(b: Importer, op: Any, x: Value, gamma: Any = None, beta: Any = None) -> Value:
+    axes = axes_of(op.axis, len(x.shape))
+    epsilon = keras.config.epsilon() if op.epsilon is None else float(op.epsilon)
+    shape = _weight_shape(x.shape, axes)
+    if op.rms_scaling:
+        mean = b.node(MEAN, x, name="mean", axes=axes, keep_dims=True)
+        root = _inverse_root(b, b.node(SUB, x, mean, name="centred"), axes, epsilon)
+        return _affine(b, b.node(MUL, x, root, name="normalized"), gamma, None, shape)
+    return _affine(b, _standardized(b, x, axes, epsilon), gamma, beta, shape)
+
+
+@operation("RMSNorm")
+def rms_norm(b: Importer, op: Any, x: Value, scale: Any = None) -> Value:
+    axes = axes_of(op.axis, len(x.shape))
+    epsilon = keras.config.epsilon() if op.epsilon is None else float(op.epsilon)
+    y = b.node(MUL, x, _inverse_root(b, x, axes, epsilon), name="normalized")
+    return _affine(b, y, scale, None, _weight_shape(x.shape, axes))
+
+
+@layer(keras.layers.GroupNormalization)
+def group_normalization(b: Importer, layer: Any, x: Value) -> Value:
+    if layer.axis % len(x.shape) != len(x.shape) - 1:
+        raise b.fail("group normalization over the last axis", f"axis={layer.axis}", "build the model with channels last")
+    batch, channels = x.shape[0], x.shape[-1]
+    groups = reshape(b, x, (batch, x.type.size // (batch * channels), layer.groups, channels // layer.groups), "groups")
+    y = reshape(b, _standardized(b, groups, (1, 3), float(layer.epsilon)), x.shape, "ungrouped")
+    return _affine(b, y, layer.gamma if layer.scale else None, layer.beta if layer.center else None, (channels,))
+
+
+@operation("Normalize")
+def normalize(b: Importer, op: Any, x: Value) -> Value:
+    if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,) or op.order != 2:
+        raise b.fail(
+            "normalization to unit length along the last axis (order 2)",
+            f"axis={op.axis}, order={op.order}",
+            "transpose the model so that it normalizes along the last axis",
+        )
+    return b.node(L2_NORMALIZATION, x)
+
+
+@layer(keras.layers.Normalization)
+def feature_normalization(b: Importer, layer: Any, x: Value) -> Value:
+    """(x - mean) / max(deviation, epsilon), or its inverse, as one product and one sum."""
+    if layer.mean is None:
+        raise b.fail("statistics", "a Normalization layer without any", "call its adapt() with data")
+    mean, deviation = (np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in (layer.mean, layer.variance))
+    deviation = np.maximum(np.sqrt(deviation), keras.config.epsilon())
+    scale, offset = (deviation, mean) if layer.invert else (1.0 / deviation, -mean / deviation)
+    return scaled_and_shifted(b, x, scale, offset)
+
+
+def scaled_and_shifted(b: Importer, x: Value, scale: np.ndarray, offset: np.ndarray) -> Value:
+    """x * scale + offset with constants, leaving out what does nothing."""
+    scale, offset = _slim(scale, len(x.shape)), _slim(offset, len(x.shape))
+    if np.any(scale != 1.0):
+        x = b.node(MUL, x, b.constant(scale, "scale"), name="scaled")
+    if np.any(offset != 0.0):
+        x = b.node(ADD, x, b.constant(offset, "offset"), name="shifted")
+    return x
+
+
+def _slim(array: np.ndarray, rank: int) -> np.ndarray:
+    """A constant without leading axes of size 1."""
+    array = np.asarray(array, np.float64)
+    while array.ndim and array.shape[0] == 1:
+        array = array[0]
+    return array

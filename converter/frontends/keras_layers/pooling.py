@@ -1,0 +1,42 @@
+"""Pooling with windows: over two axes as it is, over one as a picture of height 1. Global pooling is a reduction."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from converter.frontends.keras_layers._registry import operation
+from converter.frontends.keras_layers._shapes import as_picture, channels_last, padding_of, pair, reshape
+from ir.graph import Value
+from ir.opdef import OpDef
+from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D
+
+if TYPE_CHECKING:
+    from converter.frontends.keras_import import Importer
+
+
+@operation("MaxPool")
+def max_pool(b: Importer, op: Any, x: Value) -> Value:
+    return _pool(b, op, x, MAX_POOL_2D)
+
+
+@operation("AveragePool")
+def average_pool(b: Importer, op: Any, x: Value) -> Value:
+    return _pool(b, op, x, AVERAGE_POOL_2D)
+
+
+def _pool(b: Importer, op: Any, x: Value, kind: OpDef) -> Value:
+    channels_last(b, op)
+    axes = len(x.shape) - 2
+    height, width = pair(op.pool_size, axes)
+    stride_h, stride_w = pair(op.pool_size if op.strides is None else op.strides, axes)
+    picture = as_picture(b, x)
+    y = b.node(
+        kind,
+        picture,
+        padding=padding_of(op.padding),
+        stride_h=stride_h,
+        stride_w=stride_w,
+        filter_height=height,
+        filter_width=width,
+    )
+    return y if picture is x else reshape(b, y, (y.shape[0], *y.shape[2:]), "squeeze")

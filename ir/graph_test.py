@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+
+from ir.graph import Graph
+from ir.ops.activation import RELU, RELU6
+from ir.ops.elementwise import ADD
+from ir.printer import to_text
+from ir.types import TensorType
+from ir.verify import VerificationError, verify
+
+
+def diamond() -> Graph:
+    graph = Graph("diamond")
+    x = graph.input("x", TensorType((1, 4)))
+    a = graph.add(RELU, [x], name="a").output
+    b = graph.add(RELU6, [x], name="b").output
+    graph.outputs = [graph.add(ADD, [a, b], name="sum").output]
+    return graph
+
+
+def names(graph: Graph) -> list[str]:
+    return [n.name for n in graph.nodes]
+
+
+def test_nodes_are_in_topological_order_after_edits():
+    graph = diamond()
+    late = graph.add(RELU, [graph.inputs[0]], name="late").output
+    summed = graph.nodes[2]
+    graph.set_input(summed, 0, late)
+    verify(graph)
+    order = names(graph)
+    assert order.index("late") < order.index("sum")
+    assert [n.name for n in graph.prune()] == ["a"]
+    verify(graph)
+
+
+def test_uses_follow_every_edit():
+    graph = diamond()
+    x, summed = graph.inputs[0], graph.nodes[2]
+    a = graph.nodes[0]
+    assert {n.name for n in x.consumers} == {"a", "b"}
+    graph.bypass(a)
+    assert [(n.name, i) for n, i in x.uses] == [("b", 0), ("sum", 0)]
+    assert summed.inputs[0] is x
+    verify(graph)
+
+
+def test_one_value_used_twice_by_a_node_has_two_uses():
+    graph = Graph()
+    x = graph.input("x", TensorType((2,)))
+    node = graph.add(ADD, [x, x])
+    assert len(x.uses) == 2 and x.consumers == [node]
+    y = graph.input("y", TensorType((2,)))
+    graph.replace_uses(x, y)
+    assert not x.uses and node.inputs == (y, y)
+
+
+def test_absorb_keeps_the_followers_value():
+    graph = diamond()
+    a = graph.nodes[0]
+    follower = graph.add(RELU6, [a.output], name="follower")
+    value = follower.output
+    graph.replace_uses(a.output, value, only=[graph.nodes[-1]])
+    summed = next(n for n in graph.nodes if n.name == "sum")
+    graph.set_input(summed, 0, value)
+    graph.absorb(a, follower)
+    assert a.output is value and value.producer is a and "follower" not in names(graph)
+    verify(graph)
+
+
+def test_copy_is_independent_and_equal():
+    graph = diamond()
+    twin, values = graph.copy()
+    assert to_text(twin) == to_text(graph)
+    twin.bypass(twin.nodes[0])
+    verify(graph)
+    assert len(graph.nodes) == 3 and len(twin.nodes) == 2
+    assert values[graph.outputs[0]] is twin.outputs[0]
+
+
+def test_names_stay_unique():
+    graph = Graph()
+    assert [graph.unique_name("x") for _ in range(3)] == ["x", "x_1", "x_2"]
+    assert graph.unique_name("x_1") == "x_1_1"
+
+
+def test_sorting_does_not_recurse():
+    graph = Graph()
+    value = graph.input("x", TensorType((1,)))
+    for _ in range(5000):
+        value = graph.add(RELU, [value]).output
+    graph.outputs = [value]
+    assert len(graph.nodes) == 5000
+    verify(graph)
+
+
+def test_verify_names_the_node_that_is_broken():
+    graph = diamond()
+    graph.nodes[0].output.type = TensorType((1, 5))
+    with pytest.raises(VerificationError, match="after my_pass: .*relu\\(a\\)"):
+        verify(graph, "my_pass")
+
+
+def test_a_constant_that_lies_about_its_shape_is_found():
+    graph = diamond()
+    wrong = graph.constant(np.zeros(4, np.float32), "c")
+    wrong.type = TensorType((1, 4))
+    graph.set_input(graph.nodes[2], 1, wrong)
+    with pytest.raises(VerificationError, match="constant"):
+        verify(graph)

@@ -1,0 +1,44 @@
+"""What operators that work element by element share: shapes, operands, and tables instead of arithmetic."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ir.opdef import IntegerCall
+from ir.types import TensorType
+
+Table = Callable[[np.ndarray], np.ndarray]
+
+
+def infer_same(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
+    """The shape and element type of the first operand."""
+    return [TensorType(types[0].shape, types[0].dtype)]
+
+
+def operand(call: IntegerCall, index: int = 0) -> tuple[np.ndarray, np.float32, int]:
+    """An operand, its scale and its zero point."""
+    x, type_ = call.inputs[index], call.in_types[index]
+    assert x is not None and type_ is not None
+    return x, np.float32(type_.params().scale), int(type_.params().zero_point)
+
+
+@functools.cache
+def _all_values(dtype: np.dtype) -> np.ndarray:
+    """Every value of an integer type, in the order of its bits."""
+    unsigned = np.dtype(f"u{dtype.name}")
+    return np.arange(1 << (8 * dtype.itemsize)).astype(unsigned).view(dtype).astype(np.int64)
+
+
+def by_table(x: np.ndarray, function: Table, dtype: type | np.dtype = np.int64) -> np.ndarray:
+    """`function(x)` as `dtype`, for an elementwise function of int64 arrays and an int8 or int16 `x`.
+
+    It is computed once per value that the type can hold, where that is less work than once per element.
+    """
+    values = _all_values(x.dtype)
+    if x.size <= len(values):
+        return function(x.astype(np.int64)).astype(dtype)
+    return function(values).astype(dtype)[x.view(f"u{x.dtype.name}")]

@@ -1,0 +1,118 @@
+"""Sums of products of integers, exact in floating point, and what the kernels make of them.
+
+Products of integers are summed by the BLAS or in vector loops. This is exact whatever the order of the summation:
+with `max|x| * sum |w|` below 2^24 (float32) or 2^53 (float64), every partial sum is an integer that the type holds.
+Inputs are multiplied as they are, and their zero point `Z` goes into the bias:
+
+    sum w (x - Z) + b = sum w x + (b - Z sum w).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ir.fixed_point import Rounding, accumulator_bound
+from ir.opdef import IntegerCall
+from ir.ops._common import Requantizer, clamp_range, exact_float
+from ir.profile import Kernels, Runtime
+from ir.types import DType, TensorType
+
+
+@dataclass(frozen=True)
+class Products:
+    """The operands of a sum of products, and what becomes of the sums.
+
+    Attributes:
+      x, w: integer input and weights.
+      zero_point: of the input, what padding holds.
+      dtype: the floating type in which the sums are exact.
+      finish: makes output integers of the sums.
+    """
+
+    x: np.ndarray
+    w: np.ndarray
+    zero_point: int
+    dtype: type[np.float32] | type[np.float64]
+    finish: Requantizer
+
+
+def products(
+    call: IntegerCall,
+    channel_axis: int,
+    rounding: Rounding,
+    real: np.ndarray,
+    *,
+    wide: bool = False,
+    centred: bool = False,
+) -> Products:
+    """Prepares the products of inputs 0 and 1, and bias 2, of a call.
+
+    Args:
+      channel_axis: the axis of the weights that counts output channels.
+      real: the double `S_in * S_w / S_out`, scalar or one per channel.
+      wide: the kernel accumulates in int64, not in int32.
+      centred: the caller takes the zero point off the input, and the bias stays as it is.
+    """
+    x, w, x_type = call.inputs[0], call.inputs[1], call.in_types[0]
+    assert x is not None and w is not None and x_type is not None
+    zero_point, out = int(x_type.params().zero_point), call.out_types[0]
+    others = tuple(a for a in range(w.ndim) if a != channel_axis)
+    bias = w.sum(axis=others, dtype=np.int64) * (0 if centred else -zero_point)
+    given = call.inputs[2] if len(call.inputs) > 2 else None
+    lowest, highest = int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max)
+    widest = max(highest - zero_point, zero_point - lowest) if centred else -lowest
+    bound = accumulator_bound(w, channel_axis, widest, None)
+    finish = Requantizer(
+        real,
+        bias if given is None else bias + given,
+        out.params(),
+        clamp_range(call.attrs.activation, out.params()),
+        rounding,
+        out.dtype.numpy,
+        channels=w.shape[channel_axis],
+        bound=bound,
+        wide=wide,
+    )
+    return Products(x, w, zero_point, exact_float(int(bound.max(initial=0))), finish)
+
+
+def scaled_types(call: IntegerCall) -> tuple[TensorType, TensorType, TensorType]:
+    """The types of both factors and of the output."""
+    x, w = call.in_types[0], call.in_types[1]
+    assert x is not None and w is not None
+    return x, w, call.out_types[0]
+
+
+def real_multiplier(call: IntegerCall) -> np.ndarray:
+    """`S_in S_w / S_out` in doubles, per channel or scalar (PopulateConvolutionQuantizationParams)."""
+    x, w, out = (t.params().scale.astype(np.float64) for t in scaled_types(call))
+    return x * w / out
+
+
+def single_multiplier(call: IntegerCall) -> np.ndarray:
+    """`S_in S_w / S_out` with a float product, as GetQuantizedConvolutionMultipler of kernel_util.cc has it."""
+    x, w, out = (t.params().scale for t in scaled_types(call))
+    return (x * w).astype(np.float64) / out.astype(np.float64)
+
+
+def is_int16(call: IntegerCall) -> bool:
+    """Whether activations are int16."""
+    return call.out_types[0].dtype is DType.INT16
+
+
+def lanes_rounding(call: IntegerCall) -> Rounding:
+    """The law of `optimized_ops::Quantize`: LiteRT's x86 builds compile its NEON loops, TFLite 2.14's do not."""
+    if is_int16(call):
+        return Rounding.REDUCED
+    vectors = call.profile.kernels is Kernels.BUILTIN and call.profile.runtime is Runtime.LITERT
+    return Rounding.DOUBLE_LANES if vectors else Rounding.DOUBLE_AWAY
+
+
+def multiply_rows(p: Products) -> np.ndarray:
+    """Rows of `[..., in]` times `[out, in]`: `[rows, out]`."""
+    sums = np.matmul(p.x.reshape(-1, p.w.shape[1]).astype(p.dtype), p.w.astype(p.dtype).T)
+    result = np.empty(sums.shape, p.finish.dtype)
+    p.finish(sums, result)
+    return result

@@ -1,0 +1,366 @@
+"""Operators of two operands that meet element by element, with broadcasting; and, from `unary.py`, of one.
+
+Integer semantics after `add.cc`, `sub.cc`, `mul.cc`, `maximum_minimum.cc` and `squared_difference.cc` of
+the upstream runtime and the kernels they call. With zero points taken off,
+
+    a + b:      2^s a S_a / S and 2^s b S_b / S are rounded to integers, S = 2 max(S_a, S_b), s = 20 (int16:
+                15); their sum is requantized by S / (2^s S_out);
+    (a - b)^2:  the same with s = 7 and S^2 / (2^2s S_out);
+    a b:        requantized by S_a S_b / S_out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from keras import ops as K
+
+from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
+from ir.opdef import (
+    Attributes,
+    Encoding,
+    FusedActivation,
+    IntegerCall,
+    OpDef,
+    Operand,
+    QuantRule,
+    Role,
+    ShapeError,
+)
+from ir.ops._common import apply_fused, clamp_range, requantize
+from ir.ops._gemmlowp import power_of_two
+from ir.ops._pointwise import by_table, operand
+from ir.ops._shapes import BOTH_WIDTHS, Version
+from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
+from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
+from ir.types import DType, TensorType
+
+__all__ = [
+    "ABS",
+    "ADD",
+    "CEIL",
+    "COS",
+    "DIV",
+    "EXP",
+    "FLOOR",
+    "GREATER_EQUAL",
+    "LESS",
+    "LOG",
+    "MAXIMUM",
+    "MINIMUM",
+    "MUL",
+    "NEG",
+    "ROUND",
+    "RSQRT",
+    "SELECT_V2",
+    "SIN",
+    "SQRT",
+    "SQUARE",
+    "SQUARED_DIFFERENCE",
+    "SUB",
+    "BinaryAttributes",
+]
+
+Pair = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BinaryAttributes(Attributes):
+    """Fused activation; `pot_scale_int16` (sums): the special kernel where all scales are powers of two."""
+
+    activation: FusedActivation = FusedActivation.NONE
+    pot_scale_int16: bool = False
+
+
+_OPERANDS = (Operand(name="a"), Operand(name="b"))
+_NO_POT = {"pot_scale_int16": ""}
+
+
+def _infer(attrs: Any, types: Sequence[TensorType]) -> list[TensorType]:
+    try:
+        shape = np.broadcast_shapes(*(t.shape for t in types))
+    except ValueError:
+        raise ShapeError(f"{' and '.join(str(t.shape) for t in types)} do not broadcast") from None
+    return [TensorType(shape, types[-1].dtype)]
+
+
+def _infer_comparison(attrs: Any, types: Sequence[TensorType]) -> list[TensorType]:
+    return [TensorType(_infer(attrs, types)[0].shape, DType.BOOL)]
+
+
+def _shapes(call: IntegerCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shapes of both operands in the file, which the kernels see; the emulator's arrays may hold a batch."""
+    a, b = call.in_types[0], call.in_types[1]
+    assert a is not None and b is not None
+    return a.shape, b.shape
+
+
+def _aligned(call: IntegerCall) -> tuple[np.ndarray, np.ndarray]:
+    """Both operands at one rank; one of lower rank that carries a batch keeps it on axis 0."""
+    arrays = []
+    rank = max(map(len, _shapes(call)))
+    for x, shape in zip(call.inputs, _shapes(call), strict=True):
+        assert x is not None
+        lead = x.shape[:1] if x.shape != shape else ()
+        arrays.append(x.reshape((*lead, *(1,) * (rank - x.ndim), *x.shape[len(lead) :])))
+    return arrays[0], arrays[1]
+
+
+def _finish(call: IntegerCall, acc: np.ndarray, real: float, activation: FusedActivation) -> np.ndarray:
+    """The scalar loops' last step."""
+    out = call.out_types[0]
+    bounds = clamp_range(activation, out.params())
+    column = acc.reshape(-1, 1)
+    result = requantize(column, None, real, out.params(), bounds, Rounding.DOUBLE_AWAY, out.dtype.numpy)
+    return result.reshape(acc.shape)
+
+
+def _finish_vector(call: IntegerCall, acc: np.ndarray, real: float, *, saturate: bool) -> np.ndarray:
+    """The int8 vector loops' last step."""
+    out = call.out_types[0].params()
+    bounds = clamp_range(call.attrs.activation, out)
+    return finish_int8(acc, real, int(out.zero_point), bounds, saturate=saturate)
+
+
+def _choose(call: IntegerCall, group: int, vector: np.ndarray, scalar: np.ndarray) -> np.ndarray:
+    """The vector loop's results for the elements that it handles."""
+    shapes = _shapes(call)
+    return np.where(runs(*shapes).mask(np.broadcast_shapes(*shapes), group), vector, scalar)
+
+
+def _scaled(call: IntegerCall, left_shift: int, loop: Loop | None = None) -> tuple[Any, Any, float]:
+    """Both operands, shifted left and brought to twice the larger scale; and that scale.
+
+    `loop` is that of the vector code, None for the scalar code.
+    """
+    a, b = _aligned(call)
+    scales = [float(operand(call, i)[1]) for i in range(2)]
+    common = 2 * max(scales)
+
+    def scale(x: np.ndarray, index: int) -> np.ndarray:
+        multiplier, shift = quantize_multiplier(scales[index] / common)
+        zero_point = operand(call, index)[2]
+
+        def one(q: np.ndarray) -> np.ndarray:
+            if loop is not None:
+                return scale_operand(q - zero_point, left_shift, int(multiplier), int(shift), loop)
+            return multiply((q - zero_point) << left_shift, multiplier, shift, Rounding.DOUBLE_AWAY)
+
+        return by_table(x, one)
+
+    return scale(a, 0), scale(b, 1), common
+
+
+def _integer_sum(call: IntegerCall, sign: int) -> list[np.ndarray]:
+    out = call.out_types[0]
+    if out.quant is None:
+        return _integer_plain(call, lambda a, b: a + sign * b)
+    wide = out.dtype is DType.INT16
+    if wide and call.attrs.pot_scale_int16 and all(exact for _, exact in _exponents(call)):
+        return [_pot_sum(call, sign)]
+    scalar = _general_sum(call, sign, None)
+    walk = runs(*_shapes(call))
+    vectors = uses_vectors(call.profile) and sign > 0 and walk.loop is not Loop.GENERIC
+    if not vectors or (wide and walk.broadcast):
+        return [scalar]
+    group = 8 if walk.loop is Loop.SCALAR else 16
+    return [_choose(call, group, _general_sum(call, sign, walk.loop), scalar)]
+
+
+def _general_sum(call: IntegerCall, sign: int, loop: Loop | None) -> np.ndarray:
+    out = call.out_types[0]
+    left_shift = 15 if out.dtype is DType.INT16 else 20
+    a, b, common = _scaled(call, left_shift, loop)
+    real = common / ((1 << left_shift) * float(out.params().scale))
+    if loop is None or out.dtype is DType.INT16:
+        return _finish(call, a + sign * b, real, call.attrs.activation)
+    return _finish_vector(call, a + b, real, saturate=False)
+
+
+def _exponents(call: IntegerCall) -> list[tuple[int, bool]]:
+    scales = [float(operand(call, 0)[1]), float(operand(call, 1)[1]), float(call.out_types[0].params().scale)]
+    return [power_of_two(s) for s in scales]
+
+
+def _pot_sum(call: IntegerCall, sign: int) -> np.ndarray:
+    log_a, log_b, log_out = (exponent for exponent, _ in _exponents(call))
+    a, b = (x.astype(np.int64) for x in _aligned(call))
+    total = rounding_shift(a, log_out - log_a) + sign * rounding_shift(b, log_out - log_b)
+    return np.clip(total, *clamp_range(call.attrs.activation, call.out_types[0].params())).astype(np.int16)
+
+
+def _integer_plain(call: IntegerCall, function: Pair) -> list[np.ndarray]:
+    """Integers that are no reals (int32 and int64 without parameters): the machine's own arithmetic."""
+    result = function(*_aligned(call))
+    low, high = getattr(call.attrs, "activation", FusedActivation.NONE).bounds
+    info = np.iinfo(result.dtype)
+    bounds = info.min if low == -np.inf else int(low), info.max if high == np.inf else int(high)
+    return [np.clip(result, *bounds).astype(result.dtype)]
+
+
+def _integer_mul(call: IntegerCall) -> list[np.ndarray]:
+    out = call.out_types[0]
+    if out.quant is None:
+        return _integer_plain(call, np.multiply)
+    (_, scale_a, zero_a), (_, scale_b, zero_b) = operand(call, 0), operand(call, 1)
+    a, b = _aligned(call)
+    product = np.subtract(a, zero_a, dtype=np.int32) * np.subtract(b, zero_b, dtype=np.int32)
+    real = float(scale_a * scale_b / np.float32(out.params().scale))  # mul.cc computes it in float
+    scalar = _finish(call, product, real, call.attrs.activation)
+    if not uses_vectors(call.profile) or out.dtype is DType.INT16:
+        return [scalar]
+    return [_choose(call, 16, _finish_vector(call, product, real, saturate=True), scalar)]
+
+
+def _integer_squared_difference(call: IntegerCall) -> list[np.ndarray]:
+    out = call.out_types[0]
+    if out.quant is None:
+        return _integer_plain(call, lambda a, b: np.square(a - b))
+    a, b, common = _scaled(call, 7)
+    real = common * common / ((1 << 14) * float(out.params().scale))
+    return [_finish(call, np.square(a - b), real, FusedActivation.NONE)]
+
+
+def _version(versions: dict[DType, int], wide: int = 1) -> Version:
+    """Version by the operands' type, at least `wide` where operands of more than four axes broadcast."""
+
+    def version(_: Any, inputs: Sequence[TensorType | None], __: Sequence[TensorType]) -> int:
+        a, b = inputs[0], inputs[1]
+        assert a is not None and b is not None
+        lowest = wide if a.shape != b.shape and max(a.rank, b.rank) > 4 else 1
+        return max(versions.get(a.dtype, 1), lowest)
+
+    return version
+
+
+def _mul_version(_: Any, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> int:
+    a, b, out = inputs[0], inputs[1], outputs[0]
+    assert a is not None and b is not None
+    if a.dtype is DType.INT8 and a.quant and b.quant and out.quant:
+        return 3 if float(a.quant.scale) * float(b.quant.scale) >= float(out.quant.scale) else 2
+    return {DType.INT64: 5, DType.INT16: 4, DType.INT8: 2}.get(a.dtype, 1)
+
+
+ADD = OpDef(
+    name="add",
+    summary="Sum.",
+    operands=_OPERANDS,
+    attributes=BinaryAttributes,
+    infer=_infer,
+    compute=lambda attrs, a, b: apply_fused(a + b, attrs.activation),
+    integer=lambda call: _integer_sum(call, 1),
+    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    encoding=Encoding(
+        code="ADD", options="AddOptions", version=_version({DType.INT8: 2, DType.INT16: 3, DType.INT64: 4})
+    ),
+)
+
+SUB = OpDef(
+    name="sub",
+    summary="Difference.",
+    operands=_OPERANDS,
+    attributes=BinaryAttributes,
+    infer=_infer,
+    compute=lambda attrs, a, b: apply_fused(a - b, attrs.activation),
+    integer=lambda call: _integer_sum(call, -1),
+    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    encoding=Encoding(
+        code="SUB",
+        options="SubOptions",
+        version=_version({DType.INT8: 2, DType.INT16: 5, DType.INT64: 4}, wide=3),
+    ),
+)
+
+MUL = OpDef(
+    name="mul",
+    summary="Product.",
+    operands=_OPERANDS,
+    attributes=BinaryAttributes,
+    infer=_infer,
+    compute=lambda attrs, a, b: apply_fused(a * b, attrs.activation),
+    integer=_integer_mul,
+    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    encoding=Encoding(code="MUL", options="MulOptions", renamed=_NO_POT, version=_mul_version),
+)
+
+DIV = OpDef(
+    name="div",
+    summary="Quotient.",
+    operands=_OPERANDS,
+    attributes=BinaryAttributes,
+    infer=_infer,
+    compute=lambda attrs, a, b: apply_fused(a / b, attrs.activation),
+    quantization=QuantRule(
+        integer=False,
+        reason="it has no int8 kernel; multiply by the reciprocal, which a constant divisor allows",
+    ),
+    encoding=Encoding(code="DIV", options="DivOptions", renamed=_NO_POT, version=_version({}, wide=2)),
+)
+
+
+def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pair) -> OpDef:
+    return OpDef(
+        name=name,
+        summary=summary,
+        operands=_OPERANDS,
+        infer=_infer,
+        compute=lambda attrs, a, b: compute(a, b),
+        integer=lambda call: [integer(*_aligned(call))],
+        quantization=QuantRule(tied=("a", "b", "output"), activation_types=BOTH_WIDTHS),
+        encoding=Encoding(
+            code=name.upper(),
+            options="MaximumMinimumOptions",
+            version=_version({DType.INT8: 2, DType.INT16: 4}, wide=3),
+        ),
+    )
+
+
+MAXIMUM = _extremum("maximum", "The larger of two.", K.maximum, np.maximum)
+MINIMUM = _extremum("minimum", "The smaller of two.", K.minimum, np.minimum)
+
+SQUARED_DIFFERENCE = OpDef(
+    name="squared_difference",
+    summary="Square of the difference.",
+    operands=_OPERANDS,
+    infer=_infer,
+    compute=lambda attrs, a, b: K.square(a - b),
+    integer=_integer_squared_difference,
+    encoding=Encoding(
+        code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})
+    ),
+)
+
+
+def _comparison(name: str, summary: str, options: str, compute: Callable[..., Any]) -> OpDef:
+    return OpDef(
+        name=name,
+        summary=summary,
+        operands=_OPERANDS,
+        infer=_infer_comparison,
+        compute=lambda attrs, a, b: compute(a, b),
+        quantization=QuantRule(
+            integer=False, reason="its result is no real number; write the choice with maximum and minimum"
+        ),
+        encoding=Encoding(
+            code=name.upper(), options=options, version=_version({DType.INT8: 2, DType.INT16: 3})
+        ),
+    )
+
+
+GREATER_EQUAL = _comparison("greater_equal", "Whether a >= b.", "GreaterEqualOptions", K.greater_equal)
+LESS = _comparison("less", "Whether a < b.", "LessOptions", K.less)
+
+SELECT_V2 = OpDef(
+    name="select_v2",
+    summary="a where the condition holds, b elsewhere.",
+    operands=(Operand(name="condition", role=Role.INDEX), *_OPERANDS),
+    infer=_infer,
+    compute=lambda attrs, condition, a, b: K.where(condition, a, b),
+    quantization=QuantRule(
+        integer=False, reason="its condition is no real number; write the choice with maximum and minimum"
+    ),
+    encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
+)

@@ -1,0 +1,151 @@
+"""Arithmetic of one element: sign, powers, exponential, logarithm, rounding.
+
+Integer semantics after `elementwise.cc`, `exp.cc` and `neg.cc` of the upstream runtime. Where there is no
+kernel for quantized integers, the rule says what to do instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops as K
+
+from ir.fixed_point import Rounding, multiply, quantize_multiplier
+from ir.opdef import Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
+from ir.ops._gemmlowp import inverse_square_root, wrap
+from ir.ops._lookup import libm, lookup, to_int32
+from ir.ops._pointwise import by_table, infer_same, operand
+from ir.ops._shapes import BOTH_WIDTHS, Version, version_by_type
+from ir.types import TensorType
+
+_F32 = np.float32
+_FREE = lambda *_: Passage.FREE  # noqa: E731
+
+
+def _integer_neg(call: IntegerCall) -> list[np.ndarray]:
+    assert call.inputs[0] is not None
+    return [np.negative(call.inputs[0])]
+
+
+def _integer_abs(call: IntegerCall) -> list[np.ndarray]:
+    x, scale, zero_point = operand(call)
+    out = call.out_types[0].params()
+    factors = quantize_multiplier(float(scale / out.scale))
+
+    def one(q: np.ndarray) -> np.ndarray:
+        value = np.abs(q - zero_point)
+        if scale != out.scale:
+            value = multiply(value, *factors, Rounding.DOUBLE_AWAY)
+        return np.clip(value + out.zero_point, out.qmin, out.qmax)
+
+    return [by_table(x, one, x.dtype)]
+
+
+def _integer_rsqrt(call: IntegerCall) -> list[np.ndarray]:
+    x, scale, zero_point = operand(call)
+    out = call.out_types[0].params()
+    if x.dtype == np.int16:
+        top = _F32(32767) * out.scale
+        return lookup(call, lambda v: np.where(v <= 0, top, _F32(1) / np.sqrt(np.maximum(v, 0))))
+    multiplier, shift = quantize_multiplier(1.0 / float(np.sqrt(scale) * out.scale))
+
+    def one(q: np.ndarray) -> np.ndarray:
+        inverse, inverse_shift = inverse_square_root(np.maximum(q - zero_point, 0))
+        data = multiply(np.asarray(1), inverse, inverse_shift + 20, Rounding.DOUBLE_AWAY)
+        result = multiply(data, multiplier, shift - 20, Rounding.DOUBLE_AWAY) + out.zero_point
+        return np.where(q == zero_point, 127, np.clip(result, -128, 127))
+
+    return [by_table(x, one, np.int8)]
+
+
+def _integer_sqrt(call: IntegerCall) -> list[np.ndarray]:
+    x, scale, zero_point = operand(call)
+    out = call.out_types[0].params()
+
+    def one(q: np.ndarray) -> np.ndarray:
+        root = np.sqrt(np.maximum(scale * (q - zero_point).astype(np.float32), 0))
+        return np.clip(wrap(to_int32(root / out.scale) + out.zero_point), out.qmin, out.qmax)
+
+    return [by_table(x, one, x.dtype)]
+
+
+def _integer_log(call: IntegerCall) -> list[np.ndarray]:
+    out = call.out_types[0].params()
+    lowest = _F32(out.qmin - int(out.zero_point)) * out.scale
+    return lookup(call, lambda v: np.where(v <= 0, lowest, libm("log", np.where(v <= 0, 1, v))))
+
+
+def _unary(
+    name: str,
+    summary: str,
+    compute: Callable[[Any], Any],
+    quantization: QuantRule,
+    integer: Callable[[IntegerCall], list[np.ndarray]] | None = None,
+    options: str | None = None,
+    version: Version = lambda *_: 1,
+    passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE,
+) -> OpDef:
+    return OpDef(
+        name=name,
+        summary=summary,
+        operands=(Operand(name="input"),),
+        infer=infer_same,
+        compute=lambda attrs, x: compute(x),
+        integer=integer,
+        quantization=quantization,
+        encoding=Encoding(code=name.upper(), options=options, version=version),
+        passage=passage,
+    )
+
+
+def _float_only(reason: str) -> QuantRule:
+    return QuantRule(integer=False, reason=reason)
+
+
+_BY_TWO = version_by_type(int16=2)
+_BY_THREE = version_by_type(int16=3)
+_NO_KERNEL = "it has no integer kernel; compute it outside of the model"
+
+NEG = _unary(
+    "neg",
+    "-x.",
+    K.negative,
+    _float_only("its kernel negates the stored integers whatever their zero point; multiply by -1 instead"),
+    _integer_neg,
+    "NegOptions",
+    passage=_FREE,
+)
+ABS = _unary(
+    "abs",
+    "Absolute value.",
+    K.absolute,
+    QuantRule(activation_types=BOTH_WIDTHS),
+    _integer_abs,
+    "AbsOptions",
+    _BY_THREE,
+    _FREE,
+)
+EXP = _unary(
+    "exp",
+    "Exponential.",
+    K.exp,
+    QuantRule(activation_types=BOTH_WIDTHS),
+    lambda call: lookup(call, lambda v: libm("exp", v)),
+    "ExpOptions",
+    _BY_TWO,
+)
+RSQRT = _unary("rsqrt", "1 / sqrt(x).", K.rsqrt, QuantRule(), _integer_rsqrt, None, _BY_THREE)
+SQRT = _unary("sqrt", "Square root.", K.sqrt, QuantRule(), _integer_sqrt, None, _BY_TWO)
+LOG = _unary(
+    "log", "Natural logarithm.", K.log, QuantRule(activation_types=BOTH_WIDTHS), _integer_log, None, _BY_TWO
+)
+SQUARE = _unary(
+    "square", "x^2.", K.square, _float_only("multiply the tensor by itself instead"), options="SquareOptions"
+)
+FLOOR = _unary("floor", "Largest integer that is not above x.", K.floor, _float_only(_NO_KERNEL))
+CEIL = _unary("ceil", "Smallest integer that is not below x.", K.ceil, _float_only(_NO_KERNEL))
+ROUND = _unary("round", "Nearest integer, halves to even.", K.round, _float_only(_NO_KERNEL))
+SIN = _unary("sin", "Sine.", K.sin, _float_only(_NO_KERNEL))
+COS = _unary("cos", "Cosine.", K.cos, _float_only(_NO_KERNEL), options="CosOptions")

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ir.quantization import QuantParams, asymmetric, symmetric
+
+_REALS = st.floats(-1e4, 1e4, width=32)
+
+
+@given(_REALS, _REALS, st.integers(2, 16))
+def test_asymmetric_range_holds_zero_exactly_and_both_ends_within_a_step(a, b, bits):
+    low, high = min(a, b), max(a, b)
+    params = asymmetric(low, high, bits=bits)
+    step = float(params.scale)
+    assert float(params.dequantize(params.quantize(np.float32(0.0)))) == 0.0
+    ends = params.dequantize(np.array([params.qmin, params.qmax]))
+    assert ends[0] <= min(low, 0) + step and ends[1] >= max(high, 0) - step
+
+
+@given(st.integers(2, 16), st.lists(_REALS, min_size=1, max_size=20))
+def test_quantizing_twice_changes_nothing(bits, reals):
+    x = np.array(reals, np.float32)
+    params = symmetric(np.abs(x).max(), bits=bits)
+    q = params.quantize(x)
+    np.testing.assert_array_equal(params.quantize(params.dequantize(q)), q)
+    assert q.min() >= -((1 << (bits - 1)) - 1), "weights use the narrow range"
+
+
+def test_per_channel_scales_run_along_their_axis():
+    w = np.array([[1.0, 100.0], [-2.0, 50.0]])
+    params = symmetric(np.abs(w).max(axis=0), axis=1)
+    np.testing.assert_array_equal(params.quantize(w), [[64, 127], [-127, 64]])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"scale": 0.0},
+        {"scale": np.inf},
+        {"scale": np.nan},
+        {"scale": 1e-42},
+        {"scale": -1.0},
+        {"scale": 1.0, "bits": 17},
+        {"scale": 1.0, "bits": 1},
+        {"scale": 1.0, "zero_point": 128},
+        {"scale": [1.0, 2.0]},
+        {"scale": 1.0, "axis": 0},
+        {"scale": 1.0, "zero_point": -1, "signed": False},
+    ],
+)
+def test_parameters_that_mean_nothing_are_refused(fields):
+    with pytest.raises(ValueError, match="scale|bits|zero point"):
+        QuantParams(**fields)
+
+
+def test_a_range_of_no_width_still_represents_zero():
+    params = asymmetric(0.0, 0.0)
+    assert float(params.dequantize(params.quantize(np.zeros(1)))[0]) == 0.0

@@ -1,0 +1,77 @@
+"""Checks that a graph is well-formed; run after every pass, so that a broken rewrite is caught where it happened."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ir.graph import Graph, Node, Value
+from ir.opdef import Role
+
+
+class VerificationError(AssertionError):
+    """A pass left a broken graph: our bug, not the user's."""
+
+
+def verify(graph: Graph, after: str = "") -> None:
+    """Raises VerificationError naming the node if edges, types, names, constants or quantization do not fit."""
+    problems: list[str] = []
+    known: set[Value] = set(graph.inputs)
+    for node in graph.nodes:
+        for index, value in enumerate(node.inputs):
+            if value is None:
+                continue
+            if (node, index) not in value._uses:
+                problems.append(f"{node}: input {index} does not know its use")
+            if not value.is_constant and value not in known:
+                problems.append(f"{node}: input {value} is computed by nothing before")
+        problems += _check_operands(node) + _check_types(node) + _check_quantization(node)
+        for value in node.outputs:
+            if value.producer is not node:
+                problems.append(f"{node}: output {value} has another producer")
+        known.update(node.outputs)
+    problems += [f"output {v} is computed by nothing" for v in graph.outputs if v not in known and not v.is_constant]
+    taken = Counter(v.name for v in graph.values() if not v.is_constant)
+    problems += [f"name '{name}' is used {count} times" for name, count in taken.items() if count > 1]
+    if problems:
+        more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
+        raise VerificationError(f"after {after or 'building'}: " + "; ".join(problems[:5]) + more)
+
+
+def _check_operands(node: Node) -> list[str]:
+    found = []
+    required = [o for o in node.op.operands if not o.optional]
+    if len(node.inputs) < len(required):
+        found.append(f"{node}: {len(node.inputs)} of {len(required)} operands")
+    for index, value in enumerate(node.inputs):
+        operand = node.op.operand(index)
+        if value is None and not operand.optional:
+            found.append(f"{node}: operand {operand.name} is absent")
+        if value is not None and operand.role is Role.PARAMETER and not value.is_constant:
+            found.append(f"{node}: operand {operand.name} is not constant")
+        if value is not None and value.data is not None and value.data.shape != value.shape:
+            found.append(f"{node}: constant {value} of shape {value.data.shape} says {value.shape}")
+    return found
+
+
+def _check_types(node: Node) -> list[str]:
+    inferred = node.op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
+    wanted, stated = [t.shape for t in inferred], [v.shape for v in node.outputs]
+    return [] if wanted == stated else [f"{node}: output shapes {stated}, inferred {wanted}"]
+
+
+def _check_quantization(node: Node) -> list[str]:
+    """In an integer graph, the operator's rule holds; annotated graphs are still being written to."""
+    tied = node.op.quantization.tied
+    values = [v for i, v in enumerate(node.inputs) if v is not None and node.op.operand(i).name in tied]
+    values += node.outputs if "output" in tied else []
+    quants = [v.quant for v in values if v.quant is not None and not v.dtype.is_float]
+    found = [] if all(quants[0].same_as(q) for q in quants[1:]) else [f"{node}: parameters of {values} differ"]
+    fixed = node.op.quantization.fixed
+    for value in node.outputs:
+        params = value.quant
+        if params is None or value.dtype.is_float or params.bits not in fixed:
+            continue
+        want = fixed[params.bits]
+        if abs(float(params.scale) - want.scale) > 1e-9 or int(params.zero_point) != want.zero_point:
+            found.append(f"{node}: the kernel wants scale {want.scale} and zero point {want.zero_point}")
+    return found

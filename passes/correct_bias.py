@@ -1,0 +1,120 @@
+"""Bias correction (DFQ, arXiv:1906.04721, section 4.3): quantization shifts the mean of every output; the bias takes it back.
+
+*Empirical*: the float and the fake-quantized network see the same samples; layer by layer from the input to the
+output, `b += E[y] - E[y~]` per output channel before the activation, with all corrections before already in place.
+Samples are taken in blocks, each corrected in sequence, and the corrections averaged.
+*Analytic*, without data: `b -= sum (W~ - W) E[x]` (eq. 17) with `E[x]` from batch norms (`passes.moments`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from keras import ops as K
+
+from ir.errors import OptionError
+from ir.execute import run_float
+from ir.graph import Graph, Node, Value
+from passes.base import Context, Pass, PassReport, Skip
+from passes.fold_batch_norm import weights_of
+from passes.moments import propagate
+from passes.simulate import quantized
+from passes.statistics import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrectBias(Pass):
+    """Corrects the biases of an annotated graph."""
+
+    name: ClassVar[str] = "correct_bias"
+    keeps_statistics: ClassVar[bool] = True
+
+    method: str = "empirical"
+    block: int = 50
+
+    def __post_init__(self) -> None:
+        if self.method not in ("empirical", "analytic"):
+            raise OptionError(expected="empirical or analytic", found=self.method, where="correct_bias", fix="choose one")
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        layers = {n.output: n for n in graph.nodes if n.weight is not None and n.weight.quant is not None}
+        if self.method == "analytic":
+            shifts, skipped = analytic_shifts(graph, context, layers)
+        else:
+            shifts, skipped = empirical_shifts(graph, context, layers, self.block), []
+        for value, shift in shifts.items():
+            shift_bias(graph, layers[value], shift)
+        changed = [f"{layers[v].name}: by at most {np.abs(s).max():.3g}" for v, s in shifts.items()]
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+
+def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:
+    """Adds to a layer's bias; its parameters stay."""
+    bias = node.bias
+    assert bias is not None and bias.data is not None and node.op.bias_index is not None
+    moved = graph.constant((bias.data.astype(np.float64) + shift).astype(np.float32), bias.name, bias.quant)
+    graph.set_input(node, node.op.bias_index, moved)
+
+
+def _mean(tensor: Any) -> Any:
+    return K.mean(tensor, axis=tuple(range(len(tensor.shape) - 1)))
+
+
+def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], block: int) -> dict[Value, np.ndarray]:
+    """`E[y] - E[y~]` per layer output, each with the shifts before it in place."""
+    totals = {value: np.zeros(value.shape[-1]) for value in layers}
+    seen = 0
+    blocks = dataclasses.replace(context, batch_size=block)
+    assert context.samples is not None
+    for batch in stream(graph, context.samples, blocks, "bias correction"):
+        tensors = [K.convert_to_tensor(x) for x in batch]
+        for value, shift in _block_shifts(graph, tensors, layers).items():
+            totals[value] += shift * len(batch[0])
+        seen += len(batch[0])
+    return {value: total / seen for value, total in totals.items()}
+
+
+def _block_shifts(graph: Graph, tensors: list[Any], layers: dict[Value, Node]) -> dict[Value, np.ndarray]:
+    means: dict[Value, Any] = {}
+    shifts: dict[Value, Any] = {}
+
+    def measure(value: Value, tensor: Any) -> Any:
+        if value in layers:
+            means[value] = _mean(tensor)
+        return tensor
+
+    def correct(value: Value, tensor: Any) -> Any:
+        if value in layers:
+            shifts[value] = means[value] - _mean(tensor)
+            tensor = tensor + shifts[value]
+        return quantized(value, tensor)
+
+    run_float(graph, tensors, transform=measure)
+    run_float(graph, tensors, transform=correct)
+    return {value: K.convert_to_numpy(shift).astype(np.float64) for value, shift in shifts.items()}
+
+
+def analytic_shifts(
+    graph: Graph, context: Context, layers: dict[Value, Node]
+) -> tuple[dict[Value, np.ndarray], list[Skip]]:
+    """`- sum (W~ - W) E[x]` per layer output, where the mean of the input is known."""
+    known = propagate(graph, context)
+    shifts: dict[Value, np.ndarray] = {}
+    skipped = []
+    for value, node in layers.items():
+        x, weight = node.inputs[0], node.weight
+        assert x is not None and weight is not None and weight.data is not None and weight.quant is not None
+        operand = node.op.weight_operand
+        if x not in known or len(known[x].mean) != weight.shape[operand.input_axis or 0]:
+            skipped.append(Skip(node.name, "the mean of its input is not known without data"))
+            continue
+        w, _ = weights_of(node)
+        error = weight.quant.dequantize(weight.quant.quantize(weight.data)).astype(np.float64) - w
+        assert operand.channel_axis is not None and operand.input_axis is not None
+        shape = [-1 if i == operand.input_axis % w.ndim else 1 for i in range(w.ndim)]
+        others = tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
+        shifts[value] = -(error * known[x].mean.reshape(shape)).sum(axis=others)
+    return shifts, skipped

@@ -1,0 +1,142 @@
+"""From an annotated float graph to an integer one: element types, constants, and what stands at the ends.
+
+Every value with parameters becomes an integer of their width; every operator must have an integer kernel. Those that
+have none make the pass fail with a list of them, or stay in float between `dequantize` and `quantize` if
+`allow_float` is set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.errors import ModelError, OptionError
+from ir.graph import Graph, Node, Value
+from ir.ops.conversion import DEQUANTIZE, QUANTIZE
+from ir.quantization import QuantParams
+from ir.types import DType, TensorType
+from passes.base import Context, Pass, PassReport
+from passes.quantize import integer_gap
+
+IO_TYPES = ("int8", "uint8", "float")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowerToInteger(Pass):
+    """Makes the graph compute in integers."""
+
+    name: ClassVar[str] = "lower_to_integer"
+
+    io: str = "int8"
+    allow_float: bool = False
+
+    def __post_init__(self) -> None:
+        if self.io not in IO_TYPES:
+            raise OptionError(expected=f"one of {', '.join(IO_TYPES)}", found=self.io, where="--io", fix="choose one of them")
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
+        if gaps and not self.allow_float:
+            listed = "; ".join(f"{node.op.name} '{node.name}' ({reason})" for node, reason in gaps.items())
+            raise ModelError(
+                expected="an integer form of every operator",
+                found=f"{len(gaps)} without one: {listed}",
+                where=f"model '{graph.name}'",
+                fix="replace them, cut the model before them, or pass --allow_float_fallback",
+            )
+        for node in gaps:
+            _isolate(graph, node)
+        floats = {v for node in gaps for v in (*node.inputs, *node.outputs) if v is not None}
+        for value in graph.values():
+            if value in floats:
+                value.quant = None
+            elif value.quant is not None:
+                to_integer(value)
+        changed = [f"{len(graph.nodes)} operators"] + _ends(graph, self.io)
+        notes = tuple(f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items())
+        return PassReport(changed=tuple(changed), notes=notes)
+
+
+def _gap(node: Node) -> str:
+    if node.op in (QUANTIZE, DEQUANTIZE) or not any(v.dtype.is_float for v in (*node.outputs, *node.inputs) if v is not None):
+        return ""
+    return integer_gap(node.op)
+
+
+def _isolate(graph: Graph, node: Node) -> None:
+    """Puts dequantize before a float node and quantize after it."""
+    inputs: list[Value | None] = []
+    for value in node.inputs:
+        if value is None or value.is_constant or not value.dtype.is_float or value.producer is None and value not in graph.inputs:
+            inputs.append(value)
+            continue
+        plain = TensorType(value.shape, DType.FLOAT32)
+        inputs.append(graph.add(DEQUANTIZE, [value], name=f"{value.name}/dequantize", out_types=[plain]).output)
+    graph.set_inputs(node, inputs)
+    for value in node.outputs:
+        if not value.dtype.is_float:
+            continue
+        users = [n for n in value.consumers]
+        quantized = graph.add(QUANTIZE, [value], name=f"{value.name}/quantize", out_types=[value.type]).output
+        graph.replace_uses(value, quantized, only=users)
+        graph.outputs = [quantized if v is value else v for v in graph.outputs]
+
+
+def storage(params: QuantParams) -> DType:
+    """The element type that holds a width: 4 bits and fewer are stored as INT4, up to 8 as INT8."""
+    if not params.signed:
+        return DType.UINT8
+    return next(t for t in (DType.INT4, DType.INT8, DType.INT16, DType.INT32, DType.INT64) if params.bits <= t.bits)
+
+
+def to_integer(value: Value) -> None:
+    """Changes a value's element type to that of its parameters, and a constant's data with it."""
+    assert value.quant is not None
+    dtype = storage(value.quant)
+    if value.data is None and dtype is DType.INT4:
+        dtype = DType.INT8  # activations of few bits saturate inside an int8
+    if value.data is not None:
+        value.data = value.quant.quantize(value.data).astype(dtype.numpy)
+    value.type = TensorType(value.shape, dtype, value.quant)
+
+
+def _ends(graph: Graph, io: str) -> list[str]:
+    """Makes inputs and outputs of the wanted type; returns what was added."""
+    if io == "int8":
+        return []
+    added = []
+    for i, value in enumerate(graph.inputs):
+        outer = _outer_type(value, io)
+        if outer is None:
+            continue
+        name, value.name = value.name, f"{value.name}/{value.dtype.value.lower()}"
+        users = value.consumers
+        entry = Value(name, outer)
+        node = graph.add(QUANTIZE, [entry], name=f"{name}/quantize", out_types=[value.type])
+        node.output.name = value.name
+        graph.replace_uses(value, node.output, only=users)
+        graph.inputs[i] = entry
+        graph.outputs = [node.output if v is value else v for v in graph.outputs]
+        added.append(f"quantize at input '{name}'")
+    for value in dict.fromkeys(graph.outputs):
+        outer = _outer_type(value, io)
+        if outer is None:
+            continue
+        name, value.name = value.name, f"{value.name}/{value.dtype.value.lower()}"
+        op = DEQUANTIZE if io == "float" else QUANTIZE
+        node = graph.add(op, [value], name=f"{name}/{op.name}", out_types=[outer])
+        node.output.name = name
+        graph.outputs = [node.output if v is value else v for v in graph.outputs]
+        added.append(f"{op.name} at output '{name}'")
+    return added
+
+
+def _outer_type(value: Value, io: str) -> TensorType | None:
+    if value.quant is None or value.dtype is not DType.INT8:
+        return None
+    if io == "float":
+        return TensorType(value.shape, DType.FLOAT32)
+    moved = QuantParams(scale=value.quant.scale, zero_point=value.quant.zero_point + np.int64(128), signed=False)
+    return TensorType(value.shape, DType.UINT8, moved)

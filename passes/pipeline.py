@@ -1,0 +1,115 @@
+"""Pipelines as text: `fold_batch_norm,calibrate{method=kl},quantize`; and the named ones.
+
+Every `Pass` subclass of this folder is found by its name; its fields are the options between the braces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import passes as package
+from ir.errors import OptionError
+from passes.base import Pass
+
+
+def _discover() -> dict[str, type[Pass]]:
+    found: dict[str, type[Pass]] = {}
+    for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+        if module.name.endswith("_test") or module.name in ("pipeline", "base"):
+            continue
+        for member in vars(importlib.import_module(f"passes.{module.name}")).values():
+            if inspect.isclass(member) and issubclass(member, Pass) and not inspect.isabstract(member):
+                found[member.name] = member
+    return found
+
+
+def registry() -> dict[str, type[Pass]]:
+    """All passes by name."""
+    return _discover()
+
+
+_ITEM = re.compile(r"\s*([a-z0-9_]+)\s*(?:\{([^{}]*)\})?\s*(?:,|$)")
+
+
+def parse(text: str) -> list[Pass]:
+    """Passes with options, from text. Raises OptionError naming the pass or option that is not known."""
+    known, result, position = registry(), [], 0
+    while position < len(text.rstrip()):
+        match = _ITEM.match(text, position)
+        if match is None:
+            raise OptionError(
+                expected="passes like a,b{option=value}", found=text[position:], where="--passes", fix="see --list_passes"
+            )
+        name, options = match.groups()
+        if name not in known:
+            raise OptionError(
+                expected=f"a pass of {', '.join(sorted(known))}", found=name, where="--passes", fix="see --list_passes"
+            )
+        result.append(make(known[name], dict(_option(o, name) for o in (options or "").split())))
+        position = match.end()
+    return result
+
+
+def _option(text: str, name: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(expected="option=value", found=text, where=f"pass {name}", fix="write {option=value option=value}")
+    return key, value
+
+
+def make(kind: type[Pass], options: Mapping[str, str]) -> Pass:
+    """A pass from its options as text. Raises OptionError for an unknown option or a value of the wrong type."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        if key not in fields:
+            raise OptionError(
+                expected=f"an option of {', '.join(sorted(fields)) or 'none'}",
+                found=key,
+                where=f"pass {kind.name}",
+                fix="see --list_passes",
+            )
+        values[key] = _value(hints[key], text, f"pass {kind.name}, option {key}")
+    return kind(**values)
+
+
+def _value(kind: Any, text: str, where: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (ValueError, KeyError):
+        raise OptionError(expected=kind.__name__, found=text, where=where, fix="write another value") from None
+
+
+def to_text(passes: Sequence[Pass]) -> str:
+    """The text that `parse` reads back."""
+    return ",".join(map(str, passes))
+
+
+_PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad"
+_EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
+
+PIPELINES: dict[str, str] = {
+    "fast": f"{_PREPARE},calibrate,quantize{{{{granularity={{granularity}}}}}},{_EMIT}",
+}
+
+
+DEFAULT = "fast"
+
+
+def named(name: str, *, granularity: str, io: str) -> list[Pass]:
+    """A named pipeline. Raises OptionError if there is none of that name."""
+    if name not in PIPELINES:
+        raise OptionError(
+            expected=f"a pipeline of {', '.join(PIPELINES)}", found=name, where="--pipeline", fix="choose one, or use --passes"
+        )
+    return parse(PIPELINES[name].format(granularity=granularity, io=io))

@@ -1,0 +1,191 @@
+"""Threshold fine-tuning (FAT, arXiv:1812.07872; fat.md): trains the quantizers against the float network's logits.
+
+Runs on an annotated graph (after `quantize`, before activations are fused). The teacher is the float network as it was
+read, its logits before softmax are computed once; no labels. Adam with cosine annealing trains, each at its own
+multiple of the learning rate (0 switches it off): factors of the activation thresholds (`activations`), of the weight
+thresholds (`weights`), pointwise factors of the weights in [0.75, 1.25] (`factors`), shifts of single weights by at
+most one step (`steps`), biases (`biases`).
+
+A changed weight redraws the rounding of its tensor and with it the mean of every channel after it. With `centre` the
+mean of every layer's output over the batch is moved to the teacher's inside the forward pass, so that training sees what
+bias correction leaves; after each epoch the biases are corrected on `correct` samples, and they are what is emitted.
+
+The best state by the loss on held-out samples is kept; where nothing is better than the start, the start is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from ir.errors import DataError, OptionError
+from ir.execute import batchable, compiled, run_float
+from ir.graph import Graph, Value
+from ir.ops.softmax import SOFTMAX
+from passes.base import Context, Pass, PassReport, Skip
+from passes.losses import LOSSES
+from passes.trainable import Rates, TrainableModel, channel_means, trained_layers, write_back
+from passes.tuning_data import Batches, TuningData, collect, split
+from passes.tuning_loop import Checkpoint, Loop, callbacks, restore
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneThresholds(Pass):
+    """Trains thresholds (and, if asked, weights and biases) of an annotated graph."""
+
+    name: ClassVar[str] = "tune_thresholds"
+    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+
+    epochs: int = 6
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    tuning_samples: int = 0
+    loss: str = "rmse"
+    activations: float = 1.0
+    weights: float = 0.0
+    factors: float = 0.0
+    steps: float = 1.0
+    biases: float = 0.0
+    lsq: bool = False
+    centre: bool = True
+    correct: int = 100
+    features: float = 0.0
+    average: float = 0.95
+    reset_every: int = 0
+    holdout: float = 0.1
+    patience: int = 3
+    resume: bool = False
+    checkpoint_dir: str = ""
+    tensorboard: str = ""
+
+    def __post_init__(self) -> None:
+        checks = {
+            "epochs": (self.epochs >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "learning_rate": (self.learning_rate > 0, "above 0"),
+            "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
+            "holdout": (0 < self.holdout < 1, "between 0 and 1"),
+            "average": (0 <= self.average < 1, "at least 0, below 1"),
+            "resume": (not self.resume or bool(self.checkpoint_dir), "a checkpoint_dir beside it"),
+        }
+        for option, (good, wanted) in checks.items():
+            if not good:
+                raise OptionError(
+                    expected=wanted, found=str(getattr(self, option)), where=f"{self.name} {option}", fix="change the option"
+                )
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        refusal = _refusal(graph)
+        if refusal:
+            return PassReport(skipped=(Skip(graph.name, refusal),))
+        outputs = logits_of(graph)
+        data = self._data(graph, context, outputs)
+        train, held = split(len(data), self.holdout)
+        distribution = context.distribution
+        with contextlib.nullcontext() if distribution is None else distribution.scope():
+            model = self._model(graph, outputs, data, -(-len(train) // self.batch_size))
+            best = self._fit(model, data, train, held, context)
+        restore(model, best.state)
+        changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
+        changed += write_back(model, graph)
+        notes = [f"held-out loss after each epoch: {', '.join(f'{x:.4g}' for x in best.history)}"]
+        if not best.epoch:
+            notes.append("no epoch was better than the start, which was kept")
+        return PassReport(changed=tuple(changed), notes=tuple(notes))
+
+    def _data(self, graph: Graph, context: Context, outputs: Sequence[Value]) -> TuningData:
+        samples = context.tuning if context.tuning is not None else context.samples
+        if samples is None or not len(samples):
+            raise DataError(expected="data to tune on", found="none", where=self.name, fix="pass --calibration_data")
+        teacher = _teacher(graph, context, outputs)
+        size = min(self.batch_size, len(samples))
+        return collect(samples, self.tuning_samples, graph.inputs, teacher, size, context.progress)
+
+    def _model(self, graph: Graph, outputs: Sequence[Value], data: TuningData, steps: int) -> TrainableModel:
+        rates = Rates(
+            activations=self.activations, weights=self.weights, factors=self.factors, steps=self.steps, biases=self.biases,
+            lsq=self.lsq,
+        )
+        model = TrainableModel(graph, outputs, rates, LOSSES[self.loss], centre=self.centre, features=self.features)
+        model.set_spread(data.means)
+        total = steps * self.epochs
+        rise = round(total * self.warmup)
+        start = 0.0 if rise else self.learning_rate
+        rate = keras.optimizers.schedules.CosineDecay(
+            start, max(1, total - rise), warmup_target=self.learning_rate if rise else None, warmup_steps=rise
+        )
+        optimizer = keras.optimizers.Adam(
+            rate, epsilon=1e-12, use_ema=self.average > 0, ema_momentum=self.average or 0.99
+        )
+        model.compile(optimizer=optimizer, jit_compile=False)
+        optimizer.build(model.trainable_variables)
+        return model
+
+    def _fit(self, model: TrainableModel, data: TuningData, train: np.ndarray, held: np.ndarray, context: Context) -> Any:
+        identity = {"options": self._identity(), "data": data.digest(), "seed": context.seed}
+        chief = context.distribution is None or context.distribution.chief
+        checkpoint = Checkpoint(self.checkpoint_dir, identity, writes=chief) if self.checkpoint_dir else None
+        loop = Loop(
+            data, train, held, batch_size=self.batch_size, patience=self.patience, reset_every=self.reset_every,
+            correct=self.correct, progress=context.progress, checkpoint=checkpoint,
+        )
+        resumed = checkpoint.load(model) if checkpoint is not None and self.resume else None
+        epoch = 0
+        if resumed is None:
+            loop.begin(model)
+        else:
+            loop.best, epoch = resumed
+        if epoch < self.epochs and model.trainable_variables:
+            model.fit(
+                Batches(data, train, self.batch_size, seed=context.seed, epoch=epoch), epochs=self.epochs, verbose=0,
+                shuffle=False, initial_epoch=epoch, callbacks=list(callbacks(loop, self.tensorboard)),
+            )
+        return loop.best
+
+    def _identity(self) -> dict[str, Any]:
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("resume", "checkpoint_dir", "tensorboard")}
+
+
+def logits_of(graph: Graph) -> list[Value]:
+    """The outputs, those of a softmax replaced by what goes into it."""
+    found = []
+    for value in graph.outputs:
+        node = value.producer
+        before = node.inputs[0] if node is not None and node.op is SOFTMAX else None
+        found.append(value if before is None else before)
+    return found
+
+
+def _refusal(graph: Graph) -> str:
+    if not any(v.quant is not None for v in graph.values()):
+        return "nothing is quantized yet: run quantize before"
+    if not any(v.dtype.is_float for v in graph.values() if v.quant is not None):
+        return "the graph is integer already: run it before lower_to_integer"
+    return "" if batchable(graph) else "samples of this network cannot be put into batches"
+
+
+def _teacher(graph: Graph, context: Context, outputs: Sequence[Value]) -> Any:
+    """From a batch of reals the float network's logits and the channel means of the layers that are trained."""
+    reference = context.reference if context.reference is not None and _same_ends(context.reference, graph) else None
+    layers = [layer.output for layer in trained_layers(graph)]
+
+    def answer(tensors: list[Any]) -> list[Any]:
+        found = run_float(graph, tensors, wanted=[*outputs, *layers])
+        means = [channel_means(t) for t in found[len(outputs) :]]
+        logits = found[: len(outputs)] if reference is None else run_float(reference, tensors, wanted=logits_of(reference))
+        rows = keras.ops.shape(tensors[0])[0]
+        return [*logits, keras.ops.concatenate(means, axis=1) if means else keras.ops.zeros((rows, 0))]
+
+    return compiled(answer)
+
+
+def _same_ends(a: Graph, b: Graph) -> bool:
+    ends = [(v.shape for v in (*g.inputs, *g.outputs)) for g in (a, b)]
+    return len(a.inputs) == len(b.inputs) and list(ends[0]) == list(ends[1])

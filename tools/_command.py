@@ -1,0 +1,87 @@
+"""What every command shares: flags, exit status, JSON beside the tables, progress bars."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from converter.tflite.writer import write_atomically
+from ir.errors import ConversionError
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+console = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+DONE, USERS_TO_MEND, OURS = 0, 1, 2
+
+
+def run_command(main: Callable[[], None], flag_values: flags.FlagValues = flags.FLAGS) -> None:
+    """Parses flags and runs a command: exit status 0 done, 1 the user's to mend (one sentence), 2 ours."""
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+    def guarded(argv: list[str]) -> int:
+        if len(argv) > 1:
+            return _report(f"expected only flags, found '{argv[1]}'; see --help.")
+        try:
+            main()
+        except ConversionError as error:
+            return _report(str(error))
+        except KeyboardInterrupt:
+            return _report("interrupted; nothing was written.")
+        return DONE
+
+    try:
+        app.run(guarded, flags_parser=_parse)
+    except flags.Error as error:
+        sys.exit(_report(str(error)))
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_report(f"{str(error).rstrip('.')}; see --help."))
+
+
+def _report(sentence: str) -> int:
+    errors.print(f"[red]error:[/red] {_plain(sentence)}", soft_wrap=True)
+    return USERS_TO_MEND
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")
+
+
+def write_json(path: str | None, content: dict[str, Any] | list[Any]) -> None:
+    """Writes what a command showed, under its documented keys."""
+    if path:
+        write_atomically(Path(path), (json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
+
+
+@contextlib.contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A bar per kind of work, on the terminal's error output; silent where that is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+            if done >= total:
+                bar.remove_task(tasks.pop(what))
+
+        yield update

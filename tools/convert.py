@@ -1,0 +1,158 @@
+"""`convert`: turns a trained network into a TFLite file that computes in integers only, and says what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from typing import Any
+
+from absl import flags
+from rich.table import Table
+
+from converter import preprocess
+from converter.targets import TARGETS
+from ir.errors import OptionError
+from ir.printer import to_text
+from passes import pipeline as pipelines
+from passes.lower import IO_TYPES
+from tools._command import console, progress_bar, run_command, write_json
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("model", None, "A .keras or .h5 file, or a name of the zoo (see --list_models).")
+flags.DEFINE_string("weights", None, "For a name of the zoo: 'imagenet', or a file of weights.")
+flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
+flags.DEFINE_string("calibration_data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
+flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on, evenly spaced over the data.", lower_bound=1)
+flags.DEFINE_enum("preprocess", None, list(preprocess.MODES), "Of images; known for models of the zoo.")
+flags.DEFINE_string("labels", None, "A CSV of file and label, for the accuracy.")
+flags.DEFINE_string("output", None, "Where to write the file; by default the model's name with .tflite, here.")
+flags.DEFINE_enum("granularity", None, ["per_channel", "per_tensor"], "Scales of weights; by default the target's choice.")
+flags.DEFINE_enum("io", "int8", list(IO_TYPES), "Type of the file's inputs and outputs.")
+flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
+flags.DEFINE_string("passes", None, "Passes as text in place of a pipeline, like 'a,b{option=value}'.")
+flags.DEFINE_bool("list_passes", False, "Prints the passes and their options, and ends.")
+flags.DEFINE_bool("list_models", False, "Prints the names of the zoo, and ends.")
+flags.DEFINE_string("print_after", None, "Prints the graph after this pass ('all' for every pass).")
+flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
+flags.DEFINE_string("json", None, "Writes what is shown to this file.")
+
+
+def main() -> None:
+    """Converts as the flags say."""
+    if FLAGS.list_passes:
+        return list_passes()
+    if FLAGS.list_models:
+        return list_models()
+    if not FLAGS.model:
+        raise OptionError(
+            expected="--model", found="none", where="convert", fix="pass a .keras or .h5 file, or a name of --list_models"
+        )
+    from converter.conversion import convert  # Keras takes seconds to import: not before the flags are right
+
+    with progress_bar() as progress:
+        result = convert(
+            FLAGS.model,
+            target=FLAGS.target,
+            calibration_data=FLAGS.calibration_data,
+            output=FLAGS.output or default_output(FLAGS.model),
+            pipeline=FLAGS.pipeline,
+            passes=FLAGS.passes,
+            granularity=FLAGS.granularity,
+            io=FLAGS.io,
+            preprocess=FLAGS.preprocess,
+            labels=FLAGS.labels,
+            calibration_samples=FLAGS.calibration_samples,
+            weights=FLAGS.weights,
+            seed=FLAGS.seed,
+            after=_printer(),
+            progress=progress,
+        )
+    show(result)
+    write_json(FLAGS.json, result.as_json())
+
+
+def default_output(model: str) -> str:
+    """`model.tflite` in the current folder, from a path or a name."""
+    return os.path.splitext(os.path.basename(model.rstrip("/")))[0] + ".tflite"
+
+
+def _printer() -> Any:
+    wanted = FLAGS.print_after
+    if wanted is None:
+        return None
+    if wanted != "all" and wanted not in pipelines.registry():
+        raise OptionError(
+            expected="'all' or the name of a pass", found=wanted, where="--print_after", fix="see --list_passes"
+        )
+
+    def after(step: Any, graph: Any) -> None:
+        if wanted in ("all", step.name):
+            console.print(f"after {step}:\n{to_text(graph)}", markup=False, soft_wrap=True)
+
+    return after
+
+
+def show(result: Any) -> None:
+    """The tables that a conversion ends with."""
+    table = Table("pass", "changed", "skipped", "seconds", title=None)
+    for record in result.passes:
+        report = record.report
+        table.add_row(record.name, summary(report.changed), summary([f"{s.where}: {s.reason}" for s in report.skipped]),
+                      f"{record.seconds:.2f}")
+    console.print(table)
+    for record in result.passes:
+        for note in record.report.notes:
+            console.print(f"note ({record.name.split('{')[0]}): {note}", markup=False, soft_wrap=True)
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+    operators = ", ".join(f"{count} {name}" for name, count in result.operators.items())
+    console.print(f"operators: {operators}", markup=False, soft_wrap=True)
+    console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
+    if result.quality is not None:
+        console.print(quality_text(result.quality), markup=False, soft_wrap=True)
+    console.print(f"{result.output}: {result.size_bytes / 1e6:.2f} MB, {result.seconds:.1f} s", markup=False, soft_wrap=True)
+
+
+def summary(entries: Any, limit: int = 2) -> str:
+    """The first entries and how many there are."""
+    entries = list(entries)
+    if not entries:
+        return "-"
+    more = f" (+{len(entries) - limit} more)" if len(entries) > limit else ""
+    return "; ".join(entries[:limit]) + more
+
+
+def quality_text(q: Any) -> str:
+    """One line: SQNR, agreement, accuracy."""
+    parts = [f"against float on {q.samples} calibration samples (emulator): SQNR of the logits {q.sqnr_db:.1f} dB"]
+    if q.agreement is not None:
+        parts.append(f"top-1 agreement {q.agreement:.1%}")
+    if q.float_accuracy is not None:
+        parts.append(f"accuracy {q.integer_accuracy:.1%} (float {q.float_accuracy:.1%})")
+    return ", ".join(parts)
+
+
+def list_passes() -> None:
+    """Every pass, what it does and its options."""
+    for name, kind in sorted(pipelines.registry().items()):
+        options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind)) or "no options"
+        console.print(f"{name} ({options})\n    {(kind.__doc__ or '').strip().splitlines()[0]}", markup=False)
+    for name, text in pipelines.PIPELINES.items():
+        console.print(f"pipeline {name}: {text}", markup=False, soft_wrap=True)
+
+
+def list_models() -> None:
+    """The names that --model takes."""
+    from converter.zoo import zoo_names
+
+    for name in zoo_names():
+        console.print(name, markup=False)
+
+
+def run() -> None:
+    """Entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()
