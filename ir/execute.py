@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.keras_ops import K
 from ir.opdef import IntegerCall, ShapeError
 from ir.profile import Profile
 from ir.types import TensorType
@@ -65,7 +66,6 @@ def run_float(
       transform: called with every value (inputs, constants, results) and its tensor; what it returns is used in
         place of the tensor. Fake quantization, statistics and trained parameters hook in here.
     """
-    from keras import ops as K
 
     def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
         result = node.op.compute(node.attrs, *tensors)

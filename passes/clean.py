@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from keras import ops as K
 
 from ir.graph import Graph, Node
+from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport
 
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from keras import ops as K
 
 from ir.errors import OptionError
 from ir.execute import run_float
 from ir.graph import Graph, Node, Value
+from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fold_batch_norm import weights_of
 from passes.moments import propagate

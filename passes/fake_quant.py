@@ -19,7 +19,8 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-from keras import ops as K
+
+from ir.keras_ops import K
 
 WIDTH_FACTOR = (0.5, 1.0)
 SHIFT_SIGNED = (-0.2, 0.4)
@@ -44,6 +45,7 @@ def symmetric_scale(threshold: Any, alpha: Any, qmax: int) -> Any:
 
 def asymmetric_limits(left: Any, width: Any, alpha_left: Any, alpha_width: Any, signed: bool) -> tuple[Any, Any]:
     """Lower and upper end of the range before the zero point is nudged; both hold 0."""
+    alpha_left, alpha_width = K.convert_to_tensor(alpha_left), K.convert_to_tensor(alpha_width)
     low = left + K.clip(alpha_left, *(SHIFT_SIGNED if signed else SHIFT_POSITIVE)) * width
     high = low + K.clip(alpha_width, *WIDTH_FACTOR) * width
     return K.minimum(low, 0.0), K.maximum(high, 0.0)

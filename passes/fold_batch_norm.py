@@ -19,9 +19,9 @@ from typing import ClassVar
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
-from ir.ops._common import Padding
 from passes.base import ChannelNormal, Context, Pass, PassReport, Skip
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from keras import ops as K
+from ir.keras_ops import K
 
 _EPSILON = 1e-12
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from keras import ops as K
-
 from ir.graph import Value
+from ir.keras_ops import K
 from ir.quantization import QuantParams
 
 

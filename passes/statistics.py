@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
 from ir.errors import DataError
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph, Value
+from ir.keras_ops import K
 from passes.base import Context, Samples
 
 BINS = 2048

@@ -17,10 +17,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops as K
 
 from ir.execute import run_float
 from ir.graph import Graph, Node, Value
+from ir.keras_ops import K
 from ir.opdef import Role
 from ir.quantization import QuantParams
 from passes import fake_quant as fq
@@ -324,11 +324,9 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
     Returns a text per kind of change. Where rounding in float32 and float64 would give other integers for a weight, its
     data become the trained integers' reals: the file holds exactly what was trained.
     """
-    groups = {v: p for group, *p in model.activation_parameters() for v in group}
     activations, scales = model.parameters()
     count = 0
-    for value in groups:
-        start, scale, zero_point = activations[value]
+    for value, (start, scale, zero_point) in activations.items():
         old = value.quant
         assert old is not None
         value.quant = QuantParams(
@@ -336,12 +334,12 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
             signed=start.signed,
         )
         count += not value.quant.same_as(old)
-    biases = {layer: K.convert_to_numpy(model.bias(layer)) for layer in model.layers_trained}
+    biases = [(layer, K.convert_to_numpy(model.bias(layer))) for layer in model.layers_trained]
     moved = 0
     for value, scale in scales.items():
         q = K.convert_to_numpy(model.weight(value, scale)[0]).astype(np.int64)
         moved += _write_weight(value, K.convert_to_numpy(scale), q)
-    for layer, bias in biases.items():
+    for layer, bias in biases:
         layer.bias.data = bias.astype(np.float32)
     for node in graph.nodes:
         _scale_bias(node)

@@ -44,17 +44,13 @@ class Best:
 
 
 def state_of(model: TrainableModel) -> State:
-    """All variables of the model."""
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in model.variables[: _own(model)]]
-
-
-def _own(model: TrainableModel) -> int:
-    return len(model.trainable_variables) + len(model.non_trainable_variables)
+    """All variables: those that are trained, then the bias shifts."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in (*model.trainable_variables, model.shifts)]
 
 
 def restore(model: TrainableModel, state: State) -> None:
     """Puts variables back."""
-    for variable, array in zip(model.variables, state, strict=False):
+    for variable, array in zip((*model.trainable_variables, model.shifts), state, strict=True):
         variable.assign(array)
 
 

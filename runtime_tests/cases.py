@@ -1,4 +1,4 @@
-"""What the tests of single operators share: random parameters and inputs, and the checks that hold for every operator."""
+"""What the tests of single operators share: random parameters and inputs, and checks for every operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from ir.execute import run_float
+from ir.execute import batchable, run_float
 from ir.graph import Node
 from ir.opdef import Attributes, OpDef, Passage
 from ir.profile import PROFILES, Profile
@@ -51,7 +51,7 @@ def parameters(draw: st.DrawFn, dtype: DType = DType.INT8, scale: float = 0.1) -
 
 
 def integers(seed: int, shape: Sequence[int], dtype: DType = DType.INT8, samples: int = SAMPLES) -> np.ndarray:
-    """Integers of a batch: by the seed spread over the whole type, at its two ends, or around their middle."""
+    """Integers of a batch: by the seed spread over the whole type, at its two ends, or around the middle."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype.numpy)
     shape = (samples * shape[0], *shape[1:])
@@ -101,11 +101,14 @@ def check_float(
     samples = [floats(seed + i, s) for i, s in enumerate(shapes_)]
     wanted = runtime_of(Profile()).load(model).invoke(samples)
     graph = to_graph(parse(model))
-    pieces = [[x[i : i + 1] for x in samples] for i in range(SAMPLES)]
-    found = [[np.asarray(y) for y in run_float(graph, piece)] for piece in pieces]
     largest = max(float(np.abs(x).max(initial=0)) for x in samples)
+    if batchable(graph):
+        pieces = [samples]
+    else:
+        pieces = [[np.split(x, SAMPLES)[i] for x in samples] for i in range(SAMPLES)]
+    found = [[np.asarray(y) for y in run_float(graph, piece)] for piece in pieces]
     for index, value in enumerate(wanted):
-        joined = np.concatenate([f[index] for f in found]) if value.ndim else found[0][index]
+        joined = np.concatenate([f[index] for f in found])
         np.testing.assert_allclose(joined, value, rtol=0, atol=tolerance * largest)
 
 

@@ -1,4 +1,4 @@
-"""Operators of two operands, and arithmetic of one: exact against the integer kernels, close to the float ones."""
+"""Operators of two operands, and arithmetic of one: exact for integer kernels, close to the float ones."""
 
 from __future__ import annotations
 
@@ -120,6 +120,30 @@ def test_long_runs_are_exact(op: OpDef, dtype: DType) -> None:
     for shapes in [((1, 20011),) * 2, ((1, 701, 23), (23,)), ((1,), (1, 9001)), ((1, 53, 1), (1, 53, 37))]:
         model = _binary_file(op, dtype, shapes, rng)
         assert_exact(model, [integers(rng, s, dtype) for s in shapes], ALL_PROFILES)
+
+
+@pytest.mark.parametrize("op", [ADD, SUB], ids=lambda op: op.name)
+@pytest.mark.parametrize("dtype", BOTH)
+@pytest.mark.parametrize(
+    "shapes", [((1, 75), (1, 75)), ((1, 1), (1, 75)), ((1, 75), (1, 1)), ((1, 75), (3, 1))]
+)
+def test_sums_where_vector_and_scalar_loops_round_differently(op: OpDef, dtype: DType, shapes: Any) -> None:
+    """Of two very different scales the smaller keeps few bits, and the output shows every one of them."""
+    bits = 20 if dtype is DType.INT8 else 15
+    scales = [1.0, 1.1 * 2.0**-bits, 2.2 * 2.0**-bits]
+    types = [TensorType(s, dtype, quant(r, 0, dtype)) for s, r in zip(shapes, scales, strict=False)]
+    model = one_op(op, types, BinaryAttributes(), quant(scales[2], 0, dtype))
+    rng = np.random.default_rng(4)
+    assert_exact(model, [np.zeros(shapes[0], dtype.numpy), integers(rng, shapes[1], dtype)], ALL_PROFILES)
+
+
+@pytest.mark.parametrize("op", [ADD, SUB, MUL], ids=lambda op: op.name)
+def test_results_beyond_16_bits_are_exact(op: OpDef) -> None:
+    """The vector loops narrow to 16 bits before they clamp."""
+    rng = np.random.default_rng(6)
+    types = [TensorType((1, 403), DType.INT8, quant(0.5, z)) for z in (-90, 70)]
+    model = one_op(op, types, BinaryAttributes(), quant(1e-3, -100))
+    assert_exact(model, [integers(rng, (1, 403), DType.INT8) for _ in types], ALL_PROFILES)
 
 
 @pytest.mark.parametrize(("op", "dtype"), BINARY, ids=names)

@@ -12,6 +12,7 @@ before; further nodes and constants get a suffix. A layer's second call is `laye
 from __future__ import annotations
 
 import inspect
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +29,8 @@ from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, ShapeError
 from ir.types import DType
 
+_LOG = logging.getLogger(__name__)
+
 Env = dict[int, Value]  # by the identity of symbolic tensors
 
 
@@ -35,11 +38,13 @@ Env = dict[int, Value]  # by the identity of symbolic tensors
 class _Frame:
     """One call that is being imported: a layer, an operation, or a model within the model.
 
-    `main` is the node that carries the call's name; `own` are nodes that no layer inside has named.
+    `inner` is an operation inside a layer; `main` is the node that carries the call's name; `own` are nodes that no
+    layer inside has named.
     """
 
     path: str
     kind: str
+    inner: bool = False
     main: Node | None = None
     own: dict[Node, None] = field(default_factory=dict)
 
@@ -143,7 +148,7 @@ class Importer:
             args, kwargs = call.arguments.convert(lambda x: env[id(x)] if isinstance(x, KerasTensor) else x)
             results = tree.flatten(self._call(call.operation, args, kwargs, recorded_now))
             for tensor, value in zip(call.outputs, results, strict=True):
-                _check_shape(tensor, value, call.operation)
+                self._check_shape(tensor, value, call.operation)
                 env[id(tensor)] = value
         if recorded_now:
             for call in calls:
@@ -187,12 +192,12 @@ class Importer:
     def _call(self, operation: Any, args: Any, kwargs: Any, recorded_now: bool) -> Any:
         if not isinstance(operation, keras.Layer):
             name = _snake(type(operation).__name__) if recorded_now else operation.name
-            with self._frame(name, type(operation).__name__, f"{name}_{{}}") as frame:
-                return self._named(frame, self._operation(operation, args, kwargs), claim=not recorded_now)
+            with self._frame(name, type(operation).__name__, f"{name}_{{}}", inner=recorded_now) as frame:
+                return self._named(frame, self._operation(operation, args, kwargs))
         with self._frame(operation.name, type(operation).__name__, f"{operation.name}/call_{{}}") as frame:
             if is_graph(operation):
                 return self.inline(operation, self._model_inputs(operation, args, kwargs))
-            return self._named(frame, self._layer(operation, args, kwargs), claim=True)
+            return self._named(frame, self._layer(operation, args, kwargs))
 
     def _operation(self, operation: Any, args: Any, kwargs: Any) -> Any:
         handler = operation_handler(operation)
@@ -230,10 +235,9 @@ class Importer:
                 f"a layer quantized by Keras ({layer.quantization_mode})",
                 "convert the model as it was before model.quantize()",
             )
-        if kwargs.get("training"):
-            raise self.fail(
-                "a call for inference", "a call with training=True", "build the model without training=True in layer calls"
-            )
+        default = inspect.signature(layer.call).parameters.get("training")
+        if kwargs.get("training") and not (default is not None and default.default is True):
+            _LOG.warning("%s: called with training=True, which is not kept (nor does model.predict)", self._where())
         kept = {}
         for name, value in kwargs.items():
             is_mask = name == "mask" or name.endswith("_mask")
@@ -247,7 +251,7 @@ class Importer:
         """The values for a nested model's inputs, in its order and of its ranks."""
         given = args[0] if args else next(v for k, v in kwargs.items() if k not in ("training", "mask"))
         self._inference_arguments(model, {k: v for k, v in kwargs.items() if k in ("training", "mask")})
-        if isinstance(given, dict) and not isinstance(model.input, dict):
+        if isinstance(given, dict) and not isinstance(getattr(model, "input", None), dict):
             given = [given[tensor.name] for tensor in model.inputs]
         values = tree.flatten(given)
         return [self.apply(keras.ops.reshape, v, (v.shape[0], *t.shape[1:])) if len(t.shape) != len(v.shape) else v
@@ -272,11 +276,11 @@ class Importer:
         return f"{prefix}/{name}" if prefix else name
 
     @contextmanager
-    def _frame(self, name: str, kind: str, again: str) -> Iterator[_Frame]:
+    def _frame(self, name: str, kind: str, again: str, *, inner: bool = False) -> Iterator[_Frame]:
         """The frame of one call; `again` makes the name of further calls."""
         count = self._calls.get(self._path(name), 0)
         self._calls[self._path(name)] = count + 1
-        frame = _Frame(self._path(again.format(count) if count else name), kind)
+        frame = _Frame(self._path(again.format(count) if count else name), kind, inner)
         self._frames.append(frame)
         try:
             yield frame
@@ -292,8 +296,8 @@ class Importer:
         finally:
             self._frames.pop()
 
-    def _named(self, frame: _Frame, results: Any, *, claim: bool) -> Any:
-        """Gives the call's name to its main node and to its result; `claim`: the name is the user's and stays."""
+    def _named(self, frame: _Frame, results: Any) -> Any:
+        """Gives the call's name to its main node and to its result; that of an inner operation may be given again."""
         values = tree.flatten(results)
         node = values[0].producer if len(values) == 1 and isinstance(values[0], Value) else None
         if node is not None and node in frame.own:
@@ -302,15 +306,25 @@ class Importer:
             if frame.main is not node:
                 frame.main.output.name = self.graph.unique_name(f"{frame.path}/{frame.main.op.name}")
             node.output.name = frame.path
-        if not claim:
+        if frame.inner:
             self._frames[-2].own.update(frame.own)
         return results
 
     def _where(self) -> str:
-        layers = [frame for frame in self._frames if frame.path]
+        layers = [frame for frame in self._frames if frame.path and not frame.inner]
         if not layers:
             return f"model '{self.graph.name}'"
         return f"layer '{layers[-1].path}' ({layers[-1].kind})"
+
+    def _check_shape(self, tensor: KerasTensor, value: Value, operation: Any) -> None:
+        """The shapes are those that Keras announced, the batch apart."""
+        wanted, found = tensor.shape, value.shape
+        if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted[1:], found[1:], strict=True)):
+            raise self.fail(
+                f"the shape that {type(operation).__name__} '{operation.name}' announces, {wanted}",
+                f"{found}",
+                "mend its compute_output_shape(); if it is a layer of Keras, report this with the model",
+            )
 
     def _check_finite(self, array: np.ndarray, name: str) -> None:
         bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
@@ -336,15 +350,6 @@ def _array(x: Any) -> np.ndarray:
     if isinstance(x, (np.ndarray, np.generic, bool, int, float, list, tuple)):
         return np.asarray(x)
     return np.asarray(keras.ops.convert_to_numpy(x))
-
-
-def _check_shape(tensor: KerasTensor, value: Value, operation: Any) -> None:
-    """Our shapes are Keras' shapes, the batch apart; anything else is a mistake in a handler."""
-    wanted = tensor.shape
-    same = len(wanted) == len(value.shape) and all(
-        w is None or w == f for w, f in zip(wanted[1:], value.shape[1:], strict=True)
-    )
-    assert same, f"{type(operation).__name__} '{operation.name}': shape {value.shape}, Keras says {wanted}"
 
 
 def _snake(name: str) -> str:

@@ -6,8 +6,8 @@ import enum
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
+from ir.keras_ops import K
 from ir.opdef import FusedActivation, ShapeError
 from ir.ops._requantize import Requantizer, requantize
 from ir.quantization import QuantParams

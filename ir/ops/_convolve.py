@@ -5,17 +5,19 @@ The sums are exact (see `_products`). Padding is the input's zero point, as the 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from ir.ops._common import window_size
 from ir.ops._products import Products
 
-_PATCHES = 1 << 18  # elements of a block of patches
-_SUMS = 1 << 15  # elements of a block of depthwise sums
+_BLOCK = 1 << 17  # numbers of a block: its inputs and sums stay in the second-level cache
+_POSITIONS = 256  # output positions of a block at least, to keep the matrix product busy
 
 
 @dataclass(frozen=True)
@@ -51,33 +53,42 @@ def convolve(p: Products, attrs: Any) -> np.ndarray:
     v, h = windows(attrs, p.x.shape, kh, kw)
     matrices = p.w.reshape(groups, channels // groups, taps).astype(p.dtype).transpose(0, 2, 1)
     result = np.empty((len(p.x), v.out, h.out, channels), p.finish.dtype)
-    for images, rows in _blocks(len(p.x), v.out, h.out * taps * groups, _PATCHES):
-        patches = _patches(p, images, rows, v, h, groups)
-        sums = np.matmul(patches, matrices)
-        sums = sums[0] if groups == 1 else np.ascontiguousarray(sums.transpose(1, 0, 2))
-        p.finish(sums, result[images, rows])
+    positions = max(_POSITIONS, _BLOCK // (groups * taps + channels))
+    for images, rows in _blocks(len(p.x), v.out, h.out, positions):
+        frame = _frame(p, images, rows, v, h)
+        shape = (len(frame), rows.stop - rows.start, h.out, kh, kw, groups, depth)
+        n, y, x, c = frame.strides
+        steps = (n, y * v.stride, x * h.stride, y * v.dilation, x * h.dilation, c * depth, c)
+        seen = as_strided(frame, shape, steps, writeable=False).transpose(5, 0, 1, 2, 3, 4, 6)
+        sums = np.matmul(seen.astype(p.dtype, order="C").reshape(groups, -1, taps), matrices)
+        p.finish(sums[0] if groups == 1 else np.concatenate(sums, axis=1), result[images, rows])
     return result
 
 
 def convolve_depthwise(p: Products, attrs: Any) -> np.ndarray:
-    """Convolution of every channel with its own filters `[1, kh, kw, channels]`: shifted rows times tiled filters."""
+    """Convolution of every channel with filters of its own, `[1, kh, kw, channels]`: rows times tiled filters.
+
+    Neighbouring outputs see inputs that are `stride` apart. So the columns of the input are sorted by their remainder
+    ("phase"), and a whole row of outputs, channels included, is one sum of products of contiguous vectors.
+    """
     _, kh, kw, channels = p.w.shape
     v, h = windows(attrs, p.x.shape, kh, kw)
     width = h.out * channels
     filters = np.tile(p.w.astype(p.dtype)[0, :, :, None], (h.out, 1)).reshape(kh, kw, width)
     result = np.empty((len(p.x), v.out, h.out, channels), p.finish.dtype)
-    for images, rows in _blocks(len(p.x), v.out, width, _SUMS):
-        frame = _frame(p, images, rows, v, h)
-        count, height = len(frame), rows.stop - rows.start
-        phases = [_spread(frame[:, :, i :: h.stride], channels, p.dtype) for i in range(min(h.stride, frame.shape[2]))]
-        sums, product = np.empty((2, count, height, width), p.dtype)
-        for i, j in np.ndindex(kh, kw):
-            top = i * v.dilation
-            skipped, phase = divmod(j * h.dilation, h.stride)
-            seen = phases[phase][:, top : top + (height - 1) * v.stride + 1 : v.stride, skipped * channels :][..., :width]
-            np.multiply(seen, filters[i, j], out=product if i or j else sums)
-            if i or j:
-                sums += product
+    period = h.stride // math.gcd(h.stride, h.dilation)  # every so many taps come back to the same phase
+    for images, rows in _blocks(len(p.x), v.out, width, _BLOCK // 2):
+        frame, height = _frame(p, images, rows, v, h), rows.stop - rows.start
+        sums = np.zeros((), p.dtype)
+        for first in range(min(period, kw)):
+            skipped, phase = divmod(first * h.dilation, h.stride)
+            part = _spread(frame[:, :, phase :: h.stride], channels, p.dtype)
+            taps = filters[:, first::period]
+            n, y, x = part.strides
+            shape = (len(part), height, *taps.shape)
+            steps = (n, y * v.stride, y * v.dilation, x * channels * h.dilation * period // h.stride, x)
+            seen = as_strided(part[:, :, skipped * channels :], shape, steps, writeable=False)
+            sums = sums + np.einsum("nrijx,ijx->nrx", seen, taps)
         p.finish(sums, result[images, rows])
     return result
 
@@ -110,17 +121,3 @@ def _spread(part: np.ndarray, channels: int, dtype: type) -> np.ndarray:
     if part.shape[3] != channels:
         part = np.repeat(part, channels // part.shape[3], axis=3)
     return part.reshape(*part.shape[:2], -1)
-
-
-def _patches(p: Products, images: slice, rows: slice, v: Axis, h: Axis, groups: int) -> np.ndarray:
-    """What each output position sees, `[groups, positions, kh * kw * in]`."""
-    frame = _frame(p, images, rows, v, h)
-    depth, height = frame.shape[3] // groups, rows.stop - rows.start
-    n, y, x, c = frame.strides
-    seen = np.lib.stride_tricks.as_strided(
-        frame,
-        (groups, len(frame), height, h.out, v.kernel, h.kernel, depth),
-        (c * depth, n, y * v.stride, x * h.stride, y * v.dilation, x * h.dilation, c),
-        writeable=False,
-    )
-    return seen.astype(p.dtype, order="C").reshape(groups, -1, v.kernel * h.kernel * depth)

@@ -100,7 +100,7 @@ class Requantizer:
         self._slow = ~((exact | hidden) & fits)
         low, high = np.full(self.channels, float(self._bounds[0])), np.full(self.channels, float(self._bounds[1]))
         self._constants = np.stack([slope, self._bias * slope + offset, low, high, offset, step])
-        self._away = bool(step.any())
+        self._away = bool(step.any()) and self._bounds[0] < self._zero_point  # else negatives are clamped anyway
 
     def __call__(self, acc: np.ndarray, result: np.ndarray) -> None:
         """Requantizes `acc` `[..., channels]`, C-contiguous, into `result` of its shape, C-contiguous."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
+from ir.keras_ops import K
 from ir.opdef import IntegerCall, Passage, QuantRule, ShapeError
 from ir.types import DType, TensorType
 
@@ -20,6 +20,7 @@ Infer = Callable[[Any, Sequence[TensorType]], list[TensorType]]
 Version = Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int]
 
 BOTH_WIDTHS = (DType.INT8, DType.INT16)
+TIED_INT8 = QuantRule(tied=("input", "output"))
 TIED = QuantRule(tied=("input", "output"), activation_types=BOTH_WIDTHS)
 
 

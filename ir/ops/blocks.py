@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, ShapeError
-from ir.ops._shapes import TIED, keeps_shape, on_floats, on_integers, same_type, version_by_type
+from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
+from ir.ops._shapes import TIED, TIED_INT8, keeps_shape, on_floats, on_integers, same_type, version_by_type
 from ir.types import DType, TensorType
 
 
@@ -139,7 +139,6 @@ def _batch_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence
 
 
 _INPUT = (Operand(name="input"),)
-_TIED_INT8 = QuantRule(tied=("input", "output"))
 
 DEPTH_TO_SPACE = OpDef(
     name="depth_to_space",
@@ -149,7 +148,7 @@ DEPTH_TO_SPACE = OpDef(
     infer=_infer_to_space,
     compute=on_floats(_to_space),
     integer=on_integers(_to_space),
-    quantization=_TIED_INT8,
+    quantization=TIED_INT8,
     encoding=Encoding(code="DEPTH_TO_SPACE", options="DepthToSpaceOptions", version=version_by_type()),
     is_identity=keeps_shape(_infer_to_space),
 )
@@ -162,7 +161,7 @@ SPACE_TO_DEPTH = OpDef(
     infer=_infer_to_depth,
     compute=on_floats(_to_depth),
     integer=on_integers(_to_depth),
-    quantization=_TIED_INT8,
+    quantization=TIED_INT8,
     encoding=Encoding(code="SPACE_TO_DEPTH", options="SpaceToDepthOptions", version=version_by_type()),
     is_identity=keeps_shape(_infer_to_depth),
 )

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
+from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS
@@ -210,6 +210,7 @@ QUANTIZE = OpDef(
     compute=_compute_quantize,
     integer=_integer_quantize,
     quantization=_FREE_SCALES,
+    is_conversion=True,
     encoding=Encoding(code="QUANTIZE", options="QuantizeOptions", version=_quantize_version),
 )
 
@@ -221,6 +222,7 @@ DEQUANTIZE = OpDef(
     compute=_compute_dequantize,
     integer=_integer_dequantize,
     quantization=_FREE_SCALES,
+    is_conversion=True,
     encoding=Encoding(code="DEQUANTIZE", options="DequantizeOptions", version=_dequantize_version),
 )
 

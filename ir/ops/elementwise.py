@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
+from ir.keras_ops import K
 from ir.opdef import (
     Attributes,
     Encoding,

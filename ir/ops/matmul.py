@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
 from ir.fixed_point import Rounding
+from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, ShapeError
 from ir.ops._common import Requantizer, exact_float
 from ir.ops._products import is_int16, single_multiplier

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from keras import ops as K
-
+from ir.keras_ops import K
 from ir.opdef import Attributes, OpDef, Operand, QuantRule, Role, ShapeError
 from ir.types import TensorType
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
+from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, FusedActivation, IntegerCall, OpDef, Operand, Passage, ShapeError
 from ir.ops._common import Padding, apply_fused, clamp_range, window_size
 from ir.ops._shapes import TIED, version_by_type

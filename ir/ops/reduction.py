@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
+from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS, TIED, free_if, keeps_shape, many, only, real_axis, version_by_type

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
+from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED, on_floats, on_integers, same_type

@@ -14,6 +14,7 @@ from typing import Any
 from ir.opdef import Attributes, Encoding, OpDef, Operand, Passage, ShapeError
 from ir.ops._shapes import (
     TIED,
+    TIED_INT8,
     free_if,
     keeps_shape,
     on_floats,
@@ -286,7 +287,7 @@ TILE = OpDef(
     infer=_infer_tile,
     compute=on_floats(_tile),
     integer=on_integers(_tile),
-    quantization=TIED,
+    quantization=TIED_INT8,
     encoding=Encoding(
         code="TILE", options="TileOptions", layout=("input", "multiples"), version=version_by_type(int8=3)
     ),

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from keras import ops as K
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
+from ir.keras_ops import K
 from ir.opdef import Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
 from ir.ops._gemmlowp import inverse_square_root, wrap
 from ir.ops._lookup import libm, lookup, to_int32

@@ -50,12 +50,20 @@ def _transposed_layout(axes: int) -> Layout:
     return lambda kernel: _over_two_axes(kernel, axes).transpose(2, 0, 1, 3)
 
 
-def _as_signal(b: Importer, y: Value, x: Value) -> Value:
-    """The picture `y` as the signal that `x` is, or as it is."""
-    return y if len(x.shape) == 4 else reshape(b, y, (y.shape[0], *y.shape[2:]), "squeeze")
+def _on_picture(b: Importer, x: Value, activation: Any, convolve: Callable[[Value, int], Value]) -> Value:
+    """`convolve(picture, axes)` of a picture, or of a signal as one; the activation next to it, where passes look for it."""
+    axes = len(x.shape) - 2
+    y = convolve(as_picture(b, x), axes)
+    if axes == 2:
+        return b.activation(activation, y)
+    of_keras = getattr(activation, "__module__", "").split(".")[0] == "keras"
+    if of_keras:  # it goes element by element or along the last axis, so the picture's height does not matter
+        y = b.activation(activation, y)
+    y = reshape(b, y, (y.shape[0], *y.shape[2:]), "squeeze")
+    return y if of_keras else b.activation(activation, y)
 
 
-def _window(b: Importer, spec: Any, picture: Value, axes: int, width: int) -> tuple[Value, dict[str, Any]]:
+def _window(b: Importer, spec: Any, x: Value, axes: int, width: int) -> tuple[Value, dict[str, Any]]:
     """The input, padded where Keras pads causally, and the attributes for padding, strides and dilations."""
     stride_h, stride_w = pair(spec.strides, axes)
     dilation_h, dilation_w = pair(spec.dilation_rate, axes)
@@ -63,10 +71,10 @@ def _window(b: Importer, spec: Any, picture: Value, axes: int, width: int) -> tu
     if spec.padding == "causal":
         before = (width - 1) * dilation_w
         if before:
-            picture = b.node(PAD, picture, name="pad", paddings=((0, 0), (0, 0), (before, 0), (0, 0)))
+            x = b.node(PAD, x, name="pad", paddings=((0, 0), (0, 0), (before, 0), (0, 0)))
     else:
         padding = padding_of(spec.padding)
-    return picture, {
+    return x, {
         "padding": padding,
         "stride_h": stride_h,
         "stride_w": stride_w,
@@ -75,42 +83,44 @@ def _window(b: Importer, spec: Any, picture: Value, axes: int, width: int) -> tu
     }
 
 
-def _conv(b: Importer, spec: Any, x: Value, kernel: Any, bias: Value | None, name: str = "", groups: int = 1) -> Value:
-    axes, channels = len(x.shape) - 2, x.shape[-1]
-    if 1 < groups == channels:
-        return _depthwise(b, spec, x, kernel, bias, name)
-    weights = b.weight(kernel, f"{name}_kernel" if name else "kernel", _conv_layout(axes))
-    picture, attributes = _window(b, spec, as_picture(b, x), axes, weights.shape[2])
-    y = b.node(CONV_2D, picture, weights, *_given(bias), name=name, **attributes)
-    return _as_signal(b, y, x)
+def _conv(
+    b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1
+) -> Value:
+    if 1 < groups == x.shape[-1]:
+        return _depthwise(b, spec, x, axes, kernel, bias)
+    weights = b.weight(kernel, "kernel", _conv_layout(axes))
+    x, attributes = _window(b, spec, x, axes, weights.shape[2])
+    return b.node(CONV_2D, x, weights, *_given(bias), **attributes)
 
 
-def _depthwise(b: Importer, spec: Any, x: Value, kernel: Any, bias: Value | None, name: str = "") -> Value:
-    axes, channels = len(x.shape) - 2, x.shape[-1]
+def _depthwise(
+    b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = ""
+) -> Value:
     weights = b.weight(kernel, f"{name}_kernel" if name else "kernel", _depthwise_layout(axes))
-    picture, attributes = _window(b, spec, as_picture(b, x), axes, weights.shape[2])
-    multiplier = weights.shape[3] // channels
-    y = b.node(
-        DEPTHWISE_CONV_2D, picture, weights, *_given(bias), name=name, depth_multiplier=multiplier, **attributes
+    multiplier = weights.shape[3] // x.shape[-1]
+    x, attributes = _window(b, spec, x, axes, weights.shape[2])
+    return b.node(
+        DEPTHWISE_CONV_2D, x, weights, *_given(bias), name=name, depth_multiplier=multiplier, **attributes
     )
-    return _as_signal(b, y, x)
 
 
-def _separable(b: Importer, spec: Any, x: Value, depthwise: Any, pointwise: Any, bias: Value | None) -> Value:
-    return _conv(b, _POINTWISE, _depthwise(b, spec, x, depthwise, None, "depthwise"), pointwise, bias)
+def _separable(
+    b: Importer, spec: Any, x: Value, axes: int, depthwise: Any, pointwise: Any, bias: Value | None
+) -> Value:
+    return _conv(b, _POINTWISE, _depthwise(b, spec, x, axes, depthwise, None, "depthwise"), axes, pointwise, bias)
 
 
-def _transposed(b: Importer, spec: Any, x: Value, kernel: Any, bias: Value | None, shape: tuple[int, ...]) -> Value:
-    axes = len(x.shape) - 2
+def _transposed(
+    b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, shape: tuple[int, ...]
+) -> Value:
     if max(pair(spec.dilation_rate, axes)) > 1:
         raise b.fail(
             "dilation_rate=1", f"a transposed convolution with dilation {spec.dilation_rate}", "dilate the kernel itself"
         )
-    picture = as_picture(b, x)
     stride_h, stride_w = pair(spec.strides, axes)
-    y = b.node(
+    return b.node(
         TRANSPOSE_CONV,
-        picture,
+        x,
         b.weight(kernel, "kernel", _transposed_layout(axes)),
         *_given(bias),
         padding=padding_of(spec.padding),
@@ -118,7 +128,6 @@ def _transposed(b: Importer, spec: Any, x: Value, kernel: Any, bias: Value | Non
         stride_w=stride_w,
         output_shape=(x.shape[0], *(() if axes == 2 else (1,)), *shape[1:]),
     )
-    return _as_signal(b, y, x)
 
 
 def _given(bias: Value | None) -> tuple[Value, ...]:
@@ -141,46 +150,54 @@ _POINTWISE = _Pointwise()
 
 @layer(keras.layers.Conv1D, keras.layers.Conv2D)
 def conv_layer(b: Importer, layer: Any, x: Value) -> Value:
-    return b.activation(layer.activation, _conv(b, layer, x, layer.kernel, _bias(b, layer), groups=layer.groups))
+    bias = _bias(b, layer)
+    return _on_picture(
+        b, x, layer.activation, lambda p, axes: _conv(b, layer, p, axes, layer.kernel, bias, layer.groups)
+    )
 
 
 @layer(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
 def depthwise_layer(b: Importer, layer: Any, x: Value) -> Value:
-    return b.activation(layer.activation, _depthwise(b, layer, x, layer.kernel, _bias(b, layer)))
+    bias = _bias(b, layer)
+    return _on_picture(b, x, layer.activation, lambda p, axes: _depthwise(b, layer, p, axes, layer.kernel, bias))
 
 
 @layer(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
 def separable_layer(b: Importer, layer: Any, x: Value) -> Value:
-    y = _separable(b, layer, x, layer.depthwise_kernel, layer.pointwise_kernel, _bias(b, layer))
-    return b.activation(layer.activation, y)
+    kernels, bias = (layer.depthwise_kernel, layer.pointwise_kernel), _bias(b, layer)
+    return _on_picture(b, x, layer.activation, lambda p, axes: _separable(b, layer, p, axes, *kernels, bias))
 
 
 @layer(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
 def transposed_layer(b: Importer, layer: Any, x: Value) -> Value:
-    shape = layer.compute_output_shape(x.shape)
-    return b.activation(layer.activation, _transposed(b, layer, x, layer.kernel, _bias(b, layer), shape))
+    shape, bias = layer.compute_output_shape(x.shape), _bias(b, layer)
+    return _on_picture(
+        b, x, layer.activation, lambda p, axes: _transposed(b, layer, p, axes, layer.kernel, bias, shape)
+    )
 
 
 @operation("Conv")
 def conv(b: Importer, op: Any, x: Value, kernel: Any) -> Value:
     channels_last(b, op)
-    return _conv(b, op, x, kernel, None, groups=x.shape[-1] // kernel.shape[-2])
+    groups = x.shape[-1] // kernel.shape[-2]
+    return _on_picture(b, x, None, lambda p, axes: _conv(b, op, p, axes, kernel, None, groups))
 
 
 @operation("DepthwiseConv")
 def depthwise_conv(b: Importer, op: Any, x: Value, kernel: Any) -> Value:
     channels_last(b, op)
-    return _depthwise(b, op, x, kernel, None)
+    return _on_picture(b, x, None, lambda p, axes: _depthwise(b, op, p, axes, kernel, None))
 
 
 @operation("SeparableConv")
 def separable_conv(b: Importer, op: Any, x: Value, depthwise_kernel: Any, pointwise_kernel: Any) -> Value:
     channels_last(b, op)
-    return _separable(b, op, x, depthwise_kernel, pointwise_kernel, None)
+    kernels = (depthwise_kernel, pointwise_kernel)
+    return _on_picture(b, x, None, lambda p, axes: _separable(b, op, p, axes, *kernels, None))
 
 
 @operation("ConvTranspose")
 def conv_transpose(b: Importer, op: Any, x: Value, kernel: Any) -> Value:
     channels_last(b, op)
     shape = op.compute_output_spec(keras.KerasTensor(x.shape), keras.KerasTensor(tuple(kernel.shape))).shape
-    return _transposed(b, op, x, kernel, None, shape)
+    return _on_picture(b, x, None, lambda p, axes: _transposed(b, op, p, axes, kernel, None, shape))

@@ -75,20 +75,32 @@ def tensordot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
 
 @operation("Einsum")
 def einsum(b: Importer, op: Any, *operands: Any) -> Value:
-    sources, _, result = op.subscripts.replace(" ", "").partition("->")
+    return _einsum(b, *_letters(b, op.subscripts, operands), *operands)
+
+
+@layer(keras.layers.EinsumDense)
+def einsum_dense(b: Importer, layer: Any, x: Value) -> Value:
+    y = _einsum(b, *_letters(b, layer.equation, (x, layer.kernel)), x, layer.kernel, layer.bias)
+    return b.activation(layer.activation, y)
+
+
+def _letters(b: Importer, equation: str, operands: Sequence[Any]) -> tuple[str, str, str]:
+    """The letters of two operands and the result, with letters for the axes that "..." stands for."""
+    sources, arrow, result = equation.replace(" ", "").partition("->")
     terms = sources.split(",")
-    if len(operands) != 2 or "->" not in op.subscripts:
-        raise b.fail("einsum of two operands, with a result", op.subscripts, "write it as several products")
-    for position, x in enumerate(operands):
-        free = [c for c in string.ascii_letters[::-1] if c not in sources]
-        missing = len(x.shape) - len(terms[position].replace("...", ""))
-        terms[position] = terms[position].replace("...", "".join(free[:missing][::-1]))
-        if position == 0 or "..." in result:
-            result = result.replace("...", "".join(free[:missing][::-1]))
-    return _einsum(b, terms[0], terms[1], result, *operands)
+    if len(terms) != 2 or not arrow:
+        raise b.fail("einsum of two operands, with a result", f"'{equation}'", "write it as several products")
+    unused = [c for c in string.ascii_letters if c not in equation]
+    spread = max(len(x.shape) - len(term.replace("...", "")) for x, term in zip(operands, terms, strict=True))
+    full = []
+    for x, term in zip(operands, terms, strict=True):
+        count = len(x.shape) - len(term.replace("...", ""))
+        full.append(term.replace("...", "".join(unused[spread - count : spread])))
+    return full[0], full[1], result.replace("...", "".join(unused[:spread]))
 
 
-def _einsum(b: Importer, first: str, second: str, result: str, x1: Any, x2: Any) -> Value:
+def _einsum(b: Importer, first: str, second: str, result: str, x1: Any, x2: Any, bias: Any = None) -> Value:
+    """The product, plus a bias that broadcasts with it; a constant operand makes it a fully connected layer."""
     if not isinstance(x1, Value):
         first, second, x1, x2 = second, first, x2, x1
     inner = [c for c in first if c in second and c not in result]
@@ -107,25 +119,30 @@ def _einsum(b: Importer, first: str, second: str, result: str, x1: Any, x2: Any)
     def sizes(letters: Sequence[str]) -> tuple[int, ...]:
         return tuple(size[c] for c in letters)
 
+    made = batch + rows + columns
     left = transpose(b, x1, [first.index(c) for c in batch + rows + inner], "left")
     depth = math.prod(sizes(inner))
     if not isinstance(x2, Value) and not batch:
-        y = _fully_connected(b, left, sizes(rows), depth, x2, [second.index(c) for c in columns + inner])
+        inside = bias is not None and "".join(made) == result and _is_vector_over(bias, sizes(columns))
+        flat = reshape(b, left, (*sizes(rows), depth), "left_shaped")
+        perm = [second.index(c) for c in columns + inner]
+        matrix = b.weight(x2, "kernel", lambda w: w.transpose(perm).reshape(-1, depth))
+        operands = (flat, matrix, b.weight(bias, "bias", np.ravel)) if inside else (flat, matrix)
+        y = b.node(FULLY_CONNECTED, *operands, keep_num_dims=len(flat.shape) > 2)
+        bias = None if inside else bias
     else:
         right = transpose(b, b.operand(x2), [second.index(c) for c in batch + inner + columns], "right")
         left = reshape(b, left, (*sizes(batch), math.prod(sizes(rows)), depth), "left_shaped")
         right = reshape(b, right, (*sizes(batch), depth, math.prod(sizes(columns))), "right_shaped")
         y = b.node(BATCH_MATMUL, left, right)
-    made = batch + rows + columns
-    return transpose(b, reshape(b, y, sizes(made), "shaped"), [made.index(c) for c in result], "ordered")
+    y = transpose(b, reshape(b, y, sizes(made), "shaped"), [made.index(c) for c in result], "ordered")
+    return y if bias is None else b.node(ADD, y, b.weight(bias, "bias"), name="biased")
 
 
-def _fully_connected(
-    b: Importer, x: Value, rows: tuple[int, ...], depth: int, weights: Any, perm: Sequence[int]
-) -> Value:
-    flat = reshape(b, x, (*rows, depth), "left_shaped")
-    matrix = b.weight(weights, "weights", lambda w: w.transpose(perm).reshape(-1, depth))
-    return b.node(FULLY_CONNECTED, flat, matrix, keep_num_dims=len(flat.shape) > 2)
+def _is_vector_over(bias: Any, columns: tuple[int, ...]) -> bool:
+    """Whether a bias has an element for every column, and no other."""
+    shape = tuple(bias.shape)
+    return shape[len(shape) - len(columns) :] == columns and math.prod(shape) == math.prod(columns)
 
 
 @operation("DotProductAttention")
