@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 
 from converter import compare, version
 from converter.data import DataSource, InputSpec, check_range, from_arrays, open_data
-from converter.frontends import load_model
+from converter.frontends import ModelOptions, load_model
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
 from converter.tflite.writer import to_bytes, write_atomically
@@ -21,6 +22,7 @@ from ir.errors import DataError
 from ir.graph import Graph
 from passes import pipeline as pipelines
 from passes.base import Context, Pass, Progress, silent
+from passes.lower import LowerToInteger
 from passes.runner import PassRecord, run_passes
 
 Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
@@ -102,13 +104,16 @@ def convert(
     weights: str | None = None,
     seed: int = 0,
     check: bool = True,
+    model_options: ModelOptions | None = None,
+    allow_float_fallback: bool = False,
     after: Callable[[Pass, Graph], None] | None = None,
     progress: Progress = silent,
 ) -> ConversionResult:
     """Converts a network into a fully integer TFLite file.
 
     Args:
-      model: a Keras model, the path of one (`.keras`, `.h5`), or a name of the zoo.
+      model: a Keras model, the path of one (`.keras`, `.h5`), of a float `.tflite`, of a SavedModel or a frozen
+        graph (`.pb`), the bytes of a float `.tflite` file, or a name of the zoo.
       calibration_data: a folder of images, an `.npy`, `.npz` or TFRecord, arrays (one per input, already
         preprocessed), or a DataSource.
       output: where to write the file; not written if None.
@@ -116,6 +121,8 @@ def convert(
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
       preprocess: of images and uint8 arrays; by default the model's own, if it is known.
       labels: classes of the calibration samples, for the accuracy.
+      model_options: sizes, signature, arrays and the layers to end at, where the model leaves them open.
+      allow_float_fallback: keep operators that have no integer form in float, instead of failing.
       check: compare the emitted file with the float model on the emulator.
       after: called after every pass.
 
@@ -124,12 +131,15 @@ def convert(
     """
     start = time.perf_counter()
     target = get_target(target) if isinstance(target, str) else target
-    source = load_model(model, weights=weights)
-    graph, _ = source.graph.copy()
+    source = load_model(model, weights=weights, options=model_options)
+    graph, copies = source.graph.copy()
     steps = _steps(pipeline, passes, granularity or target.granularity, io)
+    if allow_float_fallback:
+        steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
     mode = preprocess or source.preprocess
     data = _data(calibration_data, graph, mode, calibration_samples, seed, labels)
     context = Context(samples=data, reference=source.graph, limits=target, seed=seed, progress=progress)
+    context.learned = {copies[value]: learned for value, learned in source.ranges.items()}
     warnings = _range_warning(data, mode, source.preprocess)
     records = run_passes(graph, steps, context, after)
     text = pipelines.to_text(steps)
@@ -167,7 +177,7 @@ def _data(
         return given
     inputs = [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
     if isinstance(given, (str, Path)):
-        return open_data(given, inputs, preprocess=preprocess, samples=samples, seed=seed, labels=labels)
+        return open_data(given, inputs, preprocess=preprocess or "none", samples=samples, seed=seed, labels=labels)
     if isinstance(labels, (str, Path)):
         raise DataError(expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array")
     return from_arrays(given, inputs, labels=labels)
@@ -177,7 +187,7 @@ def _range_warning(data: DataSource | None, used: str, usual: str) -> list[str]:
     if data is None or not len(data):
         return []
     first = next(iter(data.batches(1)))
-    warning = check_range(first, usual or used)
+    warning = check_range(first, usual or used or None)
     return [warning] if warning else []
 
 

@@ -20,7 +20,7 @@ from ir.types import TensorType
 Transform = Callable[[Value, Any], Any]
 
 
-def _walk(
+def walk(
     graph: Graph,
     inputs: Sequence[Any],
     constant: Callable[[Value], Any],
@@ -28,6 +28,10 @@ def _walk(
     transform: Transform | None,
     wanted: Sequence[Value],
 ) -> list[Any]:
+    """Visits the nodes in order: `apply(node, tensors of its inputs)` gives those of its outputs.
+
+    What stands for a tensor is the caller's affair; `run_float` and `run_integer` are the two usual ones.
+    """
     assert len(inputs) == len(graph.inputs), f"{len(graph.inputs)} inputs wanted, {len(inputs)} given"
     keep = set(wanted)
     left = Counter(v for node in graph.nodes for v in node.inputs if v is not None)
@@ -75,7 +79,7 @@ def run_float(
         assert value.data is not None, f"{value} has no producer"
         return K.convert_to_tensor(value.data)
 
-    return _walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
+    return walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
 
 
 def run_integer(
@@ -86,10 +90,15 @@ def run_integer(
     wanted: Iterable[Value] | None = None,
     transform: Transform | None = None,
 ) -> list[np.ndarray]:
-    """Computes an integer graph exactly as the kernels of `profile` do; arguments as for `run_float`."""
+    """Computes an integer graph exactly as the kernels of `profile` do; arguments as for `run_float`.
+
+    Operators that were left in float are computed with `keras.ops`, to rounding.
+    """
 
     def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
-        assert node.op.integer is not None, f"{node.op.name} has no integer kernel"
+        if node.op.integer is None or (node.outputs[0].dtype.is_float and not node.op.is_conversion):
+            result = node.op.compute(node.attrs, *tensors)
+            return [K.convert_to_numpy(r) for r in (result if isinstance(result, (tuple, list)) else (result,))]
         batch = next((len(t) for t, v in zip(tensors, node.inputs, strict=True) if v and not v.is_constant and t.ndim), 1)
         call = IntegerCall(node.attrs, tensors, node.in_types, [_batched(t, batch) for t in node.out_types], profile)
         return node.op.integer(call)
@@ -98,7 +107,7 @@ def run_integer(
         assert value.data is not None, f"{value} has no producer"
         return value.data
 
-    return _walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
+    return walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
 
 
 def _batched(type_: TensorType, batch: int) -> TensorType:

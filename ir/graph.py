@@ -207,9 +207,12 @@ class Graph:
         self._sorted = None
 
     def bypass(self, node: Node) -> None:
-        """Removes a node of one result; its users read its first input instead."""
+        """Removes a node of one result; its users read its first input instead, which takes the name of an output."""
         source = node.inputs[0]
         assert source is not None
+        if node.output in self.outputs:
+            assert source.producer is not None and source not in self.outputs, f"{node} joins two ends of the graph"
+            source.name = node.output.name
         self.replace_uses(node.output, source)
         self.remove(node)
 
@@ -250,19 +253,21 @@ class Graph:
     def _sort(self) -> list[Node]:
         order: list[Node] = []
         done: set[Node] = set()
+        open_: set[Node] = set()
         for root in self._nodes:
             stack: list[tuple[Node, bool]] = [(root, False)]
             while stack:
                 node, ready = stack.pop()
-                if node in done:
-                    continue
                 if ready:
+                    open_.discard(node)
                     done.add(node)
                     order.append(node)
-                    continue
-                stack.append((node, True))
-                sources = [v.producer for v in node.inputs if v is not None and v.producer is not None]
-                stack.extend((source, False) for source in reversed(sources) if source not in done)
+                elif node not in done:
+                    assert node not in open_, f"{node} depends on itself"
+                    open_.add(node)
+                    stack.append((node, True))
+                    sources = [v.producer for v in node.inputs if v is not None and v.producer is not None]
+                    stack.extend((source, False) for source in reversed(sources) if source not in done)
         return order
 
     def values(self) -> list[Value]:

@@ -60,9 +60,8 @@ def test_absorb_keeps_the_followers_value():
     a = graph.nodes[0]
     follower = graph.add(RELU6, [a.output], name="follower")
     value = follower.output
-    graph.replace_uses(a.output, value, only=[graph.nodes[-1]])
     summed = next(n for n in graph.nodes if n.name == "sum")
-    graph.set_input(summed, 0, value)
+    graph.replace_uses(a.output, value, only=[summed])
     graph.absorb(a, follower)
     assert a.output is value and value.producer is a and "follower" not in names(graph)
     verify(graph)

@@ -118,6 +118,22 @@ class IntegerCall:
     profile: Profile
 
 
+@dataclass(frozen=True, kw_only=True)
+class MatrixForm:
+    """How an operator is a matrix product of its weights: `y[g, n] = W[g] x[g, n]` (see `ir.ops._matrix`).
+
+    Attributes:
+      split: weights as stored -> `[groups, out, columns]`.
+      join: the inverse, given the stored shape.
+      rows: `(attrs, weight shape, x, count, rng) -> [groups, n, columns]`, the inputs of at most `count` output
+        positions drawn at random (all of them if there are no more).
+    """
+
+    split: Callable[[Any, np.ndarray], np.ndarray]
+    join: Callable[[Any, np.ndarray, tuple[int, ...]], np.ndarray]
+    rows: Callable[[Any, tuple[int, ...], np.ndarray, int, np.random.Generator], np.ndarray]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OpDef:
     """One operator.
@@ -132,6 +148,7 @@ class OpDef:
       integer: exact integer semantics on NumPy: `(IntegerCall) -> list of outputs`.
       encoding: None for operators that only float graphs have (batch norm).
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
+      matrix: how it is a matrix product of its weights, None if it is not.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
       any_batch: `(attrs, input types) -> attrs` in the form that holds for any size of axis 0, where a file may
@@ -152,6 +169,7 @@ class OpDef:
     encoding: Encoding | None = None
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
     is_conversion: bool = False
+    matrix: MatrixForm | None = None
     is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False
     any_batch: Callable[[Any, Sequence[TensorType | None]], Any] = lambda attrs, _: attrs
     limit: float | None = None

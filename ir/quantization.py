@@ -63,6 +63,12 @@ class QuantParams:
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """The smallest and largest real that per-tensor parameters can represent."""
+        low, high = self.dequantize(np.array([self.qmin, self.qmax]))
+        return float(low), float(high)
+
+    @property
     def per_channel(self) -> bool:
         return self.axis is not None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ir.graph import Graph, Node, Value
-from ir.opdef import Role
+from ir.opdef import Role, ShapeError
 
 
 class VerificationError(AssertionError):
@@ -54,7 +54,10 @@ def _check_operands(node: Node) -> list[str]:
 
 
 def _check_types(node: Node) -> list[str]:
-    inferred = node.op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
+    try:
+        inferred = node.op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
+    except ShapeError as error:
+        return [f"{node}: {error}"]
     wanted, stated = [t.shape for t in inferred], [v.shape for v in node.outputs]
     return [] if wanted == stated else [f"{node}: output shapes {stated}, inferred {wanted}"]
 

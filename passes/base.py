@@ -50,6 +50,7 @@ class Distribution(Protocol):
     """Several devices or processes that train together (see `converter.distribution`)."""
 
     chief: bool  # whether this process writes the files
+    several_processes: bool
 
     def scope(self) -> AbstractContextManager[Any]:
         """Within it, models and optimizers are made and fitted."""
@@ -97,6 +98,7 @@ class Context:
       normals: per value that a batch norm made, its channel statistics.
       statistics: what was collected of the graph as it is now (see `passes.statistics`); emptied after a change.
       ranges: chosen quantization range of activations.
+      learned: ranges that the model brought with it (trained thresholds); calibration keeps them.
       limits: of the target.
       input_range: the reals that inputs take, where that is known without data (the model's preprocessing).
       batch_size: samples at a time when data is run through the graph.
@@ -109,6 +111,7 @@ class Context:
     normals: dict[Value, ChannelNormal] = field(default_factory=dict)
     statistics: dict[Value, Any] = field(default_factory=dict)
     ranges: dict[Value, Range] = field(default_factory=dict)
+    learned: dict[Value, Range] = field(default_factory=dict)
     limits: Limits | None = None
     input_range: Range | None = None
     seed: int = 0
@@ -121,6 +124,7 @@ class Context:
         if normal is not None:
             self.normals[value] = ChannelNormal(normal.mean * s, normal.std * s)
         self.ranges.pop(value, None)
+        self.learned.pop(value, None)
         if value in self.statistics:
             self.statistics[value] = self.statistics[value].scaled(s)
 

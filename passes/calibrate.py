@@ -21,7 +21,8 @@ import numpy as np
 from ir.errors import OptionError
 from ir.graph import Graph
 from passes.base import Context, Pass, PassReport, Range
-from passes.statistics import Statistics, histograms
+from passes.quantize import tie_groups
+from passes.statistics import Statistics, collect, histograms
 
 METHODS = ("minmax", "moving_average", "percentile", "mse", "kl")
 _DECAY = 0.9
@@ -52,13 +53,18 @@ class Calibrate(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         statistics = context.statistics
+        if self.method == "moving_average":
+            scaled = [v for v, table in statistics.items() if not table.sample_low.size]
+            statistics.update(collect(graph, context, scaled) if scaled else {})
         counts = {}
         if self.method in ("percentile", "mse", "kl"):
             counts = histograms(graph, context, statistics, statistics)
         for value, table in statistics.items():
             low, high = self._range(table, counts.get(value))
             context.ranges[value] = Range(low, high)
-        return PassReport(changed=(f"{len(statistics)} ranges by {self.method}",))
+        kept = _keep_learned(graph, context)
+        notes = (f"{kept} ranges that the model was trained with are kept",) if kept else ()
+        return PassReport(changed=(f"{len(statistics) - kept} ranges by {self.method}",), notes=notes)
 
     def _range(self, statistics: Statistics, counts: np.ndarray | None) -> tuple[float, float]:
         low, high = statistics.bounds
@@ -70,6 +76,19 @@ class Calibrate(Pass):
         if self.method == "percentile":
             return percentile_range(counts, edges, self.percentile)
         return mse_range(counts, edges) if self.method == "mse" else kl_range(counts, edges)
+
+
+def _keep_learned(graph: Graph, context: Context) -> int:
+    """Puts trained ranges in place of calibrated ones, also where values must share them; returns how many."""
+    kept = 0
+    for group in tie_groups(graph) if context.learned else ():
+        learned = [context.learned[v] for v in group if v in context.learned]
+        if learned:
+            hull = Range(min(r.low for r in learned), max(r.high for r in learned))
+            moving = [v for v in group if not v.is_constant]
+            context.ranges.update(dict.fromkeys(moving, hull))
+            kept += len(moving)
+    return kept
 
 
 def moving_average(bounds: np.ndarray) -> float:

@@ -53,16 +53,18 @@ class Link:
         return np.max([_largest(n, n.op.weight_operand.input_axis) for n in self.readers], axis=0)
 
     def largest_inputs(self, context: Context, sigmas: float) -> np.ndarray | None:
-        """The largest value of each channel before the first bounded activation, None if nobody knows.
+        """The largest value of each channel before the bounded activations, None if nobody knows.
 
         From the statistics of the data, or without data from the batch norm: mean + `sigmas` standard deviations.
+        The largest magnitude where an activation saturates below zero, too.
         """
-        value = self.bounded[0].inputs[0] if self.bounded else self.first.output
-        assert value is not None
-        if value in context.statistics:
-            return context.statistics[value].high.astype(np.float64)
-        normal = context.normals.get(value)
-        return None if normal is None else normal.mean + sigmas * normal.std
+        found = [_reach(context, self.first.output, False, sigmas)] if not self.bounded else []
+        for node in self.bounded:
+            value = node.inputs[0]
+            assert value is not None and node.op.fuses_as is not None
+            found.append(_reach(context, value, node.op.fuses_as.bounds[0] < 0, sigmas))
+        known = [reach for reach in found if reach is not None]
+        return np.max(known, axis=0) if len(known) == len(found) else None
 
     def scale(self, graph: Graph, context: Context, s: np.ndarray) -> None:
         """Multiplies output channel `k` of the first layer by `s[k]`, and divides what reads it; side tables follow."""
@@ -77,6 +79,17 @@ class Link:
             set_weights(graph, reader, w / along(s, axis, w.ndim), b)
         for value in self.path:
             context.scale_channels(value, s)
+
+
+def _reach(context: Context, value: Value, two_sided: bool, sigmas: float) -> np.ndarray | None:
+    if value in context.statistics:
+        low, high = (np.asarray(x, np.float64) for x in (context.statistics[value].low, context.statistics[value].high))
+    elif value in context.normals:
+        normal = context.normals[value]
+        low, high = normal.mean - sigmas * normal.std, normal.mean + sigmas * normal.std
+    else:
+        return None
+    return np.maximum(high, -low) if two_sided else high
 
 
 def _largest(node: Node, axis: int | None) -> np.ndarray:
@@ -133,7 +146,8 @@ def _follow(
             raise NoLink(f"a channel scale does not pass {node.op.name} '{node.name}'")
         if passage is Passage.BOUNDED:
             bounded.append(node)
-        _follow(graph, node.output, channels, readers, bounded, path)
+        for result in node.outputs:
+            _follow(graph, result, channels, readers, bounded, path)
     if not value.uses:
         raise NoLink("nothing reads it")
 

@@ -22,7 +22,7 @@ class RemoveDeadCode(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed = [f"{node.name} is not used" for node in graph.prune()]
         for node in graph.nodes:
-            if _is_constant(node):
+            if _is_constant(node) and node.output not in graph.outputs:
                 _compute_now(graph, node)
                 changed.append(f"{node.name} is constant")
             elif node.op.is_identity(node.attrs, [t for t in node.in_types if t is not None]) and not _joins_ends(graph, node):
@@ -37,9 +37,9 @@ def _is_constant(node: Node) -> bool:
 
 
 def _joins_ends(graph: Graph, node: Node) -> bool:
-    """Whether bypassing would make an output of the graph one of its inputs, or a constant."""
+    """Whether bypassing would make an output of the graph one of its inputs, a constant, or the same as another."""
     source = node.inputs[0]
-    return node.output in graph.outputs and (source in graph.inputs or source is None or source.is_constant)
+    return node.output in graph.outputs and (source is None or source.producer is None or source in graph.outputs)
 
 
 def _compute_now(graph: Graph, node: Node) -> None:

@@ -20,7 +20,8 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fold_batch_norm import weights_of
-from passes.moments import propagate
+from passes.moments import kernel_share, propagate
+from passes.quantize import annotate_bias
 from passes.simulate import quantized
 from passes.statistics import stream
 
@@ -52,11 +53,16 @@ class CorrectBias(Pass):
 
 
 def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:
-    """Adds to a layer's bias; its parameters stay."""
-    bias = node.bias
-    assert bias is not None and bias.data is not None and node.op.bias_index is not None
+    """Adds to a layer's bias, whose parameters stay; a layer that has none is given one."""
+    bias, index = node.bias, node.op.bias_index
+    assert index is not None
+    if bias is None:
+        graph.set_input(node, index, graph.constant(shift.astype(np.float32), f"{node.name}/bias"))
+        annotate_bias(graph, node)
+        return
+    assert bias.data is not None
     moved = graph.constant((bias.data.astype(np.float64) + shift).astype(np.float32), bias.name, bias.quant)
-    graph.set_input(node, node.op.bias_index, moved)
+    graph.set_input(node, index, moved)
 
 
 def _mean(tensor: Any) -> Any:
@@ -116,5 +122,5 @@ def analytic_shifts(
         assert operand.channel_axis is not None and operand.input_axis is not None
         shape = [-1 if i == operand.input_axis % w.ndim else 1 for i in range(w.ndim)]
         others = tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
-        shifts[value] = -(error * known[x].mean.reshape(shape)).sum(axis=others)
+        shifts[value] = -kernel_share(node) * (error * known[x].mean.reshape(shape)).sum(axis=others)
     return shifts, skipped

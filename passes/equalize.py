@@ -88,8 +88,10 @@ def bounded_scales(s: np.ndarray, largest: np.ndarray, limit: float) -> np.ndarr
 
 
 def _replace_bounded(graph: Graph, found: list[Link], context: Context) -> None:
-    for node in {n for link in found for n in link.bounded}:
-        plain = graph.add(RELU, [node.inputs[0]], name=node.name)
-        graph.replace_uses(node.output, plain.output)
-        graph.remove(node)
-        context.statistics.pop(node.output, None)
+    """ReLU in place of ReLU6; activations that saturate below zero, too, stay."""
+    for node in dict.fromkeys(n for link in found for n in link.bounded):
+        if node.op.fuses_as is not None and node.op.fuses_as.bounds[0] == 0:
+            plain = graph.add(RELU, [node.inputs[0]], name=node.name)
+            graph.replace_uses(node.output, plain.output)
+            graph.remove(node)
+            context.statistics = {}  # everything behind it may be other than what was seen

@@ -5,13 +5,13 @@ Thresholds (FAT, arXiv:1812.07872; fat.md):
 - symmetric: `T_adj = clip(alpha, 0.5, 1) T`, `S = T_adj / qmax`;
 - asymmetric: left limit `T_l` and width `R`, `R_adj = clip(alpha_R, 0.5, 1) R`,
   `T_l_adj = T_l + clip(alpha_T, lo, hi) R` with `(lo, hi)` = (-0.2, 0.4) for signed tensors, (0, 0.4) for others. The
-  range is widened to hold 0, `S = width / levels`, `Z = round(qmin - low / S)` clipped to the integers: `ir.quantization`'s
-  `asymmetric`, differentiable.
+  range is widened to hold 0, `S = width / levels`, `Z = round(qmin - low / S)` clipped to the integers: the function
+  `asymmetric` of `ir.quantization`, differentiable.
 
 Gradients: rounding is passed straight through, which makes the gradient of a scale LSQ's (arXiv:1902.08153, eq. 3):
-`d x^ / dS = round(x/S) - x/S` inside, `q - Z` where clipped; `d x^ / dx` is 1 inside and 0 outside; `d x^ / dZ` is 0 inside
-and `-S` outside. LSQ's gradient scale is `scale_gradient`. The factors are clipped plainly: whoever trains them holds
-the variables inside the same limits, or they could not come back.
+`d x^ / dS = round(x/S) - x/S` inside, `q - Z` where clipped; `d x^ / dx` is 1 inside and 0 outside; `d x^ / dZ` is 0
+inside and `-S` outside. LSQ's gradient scale is `scale_gradient`. The factors are clipped plainly: whoever trains them
+holds the variables inside the same limits, or they could not come back.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def fake_quantize(x: Any, scale: Any, zero_point: Any, qmin: int, qmax: int) -> 
     bits = (qmax - qmin + 1).bit_length() - 1 if (qmax - qmin) % 2 else (qmax - qmin + 2).bit_length() - 1
     narrow = (qmax - qmin) % 2 == 0
 
-    @K.custom_gradient
+    @K.custom_gradient  # type: ignore[untyped-decorator]
     def apply(x: Any, scale: Any, zero_point: Any) -> Any:
         low, high = (qmin - zero_point) * scale, (qmax - zero_point) * scale
         y = keras.quantizers.fake_quant_with_min_max_vars(x, low, high, num_bits=bits, narrow_range=narrow)

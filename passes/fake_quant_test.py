@@ -41,7 +41,9 @@ X = np.random.default_rng(0).normal(0, 1.5, (4, 5, 6)).astype(np.float32)
 G = np.random.default_rng(1).normal(0, 1, X.shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("params", [asymmetric(-1.0, 2.0), asymmetric(0.0, 3.0), asymmetric(-4.0, 4.0, bits=4), symmetric(2.0)])
+@pytest.mark.parametrize(
+    "params", [asymmetric(-1.0, 2.0), asymmetric(0.0, 3.0), asymmetric(-4.0, 4.0, bits=4), symmetric(2.0)]
+)
 def test_forward_is_the_map_of_the_parameters(params: QuantParams) -> None:
     y = fq.fake_quantize(X, params.scale, np.float32(params.zero_point), params.qmin, params.qmax)
     # Ties aside (none here) the same integers; the product with the scale is rounded to float32.

@@ -4,7 +4,8 @@ With `a = gamma / sqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.
 
 - after a convolution, depthwise, transposed or fully connected layer: `W[k] *= a[k]`, `b[k] = a[k] b[k] + c[k]`;
 - before one: `W[:, k] *= a[k]` along the input channels and `b += sum_k W[:, k] c[k]` over the kernel. A shift `c`
-  cannot pass zero padding, whose zeros it would move: with padding this is refused unless `c` is zero;
+  cannot pass zero padding, whose zeros it would move, nor a transposed convolution, whose outputs meet different parts
+  of the kernel: there this is refused unless `c` is zero;
 - with no such neighbour: multiplication by `a` and addition of `c`.
 
 Refused where the weights belong to several layers, or the value between has another reader. The statistics of a
@@ -22,6 +23,7 @@ from ir.graph import Graph, Node, Value
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
+from ir.ops.transposed import TRANSPOSE_CONV
 from passes.base import ChannelNormal, Context, Pass, PassReport, Skip
 
 
@@ -124,6 +126,8 @@ def _refusal_before(graph: Graph, node: Node, affine: Affine) -> str:
     padded = getattr(layer.attrs, "padding", Padding.VALID) is not Padding.VALID
     if padded and np.any(affine.c):
         return f"its shift cannot pass the zero padding of '{layer.name}'"
+    if layer.op is TRANSPOSE_CONV and np.any(affine.c):
+        return f"its shift reaches the outputs of '{layer.name}' unevenly"
     return own_weights(layer)
 
 
@@ -166,6 +170,9 @@ def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> s
     made = layer.output
     if node.output in context.normals:
         context.normals[made] = context.normals.pop(node.output)
+    elif made in context.normals:
+        normal = context.normals[made]
+        context.normals[made] = ChannelNormal(normal.mean * affine.a + affine.c, normal.std * np.abs(affine.a))
     graph.bypass(node)
     return f"{node.name} into {layer.name}"
 
@@ -188,8 +195,10 @@ def _to_mul_add(graph: Graph, node: Node, affine: Affine, context: Context) -> s
     scaled = graph.add(MUL, [x, graph.constant(affine.a.astype(np.float32), f"{node.name}/scale")], name=f"{node.name}/mul")
     shift = graph.constant(affine.c.astype(np.float32), f"{node.name}/shift")
     added = graph.add(ADD, [scaled.output, shift], name=f"{node.name}/add")
-    if node.output in context.normals:
-        context.normals[added.output] = context.normals.pop(node.output)
+    normal = context.normals.pop(node.output)
+    context.normals[added.output] = normal
+    context.normals[scaled.output] = ChannelNormal(normal.mean - affine.c, normal.std)
     graph.replace_uses(node.output, added.output)
     graph.remove(node)
+    added.output.name = node.output.name
     return f"{node.name} became mul and add"

@@ -15,6 +15,7 @@ from ir.graph import Graph, Node, Value
 from ir.opdef import FusedActivation
 from ir.ops._common import Padding, window_size
 from ir.ops.padding import PAD
+from ir.ops.transposed import TRANSPOSE_CONV
 from passes.base import Context, Pass, PassReport, Skip
 
 
@@ -66,7 +67,7 @@ class FuseActivation(Pass):
 def why_not_same(pad: Node, conv: Node) -> str:
     """Why a pad and the window operator after it are not one operator with SAME padding, "" if they are."""
     attrs, x, w = conv.attrs, pad.inputs[0], conv.weight
-    if w is None or len(w.shape) != 4 or not hasattr(attrs, "padding"):
+    if w is None or len(w.shape) != 4 or not hasattr(attrs, "padding") or conv.op is TRANSPOSE_CONV:
         return f"'{conv.name}' is no convolution"
     if attrs.padding is not Padding.VALID:
         return f"'{conv.name}' pads by itself"

@@ -1,7 +1,7 @@
 """Losses between the teacher's outputs and the quantized network's: no labels.
 
-- `rmse` (fat.md): `sqrt(mean over batch and classes of (z_T - z_A)^2)`, before softmax. With several outputs the sum over
-  outputs, each divided by the root mean square of the teacher's output.
+- `rmse` (fat.md): `sqrt(mean over batch and classes of (z_T - z_A)^2)`, before softmax. With several outputs the sum
+  over outputs, each divided by the root mean square of the teacher's output.
 - `kl`: mean Kullback-Leibler divergence `KL(softmax(z_T) || softmax(z_A))` (distillation at temperature 1).
 - `cosine`: mean of `1 - cos(z_T, z_A)` per sample.
 - `mixed`: `rmse` divided by the teacher's root mean square, plus `kl`.
@@ -67,7 +67,7 @@ def mixed(teacher: Sequence[Any], student: Sequence[Any]) -> Any:
 
 
 def means(teacher: Sequence[Any], student: Sequence[Any], spread: Sequence[Any]) -> Any:
-    """Mean over layers of the root mean square error of channel means `[samples, channels]` over `spread` `[channels]`."""
+    """Mean over layers of the root mean square error of channel means `[samples, channels]`, in units of `spread`."""
     errors = [root_mean_square((t - s) / w) for t, s, w in zip(teacher, student, spread, strict=True)]
     return sum(errors) / float(len(errors)) if errors else 0.0
 

@@ -7,6 +7,7 @@ have none make the pass fail with a list of them, or stay in float between `dequ
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -46,14 +47,11 @@ class LowerToInteger(Pass):
                 where=f"model '{graph.name}'",
                 fix="replace them, cut the model before them, or pass --allow_float_fallback",
             )
-        for node in gaps:
-            _isolate(graph, node)
-        floats = {v for node in gaps for v in (*node.inputs, *node.outputs) if v is not None}
+        _isolate(graph, gaps, self.io)
         for value in graph.values():
-            if value in floats:
-                value.quant = None
-            elif value.quant is not None:
+            if value.quant is not None:
                 to_integer(value)
+        _check(graph, gaps)
         changed = [f"{len(graph.nodes)} operators"] + _ends(graph, self.io)
         notes = tuple(f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items())
         return PassReport(changed=tuple(changed), notes=notes)
@@ -65,23 +63,51 @@ def _gap(node: Node) -> str:
     return integer_gap(node.op)
 
 
-def _isolate(graph: Graph, node: Node) -> None:
-    """Puts dequantize before a float node and quantize after it."""
-    inputs: list[Value | None] = []
-    for value in node.inputs:
-        if value is None or value.is_constant or not value.dtype.is_float or value.producer is None and value not in graph.inputs:
-            inputs.append(value)
-            continue
+def _isolate(graph: Graph, gaps: Mapping[Node, str], io: str) -> None:
+    """Keeps nodes in float: dequantize where integers come in, quantize where something else reads their results."""
+    entries: dict[Value, Value] = {}
+    for node in gaps:
+        graph.set_inputs(node, [_float_input(graph, v, gaps, entries) for v in node.inputs])
+    for node in gaps:
+        for value in node.outputs:
+            if value.dtype.is_float:
+                _float_output(graph, value, gaps, io)
+
+
+def _float_input(graph: Graph, value: Value | None, gaps: Mapping[Node, str], entries: dict[Value, Value]) -> Value | None:
+    if value is None or not value.dtype.is_float or (value.producer is not None and value.producer in gaps):
+        return value
+    if value not in entries and value.data is not None:
+        entries[value] = graph.constant(value.data, value.name)  # of its own: another reader may be an integer node
+    elif value not in entries:
         plain = TensorType(value.shape, DType.FLOAT32)
-        inputs.append(graph.add(DEQUANTIZE, [value], name=f"{value.name}/dequantize", out_types=[plain]).output)
-    graph.set_inputs(node, inputs)
-    for value in node.outputs:
-        if not value.dtype.is_float:
-            continue
-        users = [n for n in value.consumers]
+        entries[value] = graph.add(DEQUANTIZE, [value], name=f"{value.name}/dequantize", out_types=[plain]).output
+    return entries[value]
+
+
+def _float_output(graph: Graph, value: Value, gaps: Mapping[Node, str], io: str) -> None:
+    users = [n for n in value.consumers if n not in gaps]
+    shown = value in graph.outputs and io != "float"
+    if users or shown:
         quantized = graph.add(QUANTIZE, [value], name=f"{value.name}/quantize", out_types=[value.type]).output
         graph.replace_uses(value, quantized, only=users)
-        graph.outputs = [quantized if v is value else v for v in graph.outputs]
+        if shown:
+            graph.outputs = [quantized if v is value else v for v in graph.outputs]
+            quantized.name, value.name = value.name, f"{value.name}/float"
+    value.quant = None
+
+
+def _check(graph: Graph, gaps: Mapping[Node, str]) -> None:
+    """Raises ModelError where a tensor was given no parameters: passes are missing from the pipeline."""
+    for node in graph.nodes:
+        for value in (*node.inputs, *node.outputs):
+            if node not in gaps and not node.op.is_conversion and value is not None and value.dtype.is_float:
+                raise ModelError(
+                    expected="quantization parameters of every tensor",
+                    found=f"none of '{value.name}'",
+                    where=f"layer '{node.name}'",
+                    fix="run quantize, then fuse_activation, before lower_to_integer",
+                )
 
 
 def storage(params: QuantParams) -> DType:
@@ -134,9 +160,16 @@ def _ends(graph: Graph, io: str) -> list[str]:
 
 
 def _outer_type(value: Value, io: str) -> TensorType | None:
-    if value.quant is None or value.dtype is not DType.INT8:
+    if value.quant is None or value.dtype not in (DType.INT8, DType.INT16):
         return None
     if io == "float":
         return TensorType(value.shape, DType.FLOAT32)
+    if value.dtype is DType.INT16:
+        raise OptionError(
+            expected="8-bit activations at the ends for uint8",
+            found=f"{value.quant.bits} bits",
+            where=f"'{value.name}'",
+            fix="choose --io int8, which keeps what the graph computes with, or float",
+        )
     moved = QuantParams(scale=value.quant.scale, zero_point=value.quant.zero_point + np.int64(128), signed=False)
     return TensorType(value.shape, DType.UINT8, moved)

@@ -1,9 +1,10 @@
 """What is known of activations without data: batch-norm statistics carried through the operators after them.
 
 A batch norm makes channel `k` normal with mean `beta[k]` and standard deviation `gamma[k]` (DFQ, section 4.2). Through a
-clip to `[a, b]` the moments are those of the clipped normal (DFQ, appendix C); operators that a channel scale passes
-keep them (pooling makes the deviation smaller: keeping it is the careful choice); an addition adds means and, as if
-independent, variances; a linear layer without a batch norm maps them through its weights.
+clip to `[a, b]` the moments are those of the clipped normal (DFQ, appendix C); operators that move, choose or average
+elements within channels keep them (pooling makes the deviation smaller: keeping it is the careful choice); an addition
+adds means and, as if independent, variances; a concatenation of channels lists them; a linear layer without a batch
+norm maps them through its weights.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ import numpy as np
 from ir.graph import Graph, Node, Value
 from ir.opdef import Passage
 from ir.ops.elementwise import ADD
+from ir.ops.joining import CONCATENATION
+from ir.ops.reduction import MEAN
+from ir.ops.transposed import TRANSPOSE_CONV
 from passes.base import Context, Range
 from passes.fold_batch_norm import weights_of
 
@@ -64,15 +68,22 @@ def _through(node: Node, known: dict[Value, Moments]) -> Moments | None:
     before = None if x is None else known.get(x)
     if node.op is ADD:
         return _added(node, known)
+    if node.op is CONCATENATION:
+        return _joined(node, known)
     if before is None:
         return None
     if node.op.fuses_as is not None:
         return clipped(before, *node.op.fuses_as.bounds)
     if node.weight is not None:
         return _linear(node, before)
+    return before if x is not None and _keeps(node, x) else None
+
+
+def _keeps(node: Node, x: Value) -> bool:
+    """Whether results are elements of the same channel, or their means: such a kernel may share its input's parameters."""
     types = [t for t in node.in_types if t is not None]
-    same_channels = len(node.outputs) == 1 and node.output.shape[-1:] == x.shape[-1:] if x is not None else False
-    return before if same_channels and node.op.passage(node.attrs, types) is Passage.FREE else None
+    chooses = {node.op.operands[0].name, "output"} <= set(node.op.quantization.tied) or node.op is MEAN
+    return chooses and node.output.shape[-1:] == x.shape[-1:] and node.op.passage(node.attrs, types) is Passage.FREE
 
 
 def _added(node: Node, known: dict[Value, Moments]) -> Moments | None:
@@ -88,6 +99,15 @@ def _added(node: Node, known: dict[Value, Moments]) -> Moments | None:
     return Moments(sum(p.mean for p in parts), np.sqrt(sum(p.std**2 for p in parts)))  # type: ignore[arg-type]
 
 
+def _joined(node: Node, known: dict[Value, Moments]) -> Moments | None:
+    parts = [known[v] for v in node.inputs if v in known]
+    rank = node.output.type.rank
+    if len(parts) != len(node.inputs) or node.attrs.axis % rank != rank - 1:
+        return None
+    mean, std = np.concatenate([p.mean for p in parts]), np.concatenate([p.std for p in parts])
+    return Moments(mean, std, min(p.low for p in parts), max(p.high for p in parts))
+
+
 def _linear(node: Node, x: Moments) -> Moments | None:
     w, b = weights_of(node)
     operand = node.op.weight_operand
@@ -97,9 +117,15 @@ def _linear(node: Node, x: Moments) -> Moments | None:
     out = operand.channel_axis % w.ndim
     shape = [-1 if i == operand.input_axis % w.ndim else 1 for i in range(w.ndim)]
     others = tuple(i for i in range(w.ndim) if i != out)
-    mean = (w * x.mean.reshape(shape)).sum(axis=others) + b
-    variance = (w**2 * (x.std**2).reshape(shape)).sum(axis=others)
+    share = kernel_share(node)
+    mean = share * (w * x.mean.reshape(shape)).sum(axis=others) + b
+    variance = share * (w**2 * (x.std**2).reshape(shape)).sum(axis=others)
     return Moments(mean, np.sqrt(variance))
+
+
+def kernel_share(node: Node) -> float:
+    """Which part of its kernel an output of a layer meets on average: all, but for transposed convolutions' strides."""
+    return 1.0 / (node.attrs.stride_h * node.attrs.stride_w) if node.op is TRANSPOSE_CONV else 1.0
 
 
 _erf: Callable[[np.ndarray], np.ndarray] = np.vectorize(math.erf, otypes=[np.float64])

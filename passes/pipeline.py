@@ -22,7 +22,7 @@ from passes.base import Pass
 def _discover() -> dict[str, type[Pass]]:
     found: dict[str, type[Pass]] = {}
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        if module.name.endswith("_test") or module.name in ("pipeline", "base"):
+        if module.name.endswith(("_test", "_testing")) or module.name in ("pipeline", "base"):
             continue
         for member in vars(importlib.import_module(f"passes.{module.name}")).values():
             if inspect.isclass(member) and issubclass(member, Pass) and not inspect.isabstract(member):

@@ -148,6 +148,8 @@ def _separate_fixed(graph: Graph, context: Context, bits: int) -> list[str]:
             continue
         for value in fixed:
             tied = [n for n in value.consumers if value in tied_values(n)]
+            if not tied:
+                continue
             node = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type])
             context.ranges[node.output] = range_of(value, context)
             graph.replace_uses(value, node.output, only=tied)
@@ -156,7 +158,7 @@ def _separate_fixed(graph: Graph, context: Context, bits: int) -> list[str]:
 
 
 def _fits(params: QuantParams, all_params: Sequence[QuantParams], hull: Range) -> bool:
-    low, high = params.dequantize(np.array([params.qmin, params.qmax]))
+    low, high = params.bounds
     step = float(params.scale)
     return all(params.same_as(p) for p in all_params) and low - step <= hull.low and hull.high <= high + step
 
@@ -170,7 +172,7 @@ def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> 
     axis = node.op.weight_operand.channel_axis if per_channel else None
     threshold = weight_threshold(weight.data, axis)
     params = symmetric(threshold, bits=bits, axis=axis)
-    params, notes = _raise_for_bias(node, params, float(x.quant.scale))
+    params, notes = _raise_for_bias(node, params, x.quant)
     weight.quant = params
     notes += _raise_for_accumulator(node)
     annotate_bias(graph, node)
@@ -198,11 +200,11 @@ def annotate_bias(graph: Graph, node: Node) -> None:
     bias.quant = QuantParams(scale=scale, axis=None if scale.ndim == 0 else 0, bits=bits)
 
 
-def _raise_for_bias(node: Node, params: QuantParams, input_scale: float) -> tuple[QuantParams, list[str]]:
-    """Raises the weight scale of channels whose bias would not fit half an int32."""
-    if node.bias is None or node.bias.data is None:
+def _raise_for_bias(node: Node, params: QuantParams, x: QuantParams) -> tuple[QuantParams, list[str]]:
+    """Raises the weight scale of channels whose bias would not fit half an int32; biases of 64 bits always fit."""
+    if node.bias is None or node.bias.data is None or x.bits > 8:
         return params, []
-    needed = np.abs(node.bias.data.astype(np.float64)) / (input_scale * _BIAS_LIMIT)
+    needed = np.abs(node.bias.data.astype(np.float64)) / (float(x.scale) * _BIAS_LIMIT)
     needed = needed if params.per_channel else needed.max(initial=0)
     scale = np.maximum(params.scale.astype(np.float64), needed)
     raised = int((scale > params.scale).sum())

@@ -11,7 +11,7 @@ from one optimizer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,13 +21,13 @@ import numpy as np
 from ir.execute import run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
-from ir.opdef import Role
 from ir.quantization import QuantParams
 from passes import fake_quant as fq
 from passes.losses import Loss, means
 from passes.quantize import fixed_params, tie_groups
 
 BIAS_LIMIT = float(1 << 30)
+_CELL = 0.4  # of a step to either side of its integer: where a weight may start
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +110,20 @@ class TrainableModel(keras.Model):
     """
 
     def __init__(
-        self, graph: Graph, outputs: Sequence[Value], rates: Rates, loss: Loss, *, centre: bool = False, features: float = 0.0
+        self,
+        graph: Graph,
+        outputs: Sequence[Value],
+        rates: Rates,
+        loss: Loss,
+        *,
+        centre: bool = False,
+        features: float = 0.0,
+        rounded: Mapping[Value, np.ndarray] | None = None,
     ) -> None:
+        """`rounded`: integers that weights start at, in place of the nearest ones (see `passes.rounding`)."""
         super().__init__()
+        self.several_processes = False
+        self._bases = {v: _inside(v, q) for v, q in (rounded or {}).items()}
         self._graph, self._outputs, self._rates, self._loss_function = graph, list(outputs), rates, loss
         self._centre, self._features = centre, features
         self.layers_trained = trained_layers(graph)
@@ -121,6 +132,11 @@ class TrainableModel(keras.Model):
         self._spread: list[np.ndarray] = []
         self._build_activations()
         self._build_weights()
+        self.built = True
+
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Nothing to do, all variables exist. (Keras 3.15 under a tf.distribute strategy would average a batch over the
+        replicas here, which it cannot do with inputs that are tuples.)"""
 
     # --- variables ------------------------------------------------------------------------------------------------
 
@@ -145,7 +161,9 @@ class TrainableModel(keras.Model):
         low, high = fq.WIDTH_FACTOR
         self._widths = self._deviation((trained,), rate, "activation_widths", (low - 1.0, high - 1.0))
         signed = np.array([_low(p) < 0 for _, p, i in self._groups if i >= 0], bool)
-        shift = [np.where(signed, s, p).astype(np.float32) for s, p in zip(fq.SHIFT_SIGNED, fq.SHIFT_POSITIVE, strict=True)]
+        shift = [
+            np.where(signed, s, p).astype(np.float32) for s, p in zip(fq.SHIFT_SIGNED, fq.SHIFT_POSITIVE, strict=True)
+        ]
         self._shifts = self._deviation((trained,), rate, "activation_shifts", (shift[0], shift[1]))
 
     def _build_weights(self) -> None:
@@ -155,7 +173,9 @@ class TrainableModel(keras.Model):
                 continue
             low, high = fq.WIDTH_FACTOR
             self._weights[value] = {
-                "alpha": self._deviation(value.quant.scale.shape, self._rates.weights, f"{_plain(value)}_threshold", (low - 1, high - 1)),
+                "alpha": self._deviation(
+                    value.quant.scale.shape, self._rates.weights, f"{_plain(value)}_threshold", (low - 1, high - 1)
+                ),
                 "factor": self._deviation(value.shape, self._rates.factors, f"{_plain(value)}_factor", (-0.25, 0.25)),
                 "steps": self._deviation(value.shape, self._rates.steps, f"{_plain(value)}_steps", (-1.0, 1.0)),
             }
@@ -172,7 +192,10 @@ class TrainableModel(keras.Model):
         found = []
         for group, params, index in self._groups:
             if index < 0 or self._widths is None:
-                scale, zero_point = K.convert_to_tensor(params.scale), K.convert_to_tensor(np.float32(params.zero_point))
+                scale, zero_point = (
+                    K.convert_to_tensor(params.scale),
+                    K.convert_to_tensor(np.float32(params.zero_point)),
+                )
             else:
                 scale, zero_point = self._trained_activation(params, index, group[0].type.size)
             found.append((group, params, scale, zero_point))
@@ -216,7 +239,7 @@ class TrainableModel(keras.Model):
     def weight(self, value: Value, scale: Any) -> tuple[Any, Any]:
         """Weights in whole steps, and the scale shaped to multiply them."""
         assert value.quant is not None and value.data is not None
-        parts, w = self._weights[value], K.convert_to_tensor(value.data)
+        parts, w = self._weights[value], K.convert_to_tensor(self._bases.get(value, value.data))
         if value.quant.axis is not None:
             scale = K.reshape(scale, [-1 if i == value.quant.axis else 1 for i in range(len(value.shape))])
         if parts["factor"] is not None:
@@ -250,7 +273,7 @@ class TrainableModel(keras.Model):
         activations, weights = self.parameters()
         found: dict[Value, Any] = {}
         moved: dict[Value, Any] = {}
-        reals = [_reals(t, v) for t, v in zip(tensors, self._graph.inputs, strict=True)]
+        real = [reals(t, v) for t, v in zip(tensors, self._graph.inputs, strict=True)]
 
         def transform(value: Value, tensor: Any) -> Any:
             if value in self._layer_of:
@@ -274,7 +297,7 @@ class TrainableModel(keras.Model):
                 return self._bias_on_grid(self._bias_of[value], activations, weights)
             return tensor
 
-        outputs = run_float(self._graph, reals, wanted=self._outputs, transform=transform)
+        outputs = run_float(self._graph, real, wanted=self._outputs, transform=transform)
         return outputs, [found[v] for v in self._layer_of if v in found], moved
 
     def _bias_on_grid(self, layer: Layer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
@@ -296,11 +319,25 @@ class TrainableModel(keras.Model):
         teacher = [x[-1][:, layer.channels] for layer in self.layers_trained]
         return loss + self._features * means(teacher, list(y_pred)[count:], self._spread)
 
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
+        """As Keras has them; with `several_processes` as vectors of one element, which its mean over workers wants."""
+        found = super().compute_metrics(x, y, y_pred, sample_weight)
+        return {k: K.reshape(v, (1,)) for k, v in found.items()} if self.several_processes else found
+
     def set_spread(self, teacher: np.ndarray) -> None:
         """The spread of the teacher's channel means `[samples, all channels]`, per layer, for the loss on features."""
         self._spread = [
-            np.float32(teacher[:, layer.channels].std() + 1e-6) * np.ones(1, np.float32) for layer in self.layers_trained
+            np.float32(teacher[:, layer.channels].std() + 1e-6) * np.ones(1, np.float32)
+            for layer in self.layers_trained
         ]
+
+
+def _inside(value: Value, q: np.ndarray) -> np.ndarray:
+    """The reals nearest to the weights that round to `q`, and not at once to something else."""
+    assert value.data is not None and value.quant is not None
+    scale, _ = value.quant.shaped(value.data.ndim)
+    v = value.data.astype(np.float64) / scale.astype(np.float64)
+    return (np.clip(v, q - _CELL, q + _CELL) * scale).astype(np.float32)
 
 
 def _plain(value: Value) -> str:
@@ -311,55 +348,8 @@ def _low(params: QuantParams) -> float:
     return float(params.scale) * (params.qmin - int(params.zero_point))
 
 
-def _reals(tensor: Any, value: Value) -> Any:
+def reals(tensor: Any, value: Value) -> Any:
     """What the integers of an input stand for."""
     if value.quant is None or not value.dtype.is_float:
         return tensor
     return (K.cast(tensor, "float32") - float(value.quant.zero_point)) * float(value.quant.scale)
-
-
-def write_back(model: TrainableModel, graph: Graph) -> list[str]:
-    """Puts what was trained on the values of the graph: parameters, biases, and weights that have moved.
-
-    Returns a text per kind of change. Where rounding in float32 and float64 would give other integers for a weight, its
-    data become the trained integers' reals: the file holds exactly what was trained.
-    """
-    activations, scales = model.parameters()
-    count = 0
-    for value, (start, scale, zero_point) in activations.items():
-        old = value.quant
-        assert old is not None
-        value.quant = QuantParams(
-            scale=K.convert_to_numpy(scale), zero_point=np.int64(np.rint(K.convert_to_numpy(zero_point))), bits=start.bits,
-            signed=start.signed,
-        )
-        count += not value.quant.same_as(old)
-    biases = [(layer, K.convert_to_numpy(model.bias(layer))) for layer in model.layers_trained]
-    moved = 0
-    for value, scale in scales.items():
-        q = K.convert_to_numpy(model.weight(value, scale)[0]).astype(np.int64)
-        moved += _write_weight(value, K.convert_to_numpy(scale), q)
-    for layer, bias in biases:
-        layer.bias.data = bias.astype(np.float32)
-    for node in graph.nodes:
-        _scale_bias(node)
-    return [f"parameters of {count} activations", f"{moved} weights by whole steps", f"{len(biases)} biases"]
-
-
-def _write_weight(value: Value, scale: np.ndarray, q: np.ndarray) -> int:
-    old = value.quant
-    assert old is not None and value.data is not None
-    start = old.quantize(value.data)
-    value.quant = QuantParams(scale=scale, axis=old.axis, bits=old.bits, narrow=old.narrow)
-    if not np.array_equal(value.quant.quantize(value.data), q):
-        value.data = value.quant.dequantize(q)
-    return int((start != q).sum())
-
-
-def _scale_bias(node: Node) -> None:
-    x, weight, bias = node.inputs[0] if node.inputs else None, node.weight, node.bias
-    if bias is None or bias.quant is None or x is None or x.quant is None or weight is None or weight.quant is None:
-        return
-    assert node.op.operand(node.op.bias_index or 0).role is Role.BIAS
-    scale = x.quant.scale.astype(np.float64) * weight.quant.scale.astype(np.float64)
-    bias.quant = QuantParams(scale=scale, axis=bias.quant.axis, bits=bias.quant.bits)

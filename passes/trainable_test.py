@@ -16,9 +16,10 @@ from passes.lower import LowerToInteger
 from passes.quantize import tie_groups
 from passes.runner import run_passes
 from passes.simulate import quantized
-from passes.trainable import Rates, TrainableModel, trained_layers, write_back
+from passes.trainable import Rates, TrainableModel, trained_layers
 from passes.tune_thresholds import logits_of
 from passes.tuning_testing import annotated, samples
+from passes.write_back import write_back
 
 ALL = Rates(activations=1.0, weights=1.0, factors=1.0, steps=1.0, biases=1.0)
 
@@ -29,10 +30,10 @@ def integers(graph: Graph, x: np.ndarray) -> np.ndarray:
 
 
 def disturb(model: TrainableModel, seed: int = 3) -> None:
-    """Moves every variable by about a hundredth."""
+    """Moves every variable by about a fifth."""
     rng = np.random.default_rng(seed)
     for variable in model.trainable_variables:
-        change = rng.normal(0, 0.03, variable.shape)
+        change = rng.normal(0, 0.2, variable.shape)
         if variable.constraint is not None:
             change = np.clip(change, variable.constraint.low, variable.constraint.high)
         variable.assign(change.astype(np.float32))

@@ -7,8 +7,11 @@ thresholds (`weights`), pointwise factors of the weights in [0.75, 1.25] (`facto
 most one step (`steps`), biases (`biases`).
 
 A changed weight redraws the rounding of its tensor and with it the mean of every channel after it. With `centre` the
-mean of every layer's output over the batch is moved to the teacher's inside the forward pass, so that training sees what
-bias correction leaves; after each epoch the biases are corrected on `correct` samples, and they are what is emitted.
+mean of every layer's output over the batch is moved to the teacher's inside the forward pass, so that training sees
+what bias correction leaves; after each epoch the biases are corrected on `correct` samples, and they are what is emitted.
+
+Before training, `rounding` samples choose how single weights are rounded (`passes.rounding`; 0: to the nearest).
+Do not run `correct_bias` with this pass: neither before (the teacher's means would be shifted too) nor after.
 
 The best state by the loss on held-out samples is kept; where nothing is better than the start, the start is.
 """
@@ -29,10 +32,15 @@ from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph, Value
 from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, PassReport, Skip
+from passes.event_log import EventLog
 from passes.losses import LOSSES
-from passes.trainable import Rates, TrainableModel, channel_means, trained_layers, write_back
+from passes.rounding import Covariances
+from passes.trainable import Rates, TrainableModel, channel_means, reals, trained_layers
 from passes.tuning_data import Batches, TuningData, collect, split
-from passes.tuning_loop import Checkpoint, Loop, callbacks, restore
+from passes.tuning_loop import Checkpoint, Loop, restore
+from passes.write_back import write_back
+
+_ROUNDING_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +64,7 @@ class TuneThresholds(Pass):
     lsq: bool = False
     centre: bool = True
     correct: int = 100
+    rounding: int = 64
     features: float = 0.0
     average: float = 0.95
     reset_every: int = 0
@@ -78,7 +87,10 @@ class TuneThresholds(Pass):
         for option, (good, wanted) in checks.items():
             if not good:
                 raise OptionError(
-                    expected=wanted, found=str(getattr(self, option)), where=f"{self.name} {option}", fix="change the option"
+                    expected=wanted,
+                    found=str(getattr(self, option)),
+                    where=f"{self.name} {option}",
+                    fix="change the option",
                 )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
@@ -89,8 +101,10 @@ class TuneThresholds(Pass):
         data = self._data(graph, context, outputs)
         train, held = split(len(data), self.holdout)
         distribution = context.distribution
+        rounded = self._rounded(graph, data)
         with contextlib.nullcontext() if distribution is None else distribution.scope():
-            model = self._model(graph, outputs, data, -(-len(train) // self.batch_size))
+            model = self._model(graph, outputs, data, rounded, -(-len(train) // self.batch_size))
+            model.several_processes = distribution is not None and distribution.several_processes
             best = self._fit(model, data, train, held, context)
         restore(model, best.state)
         changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
@@ -108,12 +122,35 @@ class TuneThresholds(Pass):
         size = min(self.batch_size, len(samples))
         return collect(samples, self.tuning_samples, graph.inputs, teacher, size, context.progress)
 
-    def _model(self, graph: Graph, outputs: Sequence[Value], data: TuningData, steps: int) -> TrainableModel:
+    def _rounded(self, graph: Graph, data: TuningData) -> dict[Value, np.ndarray]:
+        """The integers that weights start at, from `rounding` samples; empty for the nearest ones."""
+        count = min(self.rounding, len(data))
+        if not count:
+            return {}
+        covariances = Covariances(graph)
+        run = compiled(
+            lambda tensors: covariances.of_batch([reals(t, v) for t, v in zip(tensors, graph.inputs, strict=True)])
+        )
+        rows = np.arange(count) * len(data) // count
+        for start in range(0, count, _ROUNDING_BATCH):
+            part = rows[start : start + _ROUNDING_BATCH]
+            covariances.add(run([x[part] for x in data.inputs]), len(part))
+        return covariances.rounded()
+
+    def _model(
+        self, graph: Graph, outputs: Sequence[Value], data: TuningData, rounded: Any, steps: int
+    ) -> TrainableModel:
         rates = Rates(
-            activations=self.activations, weights=self.weights, factors=self.factors, steps=self.steps, biases=self.biases,
+            activations=self.activations,
+            weights=self.weights,
+            factors=self.factors,
+            steps=self.steps,
+            biases=self.biases,
             lsq=self.lsq,
         )
-        model = TrainableModel(graph, outputs, rates, LOSSES[self.loss], centre=self.centre, features=self.features)
+        model = TrainableModel(
+            graph, outputs, rates, LOSSES[self.loss], centre=self.centre, features=self.features, rounded=rounded
+        )
         model.set_spread(data.means)
         total = steps * self.epochs
         rise = round(total * self.warmup)
@@ -128,13 +165,23 @@ class TuneThresholds(Pass):
         optimizer.build(model.trainable_variables)
         return model
 
-    def _fit(self, model: TrainableModel, data: TuningData, train: np.ndarray, held: np.ndarray, context: Context) -> Any:
+    def _fit(
+        self, model: TrainableModel, data: TuningData, train: np.ndarray, held: np.ndarray, context: Context
+    ) -> Any:
         identity = {"options": self._identity(), "data": data.digest(), "seed": context.seed}
         chief = context.distribution is None or context.distribution.chief
         checkpoint = Checkpoint(self.checkpoint_dir, identity, writes=chief) if self.checkpoint_dir else None
         loop = Loop(
-            data, train, held, batch_size=self.batch_size, patience=self.patience, reset_every=self.reset_every,
-            correct=self.correct, progress=context.progress, checkpoint=checkpoint,
+            data,
+            train,
+            held,
+            batch_size=self.batch_size,
+            patience=self.patience,
+            reset_every=self.reset_every,
+            correct=self.correct,
+            progress=context.progress,
+            checkpoint=checkpoint,
+            log=EventLog(self.tensorboard) if self.tensorboard and chief else None,
         )
         resumed = checkpoint.load(model) if checkpoint is not None and self.resume else None
         epoch = 0
@@ -144,13 +191,19 @@ class TuneThresholds(Pass):
             loop.best, epoch = resumed
         if epoch < self.epochs and model.trainable_variables:
             model.fit(
-                Batches(data, train, self.batch_size, seed=context.seed, epoch=epoch), epochs=self.epochs, verbose=0,
-                shuffle=False, initial_epoch=epoch, callbacks=list(callbacks(loop, self.tensorboard)),
+                Batches(data, train, self.batch_size, seed=context.seed, epoch=epoch),
+                epochs=self.epochs,
+                verbose=0,
+                shuffle=False,
+                initial_epoch=epoch,
+                callbacks=[loop],
             )
         return loop.best
 
     def _identity(self) -> dict[str, Any]:
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in ("resume", "checkpoint_dir", "tensorboard")}
+        return {
+            k: v for k, v in dataclasses.asdict(self).items() if k not in ("resume", "checkpoint_dir", "tensorboard")
+        }
 
 
 def logits_of(graph: Graph) -> list[Value]:
@@ -179,7 +232,9 @@ def _teacher(graph: Graph, context: Context, outputs: Sequence[Value]) -> Any:
     def answer(tensors: list[Any]) -> list[Any]:
         found = run_float(graph, tensors, wanted=[*outputs, *layers])
         means = [channel_means(t) for t in found[len(outputs) :]]
-        logits = found[: len(outputs)] if reference is None else run_float(reference, tensors, wanted=logits_of(reference))
+        logits = (
+            found[: len(outputs)] if reference is None else run_float(reference, tensors, wanted=logits_of(reference))
+        )
         rows = keras.ops.shape(tensors[0])[0]
         return [*logits, keras.ops.concatenate(means, axis=1) if means else keras.ops.zeros((rows, 0))]
 

@@ -104,9 +104,11 @@ def _store(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
 
 
 class Batches(keras.utils.PyDataset):
-    """Batches of some rows in an order that depends on the seed and the epoch alone; the last, short one is left out."""
+    """Batches of some rows in an order that depends on seed and epoch alone; the last, short one is left out."""
 
-    def __init__(self, data: TuningData, index: np.ndarray, batch_size: int, *, seed: int | None, epoch: int = 0) -> None:
+    def __init__(
+        self, data: TuningData, index: np.ndarray, batch_size: int, *, seed: int | None, epoch: int = 0
+    ) -> None:
         """`seed` None: in order, and nothing is left out."""
         super().__init__()
         self._data, self._index, self._seed, self._epoch = data, index, seed, epoch

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import numpy as np
 from ir.errors import DataError
 from ir.execute import compiled
 from passes.base import Progress
+from passes.event_log import EventLog
 from passes.trainable import TrainableModel
 from passes.tuning_data import Batches, TuningData
 
@@ -69,12 +69,13 @@ class Loop(keras.callbacks.Callback):
         correct: int,
         progress: Progress,
         checkpoint: Checkpoint | None,
+        log: EventLog | None = None,
     ) -> None:
         """`correct`: samples for the correction of biases after an epoch, 0 for none."""
         super().__init__()
         self._data, self._train, self._held, self._batch_size = data, train, held, batch_size
         self._patience, self._reset_every, self._correct = patience, reset_every, correct
-        self._progress, self._checkpoint = progress, checkpoint
+        self._progress, self._checkpoint, self._log = progress, checkpoint, log
         self._epoch = 0
         self._run_forward: Any = None
         self.best: Best | None = None
@@ -89,13 +90,16 @@ class Loop(keras.callbacks.Callback):
         if not count or not model.layers_trained:
             return
         if self._run_forward is None:
-            self._run_forward = compiled(lambda t: list(model.forward(t[:-1], t[-1])[2].values()))
+            self._run_forward = compiled(
+                lambda t: [keras.ops.expand_dims(m, 0) for m in model.forward(t[:-1], t[-1])[2].values()]
+            )
         rows = self._train[np.arange(min(count, len(self._train))) * len(self._train) // min(count, len(self._train))]
         total, size = np.zeros(model.shifts.shape, np.float64), max(self._batch_size, 32)
         for start in range(0, len(rows), size):
             part = np.sort(rows[start : start + size])
             moved = self._run_forward(self._data.rows(part)[0])
-            total += np.concatenate([np.asarray(m).ravel() for m in moved]) * len(part)
+            # Replicas of a distribution compute the same, one row each.
+            total += np.concatenate([np.asarray(m).mean(axis=0) for m in moved]) * len(part)
         model.shifts.assign((keras.ops.convert_to_numpy(model.shifts) + total / len(rows)).astype(np.float32))
 
     def begin(self, model: TrainableModel) -> None:
@@ -109,7 +113,8 @@ class Loop(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         steps = self.params["steps"] or 1
-        self._progress(f"tuning, epoch {self._epoch + 1} of {self.params['epochs']}, loss {(logs or {}).get('loss', 0):.4f}", batch + 1, steps)
+        what = f"tuning, epoch {self._epoch + 1} of {self.params['epochs']}, loss {(logs or {}).get('loss', 0):.4f}"
+        self._progress(what, batch + 1, steps)
         if self._reset_every and (self._epoch * steps + batch + 1) % self._reset_every == 0:
             for variable in self.model.optimizer.variables:
                 if variable.path.endswith(("_momentum", "_velocity")):
@@ -127,6 +132,11 @@ class Loop(keras.callbacks.Callback):
             best.loss, best.epoch, best.state = loss, epoch + 1, state_of(model)
         raw[-1] = state_of(model)[-1]  # the corrected biases stay, the average does not
         restore(model, raw)
+        if self._log is not None:
+            rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
+            self._log.scalars(
+                {"loss": float((logs or {})["loss"]), "held-out loss": loss, "learning rate": rate}, epoch + 1
+            )
         if self._checkpoint is not None:
             self._checkpoint.save(model, best, epoch + 1)
         if self._patience and epoch + 1 - best.epoch >= self._patience:
@@ -147,18 +157,24 @@ class Checkpoint:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         about = {
-            "identity": self._identity, "epoch": epoch, "history": best.history, "best": [best.loss, best.start, best.epoch],
+            "identity": self._identity,
+            "epoch": epoch,
+            "history": best.history,
+            "best": [best.loss, best.start, best.epoch],
         }
         arrays = {f"model_{i:04}": a for i, a in enumerate(state_of(model))}
         arrays |= {f"best_{i:04}": a for i, a in enumerate(best.state)}
-        arrays |= {f"optimizer_{i:04}": np.array(keras.ops.convert_to_numpy(v)) for i, v in enumerate(model.optimizer.variables)}
+        arrays |= {
+            f"optimizer_{i:04}": np.array(keras.ops.convert_to_numpy(v))
+            for i, v in enumerate(model.optimizer.variables)
+        }
         partial = self.path.with_suffix(".partial")
         with open(partial, "wb") as file:
             np.savez(file, about=np.array(json.dumps(about)), **arrays)
         os.replace(partial, self.path)
 
     def load(self, model: TrainableModel) -> tuple[Best, int] | None:
-        """Puts the variables of model and optimizer back; the best state, and the epochs done. None if there is no file.
+        """Puts all variables back; the best state, and the epochs done. None if there is no file.
 
         Raises:
           DataError: the file belongs to a run with other data or options.
@@ -167,9 +183,13 @@ class Checkpoint:
             return None
         with np.load(self.path, allow_pickle=False) as file:
             about = json.loads(str(file["about"]))
-            parts = {p: [file[k] for k in sorted(file.files) if k.startswith(p)] for p in ("model_", "best_", "optimizer_")}
+            parts = {
+                p: [file[k] for k in sorted(file.files) if k.startswith(p)] for p in ("model_", "best_", "optimizer_")
+            }
         if about["identity"] != json.loads(json.dumps(self._identity)):
-            differ = sorted(k for k in self._identity if about["identity"].get(k) != json.loads(json.dumps(self._identity[k])))
+            differ = sorted(
+                k for k in self._identity if about["identity"].get(k) != json.loads(json.dumps(self._identity[k]))
+            )
             raise DataError(
                 expected="the checkpoint of the same run",
                 found=f"one with another {', '.join(differ)}",
@@ -182,8 +202,3 @@ class Checkpoint:
         loss, start, epoch = about["best"]
         best = Best(loss=loss, start=start, epoch=int(epoch), state=parts["best_"], history=about["history"])
         return best, int(about["epoch"])
-
-
-def callbacks(loop: Loop, tensorboard: str) -> Sequence[keras.callbacks.Callback]:
-    """What `fit` is given."""
-    return [loop, keras.callbacks.TensorBoard(tensorboard, write_graph=False)] if tensorboard else [loop]

@@ -16,7 +16,7 @@ from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
-from passes.base import Context, Pass
+from passes.base import Context
 from passes.calibrate import Calibrate
 from passes.quantize import Quantize
 from passes.runner import run_passes
@@ -52,7 +52,9 @@ class _Builder:
         axis = op.operands[1].channel_axis
         assert axis is not None
         w = self.rng.normal(0, (np.prod(shape) / shape[axis]) ** -0.5, shape)
-        size = np.exp(self.rng.uniform(-spread, 0, shape[axis])).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        size = np.exp(self.rng.uniform(-spread, 0, shape[axis])).reshape(
+            [-1 if i == axis else 1 for i in range(len(shape))]
+        )
         name = self.graph.unique_name(op.name)
         weight = self.graph.constant((w * size).astype(np.float32), f"{name}/w")
         bias = self.graph.constant(self.rng.normal(0, 0.2, shape[axis]).astype(np.float32), f"{name}/b")
@@ -74,9 +76,11 @@ def network(seed: int = 0, classes: int = 10) -> Graph:
     return b.graph
 
 
-def annotated(granularity: str = "per_tensor", seed: int = 0, count: int = 32, also: tuple[Pass, ...] = ()) -> tuple[Graph, Context]:
+def annotated(
+    granularity: str = "per_tensor", seed: int = 0, count: int = 32, weight_bits: int = 8
+) -> tuple[Graph, Context]:
     """The network quantized on random samples, and the context in which it was."""
     graph = network(seed)
     context = Context(samples=samples(count, seed), reference=graph.copy()[0])
-    run_passes(graph, [Calibrate(), Quantize(granularity=granularity), *also], context)
+    run_passes(graph, [Calibrate(), Quantize(granularity=granularity, weight_bits=weight_bits)], context)
     return graph, context

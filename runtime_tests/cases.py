@@ -50,7 +50,9 @@ def parameters(draw: st.DrawFn, dtype: DType = DType.INT8, scale: float = 0.1) -
     )
 
 
-def integers(seed: int, shape: Sequence[int], dtype: DType = DType.INT8, samples: int = SAMPLES) -> np.ndarray:
+def integers(
+    seed: int, shape: Sequence[int], dtype: DType = DType.INT8, samples: int = SAMPLES
+) -> np.ndarray:
     """Integers of a batch: by the seed spread over the whole type, at its two ends, or around the middle."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype.numpy)
@@ -86,7 +88,7 @@ def check_integer(
     out_dtype: DType | None = None,
     profiles: Sequence[Profile] = ALL_PROFILES,
 ) -> None:
-    """The emulator equals the kernels on every element, and the file holds the attributes that were written."""
+    """The emulator equals the kernels on every element, and the file holds the attributes it was given."""
     model = one_op(op, operands, attrs, out, out_dtype)
     types = [o if isinstance(o, TensorType) else None if o is None else o[1] for o in operands]
     assert read_back(model).attrs == op.any_batch(attrs, types)
@@ -96,7 +98,7 @@ def check_integer(
 def check_float(
     op: OpDef, shapes_: Sequence[tuple[int, ...]], attrs: Attributes, seed: int, tolerance: float = 0.0
 ) -> None:
-    """Float semantics equal the optimized float kernel, within `tolerance` relative to the largest input."""
+    """Float semantics equal the optimized float kernel within `tolerance` times the largest input."""
     model = one_op(op, [TensorType(s) for s in shapes_], attrs, None)
     samples = [floats(seed + i, s) for i, s in enumerate(shapes_)]
     wanted = runtime_of(Profile()).load(model).invoke(samples)
@@ -113,7 +115,7 @@ def check_float(
 
 
 def check_claims(op: OpDef, shape: tuple[int, ...], attrs: Attributes, seed: int) -> None:
-    """A FREE passage lets a positive scale of every channel through, and an identity changes nothing."""
+    """FREE lets a positive scale of every channel through, and an identity changes nothing."""
     types = [TensorType(shape)]
     x = floats(seed, shape, 1)
     y = _results(op, attrs, x)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ir.opdef import Attributes
 from ir.ops.conversion import CAST, DEQUANTIZE, QUANTIZE, CastAttributes
-from ir.profile import Profile, Runtime
+from ir.profile import PROFILES, Profile, Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 from runtime_tests import cases
@@ -45,17 +45,25 @@ def test_quantize_what_int32_cannot_hold(dtype: DType) -> None:
     """x86 makes it the lowest int32, and adding a negative zero point wraps around."""
     for zero_point in (0,) if dtype is DType.INT16 else (0, 100, -100 if dtype is DType.INT8 else 200):
         quant = QuantParams(
-            scale=np.float32(0.1), zero_point=np.int64(zero_point), bits=dtype.bits, signed=dtype is not DType.UINT8
+            scale=np.float32(0.1),
+            zero_point=np.int64(zero_point),
+            bits=dtype.bits,
+            signed=dtype is not DType.UINT8,
         )
         edge = 2.0**31 * 0.1
-        x = np.array([[1e9, -1e9, 1e30, np.inf, -np.inf, np.nan, edge, edge * 0.9999999, -edge, 0.05, -0.05]], np.float32)
+        x = np.array(
+            [[1e9, -1e9, 1e30, np.inf, -np.inf, np.nan, edge, edge * 0.9999999, -edge, 0.05, -0.05]],
+            np.float32,
+        )
         cases.check_integer(QUANTIZE, [TensorType(x.shape)], Attributes(), quant, [x], out_dtype=dtype)
 
 
 NO_KERNEL = (DType.INT16, DType.UINT8)
 
 
-@pytest.mark.parametrize(("source", "target"), [pair for pair in itertools.product(STORED, STORED) if pair != NO_KERNEL])
+@pytest.mark.parametrize(
+    ("source", "target"), [pair for pair in itertools.product(STORED, STORED) if pair != NO_KERNEL]
+)
 @cases.examples(20)
 @given(seed=cases.seeds, length=lengths, data=st.data())
 def test_requantize(source: DType, target: DType, seed: int, length: int, data: st.DataObject) -> None:
@@ -67,13 +75,17 @@ def test_requantize(source: DType, target: DType, seed: int, length: int, data: 
     cases.check_integer(QUANTIZE, [operand], Attributes(), out, inputs, out_dtype=target, profiles=profiles)
 
 
-@pytest.mark.parametrize(("source", "target", "shift"), [(DType.INT8, DType.UINT8, 128), (DType.UINT8, DType.INT8, -128)])
+@pytest.mark.parametrize(
+    ("source", "target", "shift"), [(DType.INT8, DType.UINT8, 128), (DType.UINT8, DType.INT8, -128)]
+)
 def test_requantize_by_a_shift_of_128(source: DType, target: DType, shift: int) -> None:
     """The case for which the kernels only flip the sign bit."""
     x = np.arange(256).astype(np.uint8).view(source.numpy).reshape(1, 256)
     zero_point = 7 if source is DType.INT8 else 140
     quant = QuantParams(scale=np.float32(0.3), zero_point=np.int64(zero_point), signed=source is DType.INT8)
-    out = QuantParams(scale=np.float32(0.3), zero_point=np.int64(zero_point + shift), signed=target is DType.INT8)
+    out = QuantParams(
+        scale=np.float32(0.3), zero_point=np.int64(zero_point + shift), signed=target is DType.INT8
+    )
     operand = TensorType(x.shape, source, quant)
     cases.check_integer(QUANTIZE, [operand], Attributes(), out, [x], out_dtype=target)
 
@@ -96,6 +108,18 @@ def test_dequantize(dtype: DType, seed: int, length: int, data: st.DataObject) -
     quant = data.draw(cases.parameters(dtype))
     operand = TensorType((1, length), dtype, quant)
     cases.check_integer(DEQUANTIZE, [operand], Attributes(), None, [cases.integers(seed, (1, length), dtype)])
+
+
+def test_one_scale_per_channel() -> None:
+    """The reference resolver of 2.14.0 does not register these versions."""
+    rng = np.random.default_rng(4)
+    quant = QuantParams(scale=rng.uniform(0.01, 0.3, 5), zero_point=np.array([0, 3, -9, 100, -128]), axis=2)
+    profiles = [p for p in cases.ALL_PROFILES if p != PROFILES["ref"]]
+    x = rng.uniform(-20, 20, (3, 7, 5)).astype(np.float32)
+    real, stored = TensorType((1, 7, 5)), TensorType((1, 7, 5), DType.INT8, quant)
+    cases.check_integer(QUANTIZE, [real], Attributes(), quant, [x], profiles=profiles)
+    inputs = [cases.integers(0, stored.shape)]
+    cases.check_integer(DEQUANTIZE, [stored], Attributes(), None, inputs, profiles=profiles)
 
 
 def test_dequantize_half_precision() -> None:
@@ -124,7 +148,24 @@ def test_cast(source: DType, target: DType) -> None:
 @pytest.mark.parametrize("target", [DType.INT8, DType.UINT8, DType.INT16, DType.INT32, DType.INT64])
 def test_cast_of_floats_that_do_not_fit(target: DType) -> None:
     """LiteRT saturates, 2.14.0 does what x86 does."""
-    numbers = [127.9, 128, 200.7, -129, -300, 7e4, -7e4, 3e9, -3e9, 2**31, 1e19, -1e19, np.inf, -np.inf, np.nan, 1e30]
+    numbers = [
+        127.9,
+        128,
+        200.7,
+        -129,
+        -300,
+        7e4,
+        -7e4,
+        3e9,
+        -3e9,
+        2**31,
+        1e19,
+        -1e19,
+        np.inf,
+        -np.inf,
+        np.nan,
+        1e30,
+    ]
     x = np.array([numbers], np.float32)
     cases.check_integer(CAST, [TensorType(x.shape)], CastAttributes(out_data_type=target), None, [x])
 

@@ -31,7 +31,7 @@ WIDTHS = pytest.mark.parametrize("dtype", [DType.INT8, DType.INT16])
 
 @st.composite
 def reductions(draw: st.DrawFn) -> tuple[tuple[int, ...], ReduceAttributes]:
-    """A shape and some of its axes, none of them the batch; a third of them pictures over height and width."""
+    """A shape and some of its axes, never the batch; a third are pictures over height and width."""
     if draw(st.integers(0, 2)) == 0:
         shape = (1, draw(cases.axis_sizes), draw(cases.axis_sizes), draw(st.sampled_from([1, 15, 16, 40])))
         return shape, ReduceAttributes(axes=draw(st.sampled_from([(1, 2), (2, 1), (-3, -2)])), keep_dims=True)
@@ -52,7 +52,9 @@ def test_mean(dtype: DType, case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters(dtype))
     out = data.draw(cases.parameters(dtype, 0.1 / math.sqrt(_count(shape, attrs))))
-    cases.check_integer(MEAN, [TensorType(shape, dtype, quant)], attrs, out, [cases.integers(seed, shape, dtype)])
+    cases.check_integer(
+        MEAN, [TensorType(shape, dtype, quant)], attrs, out, [cases.integers(seed, shape, dtype)]
+    )
 
 
 @cases.examples(40)
@@ -61,7 +63,9 @@ def test_sum(case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters())
     out = data.draw(cases.parameters(scale=0.1 * math.sqrt(_count(shape, attrs))))
-    cases.check_integer(SUM, [TensorType(shape, DType.INT8, quant)], attrs, out, [cases.integers(seed, shape)])
+    cases.check_integer(
+        SUM, [TensorType(shape, DType.INT8, quant)], attrs, out, [cases.integers(seed, shape)]
+    )
 
 
 def test_mean_of_a_large_picture() -> None:
@@ -83,7 +87,9 @@ def test_mean_of_a_large_picture() -> None:
 def test_extremes(op: OpDef, dtype: DType, case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters(dtype))
-    cases.check_integer(op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)])
+    cases.check_integer(
+        op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)]
+    )
 
 
 @cases.examples(20)
@@ -93,7 +99,9 @@ def test_arg_max(shape: tuple[int, ...], seed: int, data: st.DataObject) -> None
     axis = data.draw(st.integers(1, len(shape) - 1)) - len(shape) * data.draw(st.integers(0, 1))
     attrs = ArgMaxAttributes(axis=axis, output_type=data.draw(st.sampled_from([DType.INT32, DType.INT64])))
     quant = data.draw(cases.parameters())
-    cases.check_integer(ARG_MAX, [TensorType(shape, DType.INT8, quant)], attrs, None, [cases.integers(seed, shape)])
+    cases.check_integer(
+        ARG_MAX, [TensorType(shape, DType.INT8, quant)], attrs, None, [cases.integers(seed, shape)]
+    )
 
 
 @pytest.mark.parametrize("op", [MEAN, SUM, REDUCE_MAX, REDUCE_MIN], ids=lambda op: op.name)

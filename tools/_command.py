@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -54,6 +55,21 @@ def _parse(argv: list[str]) -> list[str]:
 def _report(sentence: str) -> int:
     errors.print(f"[red]error:[/red] {_plain(sentence)}", soft_wrap=True)
     return USERS_TO_MEND
+
+
+def import_backend() -> None:
+    """Imports Keras and its backend with their start-up messages muted: they are nobody's news."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import keras
+
+        keras.ops.zeros(())
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _plain(text: str) -> str:

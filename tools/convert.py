@@ -15,10 +15,20 @@ from ir.errors import OptionError
 from ir.printer import to_text
 from passes import pipeline as pipelines
 from passes.lower import IO_TYPES
-from tools._command import console, progress_bar, run_command, write_json
+from tools._command import console, import_backend, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("model", None, "A .keras or .h5 file, or a name of the zoo (see --list_models).")
+flags.DEFINE_string(
+    "model", None,
+    "A .keras, .h5 or float .tflite file, a SavedModel directory, a frozen .pb, or a name of the zoo (see --list_models).",
+)
+flags.DEFINE_integer("batch_size", None, "Axis 0 of every input; 1 where the model leaves it open.", lower_bound=1)
+flags.DEFINE_multi_string("input_shape", [], "name=1,224,224,3: sizes that the model leaves open.")
+flags.DEFINE_string("signature", None, "Which entry point of a SavedModel or .tflite file.")
+flags.DEFINE_list("input_arrays", [], "Of a frozen .pb: the tensors to begin at.")
+flags.DEFINE_list("output_arrays", [], "Of a frozen .pb: the tensors to end at.")
+flags.DEFINE_list("output_nodes", [], "Layers or tensors to end at; what comes after them is cut off.")
+flags.DEFINE_bool("allow_float_fallback", False, "Keeps operators that have no integer form in float, instead of failing.")
 flags.DEFINE_string("weights", None, "For a name of the zoo: 'imagenet', or a file of weights.")
 flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
 flags.DEFINE_string("calibration_data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
@@ -47,7 +57,8 @@ def main() -> None:
         raise OptionError(
             expected="--model", found="none", where="convert", fix="pass a .keras or .h5 file, or a name of --list_models"
         )
-    from converter.conversion import convert  # Keras takes seconds to import: not before the flags are right
+    import_backend()  # takes seconds: not before the flags are right
+    from converter.conversion import convert
 
     with progress_bar() as progress:
         result = convert(
@@ -66,9 +77,25 @@ def main() -> None:
             seed=FLAGS.seed,
             after=_printer(),
             progress=progress,
+            model_options=model_options(),
+            allow_float_fallback=FLAGS.allow_float_fallback,
         )
     show(result)
     write_json(FLAGS.json, result.as_json())
+
+
+def model_options() -> Any:
+    """What the flags say of the model itself."""
+    from converter.frontends import ModelOptions, parse_input_shapes
+
+    return ModelOptions(
+        batch_size=FLAGS.batch_size,
+        input_shapes=parse_input_shapes(FLAGS.input_shape),
+        signature=FLAGS.signature,
+        input_arrays=tuple(FLAGS.input_arrays),
+        output_arrays=tuple(FLAGS.output_arrays),
+        output_nodes=tuple(FLAGS.output_nodes),
+    )
 
 
 def default_output(model: str) -> str:

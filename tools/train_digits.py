@@ -13,8 +13,8 @@ Written to the output folder:
 - `digits_calibration.npz`, `digits_test.npz`: `images` (uint8, [count, side, side, 3]) and `labels`;
 - `digits_mobilenet_v2.json`: what the model expects, its accuracy on the test images, source and licence.
 
-Keras reads the models of its older releases, but 3.12, the last for Python 3.10, refuses options that later ones
-write. So what is shipped is made with Python 3.10.
+Keras reads the models of its older releases, but 3.12, the last for Python 3.10, refuses options that later
+ones write. So what is shipped is made with Python 3.10.
 """
 
 import json

@@ -2,59 +2,146 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ir.errors import ModelError
-from ir.graph import Graph
+from converter.frontends.options import ModelOptions, parse_input_shapes
+from ir.errors import ModelError, OptionError
+from ir.graph import Graph, Value
+from ir.types import DType
+from passes.base import Range
+
+__all__ = ["ModelOptions", "Source", "load_model", "parse_input_shapes"]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A float graph, and the preprocessing that its network was trained with ("" if that is not known)."""
+    """A float graph, the preprocessing that its network was trained with ("" if that is not known), and the
+    quantization ranges that it was trained with (by value of the graph)."""
 
     graph: Graph
     preprocess: str = ""
+    ranges: Mapping[Value, Range] = field(default_factory=dict)
 
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
+TFLITE_SUFFIXES = (".tflite", ".lite")
+_KINDS = ".keras, .h5, .tflite, a frozen .pb, or a SavedModel directory"
 
 
-def load_model(model: Any, *, weights: str | None = None) -> Source:
-    """Reads a model: an object, a path, or a name of the zoo. Raises ModelError if it is none of these."""
+def load_model(model: Any, *, weights: str | None = None, options: ModelOptions | None = None) -> Source:
+    """Reads a model: an object, a path, the bytes of a .tflite file, or a name of the zoo.
+
+    Raises ModelError if it is none of these, OptionError if an option does not concern this kind of model.
+    """
+    options = options or ModelOptions()
     if isinstance(model, Graph):
-        return Source(model)
+        return _ending_at(Source(model), options)
+    if isinstance(model, bytes):
+        return _from_tflite(model, options)
     if not isinstance(model, (str, Path)):
-        return _from_object(model)
+        return _ending_at(_from_object(model, options), options)
     path = Path(model)
+    if path.suffix in TFLITE_SUFFIXES:
+        return _from_tflite(path, options)
     if path.suffix in KERAS_SUFFIXES:
-        return _from_keras_file(path)
+        return _ending_at(_from_keras_file(path, options), options)
+    if path.suffix == ".pb" or (path.is_dir() and _is_saved_model(path)):
+        return _from_saved_model(path, options)
     if path.exists():
         raise ModelError(
-            expected=f"a file that ends in {', '.join(KERAS_SUFFIXES)}",
-            found="a directory" if path.is_dir() else f"'{path.suffix or 'no suffix'}'",
+            expected=_KINDS,
+            found="a directory without saved_model.pb" if path.is_dir() else f"'{path.suffix or 'no suffix'}'",
             where=str(path),
             fix="save the model with model.save('model.keras')",
         )
-    return _from_zoo(str(model), weights)
+    return _ending_at(_from_zoo(str(model), weights, options), options)
 
 
-def _from_object(model: Any) -> Source:
+def _is_saved_model(path: Path) -> bool:
+    return any((path / name).exists() for name in ("saved_model.pb", "saved_model.pbtxt"))
+
+
+def _from_object(model: Any, options: ModelOptions) -> Source:
+    module = type(model).__module__.split(".")[0]
+    if module == "tf_keras" or any(c.__module__.split(".")[0] == "tf_keras" for c in type(model).__mro__):
+        from converter.frontends.tfmot_model import from_tf_keras
+
+        return from_tf_keras(model, batch_size=_batch(options))
     from converter.frontends.keras_model import from_keras
 
-    return Source(from_keras(model))
+    return Source(from_keras(model, batch_size=_batch(options)))
 
 
-def _from_keras_file(path: Path) -> Source:
+def _from_keras_file(path: Path, options: ModelOptions) -> Source:
     from converter.frontends.keras_model import from_keras, load_keras
+    from converter.frontends.tfmot_model import from_tf_keras_file, needs_tf_keras
 
-    return Source(from_keras(load_keras(path)))
+    if needs_tf_keras(path):
+        return from_tf_keras_file(path, batch_size=_batch(options))
+    return Source(from_keras(load_keras(path), batch_size=_batch(options)))
 
 
-def _from_zoo(name: str, weights: str | None) -> Source:
+def _from_zoo(name: str, weights: str | None, options: ModelOptions) -> Source:
     from converter.frontends.keras_model import from_keras
     from converter.zoo import load_zoo
 
     entry = load_zoo(name, weights)
-    return Source(from_keras(entry.model), entry.preprocess)
+    return Source(from_keras(entry.model, batch_size=_batch(options)), entry.preprocess)
+
+
+def _from_tflite(model: Path | bytes, options: ModelOptions) -> Source:
+    from converter.frontends.tflite_model import from_tflite
+
+    return Source(from_tflite(model, options))
+
+
+def _from_saved_model(path: Path, options: ModelOptions) -> Source:
+    from converter.frontends.saved_model import from_saved_model
+
+    return from_saved_model(path, options)
+
+
+def _batch(options: ModelOptions) -> int:
+    """The batch of a Keras model; options that concern other kinds of models are refused."""
+    for flag, given in (
+        ("--input_shape", options.input_shapes),
+        ("--signature", options.signature),
+        ("--input_arrays", options.input_arrays),
+        ("--output_arrays", options.output_arrays),
+    ):
+        if given:
+            raise OptionError(
+                expected="an option that concerns Keras models",
+                found=flag,
+                where="convert",
+                fix="leave it out; the sizes of a Keras model are those of its keras.Input",
+            )
+    return options.batch_size or 1
+
+
+def _ending_at(source: Source, options: ModelOptions) -> Source:
+    """The same network ending at other values: what comes after them is cut off."""
+    if not options.output_nodes:
+        return source
+    graph, values = source.graph.copy()
+    by_name = {v.name: v for v in graph.values() if not v.is_constant}
+    by_name.update({node.name: node.output for node in graph.nodes if len(node.outputs) == 1})
+    missing = [name for name in options.output_nodes if name not in by_name]
+    if missing:
+        raise OptionError(
+            expected=f"layers of the model, such as {', '.join(node.name for node in graph.nodes[-3:])}",
+            found=", ".join(missing),
+            where="--output_nodes",
+            fix="name layers; --print_after shows all of them",
+        )
+    graph.outputs = list(dict.fromkeys(by_name[name] for name in options.output_nodes))
+    if any(v in graph.inputs or v.dtype is DType.BOOL for v in graph.outputs):
+        raise OptionError(
+            expected="results of layers", found="an input", where="--output_nodes", fix="name layers that compute numbers"
+        )
+    graph.prune()
+    kept = set(graph.values())
+    return replace(source, graph=graph, ranges={values[v]: r for v, r in source.ranges.items() if values[v] in kept})

@@ -1,7 +1,8 @@
 """Keras models from files: `.keras` archives, in safe mode, and the `.h5` files of older versions.
 
-Files may come from anywhere, so they are looked at before Keras loads them: they must be what their suffix says, and
-must not claim to hold much more than they do. What older versions wrote and Keras 3 no longer takes is mended in a
+Files may come from anywhere, so they are looked at before Keras loads them: they must be what their suffix
+says, and must not claim to hold much more than they do. What older versions wrote and Keras 3 no longer takes
+is mended in a
 copy of the configuration: arguments that mean nothing any more, and `/` in layer names (which becomes `_`).
 """
 
@@ -25,7 +26,8 @@ from ir.errors import ModelError
 _SPARE_BYTES = 64 << 20  # any file may unpack to this much ...
 _MOST_EXPANSION = 64  # ... or to this many times its size
 
-# Arguments of older versions with the values that Keras 3 computes anyway; with other values they stay and fail.
+# Arguments of older versions with the values that Keras 3 computes anyway; with other values they stay and
+# fail.
 _OBSOLETE: dict[str, tuple[Any, ...]] = {
     "groups": (1,),
     "fused": (None, True, False),
@@ -42,7 +44,7 @@ _OBSOLETE: dict[str, tuple[Any, ...]] = {
 
 
 def load_keras(path: str | Path) -> keras.Model:
-    """The model in a file, not compiled. Raises ModelError if there is none, or none that can be loaded safely."""
+    """The model in a file, not compiled. Raises ModelError if none is there, or none that loads safely."""
     path = Path(path)
     if not path.is_file():
         directory = path.is_dir()
@@ -69,7 +71,7 @@ def _error(path: Path, found: str, fix: str) -> ModelError:
 
 
 def _kind(path: Path) -> str:
-    """".keras" or ".h5", by content; raises ModelError for anything else, and for files that unpack to too much."""
+    """What the content is: ".keras" or ".h5". Raises ModelError for anything else, and for too much of it."""
     try:
         if zipfile.is_zipfile(path):
             _check_archive(path)
@@ -80,12 +82,12 @@ def _kind(path: Path) -> str:
                     raise _error(
                         path,
                         "an .h5 file without a model (weights only?)",
-                        "build the model in Python, load_weights() and save it with model.save('model.keras')",
+                        "build the model in Python, load_weights() and save it by model.save('model.keras')",
                     )
                 _check_datasets(path, file)
             return ".h5"
     except (OSError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise _error(path, f"a damaged file ({_first_words(error)})", "write or download the file again") from error
+        raise _error(path, f"a damaged file ({first_words(error)})", "write or download the file again") from error
     raise _error(path, "another kind of file, or a damaged one", "save the model with model.save('model.keras')")
 
 
@@ -144,20 +146,27 @@ def _explained(error: Exception) -> tuple[str, str]:
     if "safe_mode" in text or "unsafe" in text.lower() or "lambda" in text.lower():
         return (
             "a Lambda layer or another object that carries Python code (files are loaded in safe mode)",
-            "write it with keras.ops or as a registered layer and save again, or, if you trust the file, load it with "
-            "keras.models.load_model(path, safe_mode=False) and convert the model object",
+            "write it with keras.ops or as a registered layer and save again, or, if you trust the file, "
+            "load it with keras.models.load_model(path, safe_mode=False) and convert the model object",
         )
     if "Could not locate" in text or "Unknown layer" in text or "custom_objects" in text:
         return (
-            f"an object of a class that is not of Keras ({_first_words(error)})",
+            f"an object of a class that is not of Keras ({first_words(error)})",
             "load the model in Python with custom_objects and convert the model object",
         )
     if isinstance(error, MemoryError):
         return "a model too large for this machine's memory", "check where the file is from"
-    return f"one that does not load ({_first_words(error)})", "write or download the file again"
+    return f"one that does not load ({first_words(error)})", "write or download the file again"
 
 
-# --- what older versions wrote ---------------------------------------------------------------------------------------
+def first_words(error: Exception) -> str:
+    """The beginning of an error's text; Keras wraps the cause in the whole configuration of a layer."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    text = text.rpartition("Exception encountered: ")[2]
+    return text[:200].rstrip(" .") + ("..." if len(text) > 200 else "")
+
+
+# --- what older versions wrote ----------------------------------------------------------------------------
 
 
 @contextmanager
@@ -176,7 +185,10 @@ def _mended(path: Path, kind: str) -> Iterator[Path]:
         else:
             with zipfile.ZipFile(path) as old, zipfile.ZipFile(copy, "w") as new:
                 for member in old.infolist():
-                    with old.open(member) as source, new.open(member.filename, "w", force_zip64=True) as target:
+                    with (
+                        old.open(member) as source,
+                        new.open(member.filename, "w", force_zip64=True) as target,
+                    ):
                         _copy(source, target, config if member.filename == "config.json" else None)
         yield copy
 
@@ -197,7 +209,7 @@ def _read_config(path: Path, kind: str) -> Any:
 
 
 def _mended_config(config: Any) -> tuple[Any, bool]:
-    """The configuration with obsolete arguments taken out and `/` taken out of names; and whether that changed it."""
+    """The configuration without obsolete arguments and without `/` in names; and whether that changed it."""
     renamed = {name: name.replace("/", "_") for name in _layer_names(config) if "/" in name}
     taken = set(_layer_names(config))
     for old, new in renamed.items():
@@ -250,8 +262,3 @@ def _takes(cls: type, argument: str) -> bool:
     import inspect
 
     return any("__init__" in vars(c) and argument in inspect.signature(c.__init__).parameters for c in cls.__mro__)
-
-
-def _first_words(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:200].rstrip(" .") + ("..." if len(text) > 200 else "")

@@ -1,12 +1,12 @@
 """From the nodes that Keras recorded to the nodes of a Graph.
 
-Keras keeps, for every symbolic tensor, the call that made it. The importer follows these calls from the outputs to
-the inputs and hands each to its handler (`keras_layers`). What has no handler is called once more with symbolic
-tensors of the static shapes that the graph has there, and the calls recorded on the way are followed in turn; so a
-layer of the user's own imports by itself if it computes with `keras.ops`.
+Keras keeps, for every symbolic tensor, the call that made it. The importer follows these calls from the
+outputs to the inputs and hands each to its handler (`keras_layers`). What has no handler is called once more
+with symbolic tensors of the static shapes that the graph has there, and the calls recorded on the way are
+followed in turn; so a layer of the user's own imports by itself if it computes with `keras.ops`.
 
-Names: a layer's main node and its result are called as the layer, with the names of the models around it and "/"
-before; further nodes and constants get a suffix. A layer's second call is `layer/call_1`.
+Names: a layer's main node and its result are called as the layer, with the names of the models around it and
+"/" before; further nodes and constants get a suffix. A layer's second call is `layer/call_1`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import keras
 import numpy as np
 from keras import KerasTensor, tree
 
+from converter.frontends.keras_file import first_words
 from converter.frontends.keras_layers import followable, layer_handler, operation_handler, refusal
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph, Node, Value
@@ -38,8 +39,8 @@ Env = dict[int, Value]  # by the identity of symbolic tensors
 class _Frame:
     """One call that is being imported: a layer, an operation, or a model within the model.
 
-    `inner` is an operation inside a layer; `main` is the node that carries the call's name; `own` are nodes that no
-    layer inside has named.
+    `inner` is an operation inside a layer; `main` is the node that carries the call's name; `own` are nodes
+    that no layer inside has named.
     """
 
     path: str
@@ -59,7 +60,7 @@ class Importer:
         self._constants: dict[tuple[int, str], Value] = {}
         self._alive: list[Any] = []  # what is known by its identity must not be collected
 
-    # --- for handlers -----------------------------------------------------------------------------------------------
+    # --- for handlers -------------------------------------------------------------------------------------
 
     def node(self, op: OpDef, *inputs: Value | None, name: str = "", **attributes: Any) -> Value:
         """Adds a node and returns its first result; without a name it is the main one of the layer."""
@@ -71,7 +72,9 @@ class Importer:
         try:
             node = self.graph.add(op, inputs, op.attributes(**attributes), self._path(name) if name else frame.path)
         except (ShapeError, ValueError) as error:
-            raise self.fail("operands that fit together", str(error), "check the shapes that this layer is given") from error
+            raise self.fail(
+                "operands that fit together", str(error), "check the shapes that this layer is given"
+            ) from error
         if not name:
             frame.main = node
         frame.own[node] = None
@@ -115,7 +118,7 @@ class Importer:
         return x if function is None else self.apply(function, x)
 
     def apply(self, function: Any, *args: Any, **kwargs: Any) -> Any:
-        """Imports what a function computes on `keras.ops` (an activation, a layer's `call`); Values in, Values out."""
+        """Imports what a function computes on `keras.ops`, such as a layer's `call`, on Values."""
         symbols: list[tuple[KerasTensor, Value]] = []
 
         def symbol(x: Any) -> Any:
@@ -136,10 +139,10 @@ class Importer:
         """The error that the present layer causes; to be raised."""
         return ModelError(expected=expected, found=found, where=self._where(), fix=fix)
 
-    # --- following --------------------------------------------------------------------------------------------------
+    # --- following ----------------------------------------------------------------------------------------
 
     def follow(self, tensors: Sequence[KerasTensor], env: Env, *, recorded_now: bool = False) -> None:
-        """Imports the calls that make `tensors`; `env` has the values of the inputs, and gets those of all others.
+        """Imports the calls that make `tensors`; `env` has the inputs' values and gets those of the others.
 
         `recorded_now`: the calls were recorded by `apply`; they are taken out of the layers' records again.
         """
@@ -148,7 +151,7 @@ class Importer:
             args, kwargs = call.arguments.convert(lambda x: env[id(x)] if isinstance(x, KerasTensor) else x)
             results = tree.flatten(self._call(call.operation, args, kwargs, recorded_now))
             for tensor, value in zip(call.outputs, results, strict=True):
-                self._check_shape(tensor, value, call.operation)
+                _compare_shape(tensor, value, call.operation)
                 env[id(tensor)] = value
         if recorded_now:
             for call in calls:
@@ -219,7 +222,7 @@ class Importer:
         return self.apply(layer.call, *args, **kwargs)
 
     def _inference_arguments(self, layer: keras.Layer, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """The call's arguments without those that say what is so anyway; raises for what cannot be converted."""
+        """The arguments without those that say what is so anyway; raises for what cannot be converted."""
         refused = refusal(layer)
         if refused is not None:
             raise self.fail("a layer that can be converted", *refused)
@@ -242,7 +245,11 @@ class Importer:
         for name, value in kwargs.items():
             is_mask = name == "mask" or name.endswith("_mask")
             if is_mask and any(isinstance(v, Value) for v in tree.flatten(value)):
-                raise self.fail("no mask", f"a computed {name}", "give the sequences a fixed length and leave the mask out")
+                raise self.fail(
+                    "no mask",
+                    f"a computed {name}",
+                    "give the sequences a fixed length and leave the mask out",
+                )
             if name != "training" and not (is_mask and all(v is None for v in tree.flatten(value))):
                 kept[name] = value
         return kept
@@ -254,8 +261,10 @@ class Importer:
         if isinstance(given, dict) and not isinstance(getattr(model, "input", None), dict):
             given = [given[tensor.name] for tensor in model.inputs]
         values = tree.flatten(given)
-        return [self.apply(keras.ops.reshape, v, (v.shape[0], *t.shape[1:])) if len(t.shape) != len(v.shape) else v
-                for v, t in zip(values, model.inputs, strict=True)]
+        return [
+            self.apply(keras.ops.reshape, v, (v.shape[0], *t.shape[1:])) if len(t.shape) != len(v.shape) else v
+            for v, t in zip(values, model.inputs, strict=True)
+        ]
 
     def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -265,11 +274,11 @@ class Importer:
         except Exception as error:  # the user's own code: anything can happen
             raise self.fail(
                 "a layer of Keras that is known here, or one that computes with keras.ops only",
-                f"one that cannot be followed ({_first_words(error)})",
+                f"one that cannot be followed ({first_words(error)})",
                 "write its call() with keras.ops, or replace it by layers of Keras",
             ) from error
 
-    # --- names ------------------------------------------------------------------------------------------------------
+    # --- names --------------------------------------------------------------------------------------------
 
     def _path(self, name: str) -> str:
         prefix = self._frames[-1].path
@@ -297,7 +306,7 @@ class Importer:
             self._frames.pop()
 
     def _named(self, frame: _Frame, results: Any) -> Any:
-        """Gives the call's name to its main node and to its result; that of an inner operation may be given again."""
+        """Gives the call's name to its main node and its result; an inner operation's may be given again."""
         values = tree.flatten(results)
         node = values[0].producer if len(values) == 1 and isinstance(values[0], Value) else None
         if node is not None and node in frame.own:
@@ -316,16 +325,6 @@ class Importer:
             return f"model '{self.graph.name}'"
         return f"layer '{layers[-1].path}' ({layers[-1].kind})"
 
-    def _check_shape(self, tensor: KerasTensor, value: Value, operation: Any) -> None:
-        """The shapes are those that Keras announced, the batch apart."""
-        wanted, found = tensor.shape, value.shape
-        if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted[1:], found[1:], strict=True)):
-            raise self.fail(
-                f"the shape that {type(operation).__name__} '{operation.name}' announces, {wanted}",
-                f"{found}",
-                "mend its compute_output_shape(); if it is a layer of Keras, report this with the model",
-            )
-
     def _check_finite(self, array: np.ndarray, name: str) -> None:
         bad = int(np.size(array) - np.count_nonzero(np.isfinite(array)))
         if bad:
@@ -337,8 +336,11 @@ class Importer:
 
 
 def is_graph(operation: Any) -> bool:
-    """Whether an operation is a model whose graph Keras knows (functional or sequential, with Keras' own `call`)."""
-    if not isinstance(operation, (keras.Model, keras.Function)) or type(operation).call.__module__.split(".")[0] != "keras":
+    """Whether an operation is a model whose graph Keras knows: functional or sequential."""
+    if (
+        not isinstance(operation, (keras.Model, keras.Function))
+        or type(operation).call.__module__.split(".")[0] != "keras"
+    ):
         return False
     try:
         return bool(operation.inputs) and bool(operation.outputs)
@@ -352,17 +354,20 @@ def _array(x: Any) -> np.ndarray:
     return np.asarray(keras.ops.convert_to_numpy(x))
 
 
+def _compare_shape(tensor: KerasTensor, value: Value, operation: Any) -> None:
+    """Says where a shape, the batch apart, is not what Keras announced: some of its layers are wrong."""
+    wanted, found = tensor.shape, value.shape
+    if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted[1:], found[1:], strict=True)):
+        kind = type(operation).__name__
+        _LOG.warning("%s '%s' announces the shape %s, but computes %s", kind, operation.name, wanted, found)
+
+
 def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name.replace("ReLU", "Relu")).lower()
 
 
-def _first_words(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:200].rstrip(" .") + ("..." if len(text) > 200 else "")
-
-
 def element_type(tensor: KerasTensor) -> DType | None:
-    """The element type of an input in the graph: floats of any width are float32. None if TFLite has none for it."""
+    """The element type of an input in the graph, float32 for all floats; None if TFLite has none for it."""
     if "float" in tensor.dtype:
         return DType.FLOAT32
     return DType.__members__.get(tensor.dtype.upper())

@@ -20,11 +20,12 @@ __all__ = ["from_keras", "load_keras"]
 def from_keras(model: keras.Model, *, batch_size: int = 1) -> Graph:
     """The float graph of a model's inference.
 
-    Batch norms and activations are nodes of their own; weights are float32 in TFLite's layouts, whatever the dtype
-    policy. Inputs and outputs carry the model's names for them.
+    Batch norms and activations are nodes of their own; weights are float32 in TFLite's layouts, whatever the
+    dtype policy. Inputs and outputs carry the model's names for them.
 
     Args:
-      model: functional, sequential (built), or subclassed if it computes with layers and `keras.ops` and was built.
+      model: functional, sequential (built), or subclassed if it computes with layers and `keras.ops` and was
+      built.
       batch_size: axis 0 of every input.
 
     Raises:
@@ -91,10 +92,10 @@ def _inference(model: keras.Model) -> Any:
 def _input(graph: Graph, model: keras.Model, tensor: KerasTensor, batch_size: int) -> Value:
     name, dtype = _name(tensor), element_type(tensor)
     where = f"input '{name}' of model '{model.name}'"
-    if dtype is None:
+    if dtype is None or tensor.sparse or tensor.ragged:
         raise ModelError(
-            expected="numbers as input",
-            found=tensor.dtype,
+            expected="numbers as input, stored densely",
+            found=tensor.dtype if dtype is None else "a sparse tensor" if tensor.sparse else "a ragged tensor",
             where=where,
             fix="cut the preprocessing off the model and convert the rest",
         )
@@ -104,7 +105,7 @@ def _input(graph: Graph, model: keras.Model, tensor: KerasTensor, batch_size: in
             expected="a fixed size of every axis but the batch",
             found=f"the shape ({shown})",
             where=where,
-            fix="build the model with a fixed input, such as keras.Input((224, 224, 3)), and load the same weights",
+            fix="build the model with an input such as keras.Input((224, 224, 3)), and load the same weights",
         )
     return graph.input(name, TensorType((batch_size, *tensor.shape[1:]), dtype))
 

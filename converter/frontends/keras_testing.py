@@ -39,7 +39,7 @@ def random_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
 
 
 def assert_same_function(model: keras.Model, *, tolerance: float = TOLERANCE) -> Graph:
-    """Imports the model, checks the graph, compares the results of both on random inputs, and returns the graph."""
+    """Imports the model, verifies the graph, compares the results of both, and returns the graph."""
     graph = from_keras(model)
     verify(graph)
     assert len({v.name for v in (*graph.inputs, *graph.outputs)}) == len(graph.inputs) + len(graph.outputs)
@@ -49,7 +49,10 @@ def assert_same_function(model: keras.Model, *, tolerance: float = TOLERANCE) ->
     found = run_float(graph, inputs)
     assert len(wanted) == len(found)
     for a, b in zip(wanted, found, strict=True):
-        a, b = keras.ops.convert_to_numpy(a).astype(np.float64), keras.ops.convert_to_numpy(b).astype(np.float64)
+        a, b = (
+            keras.ops.convert_to_numpy(a).astype(np.float64),
+            keras.ops.convert_to_numpy(b).astype(np.float64),
+        )
         assert a.shape == b.shape
         assert np.isfinite(a).all()
         assert np.abs(a - b).max() <= tolerance * max(np.ptp(a), 1e-6)

@@ -18,6 +18,7 @@ from ir.types import DType
 
 DTYPE_CODES = {t: getattr(schema.TensorType, t.value) for t in DType}
 _DTYPES = {code: t for t, code in DTYPE_CODES.items()}
+_MOST_NUMBERS = 1024  # in an attribute: they go by axis, and a split lists its parts
 BY_CODE: dict[str, OpDef] = {op.encoding.code: op for op in OPERATORS if op.encoding}
 
 
@@ -95,6 +96,9 @@ def decode_attributes(op: OpDef, options_name: str, options: Any, constants: dic
 
 
 def _nested(array: np.ndarray) -> Any:
+    if array.size > _MOST_NUMBERS:
+        raise ValueError(f"{array.size} numbers where an operator takes a few")
+
     def freeze(x: Any) -> Any:
         return tuple(freeze(i) for i in x) if isinstance(x, list) else x
 
@@ -105,7 +109,7 @@ def _decode(options: Any, name: str, kind: Any) -> Any:
     accessor = name[0].upper() + name[1:]
     if typing.get_origin(kind) is tuple:
         values = getattr(options, f"{accessor}AsNumpy")()
-        return tuple(int(v) for v in values) if isinstance(values, np.ndarray) else ()
+        return _nested(values) if isinstance(values, np.ndarray) else ()
     value = getattr(options, accessor)()
     if kind is DType:
         return _DTYPES[value]

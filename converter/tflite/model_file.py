@@ -28,6 +28,29 @@ def _names(enum: type) -> dict[int, str]:
 OPERATOR_NAMES = _names(schema.BuiltinOperator)
 TYPE_NAMES = _names(schema.TensorType)
 OPTION_NAMES = _names(schema.BuiltinOptions)
+_INDEX_VECTORS = _names(schema.SparseIndexVector)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DimensionRecord:
+    """How one level of a sparse tensor is stored: all `dense_size` indices, or those that the arrays list.
+
+    Entry `i` of the level above owns `indices[segments[i] : segments[i + 1]]`.
+    """
+
+    sparse: bool
+    dense_size: int
+    segments: np.ndarray
+    indices: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparsityRecord:
+    """Order of the levels (axes of the tensor, then axes within blocks), and which axis each block axis divides."""
+
+    traversal_order: tuple[int, ...]
+    block_map: tuple[int, ...]
+    dimensions: tuple[DimensionRecord, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +66,11 @@ class TensorRecord:
     zero_point: np.ndarray
     quantized_dimension: int
     is_variable: bool
-    is_sparse: bool
+    sparsity: SparsityRecord | None = None
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.sparsity is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +127,9 @@ class _Walk:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.budget = len(data) + 1024  # every record of an honest file takes at least one byte
+        # Every record and element of an honest file takes more bytes than it costs here, even where tables share
+        # vectors; only vectors that many tables share, which writers do not make, can use it up.
+        self.budget = 2 * len(data) + 4096
 
     def spend(self, count: int) -> int:
         self.budget -= count
@@ -131,6 +160,7 @@ def _tensor(walk: _Walk, tensor: Any, buffers: Sequence[np.ndarray | None]) -> T
     dimension = 0
     if quant is not None:
         scale, zero_point = walk.array(quant, "Scale"), walk.array(quant, "ZeroPoint")
+        walk.spend(scale.size + zero_point.size)
         dimension = quant.QuantizedDimension()
     shape = walk.ints(tensor, "Shape")
     if len(shape) > MAX_RANK or any(d < 0 for d in shape):
@@ -145,7 +175,38 @@ def _tensor(walk: _Walk, tensor: Any, buffers: Sequence[np.ndarray | None]) -> T
         zero_point=np.array(zero_point, np.int64),
         quantized_dimension=dimension,
         is_variable=bool(tensor.IsVariable()),
-        is_sparse=tensor.Sparsity() is not None,
+        sparsity=_sparsity(walk, tensor.Sparsity()),
+    )
+
+
+def _sparsity(walk: _Walk, table: Any) -> SparsityRecord | None:
+    if table is None:
+        return None
+
+    def indices(dimension: Any, name: str) -> np.ndarray:
+        union = getattr(dimension, name)()
+        kind = getattr(dimension, f"{name}Type")()
+        if not kind or union is None:
+            return np.zeros(0, np.int64)
+        vector = getattr(schema, _INDEX_VECTORS[kind])()
+        vector.Init(union.Bytes, union.Pos)
+        values = walk.array(vector, "Values")
+        walk.spend(values.size)
+        return values.astype(np.int64)
+
+    def dimension(i: int) -> DimensionRecord:
+        entry = table.DimMetadata(i)
+        return DimensionRecord(
+            sparse=entry.Format() == schema.DimensionType.SPARSE_CSR,
+            dense_size=entry.DenseSize(),
+            segments=indices(entry, "ArraySegments"),
+            indices=indices(entry, "ArrayIndices"),
+        )
+
+    return SparsityRecord(
+        traversal_order=walk.ints(table, "TraversalOrder"),
+        block_map=walk.ints(table, "BlockMap"),
+        dimensions=tuple(walk.each(table.DimMetadataLength(), dimension)),
     )
 
 
@@ -198,7 +259,7 @@ def _code(walk: _Walk, record: Any) -> tuple[str, int]:
 def _buffer(walk: _Walk, buffer: Any) -> np.ndarray | None:
     if buffer.Offset() > 1:
         start, size = buffer.Offset(), buffer.Size()
-        if start + size > len(walk.data):
+        if not 0 <= start <= start + size <= len(walk.data):
             raise ValueError("buffer outside the file")
         return np.frombuffer(walk.data, np.uint8, size, start)
     data = walk.array(buffer, "Data")
@@ -228,7 +289,9 @@ def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
         )
     try:
         return _parse(_Walk(data), path)
-    except (struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
+    except (
+        struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError
+    ) as error:
         raise ModelError(
             expected="a well-formed TFLite model",
             found=f"a damaged one ({type(error).__name__}: {error})",
@@ -248,6 +311,7 @@ def _parse(walk: _Walk, path: str) -> ModelFile:
     def metadata(i: int) -> tuple[str, bytes]:
         entry = model.Metadata(i)
         data = buffers[entry.Buffer()]
+        walk.spend(0 if data is None else data.size)
         return walk.text(entry.Name()), b"" if data is None else data.tobytes()
 
     return ModelFile(

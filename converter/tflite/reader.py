@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import math
+import struct
 
 import numpy as np
 
 from converter.tflite.codec import BY_CODE, decode_attributes, layout, unpack_bits
 from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
+from converter.tflite.sparse import to_dense
 from ir.errors import ModelError
 from ir.graph import Graph, Value
 from ir.opdef import OpDef, ShapeError
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
+
+
+_SPARE_BYTES = 64 << 20  # constants of any file may take this much memory ...
+_MOST_EXPANSION = 64  # ... and this many times its size: several tensors may share a buffer, sparse ones are unpacked
+
+# What hostile numbers make the table's functions raise; a MemoryError comes from shapes that no memory holds.
+MISFITS = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    ZeroDivisionError,
+    OverflowError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+    struct.error,
+)
 
 
 def tensor_type(record: TensorRecord, where: str) -> TensorType:
@@ -34,6 +54,9 @@ def _quant(record: TensorRecord, dtype: DType, where: str) -> QuantParams | None
     per_channel = record.scale.size > 1
     zero_point = record.zero_point if record.zero_point.size else np.zeros(record.scale.size, np.int64)
     try:
+        axis = record.quantized_dimension
+        if per_channel and not (0 <= axis < len(record.shape) and record.shape[axis] == record.scale.size):
+            raise ValueError(f"{record.scale.size} scales along axis {axis} of {record.shape}")
         return QuantParams(
             scale=record.scale if per_channel else record.scale[0],
             zero_point=zero_point if per_channel else zero_point[0],
@@ -51,31 +74,39 @@ def _quant(record: TensorRecord, dtype: DType, where: str) -> QuantParams | None
 
 
 def constant_array(record: TensorRecord, where: str) -> np.ndarray:
-    """The elements of a constant. Raises ModelError if the buffer does not hold exactly them, or it is sparse."""
+    """The elements of a constant. Raises ModelError if the buffer does not hold exactly them."""
     dtype = DType[record.type_name]
     data = record.data
     assert data is not None
-    count = math.prod(record.shape)
-    needed = -(-count * dtype.bits // 8)
-    if record.is_sparse or data.size != needed:
+    needed = -(-math.prod(record.shape) * dtype.bits // 8)
+    try:
+        if record.sparsity is not None and data.size * 8 % dtype.bits == 0:
+            return to_dense(data.view(dtype.numpy), record.sparsity, record.shape)
+        if data.size != needed:
+            raise ValueError(f"{data.size} bytes")
+    except (ValueError, IndexError, MemoryError) as error:
         raise ModelError(
             expected=f"{needed} bytes for shape {record.shape} of {dtype.value}",
-            found="sparse storage" if record.is_sparse else f"{data.size} bytes",
+            found=str(error) or type(error).__name__,
             where=f"{where}, constant '{record.name}'",
-            fix="store the constant densely" if record.is_sparse else "write or download the file again",
-        )
+            fix="write or download the file again",
+        ) from error
     if dtype in (DType.INT2, DType.INT4):
         return unpack_bits(data, dtype.bits, record.shape)
     return np.frombuffer(data.tobytes(), dtype.numpy).reshape(record.shape)
 
 
-class _Reader:
+class GraphReader:
+    """Reads one subgraph, operator by operator; frontends refine its steps."""
+
     def __init__(self, model: ModelFile, subgraph: SubgraphRecord) -> None:
         self.model, self.subgraph = model, subgraph
         self.graph = Graph(subgraph.name or "model")
         self.values: dict[int, Value] = {}
+        self._room = _SPARE_BYTES + _MOST_EXPANSION * model.size_bytes
 
     def read(self) -> Graph:
+        """The whole graph."""
         for index in self.subgraph.inputs:
             record = self.subgraph.tensors[index]
             self.values[index] = self.graph.input(record.name, tensor_type(record, self.model.path))
@@ -94,10 +125,24 @@ class _Reader:
                     where=f"{self.model.path}, {where}",
                     fix="write or download the file again",
                 )
-            type_ = tensor_type(record, self.model.path)
-            value = self.graph.constant(constant_array(record, self.model.path), record.name, type_.quant, type_.dtype)
-            self.values[index] = value
+            self.values[index] = self._constant(record)
         return self.values[index]
+
+    def _constant(self, record: TensorRecord) -> Value:
+        type_ = tensor_type(record, self.model.path)
+        self._take(type_.size * type_.dtype.numpy.itemsize, record.name)
+        return self.graph.constant(constant_array(record, self.model.path), record.name, type_.quant, type_.dtype)
+
+    def _take(self, size_bytes: int, name: str) -> None:
+        """Counts memory that constants take. Raises ModelError where it is out of proportion to the file."""
+        self._room -= size_bytes
+        if self._room < 0:
+            raise ModelError(
+                expected="constants in proportion to the size of the file",
+                found=f"'{name}', with which they would pass {_MOST_EXPANSION} times its size",
+                where=self.model.path,
+                fix="write or download the file again",
+            )
 
     def _operator(self, position: int, record: OperatorRecord) -> None:
         where = f"operator {position} ({record.code})"
@@ -117,10 +162,10 @@ class _Reader:
             types = [tensor_type(t, self.model.path) for t in outputs]
             node = self.graph.add(op, inputs, attrs, outputs[0].name if outputs else op.name, types)
             self._check(op, node, types)
-        except (ValueError, KeyError, TypeError, IndexError, ZeroDivisionError) as error:
+        except MISFITS as error:
             raise ModelError(
                 expected="operands and options that fit together",
-                found=str(error),
+                found=str(error) or type(error).__name__,
                 where=f"{self.model.path}, {where}",
                 fix="write or download the file again",
             ) from error
@@ -163,4 +208,4 @@ class _Reader:
 
 def to_graph(model: ModelFile, subgraph: int = 0) -> Graph:
     """The graph of one subgraph. Raises ModelError naming the operator that cannot be read."""
-    return _Reader(model, model.subgraphs[subgraph]).read()
+    return GraphReader(model, model.subgraphs[subgraph]).read()

@@ -79,7 +79,7 @@ def convolve_depthwise(p: Products, attrs: Any) -> np.ndarray:
     period = h.stride // math.gcd(h.stride, h.dilation)  # every so many taps come back to the same phase
     for images, rows in _blocks(len(p.x), v.out, width, _BLOCK // 2):
         frame, height = _frame(p, images, rows, v, h), rows.stop - rows.start
-        sums = np.zeros((), p.dtype)
+        sums: Any = np.empty((len(frame), height, width), p.dtype)
         for first in range(min(period, kw)):
             skipped, phase = divmod(first * h.dilation, h.stride)
             part = _spread(frame[:, :, phase :: h.stride], channels, p.dtype)
@@ -87,8 +87,11 @@ def convolve_depthwise(p: Products, attrs: Any) -> np.ndarray:
             n, y, x = part.strides
             shape = (len(part), height, *taps.shape)
             steps = (n, y * v.stride, y * v.dilation, x * channels * h.dilation * period // h.stride, x)
-            seen = as_strided(part[:, :, skipped * channels :], shape, steps, writeable=False)
-            sums = sums + np.einsum("nrijx,ijx->nrx", seen, taps)
+            seen: Any = as_strided(part[:, :, skipped * channels :], shape, steps, writeable=False)
+            if first == 0:
+                np.einsum("nrijx,ijx->nrx", seen, taps, out=sums)
+            else:
+                sums += np.einsum("nrijx,ijx->nrx", seen, taps)
         p.finish(sums, result[images, rows])
     return result
 

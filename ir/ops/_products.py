@@ -58,8 +58,10 @@ def products(
     x, w, x_type = call.inputs[0], call.inputs[1], call.in_types[0]
     assert x is not None and w is not None and x_type is not None
     zero_point, out = int(x_type.params().zero_point), call.out_types[0]
-    others = tuple(a for a in range(w.ndim) if a != channel_axis)
-    bias = w.sum(axis=others, dtype=np.int64) * (0 if centred else -zero_point)
+    bias = np.zeros(w.shape[channel_axis], np.int64)
+    if zero_point and not centred:
+        rows = np.moveaxis(w, channel_axis, 0).reshape(len(bias), -1)
+        bias -= zero_point * (rows.astype(np.float64) @ np.ones(rows.shape[1])).astype(np.int64)
     given = call.inputs[2] if len(call.inputs) > 2 else None
     lowest, highest = int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max)
     widest = max(highest - zero_point, zero_point - lowest) if centred else -lowest
@@ -100,6 +102,11 @@ def single_multiplier(call: IntegerCall) -> np.ndarray:
 def is_int16(call: IntegerCall) -> bool:
     """Whether activations are int16."""
     return call.out_types[0].dtype is DType.INT16
+
+
+def has_bias(call: IntegerCall) -> bool:
+    """Whether there is a bias. Kernels with int16 activations take its type, int64, for their sums."""
+    return len(call.inputs) > 2 and call.inputs[2] is not None
 
 
 def lanes_rounding(call: IntegerCall) -> Rounding:

@@ -1,8 +1,8 @@
 """From accumulators to output integers: the last step of every kernel that multiplies and adds.
 
-`x = acc + bias` becomes `clamp(round(x * multiplier * 2^(shift - 31)) + zero_point)`. All fixed-point roundings but one
-are a floor of an affine function. With `n = max(-shift, 0)` and because `floor((floor(a) + k) / N) = floor((a + k) / N)`
-for integers `k` and `N > 0`, the double rounding is
+`x = acc + bias` becomes `clamp(round(x * multiplier * 2^(shift - 31)) + zero_point)`. Every fixed-point rounding is the
+floor of an affine function, or nearly. With `n = max(-shift, 0)`, and because `floor((floor(a) + k) / N)` is
+`floor((a + k) / N)` for integers `k` and `N > 0`, the double rounding is
 
     floor((floor(x m / 2^31 + 1/2) + 2^(n-1)) / 2^n) = floor(x M + 1/2 + 2^(-n-1)),    M = m 2^(-31-n),
 
@@ -73,8 +73,9 @@ class Requantizer:
         self._bounds = bounds
         self._rounding = rounding
         self._wide = wide
+        self._tiled: dict[int, np.ndarray] = {}
         if rounding is Rounding.REAL:
-            self._slow = np.ones(channels, bool)
+            self.in_int64 = np.ones(channels, bool)
             return
         self._multiplier, self._shift = quantize_multiplier(self._real)
         self._prepare(np.broadcast_to(np.asarray(bound, np.float64), (channels,)))
@@ -97,27 +98,31 @@ class Requantizer:
         total = bound + np.abs(self._bias)
         widest = total * (slope if self._wide else np.exp2(np.maximum(self._shift, 0)))
         fits = (widest < _INT32 - _INT16_ZERO_POINT) & (total * multiplier < 1 << 62)
-        self._slow = ~((exact | hidden) & fits)
+        self.in_int64 = ~((exact | hidden) & fits)
         low, high = np.full(self.channels, float(self._bounds[0])), np.full(self.channels, float(self._bounds[1]))
         self._constants = np.stack([slope, self._bias * slope + offset, low, high, offset, step])
         self._away = bool(step.any()) and self._bounds[0] < self._zero_point  # else negatives are clamped anyway
 
     def __call__(self, acc: np.ndarray, result: np.ndarray) -> None:
-        """Requantizes `acc` `[..., channels]`, C-contiguous, into `result` of its shape, C-contiguous."""
+        """Requantizes `acc` `[..., channels]`, into `result` of its shape, which must be contiguous."""
+        assert result.flags.c_contiguous, "a reshaped result would be a copy"
         acc, result = acc.reshape(-1, self.channels), result.reshape(-1, self.channels)
-        if not self._slow.all():
+        if not self.in_int64.all():
             tile = max(1, min(_INNER // self.channels, len(acc)))
             whole = len(acc) // tile * tile
             self._affine(acc[:whole], result[:whole], tile)
-            self._affine(acc[whole:], result[whole:], 1)
-        if self._slow.any():
-            channels = np.flatnonzero(self._slow)
-            result[:, channels] = self._in_int64(acc[:, channels], channels)
+            if whole < len(acc):
+                self._affine(acc[whole:], result[whole:], 1)
+        if self.in_int64.any():
+            channels = np.flatnonzero(self.in_int64)
+            result[:, channels] = self._by_definition(acc[:, channels], channels)
 
     def _affine(self, acc: np.ndarray, result: np.ndarray, tile: int) -> None:
         width = tile * self.channels
         acc, result = acc.reshape(-1, width), result.reshape(-1, width)
-        slope, constant, low, high, offset, step = np.tile(self._constants, (1, tile))
+        if tile not in self._tiled:
+            self._tiled[tile] = np.tile(self._constants, (1, tile))
+        slope, constant, low, high, offset, step = self._tiled[tile]
         rows = max(1, _BLOCK // width)
         buffer = np.empty((min(rows, len(acc)), width))
         for start in range(0, len(acc), rows):
@@ -133,7 +138,7 @@ class Requantizer:
             np.floor(x, out=x)
             np.copyto(result[start : start + rows], x, casting="unsafe")
 
-    def _in_int64(self, acc: np.ndarray, channels: np.ndarray) -> np.ndarray:
+    def _by_definition(self, acc: np.ndarray, channels: np.ndarray) -> np.ndarray:
         """The definition itself, for the listed channels."""
         x = acc.astype(np.int64) + self._bias[channels]
         if not self._wide:

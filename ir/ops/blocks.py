@@ -149,7 +149,8 @@ DEPTH_TO_SPACE = OpDef(
     compute=on_floats(_to_space),
     integer=on_integers(_to_space),
     quantization=TIED_INT8,
-    encoding=Encoding(code="DEPTH_TO_SPACE", options="DepthToSpaceOptions", version=version_by_type()),
+    # The reference resolver registers version 1 alone; its kernel takes int8 all the same.
+    encoding=Encoding(code="DEPTH_TO_SPACE", options="DepthToSpaceOptions"),
     is_identity=keeps_shape(_infer_to_space),
 )
 

@@ -1,4 +1,4 @@
-"""Convolutions and fully connected layers: weights `[out, kh, kw, in]`, depthwise `[1, kh, kw, out]`, dense `[out, in]`.
+"""Convolutions, weights `[out, kh, kw, in]`, depthwise `[1, kh, kw, out]`, and fully connected layers, `[out, in]`.
 
 Integer semantics after `integer_ops/conv.h`, `integer_ops/depthwise_conv.h` and `integer_ops/fully_connected.h` of
 the upstream runtime (arXiv:1712.05877, section 2.2); the rounding of each profile was measured on its kernels.
@@ -28,6 +28,7 @@ from ir.opdef import (
 from ir.ops._common import Padding, apply_fused, window_size
 from ir.ops._convolve import convolve, convolve_depthwise
 from ir.ops._products import (
+    has_bias,
     is_int16,
     lanes_rounding,
     multiply_rows,
@@ -36,6 +37,7 @@ from ir.ops._products import (
     scaled_types,
     single_multiplier,
 )
+from ir.ops._matrix import CONVOLUTION, DENSE, DEPTHWISE
 from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType
 
@@ -95,28 +97,29 @@ def _infer_dense(attrs: FullyConnectedAttributes, types: Sequence[TensorType]) -
     return [TensorType((*lead, w.shape[0]), x.dtype)]
 
 
+def _slide(attrs: Conv2DAttributes, convolve_float: Any, x: Any, kernel: Any, equal_strides: bool) -> Any:
+    """A Keras convolution; by hand where the TensorFlow backend has none (strides with dilations, unequal strides)."""
+    strides = (attrs.stride_h, attrs.stride_w)
+    dilations = (attrs.dilation_h_factor, attrs.dilation_w_factor)
+    args: dict[str, Any] = {"data_format": "channels_last", "dilation_rate": dilations}
+    dilated, strided = max(dilations) > 1, max(strides) > 1
+    if not (dilated and strided) and not (equal_strides and strides[0] != strides[1]):
+        return convolve_float(x, kernel, strides=strides, padding=attrs.padding.name.lower(), **args)
+    sizes = zip(x.shape[1:3], kernel.shape[:2], strides, dilations, strict=True)
+    pads = [window_size(*size, attrs.padding)[1:] for size in sizes]
+    dense = convolve_float(K.pad(x, ((0, 0), *pads, (0, 0))), kernel, strides=(1, 1), padding="valid", **args)
+    return dense[:, :: strides[0], :: strides[1]]
+
+
 def _compute_conv(attrs: Conv2DAttributes, x: Any, w: Any, b: Any = None) -> Any:
-    y = K.conv(
-        x,
-        K.transpose(w, (1, 2, 3, 0)),
-        strides=(attrs.stride_h, attrs.stride_w),
-        padding=attrs.padding.name.lower(),
-        data_format="channels_last",
-        dilation_rate=(attrs.dilation_h_factor, attrs.dilation_w_factor),
-    )
+    y = _slide(attrs, K.conv, x, K.transpose(w, (1, 2, 3, 0)), equal_strides=False)
     return apply_fused(y if b is None else y + b, attrs.activation)
 
 
 def _compute_depthwise(attrs: DepthwiseAttributes, x: Any, w: Any, b: Any = None) -> Any:
     _, kh, kw, channels = w.shape
-    y = K.depthwise_conv(
-        x,
-        K.reshape(w, (kh, kw, channels // attrs.depth_multiplier, attrs.depth_multiplier)),
-        strides=(attrs.stride_h, attrs.stride_w),
-        padding=attrs.padding.name.lower(),
-        data_format="channels_last",
-        dilation_rate=(attrs.dilation_h_factor, attrs.dilation_w_factor),
-    )
+    kernel = K.reshape(w, (kh, kw, channels // attrs.depth_multiplier, attrs.depth_multiplier))
+    y = _slide(attrs, K.depthwise_conv, x, kernel, equal_strides=True)
     return apply_fused(y if b is None else y + b, attrs.activation)
 
 
@@ -144,8 +147,7 @@ def _integer_depthwise(call: IntegerCall) -> list[np.ndarray]:
 def _dense_law(call: IntegerCall) -> tuple[Rounding, bool]:
     """How fully connected layers round, and whether they accumulate in int64."""
     litert, optimized = call.profile.runtime is Runtime.LITERT, call.profile.kernels is Kernels.BUILTIN
-    with_bias = len(call.inputs) > 2 and call.inputs[2] is not None
-    if is_int16(call) and (with_bias or (litert and not optimized)):
+    if is_int16(call) and (has_bias(call) or (litert and not optimized)):
         return (Rounding.REAL if litert else Rounding.REDUCED), True
     if optimized:
         return Rounding.DOUBLE_UP, False
@@ -210,6 +212,7 @@ CONV_2D = OpDef(
     infer=_infer_conv,
     compute=_compute_conv,
     integer=_integer_conv,
+    matrix=CONVOLUTION,
     quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
     encoding=Encoding(code="CONV_2D", options="Conv2DOptions", renamed=_RENAMED, version=_conv_version),
 )
@@ -226,6 +229,7 @@ DEPTHWISE_CONV_2D = OpDef(
     infer=_infer_depthwise,
     compute=_compute_depthwise,
     integer=_integer_depthwise,
+    matrix=DEPTHWISE,
     quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
     encoding=Encoding(
         code="DEPTHWISE_CONV_2D", options="DepthwiseConv2DOptions", renamed=_RENAMED, version=_depthwise_version
@@ -244,6 +248,7 @@ FULLY_CONNECTED = OpDef(
     infer=_infer_dense,
     compute=_compute_dense,
     integer=_integer_dense,
+    matrix=DENSE,
     quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
     encoding=Encoding(
         code="FULLY_CONNECTED",

@@ -32,7 +32,7 @@ from ir.opdef import (
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
-from ir.ops._pointwise import by_table, operand
+from ir.ops._pointwise import by_pair_table, by_table, operand
 from ir.ops._shapes import BOTH_WIDTHS, Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
@@ -131,12 +131,13 @@ def _choose(call: IntegerCall, group: int, vector: np.ndarray, scalar: np.ndarra
     return np.where(runs(*shapes).mask(np.broadcast_shapes(*shapes), group), vector, scalar)
 
 
-def _scaled(call: IntegerCall, left_shift: int, loop: Loop | None = None) -> tuple[Any, Any, float]:
+def _scaled(
+    call: IntegerCall, a: np.ndarray, b: np.ndarray, left_shift: int, loop: Loop | None = None
+) -> tuple[np.ndarray, np.ndarray, float]:
     """Both operands, shifted left and brought to twice the larger scale; and that scale.
 
     `loop` is that of the vector code, None for the scalar code.
     """
-    a, b = _aligned(call)
     scales = [float(operand(call, i)[1]) for i in range(2)]
     common = 2 * max(scales)
 
@@ -161,19 +162,21 @@ def _integer_sum(call: IntegerCall, sign: int) -> list[np.ndarray]:
     wide = out.dtype is DType.INT16
     if wide and call.attrs.pot_scale_int16 and all(exact for _, exact in _exponents(call)):
         return [_pot_sum(call, sign)]
-    scalar = _general_sum(call, sign, None)
+    a, b = _aligned(call)
+    scalar = by_pair_table(a, b, lambda x, y: _general_sum(call, x, y, sign, None))
     walk = runs(*_shapes(call))
     vectors = uses_vectors(call.profile) and sign > 0 and walk.loop is not Loop.GENERIC
     if not vectors or (wide and walk.broadcast):
         return [scalar]
     group = 8 if walk.loop is Loop.SCALAR else 16
-    return [_choose(call, group, _general_sum(call, sign, walk.loop), scalar)]
+    vector = by_pair_table(a, b, lambda x, y: _general_sum(call, x, y, sign, walk.loop))
+    return [_choose(call, group, vector, scalar)]
 
 
-def _general_sum(call: IntegerCall, sign: int, loop: Loop | None) -> np.ndarray:
+def _general_sum(call: IntegerCall, a: np.ndarray, b: np.ndarray, sign: int, loop: Loop | None) -> np.ndarray:
     out = call.out_types[0]
     left_shift = 15 if out.dtype is DType.INT16 else 20
-    a, b, common = _scaled(call, left_shift, loop)
+    a, b, common = _scaled(call, a, b, left_shift, loop)
     real = common / ((1 << left_shift) * float(out.params().scale))
     if loop is None or out.dtype is DType.INT16:
         return _finish(call, a + sign * b, real, call.attrs.activation)
@@ -206,22 +209,30 @@ def _integer_mul(call: IntegerCall) -> list[np.ndarray]:
     if out.quant is None:
         return _integer_plain(call, np.multiply)
     (_, scale_a, zero_a), (_, scale_b, zero_b) = operand(call, 0), operand(call, 1)
-    a, b = _aligned(call)
-    product = np.subtract(a, zero_a, dtype=np.int32) * np.subtract(b, zero_b, dtype=np.int32)
     real = float(scale_a * scale_b / np.float32(out.params().scale))  # mul.cc computes it in float
-    scalar = _finish(call, product, real, call.attrs.activation)
+
+    def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return np.subtract(a, zero_a, dtype=np.int32) * np.subtract(b, zero_b, dtype=np.int32)
+
+    a, b = _aligned(call)
+    scalar = by_pair_table(a, b, lambda x, y: _finish(call, product(x, y), real, call.attrs.activation))
     if not uses_vectors(call.profile) or out.dtype is DType.INT16:
         return [scalar]
-    return [_choose(call, 16, _finish_vector(call, product, real, saturate=True), scalar)]
+    vector = by_pair_table(a, b, lambda x, y: _finish_vector(call, product(x, y), real, saturate=True))
+    return [_choose(call, 16, vector, scalar)]
 
 
 def _integer_squared_difference(call: IntegerCall) -> list[np.ndarray]:
     out = call.out_types[0]
     if out.quant is None:
         return _integer_plain(call, lambda a, b: np.square(a - b))
-    a, b, common = _scaled(call, 7)
-    real = common * common / ((1 << 14) * float(out.params().scale))
-    return [_finish(call, np.square(a - b), real, FusedActivation.NONE)]
+
+    def square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        a, b, common = _scaled(call, a, b, 7)
+        real = common * common / ((1 << 14) * float(out.params().scale))
+        return _finish(call, np.square(a - b), real, FusedActivation.NONE)
+
+    return [by_pair_table(*_aligned(call), square)]
 
 
 def _version(versions: dict[DType, int], wide: int = 1) -> Version:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import Attributes, Encoding, FusedActivation, OpDef, Operand, Passage, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, OpDef, Operand, Passage, QuantRule, ShapeError
 from ir.ops._shapes import (
     BOTH_WIDTHS,
     TIED,
@@ -31,10 +31,12 @@ _MAX_RESULTS = 1 << 16  # a damaged file must not make us list billions of resul
 
 @dataclass(frozen=True, kw_only=True)
 class ConcatenationAttributes(Attributes):
-    """The axis along which the inputs follow each other. The kernels take no fused activation."""
+    """The axis along which the inputs follow each other.
+
+    The schema's fused activation is left out: the kernels refuse every one but none.
+    """
 
     axis: int = 0
-    activation: FusedActivation = FusedActivation.NONE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +96,8 @@ def _spread(ops: Any, tensors: Sequence[Any]) -> list[Any]:
 
 
 def _infer_concatenation(attrs: ConcatenationAttributes, types: Sequence[TensorType]) -> list[TensorType]:
-    if not types or attrs.activation is not FusedActivation.NONE:
-        raise ShapeError("no inputs, or a fused activation, which the kernels do not take")
+    if not types:
+        raise ShapeError("nothing to concatenate")
     rank = types[0].rank
     axis = real_axis(attrs.axis, rank)
     shapes = [t.shape for t in types]

@@ -39,7 +39,9 @@ def _infer(attrs: BatchMatMulAttributes, types: Sequence[TensorType]) -> list[Te
     except ValueError:
         batch = None
     if depth != deep or batch is None:
-        raise ShapeError(f"factors {x.shape} and {y.shape} do not fit together (adj_x={attrs.adj_x}, adj_y={attrs.adj_y})")
+        raise ShapeError(
+            f"factors {x.shape} and {y.shape} do not fit together (adj_x={attrs.adj_x}, adj_y={attrs.adj_y})"
+        )
     return [TensorType((*batch, rows, columns), x.dtype)]
 
 

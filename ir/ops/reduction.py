@@ -65,9 +65,9 @@ def _infer(attrs: ReduceAttributes, types: Sequence[TensorType]) -> list[TensorT
     return [TensorType(tuple(kept), x.dtype)]
 
 
-def _on_floats(reduce: Callable[..., Any]) -> Callable[..., Any]:
+def _on_floats(reduce: str) -> Callable[..., Any]:
     def compute(attrs: ReduceAttributes, x: Any) -> Any:
-        return reduce(x, axis=_axes(attrs, len(x.shape)), keepdims=attrs.keep_dims)
+        return getattr(K, reduce)(x, axis=_axes(attrs, len(x.shape)), keepdims=attrs.keep_dims)
 
     return compute
 
@@ -195,7 +195,7 @@ MEAN = OpDef(
     operands=_INPUT,
     attributes=ReduceAttributes,
     infer=_infer,
-    compute=_on_floats(K.mean),
+    compute=_on_floats("mean"),
     integer=_integer_mean,
     quantization=QuantRule(activation_types=BOTH_WIDTHS),
     encoding=_reducer("MEAN", int16=3),
@@ -208,7 +208,7 @@ SUM = OpDef(
     operands=_INPUT,
     attributes=ReduceAttributes,
     infer=_infer,
-    compute=_on_floats(K.sum),
+    compute=_on_floats("sum"),
     integer=_integer_sum,
     encoding=_reducer("SUM", int16=1),
     passage=_passage,
@@ -220,7 +220,7 @@ REDUCE_MAX = OpDef(
     operands=_INPUT,
     attributes=ReduceAttributes,
     infer=_infer,
-    compute=_on_floats(K.max),
+    compute=_on_floats("max"),
     integer=_integer_extreme(np.maximum),
     quantization=TIED,
     encoding=_reducer("REDUCE_MAX", int16=3),
@@ -234,7 +234,7 @@ REDUCE_MIN = OpDef(
     operands=_INPUT,
     attributes=ReduceAttributes,
     infer=_infer,
-    compute=_on_floats(K.min),
+    compute=_on_floats("min"),
     integer=_integer_extreme(np.minimum),
     quantization=TIED,
     encoding=_reducer("REDUCE_MIN", int16=3),

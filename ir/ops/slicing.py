@@ -155,11 +155,14 @@ def _strided_any_batch(
 ) -> StridedSliceAttributes:
     x = types[0]
     special = attrs.ellipsis_mask | attrs.new_axis_mask | attrs.shrink_axis_mask
-    if x is None or x.shape[:1] != (1,) or not attrs.begin or special & 1 or attrs.strides[0] != 1:
+    if x is None or x.shape[:1] != (1,) or not attrs.begin or special & 1:
         return attrs
     if len(range(1)[_items(attrs, x.shape)[0]]) != 1:
         return attrs
-    return dataclasses.replace(attrs, begin_mask=attrs.begin_mask | 1, end_mask=attrs.end_mask | 1)
+    strides = (1, *attrs.strides[1:])  # backwards means nothing to one sample, but would turn a batch around
+    return dataclasses.replace(
+        attrs, strides=strides, begin_mask=attrs.begin_mask | 1, end_mask=attrs.end_mask | 1
+    )
 
 
 def _integer_strided(call: IntegerCall) -> list[np.ndarray]:

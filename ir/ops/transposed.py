@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.fixed_point import Rounding
 from ir.keras_ops import K
 from ir.opdef import (
     Attributes,
@@ -24,7 +25,8 @@ from ir.opdef import (
     ShapeError,
 )
 from ir.ops._common import Padding, apply_fused, window_size
-from ir.ops._products import Products, is_int16, lanes_rounding, products, real_multiplier
+from ir.ops._products import Products, has_bias, is_int16, lanes_rounding, products, real_multiplier
+from ir.profile import Runtime
 from ir.types import DType, TensorType
 
 
@@ -93,13 +95,15 @@ def _scatter(p: Products, attrs: TransposeConvAttributes) -> np.ndarray:
         sums = np.zeros((*extent, channels), p.dtype)
         for i, j in np.ndindex(kh, kw):
             hit = sums[i :: attrs.stride_h, j :: attrs.stride_w][:rows, :columns]
-            hit += images[:, :, i, j]
+            np.add(hit, images[:, :, i, j], out=hit)
         p.finish(np.ascontiguousarray(sums[top : top + height, left : left + width]), out)
     return result
 
 
 def _integer(call: IntegerCall) -> list[np.ndarray]:
-    prepared = products(call, 0, lanes_rounding(call), real_multiplier(call), wide=is_int16(call), centred=True)
+    wide = is_int16(call) and (call.profile.runtime is Runtime.LITERT or has_bias(call))
+    rounding = lanes_rounding(call) if wide or not is_int16(call) else Rounding.DOUBLE_AWAY
+    prepared = products(call, 0, rounding, real_multiplier(call), wide=wide, centred=True)
     return [_scatter(prepared, call.attrs)]
 
 

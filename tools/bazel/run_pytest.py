@@ -1,6 +1,6 @@
 """Runs pytest on folders, as a test of Bazel: what is written goes where Bazel wants it.
 
-    run_pytest.py FOLDER...
+run_pytest.py FOLDER...
 """
 
 import os

@@ -1,8 +1,9 @@
 """Which handler imports which Keras layer or operation: two tables, filled by decorators.
 
-A handler is `handler(importer, layer_or_operation, *args, **kwargs) -> Value or a structure of Values`. It is called
-as Keras would call the layer, with a `Value` wherever Keras had a tensor; arguments that say "inference" (training,
-empty masks) are taken out before. Layers without a handler are imported through the operations that their `call`
+A handler is `handler(importer, layer_or_operation, *args, **kwargs) -> Value or a structure of Values`. It is
+called as Keras would call the layer, with a `Value` wherever Keras had a tensor; arguments that say
+"inference" (training, empty masks) are taken out before. Layers without a handler are imported through the
+operations that their `call`
 is made of, so a handler is written only where that would lose something: a weight's layout, a batch norm.
 """
 
@@ -34,7 +35,7 @@ def layer(*classes: type) -> Callable[[Handler], Handler]:
 
 
 def operation(*names: str) -> Callable[[Handler], Handler]:
-    """Registers the handler of operations of `keras.ops`, by the names of their classes (which Keras keeps private)."""
+    """Registers the handler of operations of `keras.ops`, by the names of their (private) classes."""
 
     def register(handler: Handler) -> Handler:
         _OPERATIONS.update(dict.fromkeys(names, handler))
@@ -44,7 +45,7 @@ def operation(*names: str) -> Callable[[Handler], Handler]:
 
 
 def refuse(*classes: type, found: str, fix: str) -> None:
-    """Registers layer classes, with all their subclasses, that cannot be converted, and what to do about it."""
+    """Registers layer classes that cannot be converted, nor their subclasses, and what to do about it."""
     _REFUSED.extend((cls, found, fix) for cls in classes)
 
 

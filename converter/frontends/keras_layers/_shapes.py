@@ -1,4 +1,4 @@
-"""What several handlers need of shapes: pairs for height and width, one-dimensional signals as pictures, moves of axes."""
+"""What several handlers need of shapes: pairs of height and width, signals as pictures, moves of axes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,11 @@ def as_picture(b: Importer, x: Value) -> Value:
 def channels_last(b: Importer, op: Any) -> None:
     """Refuses an operation of `keras.ops` that counts channels on axis 1."""
     if getattr(op, "data_format", None) == "channels_first":
-        raise b.fail("data_format='channels_last'", "channels_first", "transpose around it, or build it with channels_last")
+        raise b.fail(
+            "data_format='channels_last'",
+            "channels_first",
+            "transpose around it, or build it with channels_last",
+        )
 
 
 def axes_of(axis: int | Sequence[int] | None, rank: int) -> tuple[int, ...]:

@@ -1,8 +1,8 @@
-"""Activations. Keras' functions record operations of `keras.ops`; most are one operator of TFLite, the others are:
+"""Activations, as operations of `keras.ops`. Most are one operator of TFLite, the others are:
 
-    hard sigmoid:  relu6(x + 3) / 6            softplus:  max(x, 0) + log(1 + exp(-|x|))
-    SiLU:          x * sigmoid(x)              ELU with alpha:  max(x, 0) + alpha * elu(min(x, 0))
-    SELU:          scale * ELU with alpha      ReLU with a maximum:  min(relu(x), maximum)
+hard sigmoid:  relu6(x + 3) / 6            softplus:  max(x, 0) + log(1 + exp(-|x|))
+SiLU:          x * sigmoid(x)              ELU with alpha:  max(x, 0) + alpha * elu(min(x, 0))
+SELU:          scale * ELU with alpha      ReLU with a maximum:  min(relu(x), maximum)
 """
 
 from __future__ import annotations

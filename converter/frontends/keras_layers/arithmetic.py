@@ -1,4 +1,4 @@
-"""Arithmetic of `keras.ops`, element by element and over axes, with numbers, arrays and variables as operands.
+"""Arithmetic of `keras.ops`, by element and over axes, with numbers, arrays and variables as operands.
 
 Division by a constant becomes a product and subtraction of one a sum, which have integer kernels.
 """
@@ -73,7 +73,11 @@ def divide(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
         return _binary(b, DIV, x1, x2)
     divisor = _numbers(x2)
     if np.any(divisor == 0.0):
-        raise b.fail("a divisor other than zero", f"{int(np.sum(divisor == 0.0))} zeros in a constant divisor", "mend it")
+        raise b.fail(
+            "a divisor other than zero",
+            f"{int(np.sum(divisor == 0.0))} zeros in a constant divisor",
+            "mend it",
+        )
     return b.node(MUL, as_float(b, x1), b.constant(1.0 / divisor, "reciprocal"))
 
 
@@ -125,7 +129,7 @@ def power(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
     return b.node(MUL, square, square if value == 4.0 else x1)
 
 
-# --- over axes ---------------------------------------------------------------------------------------------------------
+# --- over axes --------------------------------------------------------------------------------------------
 
 
 def _reduced(op: OpDef) -> Any:
@@ -164,7 +168,7 @@ def _moments(b: Importer, x: Value, axes: tuple[int, ...], keep_dims: bool) -> t
     return (mean if keep_dims else b.node(MEAN, x, name="mean_flat", axes=axes, keep_dims=False)), variance
 
 
-# --- types and scales ----------------------------------------------------------------------------------------------------
+# --- types and scales -------------------------------------------------------------------------------------
 
 
 @operation("Cast", "SaturateCast", "ConvertToTensor")

@@ -1,7 +1,7 @@
-"""Convolutions: kernels from Keras' `[kh, kw, in, out]` to `[out, kh, kw, in]`, depthwise to `[1, kh, kw, in * multiplier]`.
+"""Convolutions: kernels from `[kh, kw, in, out]` to `[out, kh, kw, in]`, depthwise `[1, kh, kw, channels]`.
 
-Over one axis they are convolutions over pictures of height 1. A convolution with as many groups as input channels is
-a depthwise one, with the same order of output channels.
+Over one axis they are convolutions over pictures of height 1. A convolution with as many groups as input
+channels is a depthwise one, with the same order of output channels.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _transposed_layout(axes: int) -> Layout:
 
 
 def _on_picture(b: Importer, x: Value, activation: Any, convolve: Callable[[Value, int], Value]) -> Value:
-    """`convolve(picture, axes)` of a picture, or of a signal as one; the activation next to it, where passes look for it."""
+    """`convolve(picture, axes)` of a picture or signal, the activation next to it for passes to find."""
     axes = len(x.shape) - 2
     y = convolve(as_picture(b, x), axes)
     if axes == 2:
@@ -83,9 +83,7 @@ def _window(b: Importer, spec: Any, x: Value, axes: int, width: int) -> tuple[Va
     }
 
 
-def _conv(
-    b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1
-) -> Value:
+def _conv(b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1) -> Value:
     if 1 < groups == x.shape[-1]:
         return _depthwise(b, spec, x, axes, kernel, bias)
     weights = b.weight(kernel, "kernel", _conv_layout(axes))
@@ -93,15 +91,11 @@ def _conv(
     return b.node(CONV_2D, x, weights, *_given(bias), **attributes)
 
 
-def _depthwise(
-    b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = ""
-) -> Value:
+def _depthwise(b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = "") -> Value:
     weights = b.weight(kernel, f"{name}_kernel" if name else "kernel", _depthwise_layout(axes))
     multiplier = weights.shape[3] // x.shape[-1]
     x, attributes = _window(b, spec, x, axes, weights.shape[2])
-    return b.node(
-        DEPTHWISE_CONV_2D, x, weights, *_given(bias), name=name, depth_multiplier=multiplier, **attributes
-    )
+    return b.node(DEPTHWISE_CONV_2D, x, weights, *_given(bias), name=name, depth_multiplier=multiplier, **attributes)
 
 
 def _separable(
@@ -115,7 +109,9 @@ def _transposed(
 ) -> Value:
     if max(pair(spec.dilation_rate, axes)) > 1:
         raise b.fail(
-            "dilation_rate=1", f"a transposed convolution with dilation {spec.dilation_rate}", "dilate the kernel itself"
+            "dilation_rate=1",
+            f"a transposed convolution with dilation {spec.dilation_rate}",
+            "dilate the kernel itself",
         )
     stride_h, stride_w = pair(spec.strides, axes)
     return b.node(

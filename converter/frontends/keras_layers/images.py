@@ -1,4 +1,4 @@
-"""Layers for pictures: resizing, cropping, depth and space, and augmentations, which do nothing at inference."""
+"""Layers for pictures: resizing, cropping, depth and space, and what does nothing at inference."""
 
 from __future__ import annotations
 
@@ -22,8 +22,23 @@ _NEEDS_PLACE = {"RandomCrop"}  # crops or resizes at inference too
 
 def _augmentations() -> tuple[type, ...]:
     """Keras' layers that change pictures, labels or activations at random, in training only."""
-    names = ("AugMix", "CutMix", "MixUp", "RandAugment", "Solarization", "Dropout", "AlphaDropout", "GaussianDropout")
-    names += ("GaussianNoise", "SpatialDropout1D", "SpatialDropout2D", "SpatialDropout3D", "ActivityRegularization")
+    names = (
+        "AugMix",
+        "CutMix",
+        "MixUp",
+        "RandAugment",
+        "Solarization",
+        "Dropout",
+        "AlphaDropout",
+        "GaussianDropout",
+    )
+    names += (
+        "GaussianNoise",
+        "SpatialDropout1D",
+        "SpatialDropout2D",
+        "SpatialDropout3D",
+        "ActivityRegularization",
+    )
     found = dict(inspect.getmembers(keras.layers, inspect.isclass))
     random = [name for name in found if name.startswith("Random") and name not in _NEEDS_PLACE]
     return tuple(found[name] for name in (*random, *names) if name in found)

@@ -87,7 +87,9 @@ _SIGNAL: dict[str, Callable[[], keras.Layer]] = {
     "conv": lambda: layers.Conv1D(5, 3),
     "conv causal": lambda: layers.Conv1D(5, 3, padding="causal", dilation_rate=2, activation="relu"),
     "conv same strides": lambda: layers.Conv1D(5, 3, strides=2, padding="same"),
-    "conv own activation": lambda: layers.Conv1D(5, 3, activation=lambda x: x - keras.ops.mean(x, axis=1, keepdims=True)),
+    "conv own activation": lambda: layers.Conv1D(
+        5, 3, activation=lambda x: x - keras.ops.mean(x, axis=1, keepdims=True)
+    ),
     "depthwise": lambda: layers.DepthwiseConv1D(3, depth_multiplier=2),
     "separable": lambda: layers.SeparableConv1D(5, 3, activation="tanh"),
     "transposed": lambda: layers.Conv1DTranspose(5, 3, strides=2, padding="same"),
@@ -102,10 +104,32 @@ _SIGNAL: dict[str, Callable[[], keras.Layer]] = {
     "dense": lambda: layers.Dense(3, activation="relu"),
 }
 
-_ACTIVATIONS = (
-    "linear relu relu6 sigmoid tanh softmax silu swish hard_sigmoid hard_silu hard_swish elu selu celu gelu leaky_relu "
-    "softplus softsign exponential hard_tanh log_sigmoid log_softmax mish tanh_shrink"
-).split()
+_ACTIVATIONS = [
+    "linear",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "tanh",
+    "softmax",
+    "silu",
+    "swish",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "elu",
+    "selu",
+    "celu",
+    "gelu",
+    "leaky_relu",
+    "softplus",
+    "softsign",
+    "exponential",
+    "hard_tanh",
+    "log_sigmoid",
+    "log_softmax",
+    "mish",
+    "tanh_shrink",
+]
 
 
 def _sequential(shape: tuple[int, ...], *items: keras.Layer) -> keras.Model:
@@ -217,6 +241,7 @@ def test_signal_activation_stands_next_to_its_convolution() -> None:
         (layers.Conv2DTranspose(3, 3, dilation_rate=2), (6, 6, 4), "dilation"),
         (layers.MaxPooling3D(), (4, 4, 4, 2), "three spatial axes"),
         (layers.MaxPooling2D(data_format="channels_first"), (6, 6, 4), "channels_first"),
+        (layers.GlobalMaxPooling2D(data_format="channels_first"), (6, 6, 4), "channels_first"),
     ],
 )
 def test_refusals_name_the_layer_and_the_reason(layer: keras.Layer, shape: tuple[int, ...], found: str) -> None:
@@ -247,7 +272,7 @@ class _Enlarge(keras.Layer):
 
     def build(self, shape: tuple[int | None, ...]) -> None:
         self.kernel = self.add_weight(shape=(3, 3, 5, shape[-1]), name="kernel")
-        self.dense = layers.Dense(4, activation="relu")
+        self.dense = layers.Dense(4, activation="relu", name="dense")
         self.dense.build((None, None, None, 5))
 
     def call(self, x, training=None):  # type: ignore[no-untyped-def]

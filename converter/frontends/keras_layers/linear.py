@@ -1,7 +1,8 @@
-"""Matrix products: by constants they are fully connected layers with weights `[out, in]`, of two tensors batched products.
+"""Matrix products: by constants fully connected layers with weights `[out, in]`, of tensors batched products.
 
-A product written with Einstein's sum is brought to one of these: `A[batch, M, K] B[batch, K, N] -> [batch, M, N]`, where
-the letters of both operands and the result are the batch, those of both operands only K, and the rest M and N.
+A product written with Einstein's sum is brought to one of these: `A[batch, M, K] B[batch, K, N] -> [batch, M,
+N]`, where the letters of both operands and the result are the batch, those of both operands only K, and the
+rest M and N.
 """
 
 from __future__ import annotations
@@ -36,14 +37,22 @@ def dense(b: Importer, layer: Any, x: Value) -> Value:
 @layer(keras.layers.Embedding)
 def embedding(b: Importer, layer: Any, x: Value) -> Value:
     if layer.mask_zero:
-        raise b.fail("mask_zero=False", "an embedding that makes a mask", "give the sequences a fixed length, without a mask")
+        raise b.fail(
+            "mask_zero=False",
+            "an embedding that makes a mask",
+            "give the sequences a fixed length, without a mask",
+        )
     return b.apply(layer.call, x)
 
 
 @operation("Matmul")
 def matmul(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
     if min(len(x1.shape), len(x2.shape)) < 2:
-        raise b.fail("matrices", f"a product of shapes {tuple(x1.shape)} and {tuple(x2.shape)}", "expand the vector first")
+        raise b.fail(
+            "matrices",
+            f"a product of shapes {tuple(x1.shape)} and {tuple(x2.shape)}",
+            "expand the vector first",
+        )
     if isinstance(x1, Value) and not isinstance(x2, Value) and len(x2.shape) == 2:
         return b.node(FULLY_CONNECTED, x1, b.weight(x2, "weights", np.transpose), keep_num_dims=len(x1.shape) > 2)
     return b.node(BATCH_MATMUL, b.operand(x1), b.operand(x2))
@@ -100,7 +109,7 @@ def _letters(b: Importer, equation: str, operands: Sequence[Any]) -> tuple[str, 
 
 
 def _einsum(b: Importer, first: str, second: str, result: str, x1: Any, x2: Any, bias: Any = None) -> Value:
-    """The product, plus a bias that broadcasts with it; a constant operand makes it a fully connected layer."""
+    """The product plus a bias that broadcasts with it; by a constant it is a fully connected layer."""
     if not isinstance(x1, Value):
         first, second, x1, x2 = second, first, x2, x1
     inner = [c for c in first if c in second and c not in result]
@@ -147,7 +156,14 @@ def _is_vector_over(bias: Any, columns: tuple[int, ...]) -> bool:
 
 @operation("DotProductAttention")
 def attention(
-    b: Importer, op: Any, query: Value, key: Value, value: Value, bias: Any = None, mask: Any = None, scale: Any = None
+    b: Importer,
+    op: Any,
+    query: Value,
+    key: Value,
+    value: Value,
+    bias: Any = None,
+    mask: Any = None,
+    scale: Any = None,
 ) -> Value:
     """softmax(q k^T scale + bias) v by head; operands and result are `[batch, time, head, size]`."""
     if op.is_causal or mask is not None or op.attn_logits_soft_cap is not None:

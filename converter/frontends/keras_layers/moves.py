@@ -1,9 +1,10 @@
-"""Operations that give elements another shape, order or place, and those that pick or join parts of tensors."""
+"""Operations that give elements another shape, order or place, and that pick or join parts of tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -88,7 +89,7 @@ def pad(b: Importer, op: Any, x: Value, constant_values: Any = None) -> Value:
     return b.node(PADV2, x, b.constant(np.reshape(constant_values, (1,)), "value", x.dtype), paddings=paddings)
 
 
-# --- parts -------------------------------------------------------------------------------------------------------------
+# --- parts ------------------------------------------------------------------------------------------------
 
 
 @operation("GetItem")
@@ -117,7 +118,7 @@ def get_item(b: Importer, op: Any, x: Value, key: Any) -> Value:
 
 
 def _sliced(b: Importer, x: Value, slices: Sequence[slice]) -> Value:
-    """One Python slice per axis; an axis that is taken whole is not bounded, so that it may be a batch of any size."""
+    """One slice per axis; an axis that is taken whole has no bounds: it may be a batch of any size."""
     whole = [s.indices(size) == (0, size, 1) for s, size in zip(slices, x.shape, strict=True)]
     if all(whole):
         return x
@@ -126,7 +127,14 @@ def _sliced(b: Importer, x: Value, slices: Sequence[slice]) -> Value:
     # An end of -1 means "before the first element" to Python's range, but the last element to the operator.
     end_mask = begin_mask | sum(1 << i for i, e in enumerate(end) if e < 0)
     return b.node(
-        STRIDED_SLICE, x, name="slice", begin=begin, end=end, strides=strides, begin_mask=begin_mask, end_mask=end_mask
+        STRIDED_SLICE,
+        x,
+        name="slice",
+        begin=begin,
+        end=end,
+        strides=strides,
+        begin_mask=begin_mask,
+        end_mask=end_mask,
     )
 
 
@@ -148,7 +156,7 @@ def split(b: Importer, op: Any, x: Value) -> Sequence[Value]:
     if isinstance(op.indices_or_sections, int):
         return b.nodes(SPLIT, x, num_splits=op.indices_or_sections, axis=axis)
     edges = [0, *(int(i) for i in op.indices_or_sections), x.shape[axis]]
-    sizes = tuple(after - before for before, after in zip(edges, edges[1:], strict=False))
+    sizes = tuple(after - before for before, after in pairwise(edges))
     return b.nodes(SPLIT_V, x, num_splits=len(sizes), axis=axis, size_splits=sizes)
 
 
@@ -170,7 +178,7 @@ def take(b: Importer, op: Any, x: Any, indices: Any) -> Value:
     return b.node(GATHER, table, places, axis=op.axis % len(table.shape))
 
 
-# --- joining and repeating -----------------------------------------------------------------------------------------------
+# --- joining and repeating --------------------------------------------------------------------------------
 
 
 @operation("Concatenate")
@@ -206,10 +214,14 @@ def tile(b: Importer, op: Any, x: Value) -> Value:
 
 @operation("Repeat")
 def repeat(b: Importer, op: Any, x: Value) -> Value:
-    """Every element several times, as TFLite enlarges pictures: `[rows, places, 1, elements after]` along places."""
+    """Every element several times, as a picture is enlarged: `[batch, places, 1, elements after]`."""
     times = np.asarray(op.repeats)
     if times.size != 1 or op.axis is None:
-        raise b.fail("one number of repetitions along one axis", f"repeats={op.repeats}, axis={op.axis}", "use Tile or Take")
+        raise b.fail(
+            "one number of repetitions along one axis",
+            f"repeats={op.repeats}, axis={op.axis}",
+            "use Tile or Take",
+        )
     axis, count = op.axis % len(x.shape), int(times.reshape(()))
     if count == 1:
         return x
@@ -228,7 +240,7 @@ def nearest(b: Importer, x: Value, size: tuple[int, int]) -> Value:
 
 
 def _divides_exactly(have: int, want: int) -> bool:
-    """Whether the kernel, which multiplies by the float have/want and cuts off, finds the right pixel everywhere.
+    """Whether the kernel, which multiplies by the float have/want and cuts off, always finds the right pixel.
 
     It does for the usual factors; for the others the centres of pixels stay clear of the edges.
     """

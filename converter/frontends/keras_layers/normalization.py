@@ -1,8 +1,8 @@
 """Normalizations. Batch norms stay one node (passes fold them); the others are taken apart:
 
-    layer, group:  (x - mean) / sqrt(variance + epsilon) * gamma + beta, over each sample (or group of its channels)
-    RMS:           x / sqrt(mean(x^2) + epsilon) * scale
-    unit:          x / |x|_2, which TFLite has as one operator for the last axis
+layer, group:  (x - mean) / sqrt(variance + epsilon) * gamma + beta, over each sample or group of channels
+RMS:           x / sqrt(mean(x^2) + epsilon) * scale
+unit:          x / |x|_2, which TFLite has as one operator for the last axis
 """
 
 from __future__ import annotations
@@ -47,11 +47,18 @@ def batch_normalization(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @operation("BatchNorm")
-def batch_norm(b: Importer, op: Any, x: Value, mean: Any, variance: Any, offset: Any = None, scale: Any = None) -> Value:
+def batch_norm(
+    b: Importer, op: Any, x: Value, mean: Any, variance: Any, offset: Any = None, scale: Any = None
+) -> Value:
     if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,):
         raise b.fail("batch normalization over the last axis", f"axis={op.axis}", "build the model with channels last")
     size = x.shape[-1]
-    given = (np.ones(size) if scale is None else scale, np.zeros(size) if offset is None else offset, mean, variance)
+    given = (
+        np.ones(size) if scale is None else scale,
+        np.zeros(size) if offset is None else offset,
+        mean,
+        variance,
+    )
     names = ("gamma", "beta", "mean", "variance")
     statistics = [b.weight(value, name) for value, name in zip(given, names, strict=True)]
     return b.node(BATCH_NORM, x, *statistics, epsilon=float(op.epsilon))
@@ -110,7 +117,11 @@ def rms_norm(b: Importer, op: Any, x: Value, scale: Any = None) -> Value:
 @layer(keras.layers.GroupNormalization)
 def group_normalization(b: Importer, layer: Any, x: Value) -> Value:
     if layer.axis % len(x.shape) != len(x.shape) - 1:
-        raise b.fail("group normalization over the last axis", f"axis={layer.axis}", "build the model with channels last")
+        raise b.fail(
+            "group normalization over the last axis",
+            f"axis={layer.axis}",
+            "build the model with channels last",
+        )
     batch, channels = x.shape[0], x.shape[-1]
     groups = reshape(b, x, (batch, x.type.size // (batch * channels), layer.groups, channels // layer.groups), "groups")
     y = reshape(b, _standardized(b, groups, (1, 3), float(layer.epsilon)), x.shape, "ungrouped")

@@ -12,8 +12,8 @@ import pytest
 from converter.frontends.keras_model import from_keras
 from converter.frontends.keras_testing import assert_same_function
 from ir.errors import ModelError
-from ir.keras_ops import K
 
+K = keras.ops
 _RNG = np.random.default_rng(7)
 
 
@@ -51,6 +51,7 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "transpose": lambda x: K.transpose(x, (0, 2, 1, 3)),
     "swapaxes": lambda x: K.swapaxes(x, 1, -1),
     "moveaxis": lambda x: K.moveaxis(x, 1, -1),
+    "moveaxis to the front": lambda x: K.moveaxis(x, 3, 1),
     "moveaxis twice": lambda x: K.moveaxis(x, (1, 3), (3, 2)),
     "expand_dims": lambda x: K.expand_dims(x, (1, -1)),
     "squeeze": lambda x: K.squeeze(K.mean(x, axis=1, keepdims=True), 1),
@@ -87,13 +88,17 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "tensordot": lambda x: K.tensordot(x, _array(7, 4, 5), [[2, 3], [0, 1]]),
     "einsum": lambda x: K.einsum("bijc,bkjc->bikj", x, x),
     "einsum by weights": lambda x: K.einsum("...c,dc->...d", x, _array(5, 4)),
+    "einsum with ellipses": lambda x: K.einsum("...c,...dc->...d", x, _array(7, 5, 4)),
+    "dot_product_attention": lambda x: K.dot_product_attention(x, x + 1, x * 2),
     "einsum from the left": lambda x: K.einsum("cd,bijc->bdij", _array(4, 5), x),
     "max_pool": lambda x: K.max_pool(x, 2),
     "average_pool": lambda x: K.average_pool(x, 3, strides=2, padding="same"),
     "conv": lambda x: K.conv(x, _array(3, 3, 4, 5), padding="same"),
     "depthwise_conv": lambda x: K.depthwise_conv(x, _array(3, 3, 4, 2)),
     "separable_conv": lambda x: K.separable_conv(x, _array(3, 3, 4, 2), _array(1, 1, 8, 3)),
-    "batch_normalization": lambda x: K.batch_normalization(x, _array(4), np.abs(_array(4)) + 0.5, -1, _array(4), _array(4)),
+    "batch_normalization": lambda x: K.batch_normalization(
+        x, _array(4), np.abs(_array(4)) + 0.5, -1, _array(4), _array(4)
+    ),
     "depth_to_space": lambda x: K.depth_to_space(x, 2),
     "normalize": lambda x: K.normalize(x),
     "resize": lambda x: K.image.resize(x, (3, 14)),
@@ -112,7 +117,10 @@ def test_operation(name: str) -> None:
         (lambda x: K.sort(x), "keras.ops operation Sort"),
         (lambda x: x**1.5, "1.5"),
         (lambda x: x / 0.0, "zeros in a constant divisor"),
-        (lambda x: K.einsum("bijc,bijc->bi", x, x) + K.einsum("biic,c->bi", x[:, :, :6], np.ones(4, np.float32)), "einsum"),
+        (
+            lambda x: K.einsum("bijc,bijc->bi", x, x) + K.einsum("biic,c->bi", x[:, :, :6], np.ones(4, np.float32)),
+            "einsum",
+        ),
         (lambda x: K.repeat(x, 2, axis=0), "the batch"),
         (lambda x: K.conv(x, x[0, :3, :3, :, None]), "one that the model computes"),
     ],

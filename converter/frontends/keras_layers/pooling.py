@@ -1,4 +1,4 @@
-"""Pooling with windows: over two axes as it is, over one as a picture of height 1. Global pooling is a reduction."""
+"""Pooling with windows, over one axis as over a picture of height 1. Global pooling is a reduction."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ refuse(
     keras.layers.RNN,
     keras.layers.Bidirectional,
     found="a recurrent layer",
-    fix="use convolutions over time (Conv1D, SeparableConv1D), or convert the part of the model without recurrence",
+    fix="use convolutions over time (Conv1D), or convert the part of the model without recurrence",
 )
 refuse(
     keras.layers.TimeDistributed,

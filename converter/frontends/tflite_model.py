@@ -1,0 +1,401 @@
+"""Float `.tflite` files as float graphs: static shapes, float32 constants, activations as nodes of their own.
+
+What is done on the way: constants of half precision, of 8 or fewer bits with scales, and sparse ones become float32;
+operators whose operands are all constant are computed (so nothing is left of shape arithmetic); fused activations
+are taken out, because quantization treats them by themselves and fuses them again; the compositions that exporters
+make of PReLU, softmax and the like are recognized (`tflite_patterns`). Batch norms are already folded in such files.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.frontends.lstm import unrolled
+from converter.frontends.options import ModelOptions
+from converter.frontends.tflite_patterns import recognize
+from converter.tflite.codec import BY_CODE, decode_attributes
+from converter.tflite.model_file import ModelFile, OperatorRecord, Signature, SubgraphRecord, TensorRecord, load, parse
+from converter.tflite.reader import MISFITS, GraphReader, constant_array, tensor_type
+from ir.errors import ModelError, OptionError
+from ir.graph import Graph, Value
+from ir.keras_ops import K
+from ir.opdef import OpDef, Role
+from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
+from ir.ops.shape import RESHAPE
+from ir.ops.static import RANK, SHAPE
+from ir.types import DType, TensorType
+
+_AGAIN = "write or download the file again"
+_MOST_LISTED = 8
+
+
+def from_tflite(model: str | Path | bytes, options: ModelOptions | None = None) -> Graph:
+    """The float graph of a file or its bytes.
+
+    Raises:
+      ModelError: the file is damaged or already quantized, leaves sizes open, or holds operators that cannot be
+        converted; all of these are listed.
+      OptionError: the options name what the file does not have.
+    """
+    options = options or ModelOptions()
+    file = parse(model) if isinstance(model, bytes) else load(model)
+    signature = _signature(file, options)
+    subgraph = file.subgraphs[signature.subgraph] if signature else file.main
+    outputs = _outputs(file, subgraph, signature, options)
+    wanted = _reachable(file, subgraph, outputs)
+    _check_operators(file, subgraph, wanted)
+    _check_quantization(file, subgraph, wanted)
+    shapes = _input_shapes(file, subgraph, signature, options)
+    graph = FloatReader(file, subgraph, shapes, outputs, wanted).read()
+    _rename(graph, subgraph, signature, outputs, options)
+    recognize(graph)
+    return graph
+
+
+def _error(file: ModelFile, expected: str, found: str, fix: str, where: str = "") -> ModelError:
+    return ModelError(expected=expected, found=found, where=f"{file.path}{', ' if where else ''}{where}", fix=fix)
+
+
+# --- which part of the file is meant ----------------------------------------------------------------------------------
+
+
+def _signature(file: ModelFile, options: ModelOptions) -> Signature | None:
+    signatures = {s.key: s for s in file.signatures}
+    if any(not 0 <= s.subgraph < len(file.subgraphs) for s in file.signatures):
+        raise _error(file, "signatures of its subgraphs", "one of a subgraph that is not there", _AGAIN)
+    if options.signature is not None:
+        if options.signature not in signatures:
+            raise OptionError(
+                expected=f"a signature of {', '.join(signatures) or 'none: the file has no signatures'}",
+                found=options.signature,
+                where="--signature",
+                fix="choose one of them, or leave it out",
+            )
+        return signatures[options.signature]
+    chosen = [s for s in file.signatures if s.subgraph == 0] or list(file.signatures)
+    return signatures.get("serving_default") or (chosen[0] if chosen else None)
+
+
+def _outputs(
+    file: ModelFile, subgraph: SubgraphRecord, signature: Signature | None, options: ModelOptions
+) -> tuple[int, ...]:
+    """The tensors to end at."""
+    if not options.output_nodes:
+        return subgraph.outputs
+    by_name = {record.name: i for i, record in enumerate(subgraph.tensors)}
+    by_name.update({} if signature is None else signature.outputs)
+    missing = [name for name in options.output_nodes if name not in by_name]
+    if missing:
+        computed = [subgraph.tensors[i].name for op in subgraph.operators for i in op.outputs]
+        raise OptionError(
+            expected=f"tensors of {file.path}, such as {', '.join(computed[-3:])}",
+            found=", ".join(missing),
+            where="--output_nodes",
+            fix="name tensors that the file's operators compute",
+        )
+    return tuple(by_name[name] for name in options.output_nodes)
+
+
+def _reachable(file: ModelFile, subgraph: SubgraphRecord, outputs: tuple[int, ...]) -> list[int]:
+    """Positions of the operators that these outputs depend on, in the file's order."""
+    makers: dict[int, int] = {}
+    for position, operator in enumerate(subgraph.operators):
+        makers.update(dict.fromkeys(operator.outputs, position))
+    wanted: set[int] = set()
+    stack = [makers[i] for i in outputs if i in makers]
+    while stack:
+        position = stack.pop()
+        if position not in wanted:
+            wanted.add(position)
+            stack.extend(makers[i] for i in subgraph.operators[position].inputs if i in makers)
+    return sorted(wanted)
+
+
+# --- what is refused before reading -----------------------------------------------------------------------------------
+
+
+def _check_operators(file: ModelFile, subgraph: SubgraphRecord, wanted: list[int]) -> None:
+    unknown = {}
+    for position in wanted:
+        operator = subgraph.operators[position]
+        if operator.code not in BY_CODE:
+            makes = subgraph.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
+            unknown[position] = f"{operator.code} '{makes}'"
+    if not unknown:
+        return
+    shown = "; ".join(list(unknown.values())[:_MOST_LISTED])
+    more = f"; and {len(unknown) - _MOST_LISTED} more" if len(unknown) > _MOST_LISTED else ""
+    raise _error(
+        file,
+        "operators of the table",
+        f"{len(unknown)} others: {shown}{more}",
+        "end the model before them with --output_nodes, or export it without them",
+    )
+
+
+def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, wanted: list[int]) -> None:
+    """Refuses files whose activations are integers already."""
+    activations = list(subgraph.inputs) + [i for p in wanted for i in subgraph.operators[p].outputs]
+    integers = [subgraph.tensors[i] for i in activations if _is_quantized(subgraph.tensors[i])]
+    if integers:
+        raise _error(
+            file,
+            "a float model",
+            f"one that is already quantized ({len(integers)} tensors, such as '{integers[0].name}' of {integers[0].type_name})",
+            "convert the float model that it was made from",
+        )
+
+
+def _is_quantized(record: TensorRecord) -> bool:
+    return record.type_name in ("INT8", "UINT8", "INT16", "INT4") and record.scale.size > 0
+
+
+# --- sizes that the file leaves open ----------------------------------------------------------------------------------
+
+
+def _input_shapes(
+    file: ModelFile, subgraph: SubgraphRecord, signature: Signature | None, options: ModelOptions
+) -> dict[int, tuple[int, ...]]:
+    """The shape of every input. Raises ModelError naming an input that leaves open what the options do not say."""
+    names = _input_names(subgraph, signature)
+    given = dict(options.input_shapes)
+    if "" in given and len(names) == 1:
+        given[next(iter(names.values()))] = given.pop("")
+    known = {*names.values(), *(subgraph.tensors[i].name for i in names)}
+    if unknown := sorted(set(given) - known):
+        raise OptionError(
+            expected=f"an input of {', '.join(names.values())}",
+            found=", ".join(repr(name) for name in unknown),
+            where="--input_shape",
+            fix="name one of them",
+        )
+    shapes = {}
+    for index, name in names.items():
+        record = subgraph.tensors[index]
+        shapes[index] = _one_shape(file, record, name, given.get(name) or given.get(record.name), options.batch_size)
+    return shapes
+
+
+def _one_shape(
+    file: ModelFile, record: TensorRecord, name: str, given: tuple[int, ...] | None, batch: int | None
+) -> tuple[int, ...]:
+    known = record.shape_signature if len(record.shape_signature) == len(record.shape) else record.shape
+    if given is not None:
+        if len(given) != len(known) or any(k not in (-1, g) for k, g in zip(known, given, strict=True)):
+            raise OptionError(
+                expected=f"a shape that fits {_shown(known)}",
+                found=_shown(given),
+                where=f"--input_shape {name}",
+                fix="keep the sizes that the file fixes",
+            )
+        return given
+    if -1 in known[1:] or 0 in known:
+        example = ",".join(str(d) if d > 0 else "1" if not i else "SIZE" for i, d in enumerate(known))
+        raise _error(
+            file,
+            "a fixed size of every axis but the batch",
+            f"the shape {_shown(known)}",
+            f"pass --input_shape {name}={example} with numbers in place of SIZE",
+            f"input '{name}'",
+        )
+    if known[:1] == (-1,) or (batch is not None and known[:1] == (1,)):
+        return (batch or 1, *known[1:])
+    if batch not in (None, *known[:1]):
+        raise _error(
+            file, f"a batch that can be {batch}", f"the fixed shape {_shown(known)}", "leave --batch_size out", f"input '{name}'"
+        )
+    return record.shape
+
+
+def _shown(shape: tuple[int, ...]) -> str:
+    return f"({', '.join('?' if d < 0 else str(d) for d in shape)})"
+
+
+def _input_names(subgraph: SubgraphRecord, signature: Signature | None) -> dict[int, str]:
+    names = {i: subgraph.tensors[i].name or f"input_{k}" for k, i in enumerate(subgraph.inputs)}
+    if signature is not None:
+        names.update({i: name for name, i in signature.inputs.items() if i in names})
+    return names
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+class FloatReader(GraphReader):
+    """Reads the wanted operators with shapes computed anew, and computes at once what is constant."""
+
+    def __init__(
+        self,
+        model: ModelFile,
+        subgraph: SubgraphRecord,
+        shapes: dict[int, tuple[int, ...]],
+        outputs: tuple[int, ...],
+        wanted: list[int],
+    ) -> None:
+        super().__init__(model, subgraph)
+        self._shapes, self._outputs, self._wanted = shapes, outputs, wanted
+        stored = [(subgraph.tensors[i].shape, shape) for i, shape in shapes.items()]
+        self._as_stored = all(a == b for a, b in stored)
+        self._sizes_as_stored = all(a[1:] == b[1:] for a, b in stored)
+
+    def read(self) -> Graph:
+        for index in dict.fromkeys(self.subgraph.inputs):
+            record = self.subgraph.tensors[index]
+            dtype = tensor_type(record, self.model.path).dtype
+            self.values[index] = self.graph.input(record.name or "input", TensorType(self._shapes[index], dtype))
+        for position in self._wanted:
+            self._operator(position, self.subgraph.operators[position])
+        self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
+        return self.graph
+
+    def _value(self, index: int, where: str) -> Value:
+        record = self.subgraph.tensors[index]
+        if index not in self.values and record.data is None and record.is_variable:
+            type_ = tensor_type(record, self.model.path)
+            self._take(type_.size * 4, record.name)
+            self.values[index] = self.graph.constant(np.zeros(type_.shape, np.float32), record.name)
+        return super()._value(index, where)
+
+    def _constant(self, record: TensorRecord) -> Value:
+        """A constant; one that stands for reals becomes float32."""
+        type_ = tensor_type(record, self.model.path)
+        self._take(max(4, type_.dtype.numpy.itemsize) * type_.size, record.name)
+        data = constant_array(record, self.model.path)
+        if type_.quant is not None:
+            data = type_.quant.dequantize(data)
+        elif type_.dtype is DType.FLOAT16:
+            data = data.astype(np.float32)
+        if data.dtype.kind == "f" and not np.isfinite(data).all():
+            bad = int((~np.isfinite(data)).sum())
+            raise _error(
+                self.model,
+                "finite weights",
+                f"{bad} NaN or infinite of the {data.size} values of '{record.name}'",
+                "mend or train the network again",
+            )
+        return self.graph.constant(data, record.name or "constant")
+
+    def _operator(self, position: int, record: OperatorRecord) -> None:
+        op = BY_CODE[record.code]
+        where = f"operator {position} ({record.code})"
+        inputs, constants = self._operands(op, record, where)
+        name = self.subgraph.tensors[record.outputs[0]].name if record.outputs else ""
+        try:
+            attrs = decode_attributes(op, record.options_name, record.options, constants)
+            attrs = op.any_batch(attrs, [None if v is None else v.type for v in inputs])
+            if op is RESHAPE:
+                attrs = self._without_placeholder(attrs, record)
+            types = op.infer(attrs, [v.type for v in inputs if v is not None])
+            self._check_results(record, types)
+            if self._is_known(op, inputs):
+                results = self._computed(op, attrs, inputs, types, name)
+            elif op is UNIDIRECTIONAL_SEQUENCE_LSTM:
+                results = unrolled(self.graph, attrs, inputs, name or op.name)
+            else:
+                results = list(self.graph.add(op, inputs, attrs, name or op.name, types).outputs)
+        except MISFITS as error:
+            raise _error(
+                self.model, "operands and options that fit together", str(error) or type(error).__name__, _AGAIN, where
+            ) from error
+        self._check_weights(op, inputs, where)
+        self.values.update(zip(record.outputs, results, strict=True))
+
+    def _without_placeholder(self, attrs: Any, record: OperatorRecord) -> Any:
+        """A reshape's attributes with the size that -1 stood for, so that another batch does not end up there."""
+        stored = self.subgraph.tensors[record.outputs[0]].shape if record.outputs else ()
+        known = -1 in attrs.shape and self._sizes_as_stored and len(stored) == len(attrs.shape)
+        return dataclasses.replace(attrs, shape=stored) if known and min(stored) > 0 else attrs
+
+    def _check_results(self, record: OperatorRecord, types: list[TensorType]) -> None:
+        """Files whose shapes were not changed must agree with what is computed."""
+        stored = [self.subgraph.tensors[i] for i in record.outputs]
+        if len(stored) != len(types):
+            raise ValueError(f"{len(stored)} results, {len(types)} computed")
+        for found, type_ in zip(stored, types, strict=True):
+            if self._as_stored and found.shape and -1 not in found.shape_signature and found.shape != type_.shape:
+                raise ValueError(f"output shape {found.shape}, computed {type_.shape}")
+
+    def _check_weights(self, op: OpDef, inputs: list[Value | None], where: str) -> None:
+        for i, value in enumerate(inputs):
+            if value is not None and op.operand(i).role is Role.WEIGHT and value.is_constant and not value.dtype.is_float:
+                raise _error(
+                    self.model,
+                    "weights that are floats, or integers with scales",
+                    f"'{value.name}' of {value.dtype.value} without scales",
+                    "convert the float model that it was made from",
+                    where,
+                )
+
+    def _is_known(self, op: OpDef, inputs: list[Value | None]) -> bool:
+        """Whether an operator's results are constant; layers with weights are left alone (they take time)."""
+        return op in (SHAPE, RANK) or (op.weight_index is None and all(v is None or v.is_constant for v in inputs))
+
+    def _computed(
+        self, op: OpDef, attrs: Any, inputs: list[Value | None], types: list[TensorType], name: str
+    ) -> list[Value]:
+        for type_ in types:
+            self._take(type_.size * type_.dtype.numpy.itemsize, name)
+        if op in (SHAPE, RANK):
+            assert inputs[0] is not None
+            results: Any = np.asarray(inputs[0].shape if op is SHAPE else len(inputs[0].shape))
+        else:
+            results = op.compute(attrs, *[None if v is None else K.convert_to_tensor(v.data) for v in inputs])
+        listed = results if isinstance(results, (tuple, list)) else (results,)
+        return [
+            self.graph.constant(np.asarray(K.convert_to_numpy(r)).astype(t.dtype.numpy), name or op.name)
+            for r, t in zip(listed, types, strict=True)
+        ]
+
+
+# --- names ------------------------------------------------------------------------------------------------------------
+
+
+def _rename(
+    graph: Graph,
+    subgraph: SubgraphRecord,
+    signature: Signature | None,
+    outputs: tuple[int, ...],
+    options: ModelOptions,
+) -> None:
+    """Calls inputs and outputs as the signature does (else as their tensors), each output a tensor of its own."""
+    inputs = _input_names(subgraph, signature)
+    wanted = dict(zip(graph.inputs, (inputs[i] for i in dict.fromkeys(subgraph.inputs)), strict=True))
+    names = _output_names(subgraph, signature, outputs, options)
+    graph.outputs = list(_separate(graph, names))
+    wanted.update(zip(graph.outputs, names, strict=True))
+    rename(graph, wanted)
+
+
+def rename(graph: Graph, wanted: Mapping[Value, str]) -> None:
+    """Gives values names; what had one of them gets another."""
+    taken = set(wanted.values())
+    for value in graph.values():
+        if value.name in taken and value not in wanted and not value.is_constant:
+            value.name = graph.unique_name(f"{value.name}/inner")
+    used: set[str] = set()
+    for value, name in wanted.items():
+        value.name = name if name not in used else graph.unique_name(f"{name}/again")
+        used.add(value.name)
+
+
+def _output_names(
+    subgraph: SubgraphRecord, signature: Signature | None, outputs: tuple[int, ...], options: ModelOptions
+) -> list[str]:
+    if options.output_nodes:
+        return list(options.output_nodes)
+    given = {} if signature is None else {i: name for name, i in signature.outputs.items()}
+    return [given.get(i) or subgraph.tensors[i].name or f"output_{k}" for k, i in enumerate(outputs)]
+
+
+def _separate(graph: Graph, names: list[str]) -> Iterator[Value]:
+    seen: set[Value] = set(graph.inputs)
+    for value, name in zip(graph.outputs, names, strict=True):
+        if value in seen or value.is_constant:
+            value = graph.add(RESHAPE, [value], RESHAPE.attributes(shape=value.shape), f"{name}/copy").output
+        seen.add(value)
+        yield value

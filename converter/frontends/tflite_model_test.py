@@ -1,0 +1,338 @@
+"""The .tflite frontend against the float kernels of the runtime, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import flatbuffers
+import numpy as np
+import pytest
+from ai_edge_litert import schema_py_generated as schema
+
+from converter.frontends.options import ModelOptions, parse_input_shapes
+from converter.frontends.tflite_model import from_tflite
+from converter.runtimes.local import LocalRuntime
+from converter.tflite.codec import BY_CODE
+from converter.tflite.writer import to_bytes
+from ir.errors import ModelError, OptionError
+from ir.execute import batchable, run_float
+from ir.graph import Graph
+from ir.opdef import FusedActivation
+from ir.ops.activation import PRELU, RELU
+from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
+from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
+from ir.ops.reduction import REDUCE_MAX, SUM, ReduceAttributes
+from ir.ops.softmax import SOFTMAX
+from ir.quantization import QuantParams
+from ir.types import DType, TensorType
+from ir.verify import verify
+
+_RNG = np.random.default_rng(0)
+_RELATIVE = 2e-5  # float32 sums in another order
+
+
+class File:
+    """Writes files that the project's own writer does not make: any operator, type and signature."""
+
+    def __init__(self) -> None:
+        self.tensors: list[schema.TensorT] = []
+        self.buffers = [schema.BufferT()]
+        self.operators: list[schema.OperatorT] = []
+        self.codes: list[schema.OperatorCodeT] = []
+        self.signatures: list[schema.SignatureDefT] = []
+
+    def tensor(
+        self, shape: Sequence[int], type_name: str = "FLOAT32", data: np.ndarray | None = None, **fields: object
+    ) -> int:
+        record = schema.TensorT(
+            name=fields.pop("name", f"t{len(self.tensors)}").encode(),  # type: ignore[attr-defined]
+            shape=list(shape),
+            type=getattr(schema.TensorType, type_name),
+            **fields,
+        )
+        if data is not None:
+            record.buffer = len(self.buffers)
+            self.buffers.append(schema.BufferT(data=np.frombuffer(np.ascontiguousarray(data).tobytes(), np.uint8)))
+        self.tensors.append(record)
+        return len(self.tensors) - 1
+
+    def constant(self, data: np.ndarray, type_name: str | None = None, **fields: object) -> int:
+        return self.tensor(data.shape, type_name or DType.of(data).value, data, **fields)
+
+    def op(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: object = None, custom: str = "") -> None:
+        number = getattr(schema.BuiltinOperator, code)
+        self.codes.append(
+            schema.OperatorCodeT(
+                builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=1, customCode=custom.encode() or None
+            )
+        )
+        record = schema.OperatorT(opcodeIndex=len(self.codes) - 1, inputs=list(inputs), outputs=list(outputs))
+        if options is not None:
+            record.builtinOptions = options
+            record.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])
+        self.operators.append(record)
+
+    def finish(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+        graph = schema.SubGraphT(
+            tensors=self.tensors, inputs=list(inputs), outputs=list(outputs), operators=self.operators, name=b"main"
+        )
+        model = schema.ModelT(
+            version=3,
+            operatorCodes=self.codes,
+            subgraphs=[graph],
+            buffers=self.buffers,
+            signatureDefs=self.signatures,
+        )
+        builder = flatbuffers.Builder(1024)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
+
+
+def _run(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
+    verify(graph)
+    return [np.asarray(y) for y in run_float(graph, inputs)]
+
+
+def _check(data: bytes, *inputs: np.ndarray, options: ModelOptions | None = None) -> Graph:
+    """What was read computes what the runtime's float kernels compute."""
+    graph = from_tflite(data, options)
+    wanted = LocalRuntime(package="ai_edge_litert").load(data).invoke(inputs)
+    for a, b in zip(wanted, _run(graph, *inputs), strict=True):
+        np.testing.assert_allclose(b, a, rtol=_RELATIVE, atol=_RELATIVE * max(1.0, float(np.abs(a).max())))
+    return graph
+
+
+def _numbers(*shape: int) -> np.ndarray:
+    return _RNG.normal(size=shape).astype(np.float32)
+
+
+def _dense(file: File, weights: int, bias: int = -1, inputs: int = 6, outputs: int = 4) -> bytes:
+    x, y = file.tensor([1, inputs], name="x"), file.tensor([1, outputs], name="y")
+    file.op("FULLY_CONNECTED", [x, weights, bias], [y], schema.FullyConnectedOptionsT())
+    return file.finish([x], [y])
+
+
+def test_half_precision_constants_are_folded() -> None:
+    file = File()
+    half = file.constant(_numbers(4, 6).astype(np.float16))
+    full = file.tensor([4, 6])
+    file.op("DEQUANTIZE", [half], [full], schema.DequantizeOptionsT())
+    graph = _check(_dense(file, full), _numbers(1, 6))
+    assert [node.op for node in graph.nodes] == [FULLY_CONNECTED]
+    assert graph.nodes[0].weight is not None and graph.nodes[0].weight.dtype is DType.FLOAT32
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_weights_of_8_bits_become_floats(channels: bool) -> None:
+    """Hybrid files; their kernels quantize the input on the way, so floats are compared with floats."""
+    q = _RNG.integers(-127, 128, (4, 6)).astype(np.int8)
+    scale = np.linspace(0.01, 0.04, 4).astype(np.float32) if channels else np.array([0.02], np.float32)
+    quant = schema.QuantizationParametersT(scale=scale, zeroPoint=np.zeros(scale.size, np.int64))
+    file = File()
+    graph = from_tflite(_dense(file, file.constant(q, quantization=quant)))
+    x = _numbers(1, 6)
+    np.testing.assert_allclose(_run(graph, x)[0], x @ (q * scale[:, None]).T, rtol=_RELATIVE, atol=1e-5)
+
+
+def test_fused_activations_become_nodes() -> None:
+    graph = Graph("m")
+    x = graph.input("x", TensorType((1, 5, 5, 2)))
+    w = graph.constant(_numbers(3, 3, 3, 2), "w")
+    b = graph.constant(_numbers(3), "b")
+    y = graph.add(CONV_2D, [x, w, b], Conv2DAttributes(activation=FusedActivation.RELU6), "conv").output
+    z = graph.add(ADD, [y, y], ADD.attributes(activation=FusedActivation.RELU), "sum").output
+    graph.outputs = [y, z]
+    read = _check(to_bytes(graph), _numbers(1, 5, 5, 2))
+    assert [node.op.name for node in read.nodes] == ["conv_2d", "relu6", "add", "relu"]
+    assert [v.name for v in read.outputs] == ["conv", "sum"]
+    assert not any(n.attrs.activation for n in read.nodes if n.op.takes_fused_activation)
+
+
+def test_prelu_of_tf1_is_recognized() -> None:
+    graph = Graph("m")
+    x = graph.input("x", TensorType((1, 4, 4, 3)))
+    clipped = graph.add(RELU, [graph.add(NEG, [x]).output]).output
+    slope = graph.constant(_numbers(3), "alpha")
+    scaled = graph.add(MUL, [slope, graph.add(NEG, [clipped]).output]).output
+    graph.outputs = [graph.add(ADD, [graph.add(RELU, [x]).output, scaled], name="y").output]
+    read = _check(to_bytes(graph), _numbers(1, 4, 4, 3))
+    assert [node.op for node in read.nodes] == [PRELU]
+
+
+@pytest.mark.parametrize("shifted", [False, True])
+def test_softmax_in_parts_is_recognized(shifted: bool) -> None:
+    graph = Graph("m")
+    x = graph.input("x", TensorType((1, 7)))
+    axes = ReduceAttributes(axes=(1,), keep_dims=True)
+    z = graph.add(SUB, [x, graph.add(REDUCE_MAX, [x], axes).output]).output if shifted else x
+    powers = graph.add(EXP, [z]).output
+    graph.outputs = [graph.add(DIV, [powers, graph.add(SUM, [powers], axes).output]).output]
+    read = _check(to_bytes(graph), _numbers(1, 7))
+    assert [node.op for node in read.nodes] == [SOFTMAX]
+
+
+def test_a_sum_over_another_axis_is_no_softmax() -> None:
+    graph = Graph("m")
+    x = graph.input("x", TensorType((1, 3, 7)))
+    powers = graph.add(EXP, [x]).output
+    total = graph.add(SUM, [powers], ReduceAttributes(axes=(1,), keep_dims=True)).output
+    graph.outputs = [graph.add(DIV, [powers, total]).output]
+    assert SOFTMAX not in [node.op for node in _check(to_bytes(graph), _numbers(1, 3, 7)).nodes]
+
+
+def test_signs_squares_and_divisors_become_products() -> None:
+    graph = Graph("m")
+    x = graph.input("x", TensorType((1, 7)))
+    y = graph.add(DIV, [graph.add(NEG, [x]).output, graph.constant(np.float32(4), "four")]).output
+    graph.outputs = [graph.add(SQUARE, [y]).output]
+    read = _check(to_bytes(graph), _numbers(1, 7))
+    assert {node.op for node in read.nodes} == {MUL}
+
+
+def test_shape_arithmetic_leaves_nothing() -> None:
+    """What exporters write for `reshape(x, (shape(x)[0], -1))`."""
+    file = File()
+    x = file.tensor([1, 4, 3], name="x", shapeSignature=[-1, 4, 3])
+    shape, batch, packed = file.tensor([3], "INT32"), file.tensor([], "INT32"), file.tensor([2], "INT32")
+    y = file.tensor([1, 12], name="y", shapeSignature=[-1, 12])
+    file.op("SHAPE", [x], [shape], schema.ShapeOptionsT(outType=schema.TensorType.INT32))
+    bounds = [file.constant(np.array([i], np.int32)) for i in (0, 1, 1)]
+    file.op("STRIDED_SLICE", [shape, *bounds], [batch], schema.StridedSliceOptionsT(shrinkAxisMask=1))
+    rest = file.constant(np.int32(-1).reshape(()))
+    file.op("PACK", [batch, rest], [packed], schema.PackOptionsT(valuesCount=2))
+    file.op("RESHAPE", [x, packed], [y], schema.ReshapeOptionsT())
+    data = file.finish([x], [y])
+    graph = _check(data, _numbers(1, 4, 3))
+    assert [node.op.name for node in graph.nodes] == ["reshape"] and batchable(graph)
+    assert from_tflite(data, ModelOptions(batch_size=5)).outputs[0].shape == (5, 12)
+
+
+def test_signature_names_and_shared_outputs() -> None:
+    file = File()
+    x, y = file.tensor([1, 6], name="serving_default_x:0"), file.tensor([1, 4], name="Identity")
+    file.op("FULLY_CONNECTED", [x, file.constant(_numbers(4, 6)), -1], [y], schema.FullyConnectedOptionsT())
+
+    def entries(**names: int) -> list[schema.TensorMapT]:
+        return [schema.TensorMapT(name=n.encode(), tensorIndex=i) for n, i in names.items()]
+
+    file.signatures = [
+        schema.SignatureDefT(signatureKey=b"serving_default", inputs=entries(image=x), outputs=entries(scores=y))
+    ]
+    data = file.finish([x], [y, y, x])
+    graph = _check(data, _numbers(1, 6))
+    assert [v.name for v in graph.inputs] == ["image"]
+    assert len({v.name for v in graph.outputs} | {"image"}) == 4
+    with pytest.raises(OptionError, match="a signature of serving_default, found other"):
+        from_tflite(data, ModelOptions(signature="other"))
+
+
+def _lstm(file: File, *, clip: float = 0.0, time_major: bool = False, peephole: bool = False) -> bytes:
+    steps, inputs, units = 4, 3, 5
+    shape = [steps, 1] if time_major else [1, steps]
+    x, y = file.tensor([*shape, inputs], name="x"), file.tensor([*shape, units], name="y")
+    weights = [file.constant(_numbers(units, n)) for n in [inputs] * 4 + [units] * 4]
+    holes = [file.constant(_numbers(units)) if peephole else -1 for _ in range(3)]
+    biases = [file.constant(_numbers(units)) for _ in range(4)]
+    states = [file.tensor([1, units], name=f"state{i}", isVariable=True) for i in range(2)]
+    options = schema.UnidirectionalSequenceLSTMOptionsT(fusedActivationFunction=4, cellClip=clip, timeMajor=time_major)
+    operands = [x, *weights, *holes, *biases, -1, -1, *states, -1, -1, -1, -1]
+    file.op("UNIDIRECTIONAL_SEQUENCE_LSTM", operands, [y], options)
+    return file.finish([x], [y])
+
+
+@pytest.mark.parametrize(("clip", "time_major"), list(itertools.product([0.0, 0.3], [False, True])))
+def test_lstm_is_written_out(clip: float, time_major: bool) -> None:
+    graph = _check(_lstm(File(), clip=clip, time_major=time_major), _numbers(*((4, 1, 3) if time_major else (1, 4, 3))))
+    assert all(node.op.quantization.integer for node in graph.nodes)
+
+
+def test_lstm_with_peepholes_is_refused() -> None:
+    with pytest.raises(ModelError, match="an LSTM with cell_to_forget_weights"):
+        from_tflite(_lstm(File(), peephole=True))
+
+
+def _custom(code: str = "CUSTOM", custom: str = "MyOp") -> File:
+    file = File()
+    x, y, z = file.tensor([1, 6], name="x"), file.tensor([1, 4], name="y"), file.tensor([1, 4], name="z")
+    file.op("FULLY_CONNECTED", [x, file.constant(_numbers(4, 6)), -1], [y], schema.FullyConnectedOptionsT())
+    file.op(code, [y], [z], custom=custom)
+    return file
+
+
+def test_custom_operators_are_refused_by_name_and_can_be_cut_off() -> None:
+    data = _custom().finish([0], [2])
+    with pytest.raises(ModelError, match=r"found 1 others: CUSTOM:MyOp 'z'; end the model before them with --output_nodes"):
+        from_tflite(data)
+    graph = from_tflite(data, ModelOptions(output_nodes=("y",)))
+    assert [v.name for v in graph.outputs] == ["y"] and len(graph.nodes) == 1
+    with pytest.raises(OptionError, match="found nothing_like_it"):
+        from_tflite(data, ModelOptions(output_nodes=("nothing_like_it",)))
+    with pytest.raises(ModelError, match="DELEGATE 'z'"):
+        from_tflite(_custom("DELEGATE", "").finish([0], [2]))
+
+
+def test_open_sizes() -> None:
+    file = File()
+    x = file.tensor([1, 1, 1, 3], name="x", shapeSignature=[-1, -1, -1, 3])
+    y = file.tensor([1, 1, 1, 3], name="y", shapeSignature=[-1, -1, -1, 3])
+    file.op("RELU", [x], [y])
+    data = file.finish([x], [y])
+    message = r"input 'x': expected a fixed size of every axis but the batch, found the shape \(\?, \?, \?, 3\); "
+    with pytest.raises(ModelError, match=message + "pass --input_shape x=1,SIZE,SIZE,3"):
+        from_tflite(data)
+    for name in ("x", ""):
+        graph = from_tflite(data, ModelOptions(input_shapes={name: (2, 8, 9, 3)}))
+        assert graph.outputs[0].shape == (2, 8, 9, 3)
+    with pytest.raises(OptionError, match=r"a shape that fits \(\?, \?, \?, 3\), found \(1, 8, 9, 4\)"):
+        from_tflite(data, ModelOptions(input_shapes={"x": (1, 8, 9, 4)}))
+    with pytest.raises(OptionError, match="an input of x, found 'q'"):
+        from_tflite(data, ModelOptions(input_shapes={"q": (1, 8, 9, 4)}))
+
+
+def test_a_fixed_batch_cannot_be_changed() -> None:
+    file = File()
+    x, y = file.tensor([3, 6], name="x"), file.tensor([3, 6], name="y")
+    file.op("RELU", [x], [y])
+    with pytest.raises(ModelError, match="a batch that can be 2"):
+        from_tflite(file.finish([x], [y]), ModelOptions(batch_size=2))
+
+
+def test_quantized_files_are_refused() -> None:
+    graph = Graph("m")
+    q = QuantParams(scale=np.float32(0.1))
+    x = graph.input("x", TensorType((1, 4), DType.INT8, q))
+    graph.outputs = [graph.add(RELU, [x], out_types=[TensorType((1, 4), DType.INT8, q)]).output]
+    with pytest.raises(ModelError, match="one that is already quantized.*convert the float model that it was made from"):
+        from_tflite(to_bytes(graph))
+
+
+def test_weights_that_are_not_finite_are_refused() -> None:
+    file = File()
+    weights = _numbers(4, 6)
+    weights[1, 2] = np.nan
+    with pytest.raises(ModelError, match="1 NaN or infinite of the 24 values"):
+        from_tflite(_dense(file, file.constant(weights)))
+
+
+def test_constants_that_would_fill_the_memory_are_refused() -> None:
+    file = File()
+    value, dims = file.constant(np.float32(1).reshape(())), file.constant(np.array([60000, 60000], np.int32))
+    big, y = file.tensor([60000, 60000]), file.tensor([60000, 60000])
+    x = file.tensor([1], name="x")
+    file.op("FILL", [dims, value], [big], schema.FillOptionsT())
+    file.op("MUL", [x, big], [y], schema.MulOptionsT())
+    with pytest.raises(ModelError, match="constants in proportion to the size of the file"):
+        from_tflite(file.finish([x], [y]))
+
+
+def test_parse_input_shapes() -> None:
+    assert parse_input_shapes(["a=1,2,3", "1,4"]) == {"a": (1, 2, 3), "": (1, 4)}
+    for text in ("a=1,b", "a=", "a=0,1"):
+        with pytest.raises(OptionError, match="name=1,224,224,3"):
+            parse_input_shapes([text])
+
+
+def test_every_operator_of_the_table_can_be_found() -> None:
+    assert {"SHAPE", "FILL", "RANGE", "DENSIFY", "UNIDIRECTIONAL_SEQUENCE_LSTM"} <= set(BY_CODE)
+    assert FullyConnectedAttributes().keep_num_dims is False

@@ -1,0 +1,131 @@
+"""What exporters write as compositions of operators, as the operators that were meant.
+
+- a fused activation, as a node of its own (`passes.fuse` fuses it again where a kernel can);
+- `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
+- `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
+- `-x`, `x / c`, `x^2`: products, which have an integer kernel that holds for any zero point.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ir.graph import Graph, Node, Value
+from ir.opdef import FusedActivation, OpDef
+from ir.ops import OPERATORS
+from ir.ops.activation import PRELU, RELU
+from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
+from ir.ops.reduction import REDUCE_MAX, SUM
+from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
+
+_ACTIVATIONS = {op.fuses_as: op for op in OPERATORS if op.fuses_as is not None}
+
+
+def recognize(graph: Graph) -> None:
+    """Rewrites the graph in place; the float function stays what it was."""
+    for rule in (_unfuse, _prelu, _softmax, _product):
+        for node in graph.nodes:
+            rule(graph, node)
+        graph.prune()
+
+
+def _replace(
+    graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None], attrs: Any = None
+) -> None:
+    """Puts another node in place of one; its result keeps the name."""
+    new = graph.add(op, inputs, attrs, name=f"{node.name}/{op.name}")
+    old = node.output
+    graph.replace_uses(old, new.output)
+    graph.remove(node)
+    new.output.name, new.name = old.name, node.name
+
+
+def _unfuse(graph: Graph, node: Node) -> None:
+    """Takes the activation out of a node."""
+    if not node.op.takes_fused_activation or node.attrs.activation is FusedActivation.NONE:
+        return
+    value, kind = node.output, node.attrs.activation
+    node.attrs = dataclasses.replace(node.attrs, activation=FusedActivation.NONE)
+    users = value.consumers
+    after = graph.add(_ACTIVATIONS[kind], [value], name=f"{value.name}/{_ACTIVATIONS[kind].name}")
+    graph.replace_uses(value, after.output, only=users)
+    graph.outputs = [after.output if v is value else v for v in graph.outputs]
+    value.name, after.output.name = after.output.name, value.name
+
+
+def _made_by(value: Value | None, op: OpDef) -> Node | None:
+    node = None if value is None else value.producer
+    return node if node is not None and node.op is op else None
+
+
+def _either(node: Node, op: OpDef) -> tuple[Node, Value] | None:
+    """The operand of a pair that `op` made, and the other operand."""
+    for mine, other in ((0, 1), (1, 0)):
+        maker, rest = _made_by(node.inputs[mine], op), node.inputs[other]
+        if maker is not None and rest is not None:
+            return maker, rest
+    return None
+
+
+def _prelu(graph: Graph, node: Node) -> None:
+    """`relu(x) + alpha * -relu(-x)`; the factors may stand in any order."""
+    if node.op is not ADD:
+        return
+    for product, positive in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
+        scaled, kept = _made_by(product, MUL), _made_by(positive, RELU)
+        found = None if scaled is None or kept is None else _either(scaled, NEG)
+        if found is None or kept is None:
+            continue
+        negated, alpha = found
+        clipped = _made_by(negated.inputs[0], RELU)
+        flipped = None if clipped is None else _made_by(clipped.inputs[0], NEG)
+        x = kept.inputs[0]
+        if flipped is None or x is None or flipped.inputs[0] is not x or not alpha.is_constant or x.type.rank < 2:
+            continue
+        assert alpha.data is not None
+        shape = (1,) * (x.type.rank - 1 - alpha.data.ndim) + alpha.data.shape
+        slope = graph.constant(alpha.data.reshape(shape[-(x.type.rank - 1) :]), f"{node.name}/alpha")
+        _replace(graph, node, PRELU, [x, slope])
+        return
+
+
+def _softmax(graph: Graph, node: Node) -> None:
+    if node.op is not DIV or node.attrs.activation is not FusedActivation.NONE:
+        return
+    powers, total = _made_by(node.inputs[0], EXP), _made_by(node.inputs[1], SUM)
+    if powers is None or total is None or total.inputs[0] is not powers.output or not _over_last(total):
+        return
+    logits = powers.inputs[0]
+    shifted = _made_by(logits, SUB)
+    if shifted is not None:
+        largest = _made_by(shifted.inputs[1], REDUCE_MAX)
+        if largest is not None and largest.inputs[0] is shifted.inputs[0] and _over_last(largest):
+            logits = shifted.inputs[0]
+    _replace(graph, node, SOFTMAX, [logits], SoftmaxAttributes())
+
+
+def _over_last(node: Node) -> bool:
+    """Whether a reduction goes over the last axis and keeps it."""
+    rank = node.in_types[0].rank if node.in_types[0] is not None else 0
+    return node.attrs.keep_dims and [a % rank for a in node.attrs.axes] == [rank - 1]
+
+
+def _product(graph: Graph, node: Node) -> None:
+    """Signs, squares and constant divisors as products."""
+    x = node.inputs[0] if node.inputs else None
+    if x is None or not x.dtype.is_float:
+        return
+    if node.op is NEG:
+        factor = graph.constant(np.float32(-1).reshape(()), f"{node.name}/minus_one")
+    elif node.op is SQUARE:
+        factor = x
+    elif node.op is DIV and (divisor := node.inputs[1]) is not None and divisor.data is not None and divisor.data.all():
+        factor = graph.constant((1 / divisor.data.astype(np.float64)).astype(np.float32), f"{node.name}/reciprocal")
+    else:
+        return
+    activation = getattr(node.attrs, "activation", FusedActivation.NONE)
+    _replace(graph, node, MUL, [x, factor], MUL.attributes(activation=activation))  # type: ignore[call-arg]

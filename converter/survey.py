@@ -1,0 +1,197 @@
+"""One row per model: whether it converts, whether every operator computes in integers, how close it stays to float.
+
+What is measured, on inputs that calibration did not see:
+
+- per output, `SQNR = 10 log10(sum f^2 / sum (f - q)^2)` and the cosine of the angle between `f` and `q`, where `f` is
+  what the float network gives and `q` what the emitted file gives on a runtime, all samples together;
+- whether the emulator gives the same integers as the runtimes, on every element of every output.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.compare import to_integers, to_reals
+from converter.conversion import ConversionResult, convert
+from converter.data import DataSource, open_data
+from converter.frontends import ModelOptions, load_model
+from converter.runtimes.emulator import EmulatorRuntime
+from converter.runtimes.local import LocalRuntime, installed_packages
+from converter.sample_inputs import make_samples, specs, states
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
+from ir.errors import ConversionError
+from ir.execute import batchable, compiled, run_float
+from ir.graph import Graph
+from ir.profile import PROFILES, Kernels, Runtime
+
+_PACKAGE = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyOptions:
+    """How to convert and judge.
+
+    Attributes:
+      photographs: a folder of images for networks that take images.
+      preprocess: of the photographs.
+      data, calibration_data: samples to judge and to calibrate on, in place of photographs and noise.
+      calibration_samples, samples: how many to calibrate and to judge on.
+      exact_samples: how many to compare with the runtimes' kernels; `reference_kernels`: those too (slow).
+      convert: further arguments of `convert()`.
+    """
+
+    photographs: Path | None = None
+    preprocess: str = "unit"
+    data: str | None = None
+    calibration_data: str | None = None
+    calibration_samples: int = 32
+    samples: int = 8
+    exact_samples: int = 1
+    reference_kernels: bool = True
+    model_options: ModelOptions = field(default_factory=ModelOptions)
+    convert: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputQuality:
+    """How close one output is to the float network's."""
+
+    name: str
+    sqnr_db: float
+    cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class SurveyRow:
+    """What became of a model.
+
+    Attributes:
+      status: "converted", "refused" (a ConversionError says why) or "failed" (our fault).
+      sqnr_db: the median over outputs; `cosine` is the smallest.
+      emulator_equal: per profile the number of differing output elements; "not run" where the runtime is missing.
+    """
+
+    file: str
+    status: str
+    reason: str = ""
+    integer_only: bool | None = None
+    sqnr_db: float | None = None
+    cosine: float | None = None
+    outputs: tuple[OutputQuality, ...] = ()
+    emulator_equal: bool | None = None
+    differing: Mapping[str, int | str] = field(default_factory=dict)
+    operators: Mapping[str, int] = field(default_factory=dict)
+    float_operators: tuple[str, ...] = ()
+    size_bytes: int | None = None
+    seconds: float = 0.0
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented keys of `survey --json`."""
+        return asdict(self)
+
+
+def survey_model(path: Path, options: SurveyOptions | None = None) -> SurveyRow:
+    """Converts a model and measures it; never raises for what is wrong with the model."""
+    options = options or SurveyOptions()
+    start = time.perf_counter()
+    try:
+        row = _measured(path, options)
+    except ConversionError as error:
+        row = SurveyRow(file=path.name, status="refused", reason=str(error))
+    except Exception as error:  # ours: it is shown as such, and the other models still get their rows
+        row = SurveyRow(file=path.name, status="failed", reason=f"{type(error).__name__}: {error}")
+    return SurveyRow(**{**row.__dict__, "seconds": round(time.perf_counter() - start, 3)})
+
+
+def _measured(path: Path, options: SurveyOptions) -> SurveyRow:
+    graph = load_model(path, options=options.model_options).graph
+    run = compiled(lambda tensors: run_float(graph, tensors))
+    single = (lambda arrays: run(arrays)) if states(graph) else None
+    calibration = _samples(graph, options, options.calibration_data, options.calibration_samples, True, single)
+    judged = _samples(graph, options, options.data, options.samples, False, single)
+    result = convert(
+        path, calibration_data=calibration, check=False, model_options=options.model_options, **options.convert
+    )
+    qualities = measure(graph, run, result, judged)
+    differing = differing_elements(result.model, first_inputs(result.model, judged, options.exact_samples), options)
+    counted = [n for n in differing.values() if isinstance(n, int)]
+    return SurveyRow(
+        file=path.name,
+        status="converted",
+        integer_only=not result.float_operators,
+        sqnr_db=statistics.median(q.sqnr_db for q in qualities),
+        cosine=min(q.cosine for q in qualities),
+        outputs=tuple(qualities),
+        emulator_equal=not any(counted) if counted else None,
+        differing=differing,
+        operators=result.operators,
+        float_operators=result.float_operators,
+        size_bytes=result.size_bytes,
+    )
+
+
+def _samples(
+    graph: Graph, options: SurveyOptions, data: str | None, count: int, calibrating: bool, run: Any
+) -> DataSource:
+    if data is not None:
+        return open_data(data, specs(graph), preprocess=options.preprocess, samples=count)
+    return make_samples(
+        graph,
+        count,
+        photographs=options.photographs,
+        preprocess=options.preprocess,
+        crops=calibrating,
+        seed=1 if calibrating else 2,
+        run=run,
+    )
+
+
+def first_inputs(model: bytes, judged: DataSource, count: int) -> list[np.ndarray]:
+    """The first samples in the types of the file's inputs."""
+    batch = next(judged.batches(max(1, count)))
+    return [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, to_graph(parse(model)).inputs, strict=True)]
+
+
+def measure(graph: Graph, run: Any, result: ConversionResult, judged: DataSource) -> list[OutputQuality]:
+    """Every output of the emitted file against the float network's."""
+    emitted = to_graph(parse(result.model))
+    package = next(iter(installed_packages()), None)
+    runtime = EmulatorRuntime() if package is None else LocalRuntime(package=package)
+    session = runtime.load(result.model)
+    sums = np.zeros((len(graph.outputs), 4))
+    for batch in judged.batches(8 if batchable(graph) else max(1, graph.inputs[0].shape[0])):
+        wanted = run(batch)
+        raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)])
+        found = [to_reals(y, v.quant) for y, v in zip(raw, emitted.outputs, strict=True)]
+        for row, a, b in zip(sums, wanted, found, strict=True):
+            f, q = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
+            row += (f @ f, q @ q, f @ q, (f - q) @ (f - q))
+    return [_quality(v.name, *row) for v, row in zip(graph.outputs, sums, strict=True)]
+
+
+def _quality(name: str, ff: float, qq: float, fq: float, noise: float) -> OutputQuality:
+    sqnr = 99.0 if not noise else -99.0 if not ff else float(np.clip(10 * np.log10(ff / noise), -99, 99))
+    cosine = float(fq / np.sqrt(ff * qq)) if ff and qq else float(ff == qq)
+    return OutputQuality(name=name, sqnr_db=sqnr, cosine=cosine)
+
+
+def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: SurveyOptions) -> dict[str, int | str]:
+    """Per profile, on how many output elements the emulator and the kernels differ."""
+    found: dict[str, int | str] = {}
+    for name, profile in PROFILES.items():
+        package = _PACKAGE[profile.runtime]
+        if package not in installed_packages() or (profile.kernels is Kernels.REF and not options.reference_kernels):
+            found[name] = "not run"
+            continue
+        wanted = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
+        emulated = EmulatorRuntime(profile).load(model).invoke(inputs)
+        found[name] = sum(int((a != b).sum()) if a.shape == b.shape else a.size for a, b in zip(wanted, emulated, strict=True))
+    return found

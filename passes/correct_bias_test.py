@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ir.errors import OptionError
+from ir.execute import run_float
+from ir.graph import Graph
+from ir.ops.activation import RELU, RELU6
+from ir.ops.reduction import MEAN, ReduceAttributes
+from passes.base import Context, Range
+from passes.calibrate import Calibrate
+from passes.correct_bias import CorrectBias, analytic_shifts, empirical_shifts
+from passes.fold_batch_norm import FoldBatchNorm
+from passes.fuse import FuseActivation
+from passes.graph_testing import Net
+from passes.lower import LowerToInteger
+from passes.quantize import Quantize
+from passes.runner import run_passes
+from passes.simulate import quantized
+from passes.tuning_testing import Arrays
+
+X = np.random.default_rng(0).normal(0.5, 1, (40, 6, 6, 3)).astype(np.float32)
+
+
+def network(bias: bool = True) -> Graph:
+    net = Net(1)
+    x = net.then(RELU6, net.conv(net.input(6, 6, 3), 6, bias=bias, spread=2.0))
+    x = net.then(RELU, net.depthwise(x, bias=bias, spread=2.0))
+    x = net.conv(x, 5, kernel=1, bias=bias)
+    return net.ends(net.dense(net.then(MEAN, x, attrs=ReduceAttributes(axes=(1, 2))), 4, bias=bias))
+
+
+def annotated(graph: Graph, x: np.ndarray = X, bits: int = 4) -> Context:
+    """Four bits of weights shift means by much more than what biases and activations are rounded by."""
+    context = Context(samples=Arrays(x))
+    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
+    return context
+
+
+def mean_errors(graph: Graph) -> list[np.ndarray]:
+    """Of every layer and channel: the mean of the fake-quantized minus that of the float output, over its deviation."""
+    wanted = [n.output for n in graph.nodes if n.weight is not None]
+    exact = [np.asarray(y) for y in run_float(ORIGINAL, [X], wanted=[n.output for n in ORIGINAL.nodes if n.weight is not None])]
+    found = [np.asarray(y) for y in run_float(graph, [X], wanted=wanted, transform=quantized)]
+    return [((b - a).reshape(-1, a.shape[-1]).mean(axis=0)) / a.std() for a, b in zip(exact, found, strict=True)]
+
+
+ORIGINAL = network()
+
+
+def test_afterwards_no_channel_is_shifted():
+    graph = network()
+    context = annotated(graph)
+    before = mean_errors(graph)
+    report = CorrectBias(block=len(X)).run(graph, context)
+    after = mean_errors(graph)
+    assert len(report.changed) == 4 and "conv_2d: by at most" in report.changed[0]
+    for a, b in zip(before, after, strict=True):
+        assert np.abs(a).max() > 0.03 and np.abs(b).max() < 0.004  # what rounding of biases and of activations leaves
+
+
+def test_blocks_are_averaged():
+    graph = network()
+    context = annotated(graph)
+    layers = {n.output: n for n in graph.nodes if n.weight is not None}
+    once = empirical_shifts(graph, context, layers, len(X))
+    often = empirical_shifts(graph, context, layers, 7)
+    for value, shift in once.items():
+        assert np.abs(often[value] - shift).max() < 0.1 * max(np.abs(shift).max(), 0.05)
+
+
+def test_parameters_stay_and_the_graph_still_becomes_integers():
+    graph = network()
+    context = annotated(graph)
+    before = {n: (n.weight, n.weight.quant, n.bias.quant) for n in graph.nodes if n.weight is not None}
+    run_passes(graph, [CorrectBias()], context)
+    for node, (weight, weight_params, bias_params) in before.items():
+        assert node.weight is weight and weight.quant is weight_params and node.bias.quant is bias_params
+    run_passes(graph, [FuseActivation(), LowerToInteger()], context)
+
+
+def test_a_layer_without_a_bias_is_given_one():
+    graph = network(bias=False)
+    context = annotated(graph)
+    CorrectBias().run(graph, context)
+    for node in graph.nodes:
+        if node.weight is not None:
+            assert node.bias is not None and node.bias.quant is not None and node.bias.quant.bits == 32
+    run_passes(graph, [FuseActivation(), LowerToInteger()], context)
+
+
+def normal_network() -> Graph:
+    """Layers of 1 x 1 after batch norms: the statistics that these state are exactly those of the data below."""
+    net = Net(2)
+    x = net.input(4, 4, 16)
+    y = net.conv(x, 8, kernel=1, bias=False, name="first")
+    w = y.producer.weight.data.reshape(8, 16).astype(np.float64)
+    bn = net.batch_norm(y)
+    bn.producer.inputs[3].data[:] = 0
+    bn.producer.inputs[4].data[:] = (w**2).sum(axis=1)
+    return net.ends(net.conv(net.then(RELU6, bn), 6, kernel=1, name="second"))
+
+
+def test_analytic_and_empirical_correction_agree_on_normal_inputs():
+    x = np.random.default_rng(3).standard_normal((600, 4, 4, 16)).astype(np.float32)
+    graph = normal_network()
+    context = Context(samples=Arrays(x), input_range=Range(-6.0, 6.0), batch_size=100)
+    run_passes(graph, [FoldBatchNorm(), Calibrate(), Quantize(weight_bits=3)], context)
+    layers = {n.output: n for n in graph.nodes if n.weight is not None}
+    analytic, skipped = analytic_shifts(graph, context, layers)
+    empirical = empirical_shifts(graph, context, layers, 300)
+    first, second = layers
+    assert not skipped and np.abs(analytic[first]).max() < 1e-6 and np.abs(empirical[first]).max() < 0.03
+    assert np.abs(empirical[second]).max() > 0.1
+    # The batch norm's epsilon, errors of 9600 draws, and the first layer's own rounding, which only one of them sees.
+    np.testing.assert_allclose(analytic[second], empirical[second], atol=0.02)
+
+
+def test_analytic_correction_where_nothing_is_known():
+    graph = network()
+    context = annotated(graph)
+    report = CorrectBias(method="analytic").run(graph, context)
+    assert not report.changed
+    assert {s.reason for s in report.skipped} == {"the mean of its input is not known without data"}
+    assert len(report.skipped) == 4
+
+
+def test_options():
+    with pytest.raises(OptionError, match="correct_bias: expected empirical or analytic, found both"):
+        CorrectBias(method="both")

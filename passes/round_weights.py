@@ -1,0 +1,163 @@
+"""Weight rounding with error feedback: each weight's rounding error is made good by the weights not yet rounded.
+
+After optimal brain quantization (arXiv:2208.11580) in the order and with the factorization of GPTQ (arXiv:2210.17323,
+algorithm 1), on the network's own activations. For a layer `y = W x + b` with float inputs `x` and inputs `x~` from
+the already quantized part, both centred:
+
+- the weights that come closest to the float output from quantized inputs are `W* = W (C + d I) (H + d I)^-1` with
+  `H = E[x~ x~^T]`, `C = E[x x~^T]` and damping `d`;
+- the columns of `W*` are rounded one after the other; with `U` the upper Cholesky factor of `(H + d I)^-1`, the
+  error of column `i` is taken out of the later columns: `W[:, j] -= (w_i - q_i) U[i, j] / U[i, i]`;
+- the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
+
+Scales stay those that `quantize` chose. Layers go in order, each with those before it in place. Unlabelled data, no
+gradient: seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ir.graph import Graph, Node
+from ir.keras_ops import K
+from passes.base import Context, Pass, PassReport, Skip
+from passes.correct_bias import shift_bias
+from passes.lockstep import run_both
+from passes.statistics import stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundWeights(Pass):
+    """Rounds weights so that every layer's output stays close to the float one, on calibration data."""
+
+    name: ClassVar[str] = "round_weights"
+    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    keeps_statistics: ClassVar[bool] = True
+
+    samples: int = 100
+    rows: int = 20000
+    damping: float = 0.01
+    compensate: bool = True
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        changed: list[str] = []
+        skipped: list[Skip] = []
+        rng = np.random.default_rng(context.seed)
+
+        def before(node: Node, x: Any, xq: Any) -> None:
+            if reason := refusal(node):
+                skipped.append(Skip(node.name, reason))
+                return
+            gain = self._round(graph, node, K.convert_to_numpy(x), K.convert_to_numpy(xq), rng)
+            changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
+
+        assert context.samples is not None
+        first = dataclasses.replace(context, batch_size=min(self.samples, len(context.samples)))
+        batch = next(iter(stream(graph, context.samples, first, "weight rounding")))
+        run_both(graph, batch, before=before)
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+    def _round(self, graph: Graph, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator) -> float:
+        """Rounds one layer; returns the squared error of its output relative to nearest rounding."""
+        form, weight = node.op.matrix, node.weight
+        assert form is not None and weight is not None and weight.data is not None and weight.quant is not None
+        seed = int(rng.integers(1 << 31))
+        a, b = (form.rows(node.attrs, weight.shape, t, self.rows, np.random.default_rng(seed)) for t in (x, xq))
+        mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
+        a, b = a - mean_a[:, None], b - mean_b[:, None]
+        gram = np.einsum("gnk,gnl->gkl", b, b, optimize=True).astype(np.float64) / a.shape[1]
+        cross = np.einsum("gnk,gnl->gkl", a, b, optimize=True).astype(np.float64) / a.shape[1]
+        w = form.split(node.attrs, weight.data.astype(np.float64))
+        scale, _ = weight.quant.shaped(len(weight.shape))
+        step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
+        outputs = np.einsum("gok,gnk->gno", w, a, optimize=True)
+        power = float(np.square(outputs).sum() / a.shape[1])
+        problem = Problem(w, step, weight.quant.qmax, gram, cross, power, self.damping)
+        rounded = problem.solve(self.compensate)
+        moved = form.join(node.attrs, rounded, weight.shape)
+        assert node.op.weight_index is not None
+        constant = graph.constant(moved.astype(np.float32), weight.name, weight.quant)
+        graph.set_input(node, node.op.weight_index, constant)
+        shift = np.einsum("gok,gk->go", w, mean_a) - np.einsum("gok,gk->go", rounded, mean_b)
+        shift_bias(graph, node, shift.ravel())
+        return problem.error(rounded) / max(problem.error(problem.nearest()), 1e-30)
+
+
+def refusal(node: Node) -> str:
+    """Why the weights of a layer are not rounded here, "" if they are."""
+    if node.op.matrix is None:
+        return f"{node.op.name} is no matrix product"
+    if node.weight is None or node.weight.data is None or node.weight.quant is None:
+        return "its weights are not quantized"
+    if len(node.weight.uses) > 1 or node.bias is None:
+        return "its weights are shared, or it has no bias"
+    return ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer in matrix form.
+
+    Attributes:
+      w: float weights `[groups, out, columns]`; `step` their scales, the same shape.
+      gram, cross: `E[x~ x~^T]` and `E[x x~^T]`, `[groups, columns, columns]`, centred; `power` is `E|W x|^2`.
+    """
+
+    w: np.ndarray
+    step: np.ndarray
+    qmax: int
+    gram: np.ndarray
+    cross: np.ndarray
+    power: float
+    damping: float
+
+    def nearest(self) -> np.ndarray:
+        """The float weights, rounded one by one."""
+        return np.clip(np.rint(self.w / self.step), -self.qmax, self.qmax) * self.step
+
+    def error(self, v: np.ndarray) -> float:
+        """`E |W x - V x~|^2`, summed over the outputs."""
+        quadratic = np.einsum("gok,gkl,gol->", v, self.gram, v, optimize=True)
+        cross = np.einsum("gok,gkl,gol->", self.w, self.cross, v, optimize=True)
+        return float(quadratic - 2 * cross + self.power)
+
+    def solve(self, compensate: bool) -> np.ndarray:
+        """Weights on the grid, `[groups, out, columns]`."""
+        columns = self.w.shape[2]
+        damp = self.damping * np.einsum("gkk->g", self.gram) / columns + 1e-12
+        eye = np.eye(columns)
+        h = self.gram + damp[:, None, None] * eye
+        target = self.w
+        if compensate:
+            ridge = self.cross + damp[:, None, None] * eye
+            target = np.linalg.solve(h, (self.w @ ridge).transpose(0, 2, 1)).transpose(0, 2, 1)
+        return round_with_feedback(target, h, self.step, self.qmax)
+
+
+_BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
+
+
+def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+    """GPTQ's loop: `[groups, out, columns]` weights onto the grid, the widest column of `h` first."""
+    order = np.argsort(-np.einsum("gkk->k", h))
+    w, step = w[:, :, order].copy(), step[:, :, order]
+    upper = np.linalg.cholesky(np.linalg.inv(h[:, order][:, :, order])).transpose(0, 2, 1)
+    result = np.empty_like(w)
+    columns = w.shape[2]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        block, errors = w[:, :, start:stop].copy(), np.empty((*w.shape[:2], stop - start))
+        for i in range(stop - start):
+            u = upper[:, start + i, start:stop]
+            rounded = np.clip(np.rint(block[:, :, i] / step[:, :, start + i]), -qmax, qmax) * step[:, :, start + i]
+            result[:, :, start + i] = rounded
+            errors[:, :, i] = (block[:, :, i] - rounded) / u[:, None, i]
+            block[:, :, i + 1 :] -= errors[:, :, i, None] * u[:, None, i + 1 :]
+        w[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+    back = np.empty_like(result)
+    back[:, :, order] = result
+    return back

@@ -1,0 +1,138 @@
+"""Every pass that says it preserves the float function is held to it, on every network at hand.
+
+To 1e-4 of the logits' range: weights are rounded to float32 once more by every pass that rewrites them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converter.compare import logits_of
+from converter.data import InputSpec, open_data
+from converter.frontends import load_model
+from converter.preprocess import apply_mode
+from ir.errors import ModelError
+from ir.execute import compiled, run_float
+from ir.graph import Graph
+from ir.ops.activation import RELU, RELU6
+from ir.ops.elementwise import ADD
+from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.softmax import SOFTMAX
+from passes.base import Context, Pass, Range
+from passes.graph_testing import Net
+from passes.pipeline import parse, registry
+from passes.runner import run_passes
+from passes.tuning_testing import Arrays
+
+TOLERANCE = 1e-4
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
+
+# In an order in which each has something to do; passes that are not listed run after these with their defaults.
+ORDER = (
+    "remove_dead_code,fold_batch_norm,fuse_pad,rescale,rescale{layers=all control=median},equalize,calibrate,"
+    "moment_ranges,fuse_activation"
+)
+
+
+def steps() -> list[Pass]:
+    listed = parse(ORDER)
+    names = {step.name for step in listed}
+    held = {name: kind for name, kind in registry().items() if kind.preserves.startswith("float")}
+    return listed + [kind() for name, kind in sorted(held.items()) if name not in names]
+
+
+def logits(graph: Graph, x: np.ndarray) -> np.ndarray:
+    return compiled(lambda tensors: run_float(graph, tensors, wanted=logits_of(graph)))([x])[0].astype(np.float64)
+
+
+def check(graph: Graph, x: np.ndarray) -> None:
+    """Runs the passes one after the other and compares the logits on the calibration data after each that did anything."""
+    reference, _ = graph.copy()
+    wanted = logits(reference, x)
+    context = Context(samples=Arrays(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x))
+    did = set()
+    for step in steps():
+        try:
+            changed = run_passes(graph, [step], context)[-1].report.changed
+        except ModelError as error:
+            assert "batch norms" in str(error)  # of a network that has none
+            continue
+        if changed and step.name not in ("calibrate", "moment_ranges"):
+            did.add(step.name)
+            error = np.abs(logits(graph, x) - wanted).max() / np.ptp(wanted)
+            assert error <= TOLERANCE, f"{step} changed the logits by {error:.2g} of their range"
+    assert "fuse_activation" in did
+
+
+def small(seed: int) -> Graph:
+    """Batch norms before, between and after layers, a residual, ReLU6 that some channels reach."""
+    net = Net(seed)
+    x = net.batch_norm(net.input(9, 8, 3))
+    x = net.then(RELU6, net.batch_norm(net.conv(x, 6)))
+    y = net.then(RELU6, net.batch_norm(net.depthwise(x)))
+    y = net.batch_norm(net.conv(net.then(RELU, net.batch_norm(y)), 6, kernel=1))
+    x = net.then(ADD, x, y)
+    x = net.depthwise(net.then(RELU, net.batch_norm(net.transposed(x, 5))), spread=2.0)
+    x.producer.weight.data[:] *= 8
+    x = net.then(MEAN, net.conv(net.then(RELU6, x), 7, spread=1.0), attrs=ReduceAttributes(axes=(1, 2)))
+    return net.ends(net.then(SOFTMAX, net.dense(x, 4)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_small_networks(seed):
+    check(small(seed), np.random.default_rng(seed).normal(0, 2, (6, 9, 8, 3)).astype(np.float32))
+
+
+def test_a_pass_that_changed_the_function_would_be_caught(monkeypatch):
+    fold = registry()["fold_batch_norm"]
+
+    def too_much(self, graph, context, run=fold.run):
+        report = run(self, graph, context)
+        node = next(n for n in graph.nodes if n.bias is not None)
+        node.bias.data[:] *= np.float32(1.01)
+        return report
+
+    monkeypatch.setattr(fold, "run", too_much)
+    with pytest.raises(AssertionError, match="fold_batch_norm changed the logits by"):
+        check(small(0), np.random.default_rng(0).normal(0, 2, (6, 9, 8, 3)).astype(np.float32))
+
+
+def _npz(name: str, key: str = "calibration", scale: float = 1.0, count: int = 4) -> Callable[[], np.ndarray]:
+    return lambda: np.load(SHARED / "data" / "mlperf_tiny" / f"{name}.npz")[key][:count].astype(np.float32) / np.float32(scale)
+
+
+def _anomaly() -> np.ndarray:
+    frames = _npz("anomaly_detection", count=1)()[0]
+    return np.stack([frames[i : i + 5].ravel() for i in range(0, 40, 10)])
+
+
+def _photographs() -> np.ndarray:
+    spec = InputSpec(name="x", shape=(1, 224, 224, 3))
+    data = open_data(SHARED / "data" / "imagenet_samples" / "images", [spec], preprocess="tf", samples=2)
+    return next(iter(data.batches(2)))[0]
+
+
+MODELS: dict[str, Callable[[], np.ndarray]] = {
+    "mobilenet_v1_075_imagenet.keras": _photographs,
+    "mobilenet_v2_100_imagenet.keras": _photographs,
+    "mlperf_tiny/ic_resnet8.keras": _npz("image_classification"),
+    "mlperf_tiny/vww_mobilenet025.keras": _npz("visual_wake_words", scale=255),
+    "mlperf_tiny/kws_dscnn.keras": _npz("keyword_spotting"),
+    "mlperf_tiny/ad_autoencoder.keras": _anomaly,
+}
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the models of ../shared are not here")
+@pytest.mark.parametrize("name", MODELS)
+def test_networks_in_use(name):
+    check(load_model(SHARED / "models" / name).graph, MODELS[name]())
+
+
+def test_the_shipped_network():
+    images = np.load(SHIPPED / "digits_calibration.npz")["images"][:8]
+    check(load_model(SHIPPED / "digits_mobilenet_v2.keras").graph, apply_mode(images, "tf"))

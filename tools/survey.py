@@ -1,0 +1,176 @@
+"""`survey FOLDER`: a row for every model of a folder: converted or refused and why, how close to float, how large."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich.table import Table
+
+from converter import preprocess
+from converter.targets import TARGETS
+from ir.errors import DataError, OptionError
+from passes import pipeline as pipelines
+from tools._command import console, import_backend, progress_bar, run_command, write_json
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("folder", None, "The models; also the first argument: survey FOLDER.")
+flags.DEFINE_string("json", None, "Writes the rows to this file: a list.")
+flags.DEFINE_string("images", None, "A folder of photographs for networks that take images; noise without it.")
+flags.DEFINE_enum("preprocess", "unit", list(preprocess.MODES), "Of the photographs.")
+flags.DEFINE_string("options", None, "A JSON file: by file name, options of that model (see README.md).")
+flags.DEFINE_list("files", [], "Only these files of the folder.")
+flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the files will run.")
+flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
+flags.DEFINE_string("passes", None, "Passes as text in place of a pipeline.")
+flags.DEFINE_bool("allow_float_fallback", False, "Keeps operators that have no integer form in float.")
+flags.DEFINE_integer("calibration_samples", 32, "Samples to calibrate on.", lower_bound=1)
+flags.DEFINE_integer("samples", 8, "Samples to judge on.", lower_bound=1)
+flags.DEFINE_integer("exact_samples", 1, "Samples on which emulator and runtimes are compared.", lower_bound=1)
+flags.DEFINE_bool("reference_kernels", True, "Compares with the runtimes' reference kernels too, which are slow.")
+flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
+
+MODEL_SUFFIXES = (".tflite", ".lite", ".keras", ".h5", ".hdf5", ".pb")
+_KEYS = ("input_shape", "signature", "input_arrays", "output_arrays", "output_nodes", "batch_size")
+_JUDGING = ("preprocess", "data", "calibration_data")
+
+
+def main() -> None:
+    """Surveys as the flags say."""
+    if not FLAGS.folder:
+        raise OptionError(expected="a folder of models", found="none", where="survey", fix="run survey FOLDER")
+    folder = Path(FLAGS.folder)
+    models = find_models(folder)
+    overrides = read_options(FLAGS.options)
+    import_backend()
+    from converter.survey import survey_model
+
+    rows = []
+    with progress_bar() as progress:
+        progress("survey", 0, len(models))
+        for done, path in enumerate(models, 1):
+            row = survey_model(path, options_for(overrides.get(path.name, {}), path.name))
+            rows.append(row)
+            progress("survey", done, len(models))
+            console.print(line(row), markup=False, soft_wrap=True)
+            write_json(FLAGS.json, [r.as_json() for r in rows])
+    show(rows)
+
+
+def find_models(folder: Path) -> list[Path]:
+    """Model files and SavedModel directories of a folder, by name."""
+    if not folder.is_dir():
+        raise DataError(expected="a folder of models", found="none", where=str(folder), fix="check the path")
+    found = [p for p in sorted(folder.iterdir()) if p.suffix in MODEL_SUFFIXES or (p / "saved_model.pb").exists()]
+    if FLAGS.files:
+        missing = set(FLAGS.files) - {p.name for p in found}
+        if missing:
+            raise OptionError(
+                expected=f"models of {folder}", found=", ".join(sorted(missing)), where="--files", fix="check the names"
+            )
+        found = [p for p in found if p.name in FLAGS.files]
+    if not found:
+        raise DataError(
+            expected=f"files that end in {', '.join(MODEL_SUFFIXES)}", found="none", where=str(folder), fix="check the path"
+        )
+    return found
+
+
+def read_options(path: str | None) -> dict[str, dict[str, Any]]:
+    """Options by file name. Raises OptionError for a file that holds something else."""
+    if path is None:
+        return {}
+    try:
+        content = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise OptionError(expected="a JSON file", found=str(error), where="--options", fix="check the file") from error
+    known = {*_KEYS, *_JUDGING}
+    if not isinstance(content, dict) or not all(isinstance(v, dict) and set(v) <= known for v in content.values()):
+        raise OptionError(
+            expected=f"an object by file name, with {', '.join(sorted(known))}",
+            found="something else",
+            where="--options",
+            fix="mend the file",
+        )
+    return content
+
+
+def options_for(override: dict[str, Any], name: str) -> Any:
+    """The flags and what the options file says of one model."""
+    from converter.frontends import ModelOptions, parse_input_shapes
+    from converter.survey import SurveyOptions
+
+    given = {k: override[k] for k in _KEYS if k in override}
+    shapes = parse_input_shapes(given.pop("input_shape", []))
+    listed = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    arguments = {"target": FLAGS.target, "pipeline": FLAGS.pipeline, "passes": FLAGS.passes, "seed": FLAGS.seed}
+    options = SurveyOptions(
+        photographs=None if FLAGS.images is None else Path(FLAGS.images),
+        preprocess=FLAGS.preprocess,
+        calibration_samples=FLAGS.calibration_samples,
+        samples=FLAGS.samples,
+        exact_samples=FLAGS.exact_samples,
+        reference_kernels=FLAGS.reference_kernels,
+        model_options=ModelOptions(input_shapes=shapes, **listed),
+        convert={**arguments, "allow_float_fallback": FLAGS.allow_float_fallback},
+    )
+    return dataclasses.replace(options, **{k: override[k] for k in _JUDGING if k in override})
+
+
+def line(row: Any) -> str:
+    """A row as it is shown while the survey runs."""
+    if row.status != "converted":
+        return f"{row.file}: {row.status}: {row.reason}"
+    equal = {True: "equal", False: f"DIFFERS {row.differing}", None: "not compared"}[row.emulator_equal]
+    kind = "integer only" if row.integer_only else f"float: {', '.join(row.float_operators)}"
+    return (
+        f"{row.file}: {kind}, SQNR {row.sqnr_db:.1f} dB "
+        f"({', '.join(f'{q.name} {q.sqnr_db:.1f}' for q in row.outputs)}), emulator {equal}, {row.seconds:.1f} s"
+    )
+
+
+def show(rows: list[Any]) -> None:
+    """The table, and the shares."""
+    table = Table("file", "status", "integer only", "SQNR dB", "cosine", "emulator", "MB", "s")
+    for row in rows:
+        equal = {True: "equal", False: "differs", None: "-"}[row.emulator_equal]
+        table.add_row(
+            row.file,
+            row.status,
+            "-" if row.integer_only is None else "yes" if row.integer_only else "no",
+            "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+            "-" if row.cosine is None else f"{row.cosine:.4f}",
+            equal,
+            "-" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}",
+            f"{row.seconds:.1f}",
+        )
+    console.print(table)
+    for row in rows:
+        if row.status != "converted":
+            console.print(f"{row.file}: {row.reason}", markup=False, soft_wrap=True)
+    good = sum(row.status == "converted" for row in rows)
+    console.print(f"{good} of {len(rows)} converted ({good / len(rows):.0%})", markup=False)
+
+
+def run() -> None:
+    """Entry point: the folder may stand before or among the flags."""
+    folders = [a for i, a in enumerate(sys.argv[1:], 1) if not a.startswith("-") and not _is_value(i)]
+    if len(folders) == 1:
+        sys.argv.remove(folders[0])
+        sys.argv.append(f"--folder={folders[0]}")
+    run_command(main)
+
+
+def _is_value(position: int) -> bool:
+    """Whether an argument is the value of the flag before it (`--json F`)."""
+    before = sys.argv[position - 1]
+    name = before.lstrip("-")
+    return position > 1 and before.startswith("--") and "=" not in before and name in FLAGS and not FLAGS[name].boolean
+
+
+if __name__ == "__main__":
+    run()
