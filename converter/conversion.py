@@ -15,13 +15,14 @@ import numpy as np
 from converter import compare, version
 from converter.data import DataSource, InputSpec, check_range, from_arrays, open_data
 from converter.frontends import ModelOptions, load_model
+from converter.preprocess import USUAL_RANGE
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
 from converter.tflite.writer import to_bytes, write_atomically
 from ir.errors import DataError
 from ir.graph import Graph
 from passes import pipeline as pipelines
-from passes.base import Context, Pass, Progress, silent
+from passes.base import Context, Pass, Progress, Range, silent
 from passes.lower import LowerToInteger
 from passes.runner import PassRecord, run_passes
 
@@ -117,7 +118,8 @@ def convert(
       calibration_data: a folder of images, an `.npy`, `.npz` or TFRecord, arrays (one per input, already
         preprocessed), or a DataSource.
       output: where to write the file; not written if None.
-      pipeline, passes: a named pipeline, or passes as text or objects in its place.
+      pipeline, passes: a named pipeline (by default `default` with data, `data_free` without), or passes as text
+        or objects in its place; both: the text changes single passes of the pipeline, `-name` leaves one out.
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
       preprocess: of images and uint8 arrays; by default the model's own, if it is known.
       labels: classes of the calibration samples, for the accuracy.
@@ -133,13 +135,14 @@ def convert(
     target = get_target(target) if isinstance(target, str) else target
     source = load_model(model, weights=weights, options=model_options)
     graph, copies = source.graph.copy()
-    steps = _steps(pipeline, passes, granularity or target.granularity, io)
+    steps = _steps(pipeline, passes, granularity or target.granularity, io, calibration_data is not None)
     if allow_float_fallback:
         steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
     mode = preprocess or source.preprocess
     data = _data(calibration_data, graph, mode, calibration_samples, seed, labels)
     context = Context(samples=data, reference=source.graph, limits=target, seed=seed, progress=progress)
     context.learned = {copies[value]: learned for value, learned in source.ranges.items()}
+    context.input_range = _input_range(mode)
     warnings = _range_warning(data, mode, source.preprocess)
     records = run_passes(graph, steps, context, after)
     text = pipelines.to_text(steps)
@@ -164,10 +167,15 @@ def convert(
     )
 
 
-def _steps(pipeline: str | None, passes: str | Sequence[Pass] | None, granularity: str, io: str) -> list[Pass]:
-    if passes is None:
-        return pipelines.named(pipeline or pipelines.DEFAULT, granularity=granularity, io=io)
-    return pipelines.parse(passes) if isinstance(passes, str) else list(passes)
+def _steps(
+    pipeline: str | None, passes: str | Sequence[Pass] | None, granularity: str, io: str, has_data: bool
+) -> list[Pass]:
+    if passes is not None and not isinstance(passes, str):
+        return list(passes)
+    if passes is not None and pipeline is None:
+        return pipelines.parse(passes)
+    name = pipeline or pipelines.automatic(has_data)
+    return pipelines.named(name, granularity=granularity, io=io, changes=passes)
 
 
 def _data(
@@ -181,6 +189,12 @@ def _data(
     if isinstance(labels, (str, Path)):
         raise DataError(expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array")
     return from_arrays(given, inputs, labels=labels)
+
+
+def _input_range(mode: str) -> Range | None:
+    """The reals that a preprocessing makes of images, None where it is not known or leaves them open."""
+    usual = USUAL_RANGE.get(mode)
+    return None if usual is None or mode == "none" else Range(usual.low, usual.high)
 
 
 def _range_warning(data: DataSource | None, used: str, usual: str) -> list[str]:

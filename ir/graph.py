@@ -283,6 +283,10 @@ class Graph:
         """Every constant once, in the order of first use."""
         return [v for v in self.values() if v.is_constant]
 
+    def restore(self, snapshot: Graph) -> None:
+        """Becomes what a copy of it was; the copy must not be used afterwards."""
+        self.__dict__.update(snapshot.__dict__)
+
     def copy(self) -> tuple[Graph, dict[Value, Value]]:
         """A graph of its own with the same arrays, and the map from this graph's values to its values."""
         twin = Graph(self.name)

@@ -149,6 +149,7 @@ class OpDef:
       encoding: None for operators that only float graphs have (batch norm).
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
       matrix: how it is a matrix product of its weights, None if it is not.
+      pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
       any_batch: `(attrs, input types) -> attrs` in the form that holds for any size of axis 0, where a file may
@@ -168,6 +169,7 @@ class OpDef:
     quantization: QuantRule = field(default_factory=QuantRule)
     encoding: Encoding | None = None
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
+    pads_zeros: bool = False
     is_conversion: bool = False
     matrix: MatrixForm | None = None
     is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False

@@ -24,7 +24,7 @@ def verify(graph: Graph, after: str = "") -> None:
                 problems.append(f"{node}: input {index} does not know its use")
             if not value.is_constant and value not in known:
                 problems.append(f"{node}: input {value} is computed by nothing before")
-        problems += _check_operands(node) + _check_types(node) + _check_quantization(node)
+        problems += _check_operands(node) or _check_types(node) + _check_quantization(node)
         for value in node.outputs:
             if value.producer is not node:
                 problems.append(f"{node}: output {value} has another producer")

@@ -137,6 +137,7 @@ class Pass(ABC):
       name: in pipelines and on the command line.
       preserves: "float" if the float function stays what it was (a test holds it to that), else "nothing".
       needs: names of what the runner must have ready: "statistics", "data".
+      guarded: whether its effect on the logits is measured, and the pass left out where it does harm.
       keeps_statistics: whether statistics of the graph before hold after it, although it changed something.
     """
 
@@ -144,6 +145,7 @@ class Pass(ABC):
     preserves: ClassVar[str] = "nothing"
     needs: ClassVar[frozenset[str]] = frozenset()
     keeps_statistics: ClassVar[bool] = False
+    guarded: ClassVar[bool] = False
 
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> PassReport:

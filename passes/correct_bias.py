@@ -32,6 +32,7 @@ class CorrectBias(Pass):
 
     name: ClassVar[str] = "correct_bias"
     keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
 
     method: str = "empirical"
     block: int = 50

@@ -34,6 +34,7 @@ class Equalize(Pass):
     preserves: ClassVar[str] = "float on the calibration data"
     needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
     keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
 
     relu6: str = "preserve"
     margin: float = 0.1

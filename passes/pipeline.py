@@ -96,20 +96,51 @@ def to_text(passes: Sequence[Pass]) -> str:
 
 
 _PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad"
+_QUANTIZE = "quantize{{granularity={granularity}}}"
 _EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
+_SPREAD = {"per_channel": "fill_range", "per_tensor": "equalize,absorb_bias"}
 
-PIPELINES: dict[str, str] = {
-    "fast": f"{_PREPARE},calibrate,quantize{{{{granularity={{granularity}}}}}},{_EMIT}",
+
+def _both(text: str) -> dict[str, str]:
+    """A pipeline's text by granularity; `SPREAD` stands for what that granularity wants done to the channels."""
+    return {g: text.replace("SPREAD", spread) for g, spread in _SPREAD.items()}
+
+
+PIPELINES: dict[str, dict[str, str]] = {
+    "fast": _both(f"{_PREPARE},calibrate,{_QUANTIZE},{_EMIT}"),
+    "default": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,{_EMIT}"),
+    "data_free": _both(f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"),
 }
 
 
-DEFAULT = "fast"
+def named(name: str, *, granularity: str, io: str, changes: str | None = None) -> list[Pass]:
+    """A named pipeline. Raises OptionError if there is none of that name.
 
-
-def named(name: str, *, granularity: str, io: str) -> list[Pass]:
-    """A named pipeline. Raises OptionError if there is none of that name."""
+    `changes` is a text of passes that take the place of those of the same name; `-name` leaves one out.
+    """
     if name not in PIPELINES:
         raise OptionError(
             expected=f"a pipeline of {', '.join(PIPELINES)}", found=name, where="--pipeline", fix="choose one, or use --passes"
         )
-    return parse(PIPELINES[name].format(granularity=granularity, io=io))
+    steps = parse(PIPELINES[name][granularity].format(granularity=granularity, io=io))
+    return steps if changes is None else _changed(steps, changes, name)
+
+
+def _changed(steps: list[Pass], changes: str, name: str) -> list[Pass]:
+    items = re.split(r",(?![^{]*})", changes)
+    dropped = {item.strip()[1:] for item in items if item.strip().startswith("-")}
+    replaced = {p.name: p for p in parse(",".join(i for i in items if not i.strip().startswith("-")))}
+    strangers = sorted((dropped | set(replaced)) - {s.name for s in steps})
+    if strangers:
+        raise OptionError(
+            expected=f"passes of the pipeline {name}",
+            found=", ".join(strangers),
+            where="--passes beside --pipeline",
+            fix="change passes that it has, leave some out with -name, or give all passes without --pipeline",
+        )
+    return [replaced.get(s.name, s) for s in steps if s.name not in dropped]
+
+
+def automatic(has_data: bool) -> str:
+    """The pipeline for a user who names none."""
+    return "default" if has_data else "data_free"

@@ -170,6 +170,11 @@ def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> 
     if weight.data is None or x.quant is None:
         return []
     axis = node.op.weight_operand.channel_axis if per_channel else None
+    if node.bias is None and node.op.bias_index is not None:
+        channel_axis = node.op.weight_operand.channel_axis  # the kernels want a bias, if only of zeros
+        assert channel_axis is not None
+        zeros = np.zeros(weight.shape[channel_axis], np.float32)
+        graph.set_input(node, node.op.bias_index, graph.constant(zeros, f"{node.name}/bias"))
     threshold = weight_threshold(weight.data, axis)
     params = symmetric(threshold, bits=bits, axis=axis)
     params, notes = _raise_for_bias(node, params, x.quant)

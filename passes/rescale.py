@@ -34,6 +34,7 @@ class Rescale(Pass):
     preserves: ClassVar[str] = "float on the calibration data"
     needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
     keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
 
     limit: float = 6.0
     margin: float = 0.1

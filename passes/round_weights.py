@@ -37,6 +37,7 @@ class RoundWeights(Pass):
     name: ClassVar[str] = "round_weights"
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
     keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
 
     samples: int = 100
     rows: int = 20000

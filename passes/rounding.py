@@ -6,7 +6,8 @@ With `e = q - W / S` the rounding errors of one output channel in steps, and `H`
 weights multiply, the variance of the output's error is `S^2 e' H e` (the mean is left to the bias). Weights are rounded
 one after the other, the largest `H_jj` first; what a weight's rounding does to the output is taken back, as well as can
 be, by those that are not rounded yet: with `U' U = H^-1` (Cholesky), `w_i -= e_j U_ji / U_jj` (GPTQ, section 3.2). Then
-single weights are moved by a step as long as this lowers `e' H e`. One pass over a few dozen samples gives all `H`.
+single weights are moved by a step as long as this lowers `e' H e`. Before, the threshold is lowered as far as the
+expected error, clipping included, falls: a tensor whose scale a few weights have set wins more in all others. One pass over a few dozen samples gives all `H`.
 
 Arrays are `[groups, rows, n]` with `H` as `[groups, n, n]`: a convolution is one group of all its output channels, a
 depthwise convolution a group per channel.
@@ -15,6 +16,7 @@ depthwise convolution a group per channel.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,9 +26,19 @@ from ir.execute import run_float
 from ir.graph import Graph, Node, Value
 from ir.ops._common import Padding, window_size
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
+from ir.quantization import QuantParams
 
 LARGEST = 2400  # inputs per output channel: H has the square of it
+FACTORS = tuple(np.round(np.arange(1.0, 0.24, -0.05), 2))  # of the threshold, tried in this order
 _DAMPING = 1e-3
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """How a weight tensor starts: its parameters and integers."""
+
+    params: QuantParams
+    integers: np.ndarray
 
 
 def compensate(v: np.ndarray, h: np.ndarray, qmax: int) -> np.ndarray:
@@ -156,8 +168,8 @@ class Covariances:
             self._means[i] = self._means[i] + count * np.asarray(found[2 * i + 1], np.float64)
         self._count += count
 
-    def rounded(self) -> dict[Value, np.ndarray]:
-        """Per weight tensor its integers, of its shape."""
+    def rounded(self) -> dict[Value, Rounded]:
+        """Per weight tensor its parameters and integers."""
         found = {}
         for node, products, means in zip(self.nodes, self._products, self._means, strict=True):
             mean = means / self._count
@@ -168,11 +180,29 @@ class Covariances:
         return found
 
 
-def _round_layer(node: Node, value: Value, h: np.ndarray) -> np.ndarray:
+def best_factors(v: np.ndarray, h: np.ndarray, qmax: int, per_row: bool) -> np.ndarray:
+    """Factors of the threshold `[groups, rows]` with the least expected error of rounding and clipping.
+
+    One for all rows, or the best of each (`per_row`).
+    """
+    costs = np.stack([f * f * expected_error(np.clip(np.rint(v / f), -qmax, qmax), v / f, h) for f in FACTORS])
+    if per_row:
+        return np.asarray(FACTORS)[np.argmin(costs, axis=0)]
+    return np.full(v.shape[:2], FACTORS[int(np.argmin(costs.sum(axis=(1, 2))))])
+
+
+def _round_layer(node: Node, value: Value, h: np.ndarray) -> Rounded:
     assert value.data is not None and value.quant is not None
-    scale, _ = value.quant.shaped(value.data.ndim)
+    params, qmax = value.quant, value.quant.qmax
+    depthwise = node.op is DEPTHWISE_CONV_2D
+    scale, _ = params.shaped(value.data.ndim)
     v = value.data.astype(np.float64) / scale.astype(np.float64)
-    if node.op is DEPTHWISE_CONV_2D:
-        rows = v.reshape(-1, 1, v.shape[3]).transpose(2, 1, 0)
-        return round_to_cancel(rows, h, value.quant.qmax).transpose(2, 1, 0).reshape(v.shape)
-    return round_to_cancel(v.reshape(1, v.shape[0], -1), h[None], value.quant.qmax).reshape(v.shape)
+    rows = v.reshape(-1, 1, v.shape[3]).transpose(2, 1, 0) if depthwise else v.reshape(1, v.shape[0], -1)
+    h = h if depthwise else h[None]
+    factors = best_factors(rows, h, qmax, params.per_channel)
+    q = round_to_cancel(rows / factors[..., None], h, qmax)
+    new = params.scale * (factors.ravel() if params.per_channel else factors.ravel()[0])
+    return Rounded(
+        params=QuantParams(scale=new, axis=params.axis, bits=params.bits, narrow=params.narrow),
+        integers=(q.transpose(2, 1, 0) if depthwise else q).reshape(v.shape),
+    )

@@ -9,7 +9,7 @@ import pytest
 from keras import ops as K
 
 from ir.execute import run_float
-from passes.rounding import Covariances, expected_error, round_to_cancel
+from passes.rounding import FACTORS, Covariances, best_factors, expected_error, round_to_cancel
 from passes.tuning_testing import annotated, samples
 
 RNG = np.random.default_rng(0)
@@ -48,6 +48,18 @@ def test_inputs_that_are_never_seen() -> None:
     v, h = RNG.uniform(-5, 5, (2, 4, 3)), np.zeros((2, 3, 3))
     h[0, 0, 0] = 1.0
     assert np.isfinite(round_to_cancel(v, h, 127)).all()
+
+
+def test_thresholds_are_lowered_where_a_few_weights_set_them() -> None:
+    v = np.concatenate([RNG.normal(0, 4, (1, 50, 20)), np.full((1, 50, 1), 0.0)], axis=2)
+    v[0, 0, 0] = 127.0
+    h = np.eye(21)[None]
+    h[0, 0, 0] = 1e-3  # the outlier multiplies an input that hardly moves
+    assert (best_factors(v, h, 127, per_row=False) <= 0.5).all()
+    rows = best_factors(v, h, 127, per_row=True)
+    assert rows.shape == (1, 50) and set(rows.ravel()) <= set(FACTORS)
+    h[0, 0, 0] = 1e3
+    assert (best_factors(v, h, 127, per_row=False) == 1.0).all()
 
 
 @pytest.mark.parametrize("index", range(4))

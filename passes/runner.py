@@ -1,7 +1,12 @@
-"""Runs passes in order: collects what they need once, verifies after each, times each, and keeps their reports."""
+"""Runs passes in order: collects what they need once, verifies after each, times each, and keeps their reports.
+
+A pass that is `guarded` is measured where there is data: if it makes the error of the logits larger, it is undone and
+the report says so.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +14,8 @@ from dataclasses import dataclass
 from ir.graph import Graph
 from ir.verify import verify
 from passes import statistics
-from passes.base import Context, Pass, PassReport
+from passes.base import Context, Pass, PassReport, Skip
+from passes.guard import Guard, Snapshot, worse
 
 
 @dataclass(frozen=True)
@@ -31,21 +37,60 @@ def run_passes(
 
     Raises what a pass raises, and VerificationError if one leaves a broken graph.
     """
-    records = []
     verify(graph)
+    runner = _Runner(graph, passes, context)
     for step in passes:
-        wants = "statistics" in step.needs or ("statistics if there is data" in step.needs and context.samples is not None)
-        if wants and not context.statistics:
-            start = time.perf_counter()
-            context.statistics = dict(statistics.collect(graph, context))
-            note = PassReport(changed=(f"{len(context.statistics)} activations",))
-            records.append(PassRecord("statistics", note, time.perf_counter() - start))
-        start = time.perf_counter()
-        report = step.run(graph, context)
-        verify(graph, step.name)
-        if report.changed and not step.keeps_statistics:
-            context.statistics = {}
-        records.append(PassRecord(str(step), report, time.perf_counter() - start))
+        runner.run(step)
         if after is not None:
             after(step, graph)
-    return records
+    return runner.records
+
+
+class _Runner:
+    def __init__(self, graph: Graph, passes: Sequence[Pass], context: Context) -> None:
+        self.graph, self.passes, self.context = graph, passes, context
+        self.records: list[PassRecord] = []
+        self._guard: Guard | None = None
+        self._score: float | None = None  # of the graph as it is, None if that is not known
+
+    def run(self, step: Pass) -> None:
+        self._collect(step)
+        start = time.perf_counter()
+        measured = step.guarded and self.context.samples is not None and len(self.context.samples) > 0
+        report = self._guarded(step) if measured else self._plain(step)
+        self.records.append(PassRecord(str(step), report, time.perf_counter() - start))
+
+    def _collect(self, step: Pass) -> None:
+        has_data = self.context.samples is not None
+        wants = "statistics" in step.needs or ("statistics if there is data" in step.needs and has_data)
+        if wants and not self.context.statistics:
+            start = time.perf_counter()
+            self.context.statistics = dict(statistics.collect(self.graph, self.context))
+            report = PassReport(changed=(f"{len(self.context.statistics)} activations",))
+            self.records.append(PassRecord("statistics", report, time.perf_counter() - start))
+
+    def _plain(self, step: Pass) -> PassReport:
+        report = step.run(self.graph, self.context)
+        verify(self.graph, step.name)
+        if report.changed and not step.keeps_statistics:
+            self.context.statistics = {}
+        if report.changed and step.preserves == "nothing":
+            self._score = None
+        return report
+
+    def _guarded(self, step: Pass) -> PassReport:
+        if self._guard is None:
+            self._guard = Guard(self.graph, self.context, self.passes)
+        before = self._score if self._score is not None else self._guard.score(self.graph, self.context)
+        snapshot = Snapshot.take(self.graph, self.context)
+        report = self._plain(step)
+        if not report.changed:
+            return report
+        self._score = self._guard.score(self.graph, self.context)
+        note = f"error of the logits {before:.4g} before, {self._score:.4g} after"
+        if not worse(before, self._score):
+            return dataclasses.replace(report, notes=(*report.notes, note))
+        snapshot.put_back(self.graph, self.context)
+        self._score = before
+        skip = Skip(step.name, f"left out, because it makes the result worse: {note}")
+        return PassReport(skipped=(skip, *report.skipped), notes=(f"{step.name} left out: {note}",))

@@ -34,10 +34,10 @@ from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, PassReport, Skip
 from passes.event_log import EventLog
 from passes.losses import LOSSES
-from passes.rounding import Covariances
+from passes.rounding import Covariances, Rounded
 from passes.trainable import Rates, TrainableModel, channel_means, reals, trained_layers
 from passes.tuning_data import Batches, TuningData, collect, split
-from passes.tuning_loop import Checkpoint, Loop, restore
+from passes.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.write_back import write_back
 
 _ROUNDING_BATCH = 8
@@ -100,14 +100,19 @@ class TuneThresholds(Pass):
         outputs = logits_of(graph)
         data = self._data(graph, context, outputs)
         train, held = split(len(data), self.holdout)
-        distribution = context.distribution
         rounded = self._rounded(graph, data)
+        distribution = context.distribution
         with contextlib.nullcontext() if distribution is None else distribution.scope():
-            model = self._model(graph, outputs, data, rounded, -(-len(train) // self.batch_size))
-            model.several_processes = distribution is not None and distribution.several_processes
-            best = self._fit(model, data, train, held, context)
+            run = _Run(graph, outputs, data, train, held, context)
+            model, loop = self._begin(run, {})
+            untuned = loop.best.loss
+            if rounded:
+                model, loop = self._rounded_if_better(run, rounded, model, loop)
+            best = self._fit(run, model, loop)
         restore(model, best.state)
-        changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
+        changed = [
+            f"epoch {best.epoch}: held-out loss {untuned:.4g}, rounded {best.start:.4g}, trained {best.loss:.4g}"
+        ]
         changed += write_back(model, graph)
         notes = [f"held-out loss after each epoch: {', '.join(f'{x:.4g}' for x in best.history)}"]
         if not best.epoch:
@@ -122,8 +127,8 @@ class TuneThresholds(Pass):
         size = min(self.batch_size, len(samples))
         return collect(samples, self.tuning_samples, graph.inputs, teacher, size, context.progress)
 
-    def _rounded(self, graph: Graph, data: TuningData) -> dict[Value, np.ndarray]:
-        """The integers that weights start at, from `rounding` samples; empty for the nearest ones."""
+    def _rounded(self, graph: Graph, data: TuningData) -> dict[Value, Rounded]:
+        """How weights start, from `rounding` samples; empty if nothing is asked for."""
         count = min(self.rounding, len(data))
         if not count:
             return {}
@@ -137,9 +142,40 @@ class TuneThresholds(Pass):
             covariances.add(run([x[part] for x in data.inputs]), len(part))
         return covariances.rounded()
 
-    def _model(
-        self, graph: Graph, outputs: Sequence[Value], data: TuningData, rounded: Any, steps: int
-    ) -> TrainableModel:
+    def _begin(self, run: _Run, integers: dict[Value, np.ndarray]) -> tuple[TrainableModel, Loop]:
+        """A model and its loop, the start measured."""
+        chief = run.context.distribution is None or run.context.distribution.chief
+        model = self._model(run, integers)
+        loop = Loop(
+            run.data,
+            run.train,
+            run.held,
+            batch_size=self.batch_size,
+            patience=self.patience,
+            reset_every=self.reset_every,
+            correct=self.correct,
+            progress=run.context.progress,
+            checkpoint=self._checkpoint(run, writes=chief),
+            log=EventLog(self.tensorboard) if self.tensorboard and chief else None,
+        )
+        loop.begin(model)
+        return model, loop
+
+    def _rounded_if_better(
+        self, run: _Run, rounded: dict[Value, Rounded], model: TrainableModel, loop: Loop
+    ) -> tuple[TrainableModel, Loop]:
+        """The model that starts at chosen scales and integers, or the given one where that is better."""
+        before = [(value, value.quant) for value in rounded]
+        for value, start in rounded.items():
+            value.quant = start.params
+        other, other_loop = self._begin(run, {value: start.integers for value, start in rounded.items()})
+        if other_loop.best.loss < loop.best.loss:
+            return other, other_loop
+        for value, params in before:
+            value.quant = params
+        return model, loop
+
+    def _model(self, run: _Run, integers: dict[Value, np.ndarray]) -> TrainableModel:
         rates = Rates(
             activations=self.activations,
             weights=self.weights,
@@ -149,10 +185,17 @@ class TuneThresholds(Pass):
             lsq=self.lsq,
         )
         model = TrainableModel(
-            graph, outputs, rates, LOSSES[self.loss], centre=self.centre, features=self.features, rounded=rounded
+            run.graph,
+            run.outputs,
+            rates,
+            LOSSES[self.loss],
+            centre=self.centre,
+            features=self.features,
+            rounded=integers,
         )
-        model.set_spread(data.means)
-        total = steps * self.epochs
+        model.several_processes = run.context.distribution is not None and run.context.distribution.several_processes
+        model.set_spread(run.data.means)
+        total = max(1, len(run.train) // self.batch_size) * self.epochs
         rise = round(total * self.warmup)
         start = 0.0 if rise else self.learning_rate
         rate = keras.optimizers.schedules.CosineDecay(
@@ -165,33 +208,21 @@ class TuneThresholds(Pass):
         optimizer.build(model.trainable_variables)
         return model
 
-    def _fit(
-        self, model: TrainableModel, data: TuningData, train: np.ndarray, held: np.ndarray, context: Context
-    ) -> Any:
-        identity = {"options": self._identity(), "data": data.digest(), "seed": context.seed}
-        chief = context.distribution is None or context.distribution.chief
-        checkpoint = Checkpoint(self.checkpoint_dir, identity, writes=chief) if self.checkpoint_dir else None
-        loop = Loop(
-            data,
-            train,
-            held,
-            batch_size=self.batch_size,
-            patience=self.patience,
-            reset_every=self.reset_every,
-            correct=self.correct,
-            progress=context.progress,
-            checkpoint=checkpoint,
-            log=EventLog(self.tensorboard) if self.tensorboard and chief else None,
-        )
+    def _checkpoint(self, run: _Run, *, writes: bool) -> Checkpoint | None:
+        if not self.checkpoint_dir:
+            return None
+        identity = {"options": self._identity(), "data": run.data.digest(), "seed": run.context.seed}
+        return Checkpoint(self.checkpoint_dir, identity, writes=writes)
+
+    def _fit(self, run: _Run, model: TrainableModel, loop: Loop) -> Best:
+        checkpoint = self._checkpoint(run, writes=False)
         resumed = checkpoint.load(model) if checkpoint is not None and self.resume else None
         epoch = 0
-        if resumed is None:
-            loop.begin(model)
-        else:
+        if resumed is not None:
             loop.best, epoch = resumed
         if epoch < self.epochs and model.trainable_variables:
             model.fit(
-                Batches(data, train, self.batch_size, seed=context.seed, epoch=epoch),
+                Batches(run.data, run.train, self.batch_size, seed=run.context.seed, epoch=epoch),
                 epochs=self.epochs,
                 verbose=0,
                 shuffle=False,
@@ -204,6 +235,18 @@ class TuneThresholds(Pass):
         return {
             k: v for k, v in dataclasses.asdict(self).items() if k not in ("resume", "checkpoint_dir", "tensorboard")
         }
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What the steps of one run share."""
+
+    graph: Graph
+    outputs: Sequence[Value]
+    data: TuningData
+    train: np.ndarray
+    held: np.ndarray
+    context: Context
 
 
 def logits_of(graph: Graph) -> list[Value]:

@@ -78,7 +78,7 @@ class Loop(keras.callbacks.Callback):
         self._progress, self._checkpoint, self._log = progress, checkpoint, log
         self._epoch = 0
         self._run_forward: Any = None
-        self.best: Best | None = None
+        self.best = Best(loss=float("inf"), start=float("inf"), state=[])
 
     def measure(self, model: TrainableModel) -> float:
         """Loss on the held-out part."""
@@ -103,7 +103,7 @@ class Loop(keras.callbacks.Callback):
         model.shifts.assign((keras.ops.convert_to_numpy(model.shifts) + total / len(rows)).astype(np.float32))
 
     def begin(self, model: TrainableModel) -> None:
-        """Measures the start, or takes up a checkpoint."""
+        """Measures the start."""
         self.correct(model, self._correct)
         start = self.measure(model)
         self.best = Best(loss=start, start=start, state=state_of(model))
@@ -122,7 +122,6 @@ class Loop(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         model, best = self.model, self.best
-        assert best is not None
         raw = state_of(model)
         model.optimizer.finalize_variable_values(model.trainable_variables)
         self.correct(model, self._correct)

@@ -59,6 +59,7 @@ def _report(sentence: str) -> int:
 
 def import_backend() -> None:
     """Imports Keras and its backend with their start-up messages muted: they are nobody's news."""
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "wb") as nowhere:

@@ -39,7 +39,7 @@ flags.DEFINE_string("output", None, "Where to write the file; by default the mod
 flags.DEFINE_enum("granularity", None, ["per_channel", "per_tensor"], "Scales of weights; by default the target's choice.")
 flags.DEFINE_enum("io", "int8", list(IO_TYPES), "Type of the file's inputs and outputs.")
 flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
-flags.DEFINE_string("passes", None, "Passes as text in place of a pipeline, like 'a,b{option=value}'.")
+flags.DEFINE_string("passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out.")
 flags.DEFINE_bool("list_passes", False, "Prints the passes and their options, and ends.")
 flags.DEFINE_bool("list_models", False, "Prints the names of the zoo, and ends.")
 flags.DEFINE_string("print_after", None, "Prints the graph after this pass ('all' for every pass).")
@@ -161,11 +161,14 @@ def quality_text(q: Any) -> str:
 
 def list_passes() -> None:
     """Every pass, what it does and its options."""
+    import_backend()
     for name, kind in sorted(pipelines.registry().items()):
         options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind)) or "no options"
         console.print(f"{name} ({options})\n    {(kind.__doc__ or '').strip().splitlines()[0]}", markup=False)
-    for name, text in pipelines.PIPELINES.items():
-        console.print(f"pipeline {name}: {text}", markup=False, soft_wrap=True)
+    for name, texts in pipelines.PIPELINES.items():
+        for granularity in texts:
+            steps = pipelines.to_text(pipelines.named(name, granularity=granularity, io="int8"))
+            console.print(f"pipeline {name}, {granularity}: {steps}", markup=False, soft_wrap=True)
 
 
 def list_models() -> None:

@@ -16,7 +16,6 @@ from ir.opdef import OpDef, ShapeError
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
-
 _SPARE_BYTES = 64 << 20  # constants of any file may take this much memory ...
 _MOST_EXPANSION = 64  # ... and this many times its size: several tensors may share a buffer, sparse ones are unpacked
 

@@ -152,19 +152,19 @@ def to_bytes(graph: Graph, metadata: Mapping[str, Any] | None = None, signature:
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Writes under a temporary name in the same folder and renames. Raises OutputError; never leaves half a file."""
     path = Path(path)
-    temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = file.name
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            try:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o666 & ~_umask())
+                os.replace(file.name, path)
+            except BaseException:  # an interruption, too, must not leave the temporary file behind
+                with contextlib.suppress(OSError):
+                    os.unlink(file.name)
+                raise
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
         raise OutputError(
             expected=f"to write {len(data)} bytes",
             found=error.strerror or str(error),

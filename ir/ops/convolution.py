@@ -27,6 +27,7 @@ from ir.opdef import (
 )
 from ir.ops._common import Padding, apply_fused, window_size
 from ir.ops._convolve import convolve, convolve_depthwise
+from ir.ops._matrix import CONVOLUTION, DENSE, DEPTHWISE
 from ir.ops._products import (
     has_bias,
     is_int16,
@@ -37,7 +38,6 @@ from ir.ops._products import (
     scaled_types,
     single_multiplier,
 )
-from ir.ops._matrix import CONVOLUTION, DENSE, DEPTHWISE
 from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType
 

@@ -97,6 +97,7 @@ PAD = OpDef(
     summary="Zeros around the input.",
     operands=(Operand(name="input"),),
     attributes=PadAttributes,
+    pads_zeros=True,
     infer=_infer_pad,
     compute=on_floats(_pad),
     integer=_integer_pad,

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import stat
+
+import numpy as np
+import pytest
+
+from converter.tflite import writer
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
+from converter.tflite.writer import to_bytes, write_atomically
+from ir.errors import ModelError, OutputError
+from ir.graph import Graph
+from ir.ops._common import Padding
+from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes
+from ir.ops.elementwise import ADD
+from ir.ops.normalization import BATCH_NORM
+from ir.ops.padding import PAD, PadAttributes
+from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.printer import to_text
+from ir.quantization import QuantParams, asymmetric, symmetric
+from ir.types import DType, TensorType
+
+METADATA = {"intact": {"pipeline": "fast", "versions": {"b": 1, "a": 2}}}
+
+
+def network(seed: int = 0) -> Graph:
+    """int8: pad, convolution per channel, two reshapes, a dense layer of int4 weights, an addition; two outputs."""
+    rng = np.random.default_rng(seed)
+    graph = Graph("net")
+    params = asymmetric(-1.0, 3.0)
+
+    def typed(*shape: int) -> list[TensorType]:
+        return [TensorType(shape, DType.INT8, params)]
+
+    def ints(low: int, high: int, *shape: int) -> np.ndarray:
+        return rng.integers(low, high, shape).astype(np.int8)
+
+    x = graph.input("image", typed(1, 4, 4, 2)[0])
+    around = PadAttributes(paddings=((0, 0), (1, 1), (1, 1), (0, 0)))
+    padded = graph.add(PAD, [x], around, "pad", typed(1, 6, 6, 2)).output
+    w = graph.constant(ints(-127, 128, 3, 3, 3, 2), "kernel", symmetric(np.array([1.0, 2.0, 3.0]), axis=0))
+    scale = params.scale * w.quant.scale
+    b = graph.constant(rng.integers(-99, 99, 3).astype(np.int32), "bias", QuantParams(scale=scale, axis=0, bits=32))
+    y = graph.add(CONV_2D, [padded, w, b], Conv2DAttributes(padding=Padding.VALID), "conv", typed(1, 4, 4, 3)).output
+    flat = graph.add(RESHAPE, [y], ReshapeAttributes(shape=(1, 48)), "flat", typed(1, 48)).output
+    few = graph.constant(ints(-7, 8, 5, 48), "few", symmetric(1.0, bits=4), DType.INT4)
+    z = graph.add(FULLY_CONNECTED, [flat, few, None], name="dense", out_types=typed(1, 5)).output
+    graph.outputs = [graph.add(ADD, [z, z], name="sum", out_types=typed(1, 5)).output, flat]
+    return graph
+
+
+def test_the_same_graph_gives_the_same_bytes():
+    content = to_bytes(network(), METADATA)
+    assert content == to_bytes(network(), METADATA) == to_bytes(network().copy()[0], METADATA)
+    reordered = {"intact": {"versions": {"a": 2, "b": 1}, "pipeline": "fast"}}
+    assert content == to_bytes(network(), reordered) and content != to_bytes(network(1), METADATA)
+
+
+def test_what_was_written_reads_back():
+    content = to_bytes(network())
+    graph = to_graph(parse(content))
+    assert to_text(graph) == to_text(network())
+    for a, b in zip(network().constants(), graph.constants(), strict=True):
+        np.testing.assert_array_equal(a.data, b.data)
+        assert a.name == b.name
+    assert to_bytes(graph) == content
+
+
+def test_names_metadata_and_signature():
+    model = parse(to_bytes(network(), METADATA, signature="classify"))
+    assert model.metadata == {"intact": b'{"pipeline": "fast", "versions": {"a": 2, "b": 1}}'}
+    (signature,) = model.signatures
+    names = {i: t.name for i, t in enumerate(model.main.tensors)}
+    assert signature.key == "classify" and signature.subgraph == 0
+    assert {k: names[i] for k, i in signature.inputs.items()} == {"image": "image"}
+    assert {k: names[i] for k, i in signature.outputs.items()} == {"sum": "sum", "flat": "flat"}
+    assert [names[i] for i in model.main.outputs] == ["sum", "flat"] and model.main.name == "net"
+    assert {"kernel", "bias", "few", "conv", "pad/paddings"} <= set(names.values())
+
+
+def test_parameters_and_versions():
+    model = parse(to_bytes(network()))
+    tensors = {t.name: t for t in model.main.tensors}
+    np.testing.assert_array_equal(tensors["kernel"].scale, np.array([1, 2, 3], np.float32) / np.float32(127))
+    assert tensors["kernel"].quantized_dimension == 0 and not tensors["kernel"].zero_point.any()
+    assert tensors["image"].zero_point.tolist() == [-64] and tensors["few"].data.size == 120
+    assert [(o.code, o.version) for o in model.main.operators] == [
+        ("PAD", 2), ("CONV_2D", 3), ("RESHAPE", 1), ("FULLY_CONNECTED", 10), ("ADD", 2)
+    ]
+    assert model.main.operators[3].inputs[2] == -1
+
+
+def test_equal_constants_share_a_buffer():
+    def size(second: np.ndarray) -> int:
+        graph = Graph()
+        x = graph.input("x", TensorType((1, 3000)))
+        first = graph.constant(np.arange(3000, dtype=np.float32), "a")
+        y = graph.add(ADD, [x, first]).output
+        graph.outputs = [graph.add(ADD, [y, graph.constant(second, "b")]).output]
+        content = to_bytes(graph)
+        assert len({t.name for t in parse(content).main.tensors}) == 5
+        return len(content)
+
+    same = size(np.arange(3000, dtype=np.float32))
+    assert same < 14000 and size(np.ones(3000, np.float32)) - same > 11000
+
+
+def test_equal_shape_operands_share_a_buffer_and_constants_of_several_readers_are_written_once():
+    graph = Graph()
+    x = graph.input("x", TensorType((1, 4)))
+    shared = graph.constant(np.ones(4, np.float32), "shared")
+    y = graph.add(ADD, [graph.add(ADD, [x, shared]).output, shared]).output
+    for name in ("r", "s"):
+        y = graph.add(RESHAPE, [y], ReshapeAttributes(shape=(1, 4)), name).output
+    graph.outputs = [y]
+    names = [t.name for t in parse(to_bytes(graph)).main.tensors]
+    assert names.count("shared") == 1 and names.count("r/shape") == names.count("s/shape") == 1
+
+
+def test_an_operator_that_tflite_lacks():
+    graph = Graph()
+    x = graph.input("x", TensorType((1, 2)))
+    parameters = [graph.constant(np.ones(2, np.float32), n) for n in "abcd"]
+    graph.outputs = [graph.add(BATCH_NORM, [x, *parameters], name="bn").output]
+    with pytest.raises(ModelError, match="layer 'bn': expected an operator that TFLite has, found batch_norm; keep"):
+        to_bytes(graph)
+
+
+def files(folder) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_file_is_written_whole_and_replaces_the_old_one(tmp_path):
+    path = tmp_path / "model.tflite"
+    write_atomically(path, b"old")
+    write_atomically(str(path), b"new")
+    assert path.read_bytes() == b"new" and files(tmp_path) == ["model.tflite"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int):
+    """What a full disk does: the system refuses to write more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_where_there_is_no_room_nothing_is_left_and_nothing_overwritten(tmp_path, existing):
+    path = tmp_path / "model.tflite"
+    if existing:
+        path.write_bytes(b"the old model")
+    with files_of_at_most(1000), pytest.raises(OutputError, match="expected to write 2000 bytes, found File too large"):
+        write_atomically(path, bytes(2000))
+    assert files(tmp_path) == (["model.tflite"] if existing else [])
+    assert not existing or path.read_bytes() == b"the old model"
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"the old model")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(writer.os, "fsync", full)
+    with pytest.raises(OutputError, match=r"model.tflite: expected to write 3 bytes, found No space left on device; free"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"the old model" and files(tmp_path) == ["model.tflite"]
+
+
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(writer.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "model.tflite", b"new")
+    assert files(tmp_path) == []
+
+
+def test_places_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(OutputError, match="found No such file or directory; free space, or choose an existing folder"):
+        write_atomically(tmp_path / "nowhere" / "model.tflite", b"new")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="found Is a directory"):
+        write_atomically(tmp_path / "folder", b"new")
+    assert files(tmp_path) == ["folder"]

@@ -1,0 +1,114 @@
+"""Measures whether a pass helps: the error of the logits on a few calibration samples, before and after it.
+
+Before `quantize` a graph has no error of its own, so a trial is measured: the rest of the pipeline's calibration and
+quantization on a copy, with corrected biases (without which shifted means would hide everything else).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ir.execute import batchable, compiled, run_float
+from ir.graph import Graph, Value
+from passes import statistics
+from passes.base import Context, Pass, Samples
+from passes.calibrate import Calibrate
+from passes.correct_bias import CorrectBias
+from passes.quantize import Quantize
+from passes.simulate import quantized
+
+_SAMPLES = 32
+_TOLERANCE = 1.02  # the error of 32 samples moves by a percent or two when nothing of substance has changed
+
+
+class _Few:
+    """A few samples, evenly spaced, held in memory."""
+
+    def __init__(self, samples: Samples, count: int) -> None:
+        step = max(1, len(samples) // count)
+        kept: list[tuple[np.ndarray, ...]] = []
+        for i, batch in enumerate(samples.batches(1)):
+            if i % step == 0 and len(kept) < count:
+                kept.append(batch)
+        self.arrays = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def batches(self, batch_size: int) -> Any:
+        for start in range(0, len(self), batch_size):
+            yield tuple(a[start : start + batch_size] for a in self.arrays)
+
+
+class Guard:
+    """Scores of a graph under one pipeline: mean square error of the logits against the float network's."""
+
+    def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
+        assert context.samples is not None
+        self._samples = _Few(context.samples, _SAMPLES)
+        self._wanted = [_values(graph, self._samples, self._logits(graph))]
+        self._trial = [s for s in steps if isinstance(s, (Calibrate, Quantize))]
+
+    @staticmethod
+    def _logits(graph: Graph) -> list[Value]:
+        """Outputs, or what goes into the operator that makes them where that fixes its parameters (softmax)."""
+        found = []
+        for value in graph.outputs:
+            node = value.producer
+            fixed = node is not None and node.op.quantization.fixed and node.inputs[0] is not None
+            found.append(node.inputs[0] if node is not None and fixed and node.inputs[0] is not None else value)
+        return found
+
+    def score(self, graph: Graph, context: Context) -> float:
+        """Of the annotated graph, or of a trial quantization of one that is not annotated yet."""
+        if not any(v.quant is not None for v in graph.inputs):
+            graph = self._tried(graph, context)
+        found = _values(graph, self._samples, self._logits(graph), simulate=True)
+        return sum(float(np.square(a - b, dtype=np.float64).mean()) for a, b in zip(self._wanted[0], found, strict=True))
+
+    def _tried(self, graph: Graph, context: Context) -> Graph:
+        trial, _ = graph.copy()
+        inner = Context(samples=self._samples, limits=context.limits, seed=context.seed)
+        inner.statistics = dict(statistics.collect(trial, inner))
+        for step in (*self._trial, CorrectBias()):
+            step.run(trial, inner)
+        return trial
+
+
+def _values(graph: Graph, samples: _Few, wanted: Sequence[Value], simulate: bool = False) -> list[np.ndarray]:
+    run = compiled(lambda t: run_float(graph, t, wanted=wanted, transform=quantized if simulate else None))
+    size = len(samples) if batchable(graph) else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
+    parts = [run(batch) for batch in samples.batches(size)]
+    return [np.concatenate([np.atleast_1d(p) for p in column]) for column in zip(*parts, strict=True)]
+
+
+@dataclasses.dataclass
+class Snapshot:
+    """A graph and its side tables, to go back to."""
+
+    graph: Graph
+    tables: dict[str, dict[Value, Any]]
+
+    @classmethod
+    def take(cls, graph: Graph, context: Context) -> Snapshot:
+        twin, values = graph.copy()
+        tables = {
+            name: {values[v]: x for v, x in getattr(context, name).items() if v in values}
+            for name in ("normals", "statistics", "ranges")
+        }
+        return cls(twin, tables)
+
+    def put_back(self, graph: Graph, context: Context) -> None:
+        """Undoes everything since."""
+        graph.restore(self.graph)
+        for name, table in self.tables.items():
+            setattr(context, name, table)
+
+
+def worse(before: float, after: float) -> bool:
+    """Whether a step did harm beyond what chance does."""
+    return after > before * _TOLERANCE
