@@ -18,7 +18,7 @@ from converter.frontends import ModelOptions, load_model
 from converter.preprocess import USUAL_RANGE
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
-from converter.tflite.writer import to_bytes, write_atomically
+from converter.tflite.writer import check_place, to_bytes, write_atomically
 from ir.errors import DataError
 from ir.graph import Graph
 from passes import pipeline as pipelines
@@ -59,7 +59,7 @@ class ConversionResult:
         return len(self.model)
 
     def as_json(self) -> dict[str, Any]:
-        """The documented keys of `convert --json`."""
+        """The documented keys of `convert --json`; `sqnr_db` is null without data, and where nothing differs."""
         q = self.quality
         return {
             "output": None if self.output is None else str(self.output),
@@ -67,7 +67,7 @@ class ConversionResult:
             "operators": self.operators,
             "float_operators": list(self.float_operators),
             "agreement": None if q is None else q.agreement,
-            "sqnr_db": None if q is None else q.sqnr_db,
+            "sqnr_db": None if q is None or not np.isfinite(q.sqnr_db) else q.sqnr_db,
             "accuracy": None
             if q is None or q.float_accuracy is None
             else {"float": q.float_accuracy, "integer": q.integer_accuracy},
@@ -132,6 +132,8 @@ def convert(
       ConversionError: the model, the data or the options cannot be used; nothing was written.
     """
     start = time.perf_counter()
+    if output is not None:
+        check_place(output)
     target = get_target(target) if isinstance(target, str) else target
     source = load_model(model, weights=weights, options=model_options)
     graph, copies = source.graph.copy()
@@ -200,7 +202,7 @@ def _input_range(mode: str) -> Range | None:
 def _range_warning(data: DataSource | None, used: str, usual: str) -> list[str]:
     if data is None or not len(data):
         return []
-    first = next(iter(data.batches(1)))
+    first = next(iter(data.batches(8)))
     warning = check_range(first, usual or used or None)
     return [warning] if warning else []
 

@@ -70,7 +70,9 @@ def make_samples(
     if files and not crops:
         count = min(count, len(files))
     arrays = [
-        np.zeros((count, *v.shape[1:]), np.float32) if i in fed_back else _array(v, count, files, photographs, preprocess, crops, rng)
+        np.zeros((count, *v.shape[1:]), np.float32)
+        if i in fed_back
+        else _array(v, count, files, photographs, preprocess, crops, rng)
         for i, v in enumerate(graph.inputs)
     ]
     if fed_back and run is not None:
@@ -79,7 +81,13 @@ def make_samples(
 
 
 def _array(
-    value: Value, count: int, files: Sequence[str], root: Path | None, preprocess: str, crops: bool, rng: np.random.Generator
+    value: Value,
+    count: int,
+    files: Sequence[str],
+    root: Path | None,
+    preprocess: str,
+    crops: bool,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     if is_image(value) and files and root is not None:
         size = (value.shape[1], value.shape[2], value.shape[3])
@@ -98,7 +106,7 @@ def _picture(path: Path, size: tuple[int, int, int], crops: bool, rng: np.random
         return decode(path.read_bytes(), size, str(path))
     height, width, channels = size
     whole = decode(path.read_bytes(), (2 * height, 2 * width, channels), str(path))
-    part = rng.uniform(0.5, 1.0)
+    part = rng.uniform(0.7, 1.0)
     h, w = round(2 * height * part), round(2 * width * part)
     top, left = rng.integers(0, 2 * height - h + 1), rng.integers(0, 2 * width - w + 1)
     cut = fit(np.ascontiguousarray(whole[top : top + h, left : left + w]), height, width)
@@ -109,7 +117,11 @@ def smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray
     """Sums of waves along the longest axis with some white noise, each sample scaled to its own size up to 1."""
     axis = 1 + int(np.argmax(shape[1:]))
     x = np.zeros(shape)
-    position = np.moveaxis(np.broadcast_to(np.arange(shape[axis]) / shape[axis], (*shape[:axis], *shape[axis + 1 :], shape[axis])), -1, axis)
+    position = np.moveaxis(
+        np.broadcast_to(np.arange(shape[axis]) / shape[axis], (*shape[:axis], *shape[axis + 1 :], shape[axis])),
+        -1,
+        axis,
+    )
     each = tuple(n if i != axis else 1 for i, n in enumerate(shape))
     for _ in range(4):
         frequency, phase = rng.integers(1, 9, each), rng.uniform(0, 2 * np.pi, each)

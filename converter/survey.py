@@ -193,5 +193,7 @@ def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: Surv
             continue
         wanted = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
         emulated = EmulatorRuntime(profile).load(model).invoke(inputs)
-        found[name] = sum(int((a != b).sum()) if a.shape == b.shape else a.size for a, b in zip(wanted, emulated, strict=True))
+        found[name] = sum(
+            int((a != b).sum()) if a.shape == b.shape else a.size for a, b in zip(wanted, emulated, strict=True)
+        )
     return found

@@ -94,6 +94,8 @@ class Context:
       samples: calibration data, None when there is none.
       tuning: data for training; the calibration data where it is None.
       distribution: of training over devices or processes, None for this process alone.
+      unrounded: a float copy of the graph as `quantize` left it, before weights and biases move (training's teacher
+        of single layers, found by the names of their nodes).
       reference: the float graph as it was read, for comparison; never changed.
       normals: per value that a batch norm made, its channel statistics.
       statistics: what was collected of the graph as it is now (see `passes.statistics`); emptied after a change.
@@ -107,6 +109,7 @@ class Context:
     samples: Samples | None = None
     tuning: Samples | None = None
     distribution: Distribution | None = None
+    unrounded: Graph | None = None
     reference: Graph | None = None
     normals: dict[Value, ChannelNormal] = field(default_factory=dict)
     statistics: dict[Value, Any] = field(default_factory=dict)

@@ -141,8 +141,8 @@ def _follow(
             _check_reader(node, channels)
             readers.append(node)
             continue
-        passage = node.op.passage(node.attrs, [t for t in node.in_types if t is not None]) if index == 0 else Passage.NONE
-        if passage is Passage.NONE:
+        passage = node.op.passage(node.attrs, [t for t in node.in_types if t is not None])
+        if index != 0 or passage is Passage.NONE:
             raise NoLink(f"a channel scale does not pass {node.op.name} '{node.name}'")
         if passage is Passage.BOUNDED:
             bounded.append(node)

@@ -1,4 +1,4 @@
-"""Removes what computes nothing: nodes that no output depends on, and reshapes, pads, transposes, ReLUs that change nothing."""
+"""Removes what computes nothing: nodes that no output depends on, reshapes, pads and transposes that change nothing."""
 
 from __future__ import annotations
 
@@ -25,11 +25,15 @@ class RemoveDeadCode(Pass):
             if _is_constant(node) and node.output not in graph.outputs:
                 _compute_now(graph, node)
                 changed.append(f"{node.name} is constant")
-            elif node.op.is_identity(node.attrs, [t for t in node.in_types if t is not None]) and not _joins_ends(graph, node):
+            elif _is_identity(node) and not _joins_ends(graph, node):
                 graph.bypass(node)
                 changed.append(f"{node.name} changes nothing")
         changed += [f"{node.name} is not used" for node in graph.prune()]
         return PassReport(changed=tuple(changed))
+
+
+def _is_identity(node: Node) -> bool:
+    return node.op.is_identity(node.attrs, [t for t in node.in_types if t is not None])
 
 
 def _is_constant(node: Node) -> bool:

@@ -57,7 +57,9 @@ def test_ends_of_the_graph_are_not_joined():
     x = net.input(4)
     same = ReshapeAttributes(shape=(1, 4))
     y = net.then(RELU, x, name="y")
-    graph = net.ends(net.then(RESHAPE, x, attrs=same, name="copy of x"), y, net.then(RESHAPE, y, attrs=same, name="copy of y"))
+    graph = net.ends(
+        net.then(RESHAPE, x, attrs=same, name="copy of x"), y, net.then(RESHAPE, y, attrs=same, name="copy of y")
+    )
     assert not clean(graph).changed
     assert len(set(graph.outputs)) == 3
 

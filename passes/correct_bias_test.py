@@ -41,7 +41,10 @@ def annotated(graph: Graph, x: np.ndarray = X, bits: int = 4) -> Context:
 def mean_errors(graph: Graph) -> list[np.ndarray]:
     """Of every layer and channel: the mean of the fake-quantized minus that of the float output, over its deviation."""
     wanted = [n.output for n in graph.nodes if n.weight is not None]
-    exact = [np.asarray(y) for y in run_float(ORIGINAL, [X], wanted=[n.output for n in ORIGINAL.nodes if n.weight is not None])]
+    exact = [
+        np.asarray(y)
+        for y in run_float(ORIGINAL, [X], wanted=[n.output for n in ORIGINAL.nodes if n.weight is not None])
+    ]
     found = [np.asarray(y) for y in run_float(graph, [X], wanted=wanted, transform=quantized)]
     return [((b - a).reshape(-1, a.shape[-1]).mean(axis=0)) / a.std() for a, b in zip(exact, found, strict=True)]
 

@@ -13,7 +13,7 @@ from passes.calibrate import Calibrate
 from passes.channels import links
 from passes.equalize import Equalize, bounded_scales
 from passes.fuse import FuseActivation
-from passes.graph_testing import Net, outputs
+from passes.graph_testing import Net, outputs, run_alone
 from passes.lower import LowerToInteger
 from passes.quantize import Quantize
 from passes.runner import run_passes
@@ -25,7 +25,7 @@ positive = st.floats(1e-3, 1e3)
 
 def equalize(graph: Graph, **options: object) -> tuple[PassReport, Context]:
     context = Context(samples=Arrays(X))
-    return run_passes(graph, [Equalize(**options)], context)[-1].report, context  # type: ignore[arg-type]
+    return run_alone(graph, Equalize(**options), context), context  # type: ignore[arg-type]
 
 
 def assert_same_on_data(graph: Graph, wanted: list[np.ndarray]) -> None:

@@ -97,7 +97,9 @@ def test_pad_is_fused_exactly_where_the_function_stays(pads, stride, kernel, dil
     wanted = outputs(graph, inputs)[0]
     direct = np.asarray(CONV_2D.compute(same, inputs[0], *(v.data for v in conv.inputs[1:])))
     equal = direct.shape == wanted.shape and np.allclose(direct, wanted, atol=1e-5)
-    rest = [s + sum(p) - (kernel - 1) * conv.attrs.dilation_h_factor - 1 for s, p in zip(x.shape[1:3], pads, strict=True)]
+    rest = [
+        s + sum(p) - (kernel - 1) * conv.attrs.dilation_h_factor - 1 for s, p in zip(x.shape[1:3], pads, strict=True)
+    ]
     never_read = any(r % stride for r in rest)  # zeros after the last window: refused, although they change nothing
     report = fuse(graph, FusePad())
     assert bool(report.changed) == (conv.inputs[0] is x) != bool(report.skipped)

@@ -23,6 +23,8 @@ from ir.ops.normalization import BATCH_NORM
 from ir.ops.transposed import TRANSPOSE_CONV, TransposeConvAttributes
 from ir.types import TensorType
 from ir.verify import verify
+from passes.base import Context, Pass, PassReport
+from passes.statistics import collect
 
 
 class Net:
@@ -41,7 +43,14 @@ class Net:
         return self.graph.constant(np.asarray(data, np.float32), name)
 
     def layer(
-        self, op: OpDef, x: Value, shape: tuple[int, ...], attrs: Attributes, *, bias: bool = True, name: str = "",
+        self,
+        op: OpDef,
+        x: Value,
+        shape: tuple[int, ...],
+        attrs: Attributes,
+        *,
+        bias: bool = True,
+        name: str = "",
         spread: float = 0.0,
     ) -> Value:
         """With `spread`, output channels differ in size by up to `exp(spread)`, as after folding a batch norm."""
@@ -83,7 +92,9 @@ class Net:
         gamma = self.rng.uniform(0.3, 2.0, n) * self.rng.choice([-1.0, 1.0], n)
         beta, mean = self.rng.normal(0, 1, (2, n)) * shift
         parts = [gamma, beta, mean, self.rng.uniform(0.2, 2.0, n)]
-        constants = [self.constant(p, f"{name}/{k}") for p, k in zip(parts, ("gamma", "beta", "mean", "variance"), strict=True)]
+        constants = [
+            self.constant(p, f"{name}/{k}") for p, k in zip(parts, ("gamma", "beta", "mean", "variance"), strict=True)
+        ]
         return self.graph.add(BATCH_NORM, [x, *constants], name=name).output
 
     def then(self, op: OpDef, *inputs: Value, attrs: Attributes | None = None, name: str = "") -> Value:
@@ -95,6 +106,17 @@ class Net:
         self.graph.outputs = list(outputs)
         verify(self.graph)
         return self.graph
+
+
+def run_alone(graph: Graph, step: Pass, context: Context) -> PassReport:
+    """Runs one pass with the statistics that it needs, without measuring whether it helps."""
+    if not context.statistics and context.samples is not None and any("statistics" in need for need in step.needs):
+        context.statistics = dict(collect(graph, context))
+    report = step.run(graph, context)
+    verify(graph, step.name)
+    if report.changed and not step.keeps_statistics:
+        context.statistics = {}
+    return report
 
 
 def random_inputs(graph: Graph, count: int = 4, seed: int = 1) -> list[np.ndarray]:

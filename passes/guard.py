@@ -98,7 +98,7 @@ class Snapshot:
         twin, values = graph.copy()
         tables = {
             name: {values[v]: x for v, x in getattr(context, name).items() if v in values}
-            for name in ("normals", "statistics", "ranges")
+            for name in ("normals", "statistics", "ranges", "learned")
         }
         return cls(twin, tables)
 

@@ -49,13 +49,16 @@ class LevelActivations(Pass):
     preserves: ClassVar[str] = "float on the calibration data"
     needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
     keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
 
     most: float = 1000.0
     margin: float = 0.1
 
     def __post_init__(self) -> None:
         if not self.most >= 1:
-            raise OptionError(expected="1 or more", found=str(self.most), where="level_activations most", fix="try 1000")
+            raise OptionError(
+                expected="1 or more", found=str(self.most), where="level_activations most", fix="try 1000"
+            )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         channels = _Channels(graph)
@@ -236,7 +239,11 @@ def _best(graph: Graph, context: Context, channels: _Channels) -> np.ndarray:
         free = node.op is DEPTHWISE_CONV_2D and (context.limits is None or context.limits.weight_per_channel(node.op))
         if not free:
             steps = weights.max(axis=tuple(i for i in range(weights.ndim) if i != out)) / _WEIGHT_LEVELS
-            taps = weights.size / (weights.shape[axis] * weights.shape[out]) if axis != out else weights.size / weights.shape[out]
+            taps = (
+                weights.size / (weights.shape[axis] * weights.shape[out])
+                if axis != out
+                else weights.size / weights.shape[out]
+            )
             size = np.maximum(np.abs(context.statistics[x].mean), np.maximum(*reach) / 4)
             np.add.at(b, ids, np.square(size) * np.square(steps).sum() * taps)
     with np.errstate(divide="ignore", invalid="ignore"):

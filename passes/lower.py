@@ -7,6 +7,7 @@ have none make the pass fail with a list of them, or stay in float between `dequ
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +16,7 @@ import numpy as np
 
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Node, Value
-from ir.ops.conversion import DEQUANTIZE, QUANTIZE
+from ir.ops.conversion import CAST, DEQUANTIZE, QUANTIZE
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 from passes.base import Context, Pass, PassReport
@@ -35,7 +36,8 @@ class LowerToInteger(Pass):
 
     def __post_init__(self) -> None:
         if self.io not in IO_TYPES:
-            raise OptionError(expected=f"one of {', '.join(IO_TYPES)}", found=self.io, where="--io", fix="choose one of them")
+            wanted = f"one of {', '.join(IO_TYPES)}"
+            raise OptionError(expected=wanted, found=self.io, where="--io", fix="choose one of them")
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
@@ -52,14 +54,20 @@ class LowerToInteger(Pass):
             if value.quant is not None:
                 to_integer(value)
         _check(graph, gaps)
-        changed = [f"{len(graph.nodes)} operators"] + _ends(graph, self.io)
+        for node in graph.nodes:
+            if node.op is CAST:
+                node.attrs = dataclasses.replace(node.attrs, out_data_type=node.output.dtype)
+        changed = [f"{len(graph.nodes)} operators", *_ends(graph, self.io)]
         notes = tuple(f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items())
         return PassReport(changed=tuple(changed), notes=notes)
 
 
 def _gap(node: Node) -> str:
-    if node.op in (QUANTIZE, DEQUANTIZE) or not any(v.dtype.is_float for v in (*node.outputs, *node.inputs) if v is not None):
+    floats = any(v.dtype.is_float for v in (*node.outputs, *node.inputs) if v is not None)
+    if node.op in (QUANTIZE, DEQUANTIZE) or not floats:
         return ""
+    if node.op is CAST and node.inputs[0] is not None and node.inputs[0].dtype is not DType.BOOL:
+        return "only truth values fit into 8 bits without a scale; give the network floats"
     return integer_gap(node.op)
 
 
@@ -74,7 +82,9 @@ def _isolate(graph: Graph, gaps: Mapping[Node, str], io: str) -> None:
                 _float_output(graph, value, gaps, io)
 
 
-def _float_input(graph: Graph, value: Value | None, gaps: Mapping[Node, str], entries: dict[Value, Value]) -> Value | None:
+def _float_input(
+    graph: Graph, value: Value | None, gaps: Mapping[Node, str], entries: dict[Value, Value]
+) -> Value | None:
     if value is None or not value.dtype.is_float or (value.producer is not None and value.producer in gaps):
         return value
     if value not in entries and value.data is not None:

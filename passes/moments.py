@@ -1,7 +1,7 @@
 """What is known of activations without data: batch-norm statistics carried through the operators after them.
 
-A batch norm makes channel `k` normal with mean `beta[k]` and standard deviation `gamma[k]` (DFQ, section 4.2). Through a
-clip to `[a, b]` the moments are those of the clipped normal (DFQ, appendix C); operators that move, choose or average
+A batch norm makes channel `k` normal with mean `beta[k]` and standard deviation `gamma[k]` (DFQ, section 4.2). Through
+a clip to `[a, b]` the moments are those of the clipped normal (DFQ, appendix C); operators that move, choose or average
 elements within channels keep them (pooling makes the deviation smaller: keeping it is the careful choice); an addition
 adds means and, as if independent, variances; a concatenation of channels lists them; a linear layer without a batch
 norm maps them through its weights.
@@ -80,7 +80,7 @@ def _through(node: Node, known: dict[Value, Moments]) -> Moments | None:
 
 
 def _keeps(node: Node, x: Value) -> bool:
-    """Whether results are elements of the same channel, or their means: such a kernel may share its input's parameters."""
+    """Whether results are elements of the same channel (such kernels share their parameters), or their means."""
     types = [t for t in node.in_types if t is not None]
     chooses = {node.op.operands[0].name, "output"} <= set(node.op.quantization.tied) or node.op is MEAN
     return chooses and node.output.shape[-1:] == x.shape[-1:] and node.op.passage(node.attrs, types) is Passage.FREE
@@ -148,7 +148,8 @@ def clipped(x: Moments, low: float, high: float) -> Moments:
 
 
 def _pdf(z: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(z), np.exp(-0.5 * np.square(np.where(np.isfinite(z), z, 0.0))), 0.0) / math.sqrt(2 * math.pi)
+    finite = np.isfinite(z)
+    return np.where(finite, np.exp(-0.5 * np.square(np.where(finite, z, 0.0))), 0.0) / math.sqrt(2 * math.pi)
 
 
 def _cdf(z: np.ndarray) -> np.ndarray:

@@ -100,14 +100,24 @@ def test_what_keeps_moments_and_what_does_not():
         found = known_after(op, attrs)
         assert found is not None
         np.testing.assert_allclose((found.mean, found.std), ([1.0] * 3, [4 / math.sqrt(12)] * 3))
-    for op, attrs in ((SUM, space), (MEAN, channel), (ABS, None), (LEAKY_RELU, LeakyReluAttributes(alpha=0.1)), (SOFTMAX, None)):
+    for op, attrs in (
+        (SUM, space),
+        (MEAN, channel),
+        (ABS, None),
+        (LEAKY_RELU, LeakyReluAttributes(alpha=0.1)),
+        (SOFTMAX, None),
+    ):
         assert known_after(op, attrs) is None
 
 
 def network():
     net = Net(4)
     x = net.then(RELU6, net.batch_norm(net.conv(net.input(6, 6, 3), 5)))
-    y = net.batch_norm(net.then(CONCATENATION, x, net.then(RELU, net.batch_norm(net.depthwise(x))), attrs=ConcatenationAttributes(axis=3)))
+    y = net.batch_norm(
+        net.then(
+            CONCATENATION, x, net.then(RELU, net.batch_norm(net.depthwise(x))), attrs=ConcatenationAttributes(axis=3)
+        )
+    )
     x = net.then(RELU, y)
     return net.ends(net.then(SOFTMAX, net.dense(net.then(MEAN, x, attrs=ReduceAttributes(axes=(1, 2))), 3)))
 
@@ -137,7 +147,9 @@ def test_ranges_hold_normal_data():
 def test_without_batch_norms_or_input_range_data_is_asked_for():
     net = Net(5)
     graph = net.ends(net.then(LEAKY_RELU, net.conv(net.input(4, 4, 3), 2), attrs=LeakyReluAttributes(alpha=0.1)))
-    with pytest.raises(ModelError, match=r"model 'net': .* found no statistics for leaky_relu; pass --calibration_data"):
+    with pytest.raises(
+        ModelError, match=r"model 'net': .* found no statistics for leaky_relu; pass --calibration_data"
+    ):
         MomentRanges().run(graph, Context(input_range=Range(0.0, 1.0)))
     with pytest.raises(ModelError, match="no statistics for x, conv_2d, leaky_relu; pass"):
         MomentRanges().run(graph, Context())

@@ -122,6 +122,10 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None) -
         raise OptionError(
             expected=f"a pipeline of {', '.join(PIPELINES)}", found=name, where="--pipeline", fix="choose one, or use --passes"
         )
+    if granularity not in PIPELINES[name]:
+        raise OptionError(
+            expected=" or ".join(PIPELINES[name]), found=granularity, where="--granularity", fix="choose one of them"
+        )
     steps = parse(PIPELINES[name][granularity].format(granularity=granularity, io=io))
     return steps if changes is None else _changed(steps, changes, name)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from passes.base import Pass
-from passes.pipeline import DEFAULT, PIPELINES, named, parse, registry, to_text
+from passes.pipeline import PIPELINES, automatic, named, parse, registry, to_text
 
 PASSES = registry()
 
@@ -33,7 +33,9 @@ CHOICES: dict[tuple[str, str], tuple[object, ...]] = {
 
 @st.composite
 def some_passes(draw: st.DrawFn) -> list[Pass]:
-    names = draw(st.lists(st.sampled_from(sorted({name for name, _ in CHOICES} | {"remove_dead_code"})), min_size=1, max_size=5))
+    names = draw(
+        st.lists(st.sampled_from(sorted({name for name, _ in CHOICES} | {"remove_dead_code"})), min_size=1, max_size=5)
+    )
     result = []
     for name in names:
         options = {option: values for (n, option), values in CHOICES.items() if n == name and draw(st.booleans())}
@@ -76,7 +78,7 @@ def test_spaces_and_many_passes():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fold_batchnorm", r"--passes: expected a pass of calibrate, .*, found fold_batchnorm; see --list_passes"),
+        ("fold_batchnorm", r"--passes: expected a pass of .*calibrate, .*, found fold_batchnorm; see --list_passes"),
         ("calibrate{kind=kl}", "pass calibrate: expected an option of method, percentile, found kind"),
         ("fuse_pad{x=1}", "pass fuse_pad: expected an option of none, found x"),
         ("calibrate{kl}", "pass calibrate: expected option=value, found kl; write"),
@@ -95,12 +97,29 @@ def test_what_is_wrong_is_named(text, message):
 
 
 def test_named_pipelines():
-    assert DEFAULT in PIPELINES
+    assert {automatic(True), automatic(False)} <= PIPELINES.keys()
     for name in PIPELINES:
         for granularity in ("per_channel", "per_tensor"):
             passes = named(name, granularity=granularity, io="uint8")
             assert parse(to_text(passes)) == passes
             by_name = {p.name: p for p in passes}
             assert by_name["quantize"].granularity == granularity and by_name["lower_to_integer"].io == "uint8"
-    with pytest.raises(OptionError, match="--pipeline: expected a pipeline of fast.*, found best"):
+    with pytest.raises(OptionError, match=r"--pipeline: expected a pipeline of fast.*, found best"):
         named("best", granularity="per_tensor", io="int8")
+    with pytest.raises(OptionError, match="--granularity: expected per_channel or per_tensor, found both"):
+        named("fast", granularity="both", io="int8")
+
+
+def test_single_passes_of_a_pipeline_can_be_changed_or_left_out():
+    def text(changes: str) -> str:
+        return to_text(named("fast", granularity="per_channel", io="int8", changes=changes))
+
+    plain = text("")
+    assert plain == to_text(named("fast", granularity="per_channel", io="int8"))
+    assert text("calibrate{method=kl percentile=99.5},-fuse_pad") == plain.replace(
+        "calibrate", "calibrate{method=kl percentile=99.5}"
+    ).replace("fuse_pad,", "")
+    with pytest.raises(
+        OptionError, match="expected passes of the pipeline fast, found equalize, rescale; change passes"
+    ):
+        text("-rescale,equalize")

@@ -19,9 +19,11 @@ from ir.fixed_point import accumulator_bound
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, Role
 from ir.ops.conversion import QUANTIZE
+from ir.ops.elementwise import MAXIMUM, MINIMUM
 from ir.quantization import QuantParams, asymmetric, symmetric
 from passes.base import Context, Pass, PassReport, Range
 from passes.fuse import will_be_fused
+from passes.tied import separate_narrow
 
 _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
 _ACCUMULATOR_LIMIT = (1 << 31) - 1
@@ -48,7 +50,8 @@ class Quantize(Pass):
                 raise OptionError(expected="2 to 16 bits", found=str(bits), where="quantize", fix="choose a width in between")
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        notes = _separate_fixed(graph, context, self.activation_bits)
+        notes = separate_narrow(graph, context)
+        notes += _separate_fixed(graph, context, self.activation_bits)
         for group in tie_groups(graph):
             params = _group_params(group, context, self.activation_bits)
             for value in group:
@@ -56,6 +59,7 @@ class Quantize(Pass):
         for node in graph.nodes:
             if node.weight is not None:
                 notes += self._weights(graph, node, context)
+        context.unrounded, _ = graph.copy()
         count = sum(v.quant is not None for v in graph.values())
         return PassReport(changed=(f"{count} values",), notes=tuple(notes))
 
@@ -124,8 +128,13 @@ def range_of(value: Value, context: Context) -> Range:
     return context.ranges[value]
 
 
+def _only_bounds(value: Value) -> bool:
+    """Whether a constant is what data is compared with: one beyond the data's range saturates, and bounds as before."""
+    return value.is_constant and all(node.op in (MAXIMUM, MINIMUM) for node in value.consumers)
+
+
 def _hull(values: Sequence[Value], context: Context) -> Range:
-    ranges = [range_of(v, context) for v in values]
+    ranges = [range_of(v, context) for v in values if not _only_bounds(v)] or [range_of(v, context) for v in values]
     return Range(min(r.low for r in ranges), max(r.high for r in ranges))
 
 

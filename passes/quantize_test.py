@@ -48,7 +48,9 @@ def test_what_a_kernel_ties_shares_the_hull_of_the_ranges():
     net = Net()
     x = net.input(4, 4, 2)
     padded = net.then(PAD, x, attrs=PadAttributes(paddings=((0, 0), (1, 1), (1, 1), (0, 0))))
-    pooled = net.then(MAX_POOL_2D, padded, attrs=PoolAttributes(filter_width=2, filter_height=2, stride_w=2, stride_h=2))
+    pooled = net.then(
+        MAX_POOL_2D, padded, attrs=PoolAttributes(filter_width=2, filter_height=2, stride_w=2, stride_h=2)
+    )
     other = net.conv(pooled, 3)
     joined = net.then(CONCATENATION, pooled, other, attrs=LAST)
     last = net.conv(joined, 2)
@@ -172,7 +174,9 @@ def test_a_bias_that_would_overflow_raises_the_scale_of_its_channel():
     bias.data[1] = 500.0
     before = weight_threshold(weight.data, 0) / 127
     report = quantize(graph)
-    assert report.notes == ("fully_connected: weight scale of 1 channels raised, because the int32 bias would overflow",)
+    assert report.notes == (
+        "fully_connected: weight scale of 1 channels raised, because the int32 bias would overflow",
+    )
     scale = params(weight).scale
     np.testing.assert_allclose(scale[[0, 2]], before[[0, 2]], rtol=1e-6)
     q = params(bias).quantize(bias.data)

@@ -11,16 +11,17 @@ from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from passes.base import ChannelNormal, Context, PassReport
 from passes.channels import links
-from passes.graph_testing import Net, outputs
+from passes.graph_testing import Net, outputs, run_alone
 from passes.rescale import Rescale, rescale_factors
-from passes.runner import run_passes
 from passes.tuning_testing import Arrays
 
 X = np.random.default_rng(0).normal(size=(8, 6, 6, 5)).astype(np.float32)
 BOUND = 5.9
 
 channels = st.lists(
-    st.tuples(st.one_of(st.just(0.0), st.floats(1e-6, 1e4)), st.one_of(st.just(0.0), st.just(BOUND), st.floats(-20, 20))),
+    st.tuples(
+        st.one_of(st.just(0.0), st.floats(1e-6, 1e4)), st.one_of(st.just(0.0), st.just(BOUND), st.floats(-20, 20))
+    ),
     min_size=1,
     max_size=12,
 )
@@ -63,7 +64,7 @@ def separable(seed: int, last: str = "conv") -> Graph:
 
 
 def rescale(graph: Graph, **options: object) -> PassReport:
-    return run_passes(graph, [Rescale(**options)], Context(samples=Arrays(X)))[-1].report  # type: ignore[arg-type]
+    return run_alone(graph, Rescale(**options), Context(samples=Arrays(X)))  # type: ignore[arg-type]
 
 
 def assert_same_on_data(graph: Graph, wanted: list[np.ndarray]) -> None:
@@ -133,6 +134,9 @@ def test_other_constants():
 
 
 def test_options():
-    for option, message in (("control", "expected mean, median or max, found x"), ("layers", "expected depthwise or all, found x")):
+    for option, message in (
+        ("control", "expected mean, median or max, found x"),
+        ("layers", "expected depthwise or all, found x"),
+    ):
         with pytest.raises(OptionError, match=message):
             Rescale(**{option: "x"})

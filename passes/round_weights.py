@@ -4,13 +4,14 @@ After optimal brain quantization (arXiv:2208.11580) in the order and with the fa
 algorithm 1), on the network's own activations. For a layer `y = W x + b` with float inputs `x` and inputs `x~` from
 the already quantized part, both centred:
 
-- the weights that come closest to the float output from quantized inputs are `W* = W (C + d I) (H + d I)^-1` with
-  `H = E[x~ x~^T]`, `C = E[x x~^T]` and damping `d`;
+- the step of the weights is made smaller where finer rounding gains more than clipping loses (weighted by `H`);
+- the weights that come closest to the float output from quantized inputs are `W* = W (C + r I) (H + r I)^-1` with
+  `H = E[x~ x~^T]`, `C = E[x x~^T]` and a ridge `r` (both in units of the mean of `H`'s diagonal) that keeps them near `W`;
 - the columns of `W*` are rounded one after the other; with `U` the upper Cholesky factor of `(H + d I)^-1`, the
   error of column `i` is taken out of the later columns: `W[:, j] -= (w_i - q_i) U[i, j] / U[i, i]`;
 - the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
 
-Scales stay those that `quantize` chose. Layers go in order, each with those before it in place. Unlabelled data, no
+Layers go in order, each with those before it in place. Unlabelled data, no
 gradient: seconds.
 """
 
@@ -27,6 +28,7 @@ from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
 from passes.correct_bias import shift_bias
 from passes.lockstep import run_both
+from passes.quantize import annotate_bias
 from passes.statistics import stream
 
 
@@ -42,7 +44,8 @@ class RoundWeights(Pass):
     samples: int = 100
     rows: int = 20000
     damping: float = 0.01
-    compensate: bool = True
+    ridge: float = 0.3
+    clip: float = 0.4
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed: list[str] = []
@@ -70,22 +73,28 @@ class RoundWeights(Pass):
         a, b = (form.rows(node.attrs, weight.shape, t, self.rows, np.random.default_rng(seed)) for t in (x, xq))
         mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
         a, b = a - mean_a[:, None], b - mean_b[:, None]
-        gram = np.einsum("gnk,gnl->gkl", b, b, optimize=True).astype(np.float64) / a.shape[1]
-        cross = np.einsum("gnk,gnl->gkl", a, b, optimize=True).astype(np.float64) / a.shape[1]
+        gram = (b.transpose(0, 2, 1) @ b).astype(np.float64) / a.shape[1]
+        cross = (a.transpose(0, 2, 1) @ b).astype(np.float64) / a.shape[1]
         w = form.split(node.attrs, weight.data.astype(np.float64))
         scale, _ = weight.quant.shaped(len(weight.shape))
         step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
-        outputs = np.einsum("gok,gnk->gno", w, a, optimize=True)
-        power = float(np.square(outputs).sum() / a.shape[1])
-        problem = Problem(w, step, weight.quant.qmax, gram, cross, power, self.damping)
-        rounded = problem.solve(self.compensate)
+        own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
+        power = float(((w @ own) * w).sum())
+        problem = Problem(w, step, weight.quant.qmax, gram, cross, power)
+        nearest = problem.error(problem.nearest())
+        factor = problem.best_clip(self.clip, weight.quant.per_channel)
+        problem = dataclasses.replace(problem, step=step * factor[..., None])
+        rounded = problem.solve(self.damping, self.ridge)
         moved = form.join(node.attrs, rounded, weight.shape)
         assert node.op.weight_index is not None
-        constant = graph.constant(moved.astype(np.float32), weight.name, weight.quant)
+        factors = factor.ravel() if weight.quant.per_channel else factor.ravel()[0]
+        params = dataclasses.replace(weight.quant, scale=(weight.quant.scale * factors).astype(np.float32))
+        constant = graph.constant(moved.astype(np.float32), weight.name, params)
         graph.set_input(node, node.op.weight_index, constant)
+        annotate_bias(graph, node)
         shift = np.einsum("gok,gk->go", w, mean_a) - np.einsum("gok,gk->go", rounded, mean_b)
         shift_bias(graph, node, shift.ravel())
-        return problem.error(rounded) / max(problem.error(problem.nearest()), 1e-30)
+        return problem.error(rounded) / max(nearest, 1e-30)
 
 
 def refusal(node: Node) -> str:
@@ -114,7 +123,6 @@ class Problem:
     gram: np.ndarray
     cross: np.ndarray
     power: float
-    damping: float
 
     def nearest(self) -> np.ndarray:
         """The float weights, rounded one by one."""
@@ -122,21 +130,30 @@ class Problem:
 
     def error(self, v: np.ndarray) -> float:
         """`E |W x - V x~|^2`, summed over the outputs."""
-        quadratic = np.einsum("gok,gkl,gol->", v, self.gram, v, optimize=True)
-        cross = np.einsum("gok,gkl,gol->", self.w, self.cross, v, optimize=True)
-        return float(quadratic - 2 * cross + self.power)
+        return float(((v @ self.gram) * v - 2 * (self.w @ self.cross) * v).sum() + self.power)
 
-    def solve(self, compensate: bool) -> np.ndarray:
+    def best_clip(self, smallest: float, per_channel: bool) -> np.ndarray:
+        """The factor of every step, `[groups, out]`, from `smallest` to 1, that makes nearest rounding's error least.
+
+        One factor for all rows unless `per_channel`. A smaller step rounds finer and clips the largest weights.
+        """
+        factors = np.linspace(smallest, 1.0, 13) if smallest < 1 else np.ones(1)
+        costs = []
+        for factor in factors:
+            step = self.step * factor
+            e = np.clip(np.rint(self.w / step), -self.qmax, self.qmax) * step - self.w
+            rows = ((e @ self.gram) * e).sum(axis=2)
+            costs.append(rows if per_channel else np.broadcast_to(rows.sum(), rows.shape))
+        return factors[np.argmin(costs, axis=0)]
+
+    def solve(self, damping: float, ridge: float) -> np.ndarray:
         """Weights on the grid, `[groups, out, columns]`."""
         columns = self.w.shape[2]
-        damp = self.damping * np.einsum("gkk->g", self.gram) / columns + 1e-12
-        eye = np.eye(columns)
-        h = self.gram + damp[:, None, None] * eye
-        target = self.w
-        if compensate:
-            ridge = self.cross + damp[:, None, None] * eye
-            target = np.linalg.solve(h, (self.w @ ridge).transpose(0, 2, 1)).transpose(0, 2, 1)
-        return round_with_feedback(target, h, self.step, self.qmax)
+        power = np.einsum("gkk->g", self.gram) / columns + 1e-12
+        unit = power[:, None, None] * np.eye(columns)
+        kept = self.w @ (self.cross + ridge * unit)
+        target = np.linalg.solve(self.gram + ridge * unit, kept.transpose(0, 2, 1)).transpose(0, 2, 1)
+        return round_with_feedback(target, self.gram + damping * unit, self.step, self.qmax)
 
 
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest

@@ -16,6 +16,7 @@ from ir.verify import verify
 from passes import statistics
 from passes.base import Context, Pass, PassReport, Skip
 from passes.guard import Guard, Snapshot, worse
+from passes.quantize import Quantize
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,14 @@ class _Runner:
     def run(self, step: Pass) -> None:
         self._collect(step)
         start = time.perf_counter()
-        measured = step.guarded and self.context.samples is not None and len(self.context.samples) > 0
+        has_data = self.context.samples is not None and len(self.context.samples) > 0
+        measured = step.guarded and has_data and self._is_quantized()
         report = self._guarded(step) if measured else self._plain(step)
         self.records.append(PassRecord(str(step), report, time.perf_counter() - start))
+
+    def _is_quantized(self) -> bool:
+        """Whether the graph is or will be annotated: without that there is no error to measure."""
+        return any(v.quant is not None for v in self.graph.inputs) or any(isinstance(s, Quantize) for s in self.passes)
 
     def _collect(self, step: Pass) -> None:
         has_data = self.context.samples is not None

@@ -32,14 +32,18 @@ NETS: dict[str, Callable[[Net, Value], Value]] = {
     "separable": lambda n, x: n.conv(n.then(RELU6, n.depthwise(n.then(RELU, n.conv(x, 5)))), 4, kernel=1),
     "residual": lambda n, x: n.then(ADD, x, n.conv(n.then(RELU, n.conv(x, 4)), 3)),
     "joined": lambda n, x: n.then(
-        CONCATENATION, n.then(AVERAGE_POOL_2D, x, attrs=POOL), n.then(AVERAGE_POOL_2D, n.conv(x, 2), attrs=POOL),
+        CONCATENATION,
+        n.then(AVERAGE_POOL_2D, x, attrs=POOL),
+        n.then(AVERAGE_POOL_2D, n.conv(x, 2), attrs=POOL),
         attrs=ConcatenationAttributes(axis=3),
     ),
     "gated": lambda n, x: n.then(MUL, x, n.then(LOGISTIC, n.conv(x, 3))),
     "curved": lambda n, x: n.then(HARD_SWISH, n.then(LEAKY_RELU, n.conv(x, 4), attrs=LeakyReluAttributes(alpha=0.1))),
     "prelu": lambda n, x: n.then(PRELU, n.conv(x, 4), n.constant([0.1, -0.3, 0.0, 1.0], "alpha")),
     "up": lambda n, x: n.transposed(n.then(RELU, n.conv(x, 4)), 2),
-    "classes": lambda n, x: n.then(SOFTMAX, n.dense(n.then(MEAN, n.conv(x, 6), attrs=ReduceAttributes(axes=(1, 2))), 4)),
+    "classes": lambda n, x: n.then(
+        SOFTMAX, n.dense(n.then(MEAN, n.conv(x, 6), attrs=ReduceAttributes(axes=(1, 2))), 4)
+    ),
 }
 
 
@@ -66,7 +70,9 @@ def test_fake_quantize_is_quantize_and_dequantize():
     rng = np.random.default_rng(1)
     x = rng.normal(0, 2, (50, 7)).astype(np.float32)
     for params in (
-        asymmetric(-1.0, 3.0), asymmetric(0.0, 2.0, bits=4), symmetric(2.0, bits=16, narrow=False),
+        asymmetric(-1.0, 3.0),
+        asymmetric(0.0, 2.0, bits=4),
+        symmetric(2.0, bits=16, narrow=False),
         symmetric(rng.uniform(0.1, 2, 7), axis=1),
     ):
         found, wanted = np.asarray(fake_quantize(x, params)), params.dequantize(params.quantize(x))

@@ -43,8 +43,11 @@ def test_a_stream_gives_what_all_samples_at_once_give():
         s = found[value.name]
         # The compiled and the eager graph may sum products in another order.
         for got, wanted in (
-            (s.low, flat.min(axis=(0, 1))), (s.high, flat.max(axis=(0, 1))), (s.mean, flat.mean(axis=(0, 1), dtype=np.float64)),
-            (s.sample_low, flat.min(axis=(1, 2))), (s.sample_high, flat.max(axis=(1, 2))),
+            (s.low, flat.min(axis=(0, 1))),
+            (s.high, flat.max(axis=(0, 1))),
+            (s.mean, flat.mean(axis=(0, 1), dtype=np.float64)),
+            (s.sample_low, flat.min(axis=(1, 2))),
+            (s.sample_high, flat.max(axis=(1, 2))),
         ):
             assert got.shape == wanted.shape
             np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)

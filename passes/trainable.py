@@ -118,12 +118,12 @@ class TrainableModel(keras.Model):
         *,
         centre: bool = False,
         features: float = 0.0,
-        rounded: Mapping[Value, np.ndarray] | None = None,
+        unrounded: Mapping[Value, np.ndarray] | None = None,
     ) -> None:
-        """`rounded`: integers that weights start at, in place of the nearest ones (see `passes.rounding`)."""
+        """`unrounded`: float weights; each starts as near to its own as the integer that it stands at allows."""
         super().__init__()
         self.several_processes = False
-        self._bases = {v: _inside(v, q) for v, q in (rounded or {}).items()}
+        self._bases = {v: _inside(v, w) for v, w in (unrounded or {}).items() if v.quant is not None}
         self._graph, self._outputs, self._rates, self._loss_function = graph, list(outputs), rates, loss
         self._centre, self._features = centre, features
         self.layers_trained = trained_layers(graph)
@@ -332,11 +332,12 @@ class TrainableModel(keras.Model):
         ]
 
 
-def _inside(value: Value, q: np.ndarray) -> np.ndarray:
-    """The reals nearest to the weights that round to `q`, and not at once to something else."""
+def _inside(value: Value, floats: np.ndarray) -> np.ndarray:
+    """The reals nearest to `floats` that round to the integers of `value`, and not at once to something else."""
     assert value.data is not None and value.quant is not None
+    q = value.quant.quantize(value.data)
     scale, _ = value.quant.shaped(value.data.ndim)
-    v = value.data.astype(np.float64) / scale.astype(np.float64)
+    v = floats.astype(np.float64) / scale.astype(np.float64)
     return (np.clip(v, q - _CELL, q + _CELL) * scale).astype(np.float32)
 
 

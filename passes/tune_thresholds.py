@@ -8,12 +8,13 @@ most one step (`steps`), biases (`biases`).
 
 A changed weight redraws the rounding of its tensor and with it the mean of every channel after it. With `centre` the
 mean of every layer's output over the batch is moved to the teacher's inside the forward pass, so that training sees
-what bias correction leaves; after each epoch the biases are corrected on `correct` samples, and they are what is emitted.
+what bias correction leaves; after each epoch the biases are corrected on `correct` samples, and those are emitted.
 
-Before training, `rounding` samples choose how single weights are rounded (`passes.rounding`; 0: to the nearest).
-Do not run `correct_bias` with this pass: neither before (the teacher's means would be shifted too) nor after.
+Start from the best state without training (`round_weights`, `correct_bias`): weights that these passes
+moved start inside the cell of their integer, as near to their float values (`Context.unrounded`) as that allows.
 
-The best state by the loss on held-out samples is kept; where nothing is better than the start, the start is.
+The best state by the loss on held-out samples is kept; where none is better than the start by the share `least_gain`
+(less than that is chance, with some tens of samples), the start is.
 """
 
 from __future__ import annotations
@@ -34,13 +35,10 @@ from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, PassReport, Skip
 from passes.event_log import EventLog
 from passes.losses import LOSSES
-from passes.rounding import Covariances, Rounded
-from passes.trainable import Rates, TrainableModel, channel_means, reals, trained_layers
+from passes.trainable import Rates, TrainableModel, channel_means, trained_layers
 from passes.tuning_data import Batches, TuningData, collect, split
 from passes.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.write_back import write_back
-
-_ROUNDING_BATCH = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +50,11 @@ class TuneThresholds(Pass):
 
     epochs: int = 6
     batch_size: int = 16
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     warmup: float = 0.05
     tuning_samples: int = 0
     loss: str = "rmse"
-    activations: float = 1.0
+    activations: float = 0.3
     weights: float = 0.0
     factors: float = 0.0
     steps: float = 1.0
@@ -64,12 +62,12 @@ class TuneThresholds(Pass):
     lsq: bool = False
     centre: bool = True
     correct: int = 100
-    rounding: int = 64
     features: float = 0.0
     average: float = 0.95
     reset_every: int = 0
     holdout: float = 0.1
     patience: int = 3
+    least_gain: float = 0.01
     resume: bool = False
     checkpoint_dir: str = ""
     tensorboard: str = ""
@@ -98,60 +96,40 @@ class TuneThresholds(Pass):
         if refusal:
             return PassReport(skipped=(Skip(graph.name, refusal),))
         outputs = logits_of(graph)
-        data = self._data(graph, context, outputs)
+        data = self._data(graph, context)
         train, held = split(len(data), self.holdout)
-        rounded = self._rounded(graph, data)
         distribution = context.distribution
         with contextlib.nullcontext() if distribution is None else distribution.scope():
             run = _Run(graph, outputs, data, train, held, context)
-            model, loop = self._begin(run, {})
-            untuned = loop.best.loss
-            if rounded:
-                model, loop = self._rounded_if_better(run, rounded, model, loop)
+            model, loop = self._begin(run)
             best = self._fit(run, model, loop)
         restore(model, best.state)
-        changed = [
-            f"epoch {best.epoch}: held-out loss {untuned:.4g}, rounded {best.start:.4g}, trained {best.loss:.4g}"
-        ]
+        changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
         changed += write_back(model, graph)
         notes = [f"held-out loss after each epoch: {', '.join(f'{x:.4g}' for x in best.history)}"]
         if not best.epoch:
-            notes.append("no epoch was better than the start, which was kept")
+            notes.append("no epoch was better than the start by enough: the start was kept")
         return PassReport(changed=tuple(changed), notes=tuple(notes))
 
-    def _data(self, graph: Graph, context: Context, outputs: Sequence[Value]) -> TuningData:
+    def _data(self, graph: Graph, context: Context) -> TuningData:
         samples = context.tuning if context.tuning is not None else context.samples
         if samples is None or not len(samples):
             raise DataError(expected="data to tune on", found="none", where=self.name, fix="pass --calibration_data")
-        teacher = _teacher(graph, context, outputs)
+        teacher = _teacher(graph, context)
         size = min(self.batch_size, len(samples))
         return collect(samples, self.tuning_samples, graph.inputs, teacher, size, context.progress)
 
-    def _rounded(self, graph: Graph, data: TuningData) -> dict[Value, Rounded]:
-        """How weights start, from `rounding` samples; empty if nothing is asked for."""
-        count = min(self.rounding, len(data))
-        if not count:
-            return {}
-        covariances = Covariances(graph)
-        run = compiled(
-            lambda tensors: covariances.of_batch([reals(t, v) for t, v in zip(tensors, graph.inputs, strict=True)])
-        )
-        rows = np.arange(count) * len(data) // count
-        for start in range(0, count, _ROUNDING_BATCH):
-            part = rows[start : start + _ROUNDING_BATCH]
-            covariances.add(run([x[part] for x in data.inputs]), len(part))
-        return covariances.rounded()
-
-    def _begin(self, run: _Run, integers: dict[Value, np.ndarray]) -> tuple[TrainableModel, Loop]:
+    def _begin(self, run: _Run) -> tuple[TrainableModel, Loop]:
         """A model and its loop, the start measured."""
         chief = run.context.distribution is None or run.context.distribution.chief
-        model = self._model(run, integers)
+        model = self._model(run)
         loop = Loop(
             run.data,
             run.train,
             run.held,
             batch_size=self.batch_size,
             patience=self.patience,
+            least_gain=self.least_gain,
             reset_every=self.reset_every,
             correct=self.correct,
             progress=run.context.progress,
@@ -161,21 +139,7 @@ class TuneThresholds(Pass):
         loop.begin(model)
         return model, loop
 
-    def _rounded_if_better(
-        self, run: _Run, rounded: dict[Value, Rounded], model: TrainableModel, loop: Loop
-    ) -> tuple[TrainableModel, Loop]:
-        """The model that starts at chosen scales and integers, or the given one where that is better."""
-        before = [(value, value.quant) for value in rounded]
-        for value, start in rounded.items():
-            value.quant = start.params
-        other, other_loop = self._begin(run, {value: start.integers for value, start in rounded.items()})
-        if other_loop.best.loss < loop.best.loss:
-            return other, other_loop
-        for value, params in before:
-            value.quant = params
-        return model, loop
-
-    def _model(self, run: _Run, integers: dict[Value, np.ndarray]) -> TrainableModel:
+    def _model(self, run: _Run) -> TrainableModel:
         rates = Rates(
             activations=self.activations,
             weights=self.weights,
@@ -191,7 +155,7 @@ class TuneThresholds(Pass):
             LOSSES[self.loss],
             centre=self.centre,
             features=self.features,
-            rounded=integers,
+            unrounded=_float_weights(run.graph, run.context),
         )
         model.several_processes = run.context.distribution is not None and run.context.distribution.several_processes
         model.set_spread(run.data.means)
@@ -267,13 +231,16 @@ def _refusal(graph: Graph) -> str:
     return "" if batchable(graph) else "samples of this network cannot be put into batches"
 
 
-def _teacher(graph: Graph, context: Context, outputs: Sequence[Value]) -> Any:
+def _teacher(graph: Graph, context: Context) -> Any:
     """From a batch of reals the float network's logits and the channel means of the layers that are trained."""
     reference = context.reference if context.reference is not None and _same_ends(context.reference, graph) else None
-    layers = [layer.output for layer in trained_layers(graph)]
+    float_graph = graph if context.unrounded is None else context.unrounded
+    nodes = {node.name: node for node in float_graph.nodes}
+    layers = [nodes[layer.node.name].output for layer in trained_layers(graph)]
+    outputs = logits_of(float_graph)
 
     def answer(tensors: list[Any]) -> list[Any]:
-        found = run_float(graph, tensors, wanted=[*outputs, *layers])
+        found = run_float(float_graph, tensors, wanted=[*outputs, *layers])
         means = [channel_means(t) for t in found[len(outputs) :]]
         logits = (
             found[: len(outputs)] if reference is None else run_float(reference, tensors, wanted=logits_of(reference))
@@ -282,6 +249,24 @@ def _teacher(graph: Graph, context: Context, outputs: Sequence[Value]) -> Any:
         return [*logits, keras.ops.concatenate(means, axis=1) if means else keras.ops.zeros((rows, 0))]
 
     return compiled(answer)
+
+
+def _float_weights(graph: Graph, context: Context) -> dict[Value, np.ndarray]:
+    """The weights as they were before any pass rounded them, where that is known."""
+    if context.unrounded is None:
+        return {}
+    nodes = {node.name: node.weight for node in context.unrounded.nodes}
+    found = {}
+    for node in graph.nodes:
+        before = nodes.get(node.name)
+        if (
+            node.weight is not None
+            and before is not None
+            and before.data is not None
+            and before.shape == node.weight.shape
+        ):
+            found[node.weight] = before.data
+    return found
 
 
 def _same_ends(a: Graph, b: Graph) -> bool:

@@ -76,7 +76,7 @@ def test_every_option_trains(step: TuneThresholds) -> None:
 
 
 def test_nothing_is_worse_than_the_start() -> None:
-    graph, _, changed = tuned(TuneThresholds(epochs=1, learning_rate=50.0, correct=0, centre=False, rounding=0))
+    graph, _, changed = tuned(TuneThresholds(epochs=1, learning_rate=50.0, correct=0, centre=False))
     assert changed[0].startswith("epoch 0")
     wanted = contents(annotated()[0])
     assert contents(graph) == wanted

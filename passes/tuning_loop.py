@@ -65,6 +65,7 @@ class Loop(keras.callbacks.Callback):
         *,
         batch_size: int,
         patience: int,
+        least_gain: float,
         reset_every: int,
         correct: int,
         progress: Progress,
@@ -74,6 +75,7 @@ class Loop(keras.callbacks.Callback):
         """`correct`: samples for the correction of biases after an epoch, 0 for none."""
         super().__init__()
         self._data, self._train, self._held, self._batch_size = data, train, held, batch_size
+        self._least_gain = least_gain
         self._patience, self._reset_every, self._correct = patience, reset_every, correct
         self._progress, self._checkpoint, self._log = progress, checkpoint, log
         self._epoch = 0
@@ -127,7 +129,7 @@ class Loop(keras.callbacks.Callback):
         self.correct(model, self._correct)
         loss = self.measure(model)
         best.history.append(loss)
-        if loss < best.loss:
+        if loss < best.loss and loss <= best.start * (1 - self._least_gain):
             best.loss, best.epoch, best.state = loss, epoch + 1, state_of(model)
         raw[-1] = state_of(model)[-1]  # the corrected biases stay, the average does not
         restore(model, raw)

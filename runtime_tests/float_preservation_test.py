@@ -23,9 +23,8 @@ from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, Range
-from passes.graph_testing import Net
+from passes.graph_testing import Net, run_alone
 from passes.pipeline import parse, registry
-from passes.runner import run_passes
 from passes.tuning_testing import Arrays
 
 TOLERANCE = 1e-4
@@ -34,8 +33,8 @@ SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
 
 # In an order in which each has something to do; passes that are not listed run after these with their defaults.
 ORDER = (
-    "remove_dead_code,fold_batch_norm,fuse_pad,rescale,rescale{layers=all control=median},equalize,calibrate,"
-    "moment_ranges,fuse_activation"
+    "remove_dead_code,fold_batch_norm,fuse_pad,rescale,rescale{layers=all control=median},equalize,fill_range,"
+    "calibrate,moment_ranges,fuse_activation"
 )
 
 
@@ -51,14 +50,16 @@ def logits(graph: Graph, x: np.ndarray) -> np.ndarray:
 
 
 def check(graph: Graph, x: np.ndarray) -> None:
-    """Runs the passes one after the other and compares the logits on the calibration data after each that did anything."""
+    """Runs the passes one after the other; compares the logits on the calibration data after each that did anything."""
     reference, _ = graph.copy()
     wanted = logits(reference, x)
-    context = Context(samples=Arrays(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x))
+    context = Context(
+        samples=Arrays(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x)
+    )
     did = set()
     for step in steps():
         try:
-            changed = run_passes(graph, [step], context)[-1].report.changed
+            changed = run_alone(graph, step, context).changed
         except ModelError as error:
             assert "batch norms" in str(error)  # of a network that has none
             continue
@@ -103,7 +104,9 @@ def test_a_pass_that_changed_the_function_would_be_caught(monkeypatch):
 
 
 def _npz(name: str, key: str = "calibration", scale: float = 1.0, count: int = 4) -> Callable[[], np.ndarray]:
-    return lambda: np.load(SHARED / "data" / "mlperf_tiny" / f"{name}.npz")[key][:count].astype(np.float32) / np.float32(scale)
+    return lambda: (
+        np.load(SHARED / "data" / "mlperf_tiny" / f"{name}.npz")[key][:count].astype(np.float32) / np.float32(scale)
+    )
 
 
 def _anomaly() -> np.ndarray:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,19 +25,26 @@ errors = Console(stderr=True, highlight=False)
 DONE, USERS_TO_MEND, OURS = 0, 1, 2
 
 
-def run_command(main: Callable[[], None], flag_values: flags.FlagValues = flags.FLAGS) -> None:
-    """Parses flags and runs a command: exit status 0 done, 1 the user's to mend (one sentence), 2 ours."""
+def run_command(main: Callable[..., None], flag_values: flags.FlagValues = flags.FLAGS, *, positional: bool = False) -> None:
+    """Parses flags and runs a command: exit status 0 done, 1 the user's to mend (one sentence), 2 ours.
+
+    With `positional`, what is no flag is passed to `main` as a list; else it is an error.
+    """
     logging.getLogger("absl").setLevel(logging.ERROR)
 
     def guarded(argv: list[str]) -> int:
-        if len(argv) > 1:
+        if len(argv) > 1 and not positional:
             return _report(f"expected only flags, found '{argv[1]}'; see --help.")
         try:
-            main()
+            main(argv[1:]) if positional else main()
         except ConversionError as error:
             return _report(str(error))
         except KeyboardInterrupt:
             return _report("interrupted; nothing was written.")
+        except Exception:  # whatever else is raised is a fault of ours: it is shown whole, for the report
+            traceback.print_exc()
+            _report("this is a fault of the tool, not of your input; please report the lines above.")
+            return OURS
         return DONE
 
     try:

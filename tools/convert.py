@@ -11,6 +11,7 @@ from rich.table import Table
 
 from converter import preprocess
 from converter.targets import TARGETS
+from converter.tflite.writer import check_place
 from ir.errors import OptionError
 from ir.printer import to_text
 from passes import pipeline as pipelines
@@ -57,6 +58,9 @@ def main() -> None:
         raise OptionError(
             expected="--model", found="none", where="convert", fix="pass a .keras or .h5 file, or a name of --list_models"
         )
+    for path in (FLAGS.output, FLAGS.json):
+        if path:
+            check_place(path)
     import_backend()  # takes seconds: not before the flags are right
     from converter.conversion import convert
 

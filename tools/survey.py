@@ -1,4 +1,9 @@
-"""`survey FOLDER`: a row for every model of a folder: converted or refused and why, how close to float, how large."""
+"""`survey FOLDER`: a row for every model of a folder: converted or refused and why, how close to float, how large.
+
+The options file holds an object by file name; each entry may have `input_shape` (a list of texts), `signature`,
+`input_arrays`, `output_arrays`, `output_nodes`, `batch_size` as in `convert`; `preprocess`; `data` and
+`calibration_data` (samples to judge and to calibrate on, in place of photographs and noise); and `why`, a remark.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +27,8 @@ flags.DEFINE_string("folder", None, "The models; also the first argument: survey
 flags.DEFINE_string("json", None, "Writes the rows to this file: a list.")
 flags.DEFINE_string("images", None, "A folder of photographs for networks that take images; noise without it.")
 flags.DEFINE_enum("preprocess", "unit", list(preprocess.MODES), "Of the photographs.")
-flags.DEFINE_string("options", None, "A JSON file: by file name, options of that model (see README.md).")
+flags.DEFINE_string("options", None, "A JSON file: by file name, options of that model (see below).")
+flags.DEFINE_string("data_root", ".", "What relative paths in the options file begin at.")
 flags.DEFINE_list("files", [], "Only these files of the folder.")
 flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the files will run.")
 flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
@@ -36,7 +42,8 @@ flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
 
 MODEL_SUFFIXES = (".tflite", ".lite", ".keras", ".h5", ".hdf5", ".pb")
 _KEYS = ("input_shape", "signature", "input_arrays", "output_arrays", "output_nodes", "batch_size")
-_JUDGING = ("preprocess", "data", "calibration_data")
+_PATHS = ("data", "calibration_data")
+_REMARKS = ("why", "floor_db", "refused", "fast")
 
 
 def main() -> None:
@@ -53,7 +60,7 @@ def main() -> None:
     with progress_bar() as progress:
         progress("survey", 0, len(models))
         for done, path in enumerate(models, 1):
-            row = survey_model(path, options_for(overrides.get(path.name, {}), path.name))
+            row = survey_model(path, options_for(overrides.get(path.name, {})))
             rows.append(row)
             progress("survey", done, len(models))
             console.print(line(row), markup=False, soft_wrap=True)
@@ -74,9 +81,8 @@ def find_models(folder: Path) -> list[Path]:
             )
         found = [p for p in found if p.name in FLAGS.files]
     if not found:
-        raise DataError(
-            expected=f"files that end in {', '.join(MODEL_SUFFIXES)}", found="none", where=str(folder), fix="check the path"
-        )
+        kinds = f"files that end in {', '.join(MODEL_SUFFIXES)}"
+        raise DataError(expected=kinds, found="none", where=str(folder), fix="check the path")
     return found
 
 
@@ -88,7 +94,7 @@ def read_options(path: str | None) -> dict[str, dict[str, Any]]:
         content = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise OptionError(expected="a JSON file", found=str(error), where="--options", fix="check the file") from error
-    known = {*_KEYS, *_JUDGING}
+    known = {*_KEYS, *_PATHS, *_REMARKS, "preprocess"}
     if not isinstance(content, dict) or not all(isinstance(v, dict) and set(v) <= known for v in content.values()):
         raise OptionError(
             expected=f"an object by file name, with {', '.join(sorted(known))}",
@@ -99,7 +105,7 @@ def read_options(path: str | None) -> dict[str, dict[str, Any]]:
     return content
 
 
-def options_for(override: dict[str, Any], name: str) -> Any:
+def options_for(override: dict[str, Any]) -> Any:
     """The flags and what the options file says of one model."""
     from converter.frontends import ModelOptions, parse_input_shapes
     from converter.survey import SurveyOptions
@@ -118,7 +124,8 @@ def options_for(override: dict[str, Any], name: str) -> Any:
         model_options=ModelOptions(input_shapes=shapes, **listed),
         convert={**arguments, "allow_float_fallback": FLAGS.allow_float_fallback},
     )
-    return dataclasses.replace(options, **{k: override[k] for k in _JUDGING if k in override})
+    paths = {k: str(Path(FLAGS.data_root) / override[k]) for k in _PATHS if k in override}
+    return dataclasses.replace(options, preprocess=override.get("preprocess", FLAGS.preprocess), **paths)
 
 
 def line(row: Any) -> str:

@@ -16,6 +16,7 @@ from converter.data.tfrecord import TFRECORD_SUFFIXES, TFRecordReader
 from converter.preprocess import check_mode
 from ir.errors import DataError
 
+_LABELS = "labels (.csv, .npy or .npz)"
 _KINDS = "a folder of images, an image, .npy, .npz or .tfrecord"
 
 
@@ -124,7 +125,7 @@ def from_arrays(
     )
 
 
-def _split(path: str | Path) -> tuple[Path, str | None]:
+def _split(path: str | Path, expected: str = _KINDS) -> tuple[Path, str | None]:
     """A path and the array that `file.npz:name` chooses; raises DataError where the path does not exist."""
     whole = Path(path).expanduser()
     if whole.exists():
@@ -132,7 +133,7 @@ def _split(path: str | Path) -> tuple[Path, str | None]:
     match = re.fullmatch(r"(.+\.npz):([^/\\:]+)", str(whole))
     if match and Path(match[1]).exists():
         return Path(match[1]), match[2]
-    raise DataError(expected=_KINDS, found="nothing", where=str(path), fix="check the path")
+    raise DataError(expected=expected, found="nothing", where=str(path), fix="check the path")
 
 
 def _describe(chosen: int, available: int, what: str, where: str, preprocess: str) -> str:
@@ -165,7 +166,7 @@ def _open_images(
         inputs=inputs,
         description=_describe(len(chosen), len(names), "images", str(path), preprocess),
         preprocess=preprocess,
-        labels=None if labels is None else labels_of_files(_split(labels)[0], chosen, root),
+        labels=None if labels is None else labels_of_files(_split(labels, _LABELS)[0], chosen, root),
     )
 
 
@@ -225,7 +226,7 @@ def _known_key(archive: Archive, key: str) -> str:
 
 
 def _read_labels(path: str | Path) -> np.ndarray:
-    data, key = _split(path)
+    data, key = _split(path, _LABELS)
     if data.suffix.lower() == ".npy":
         return open_npy(data)
     if data.suffix.lower() != ".npz":

@@ -140,7 +140,10 @@ def _ending_at(source: Source, options: ModelOptions) -> Source:
     graph.outputs = list(dict.fromkeys(by_name[name] for name in options.output_nodes))
     if any(v in graph.inputs or v.dtype is DType.BOOL for v in graph.outputs):
         raise OptionError(
-            expected="results of layers", found="an input", where="--output_nodes", fix="name layers that compute numbers"
+            expected="results of layers",
+            found="an input",
+            where="--output_nodes",
+            fix="name layers that compute numbers",
         )
     graph.prune()
     kept = set(graph.values())

@@ -9,6 +9,7 @@ copy of the configuration: arguments that mean nothing any more, and `/` in laye
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import warnings
@@ -150,8 +151,11 @@ def _explained(error: Exception) -> tuple[str, str]:
             "load it with keras.models.load_model(path, safe_mode=False) and convert the model object",
         )
     if "Could not locate" in text or "Unknown layer" in text or "custom_objects" in text:
+        cause = first_words(error)
+        name = re.search(r"(?:class|function|layer:?) '([^']+)'", cause)
+        what = f"named '{name[1]}'" if name else f"({cause})"
         return (
-            f"an object of a class that is not of Keras ({first_words(error)})",
+            f"an object of a class that is not of Keras, {what}",
             "load the model in Python with custom_objects and convert the model object",
         )
     if isinstance(error, MemoryError):

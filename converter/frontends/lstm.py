@@ -39,13 +39,14 @@ def unrolled(graph: Graph, attrs: LstmAttributes, inputs: Sequence[Value | None]
     weights = _joined(graph, given, "input_to_{}_weights", f"{name}/weights")
     recurrent = _joined(graph, given, "recurrent_to_{}_weights", f"{name}/recurrent")
     bias = _joined(graph, given, "{}_bias", f"{name}/bias")
-    dense = FULLY_CONNECTED.attributes(keep_num_dims=True)  # type: ignore[call-arg]
-    gates = graph.add(FULLY_CONNECTED, [x, weights, bias], dense, f"{name}/gates").output
-    steps = graph.add(UNPACK, [gates], UNPACK.attributes(num=x.shape[time], axis=time), f"{name}/steps")  # type: ignore[call-arg]
+    parts = UNPACK.attributes(num=x.shape[time], axis=time)  # type: ignore[call-arg]
+    steps = graph.add(UNPACK, [x], parts, f"{name}/steps")
     h: Value | None = None
     c: Value | None = None
     results = []
-    for t, z in enumerate(steps.outputs):
+    for t, part in enumerate(steps.outputs):
+        # Step by step: the reference kernel of tflite-runtime has no per-channel scales for sequences.
+        z = graph.add(FULLY_CONNECTED, [part, weights, bias], name=f"{name}/step_{t}/gates").output
         h, c = _step(graph, z, h, c, recurrent, attrs.cell_clip, f"{name}/step_{t}")
         results.append(h)
     pack = PACK.attributes(values_count=len(results), axis=time)  # type: ignore[call-arg]
@@ -54,7 +55,9 @@ def unrolled(graph: Graph, attrs: LstmAttributes, inputs: Sequence[Value | None]
 
 def _check(attrs: LstmAttributes, given: dict[str, Value], steps: int) -> None:
     expected = {"input", "output_state", "cell_state"}
-    expected |= {f"{kind}_to_{g}_weights" for kind in ("input", "recurrent") for g in GATES} | {f"{g}_bias" for g in GATES}
+    expected |= {f"{kind}_to_{g}_weights" for kind in ("input", "recurrent") for g in GATES} | {
+        f"{g}_bias" for g in GATES
+    }
     odd = sorted(set(given) - expected) + sorted(f"no {n}" for n in expected - set(given))
     if odd or attrs.activation_function != _TANH or attrs.proj_clip:
         raise ValueError(f"an LSTM with {', '.join(odd) or 'an activation other than tanh, or a projection'}")

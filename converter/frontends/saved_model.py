@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from converter.frontends import Source
+from converter.frontends.naming import rename
 from converter.frontends.options import ModelOptions
-from converter.frontends.tflite_model import from_tflite, rename
+from converter.frontends.tflite_model import from_tflite
 from ir.errors import ConversionError, ModelError, OptionError
 from ir.graph import Graph
 
@@ -116,10 +117,14 @@ def _from_signature(path: Path, options: ModelOptions) -> Source:
         with _quietly():
             loaded = tf.saved_model.load(str(path))
     except Exception as error:  # the directory can be wrong in any way
-        raise _error(path, "a SavedModel that TensorFlow can load", _words(error), "save or download it again") from error
+        raise _error(
+            path, "a SavedModel that TensorFlow can load", _words(error), "save or download it again"
+        ) from error
     key = _signature(path, list(loaded.signatures), options)
     function = _fixed(path, loaded, key, options)
-    return Source(_converted(path, lambda: _by_converter(tf, function, loaded), options, sorted(function.structured_outputs)))
+    return Source(
+        _converted(path, lambda: _by_converter(tf, function, loaded), options, sorted(function.structured_outputs))
+    )
 
 
 def _signature(path: Path, keys: list[str], options: ModelOptions) -> str:

@@ -55,7 +55,7 @@ def test_a_signature_by_name(two: Path) -> None:
 def test_open_sizes_and_unknown_signatures(two: Path) -> None:
     with pytest.raises(OptionError, match="a signature of conv, pair, found none"):
         load_model(two)
-    with pytest.raises(ModelError, match="every axis but the batch of input 'image'.*pass --input_shape image=1"):
+    with pytest.raises(ModelError, match=r"every axis but the batch of input 'image'.*pass --input_shape image=1"):
         load_model(two, options=ModelOptions(signature="conv"))
     shapes = {"image": (1, 9, 7, 3)}
     source = load_model(two, options=ModelOptions(signature="conv", input_shapes=shapes))
@@ -67,7 +67,7 @@ def test_a_damaged_directory(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="a SavedModel that TensorFlow can load"):
         load_model(tmp_path)
     (tmp_path / "saved_model.pb").unlink()
-    with pytest.raises(ModelError, match="a directory without saved_model.pb"):
+    with pytest.raises(ModelError, match=r"a directory without saved_model\.pb"):
         load_model(tmp_path)
 
 
@@ -105,7 +105,7 @@ def test_a_frozen_graph(tmp_path: Path) -> None:
     prob, features = _run(load_model(path, options=cut), image)
     assert features.shape == (1, 6, 6, 5)
     np.testing.assert_allclose(prob, _run(whole, image)[0], atol=_TOLERANCE)
-    with pytest.raises(OptionError, match="--output_arrays: expected nodes of the graph.*found nowhere"):
+    with pytest.raises(OptionError, match=r"--output_arrays: expected nodes of the graph.*found nowhere"):
         load_model(path, options=ModelOptions(output_arrays=("nowhere",)))
     path.write_bytes(b"no graph")
     with pytest.raises(ModelError, match="a frozen GraphDef"):

@@ -9,13 +9,13 @@ make of PReLU, softmax and the like are recognized (`tflite_patterns`). Batch no
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converter.frontends.lstm import unrolled
+from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
 from converter.frontends.tflite_patterns import recognize
 from converter.tflite.codec import BY_CODE, decode_attributes
@@ -143,10 +143,11 @@ def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, wanted: list[
     activations = list(subgraph.inputs) + [i for p in wanted for i in subgraph.operators[p].outputs]
     integers = [subgraph.tensors[i] for i in activations if _is_quantized(subgraph.tensors[i])]
     if integers:
+        example = f"'{integers[0].name}' of {integers[0].type_name}"
         raise _error(
             file,
             "a float model",
-            f"one that is already quantized ({len(integers)} tensors, such as '{integers[0].name}' of {integers[0].type_name})",
+            f"one that is already quantized ({len(integers)} tensors, such as {example})",
             "convert the float model that it was made from",
         )
 
@@ -207,7 +208,11 @@ def _one_shape(
         return (batch or 1, *known[1:])
     if batch not in (None, *known[:1]):
         raise _error(
-            file, f"a batch that can be {batch}", f"the fixed shape {_shown(known)}", "leave --batch_size out", f"input '{name}'"
+            file,
+            f"a batch that can be {batch}",
+            f"the fixed shape {_shown(known)}",
+            "leave --batch_size out",
+            f"input '{name}'",
         )
     return record.shape
 
@@ -322,7 +327,12 @@ class FloatReader(GraphReader):
 
     def _check_weights(self, op: OpDef, inputs: list[Value | None], where: str) -> None:
         for i, value in enumerate(inputs):
-            if value is not None and op.operand(i).role is Role.WEIGHT and value.is_constant and not value.dtype.is_float:
+            if (
+                value is not None
+                and op.operand(i).role is Role.WEIGHT
+                and value.is_constant
+                and not value.dtype.is_float
+            ):
                 raise _error(
                     self.model,
                     "weights that are floats, or integers with scales",
@@ -366,21 +376,9 @@ def _rename(
     inputs = _input_names(subgraph, signature)
     wanted = dict(zip(graph.inputs, (inputs[i] for i in dict.fromkeys(subgraph.inputs)), strict=True))
     names = _output_names(subgraph, signature, outputs, options)
-    graph.outputs = list(_separate(graph, names))
+    graph.outputs = list(separate(graph, names))
     wanted.update(zip(graph.outputs, names, strict=True))
     rename(graph, wanted)
-
-
-def rename(graph: Graph, wanted: Mapping[Value, str]) -> None:
-    """Gives values names; what had one of them gets another."""
-    taken = set(wanted.values())
-    for value in graph.values():
-        if value.name in taken and value not in wanted and not value.is_constant:
-            value.name = graph.unique_name(f"{value.name}/inner")
-    used: set[str] = set()
-    for value, name in wanted.items():
-        value.name = name if name not in used else graph.unique_name(f"{name}/again")
-        used.add(value.name)
 
 
 def _output_names(
@@ -390,12 +388,3 @@ def _output_names(
         return list(options.output_nodes)
     given = {} if signature is None else {i: name for name, i in signature.outputs.items()}
     return [given.get(i) or subgraph.tensors[i].name or f"output_{k}" for k, i in enumerate(outputs)]
-
-
-def _separate(graph: Graph, names: list[str]) -> Iterator[Value]:
-    seen: set[Value] = set(graph.inputs)
-    for value, name in zip(graph.outputs, names, strict=True):
-        if value in seen or value.is_constant:
-            value = graph.add(RESHAPE, [value], RESHAPE.attributes(shape=value.shape), f"{name}/copy").output
-        seen.add(value)
-        yield value

@@ -60,11 +60,16 @@ class File:
     def constant(self, data: np.ndarray, type_name: str | None = None, **fields: object) -> int:
         return self.tensor(data.shape, type_name or DType.of(data).value, data, **fields)
 
-    def op(self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: object = None, custom: str = "") -> None:
+    def op(
+        self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: object = None, custom: str = ""
+    ) -> None:
         number = getattr(schema.BuiltinOperator, code)
         self.codes.append(
             schema.OperatorCodeT(
-                builtinCode=number, deprecatedBuiltinCode=min(number, 127), version=1, customCode=custom.encode() or None
+                builtinCode=number,
+                deprecatedBuiltinCode=min(number, 127),
+                version=1,
+                customCode=custom.encode() or None,
             )
         )
         record = schema.OperatorT(opcodeIndex=len(self.codes) - 1, inputs=list(inputs), outputs=list(outputs))
@@ -262,7 +267,9 @@ def _custom(code: str = "CUSTOM", custom: str = "MyOp") -> File:
 
 def test_custom_operators_are_refused_by_name_and_can_be_cut_off() -> None:
     data = _custom().finish([0], [2])
-    with pytest.raises(ModelError, match=r"found 1 others: CUSTOM:MyOp 'z'; end the model before them with --output_nodes"):
+    with pytest.raises(
+        ModelError, match=r"found 1 others: CUSTOM:MyOp 'z'; end the model before them with --output_nodes"
+    ):
         from_tflite(data)
     graph = from_tflite(data, ModelOptions(output_nodes=("y",)))
     assert [v.name for v in graph.outputs] == ["y"] and len(graph.nodes) == 1
@@ -303,7 +310,9 @@ def test_quantized_files_are_refused() -> None:
     q = QuantParams(scale=np.float32(0.1))
     x = graph.input("x", TensorType((1, 4), DType.INT8, q))
     graph.outputs = [graph.add(RELU, [x], out_types=[TensorType((1, 4), DType.INT8, q)]).output]
-    with pytest.raises(ModelError, match="one that is already quantized.*convert the float model that it was made from"):
+    with pytest.raises(
+        ModelError, match=r"one that is already quantized.*convert the float model that it was made from"
+    ):
         from_tflite(to_bytes(graph))
 
 

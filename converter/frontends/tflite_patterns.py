@@ -33,9 +33,7 @@ def recognize(graph: Graph) -> None:
         graph.prune()
 
 
-def _replace(
-    graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None], attrs: Any = None
-) -> None:
+def _replace(graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None], attrs: Any = None) -> None:
     """Puts another node in place of one; its result keeps the name."""
     new = graph.add(op, inputs, attrs, name=f"{node.name}/{op.name}")
     old = node.output

@@ -6,6 +6,7 @@ crash of the native code must not end ours.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import importlib.util
@@ -70,6 +71,13 @@ class WorkerProcess:
             self._process.kill()
             self._process.wait()
 
+    def end(self) -> None:
+        """Ends the worker and gives its pipes back."""
+        self.close()
+        for pipe in (self._process.stdout, self._process.stderr):
+            if pipe is not None:
+                pipe.close()
+
     def _last_words(self) -> str:
         assert self._process.stderr is not None
         lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
@@ -84,7 +92,9 @@ class WorkerProcess:
 
 @functools.cache
 def _shared_worker(package: str) -> WorkerProcess:
-    return WorkerProcess([sys.executable, str(Path(worker.__file__).resolve())], f"local runtime {package}")
+    process = WorkerProcess([sys.executable, str(Path(worker.__file__).resolve())], f"local runtime {package}")
+    atexit.register(process.end)
+    return process
 
 
 @dataclass

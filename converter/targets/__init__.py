@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from converter.targets import cpu, edgetpu, ethos_u, npu, tflm
+from converter.targets.rules import CheckReport, Verdict
+from converter.targets.target import Target
 from ir.errors import OptionError
-from ir.opdef import OpDef
-from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
-from ir.ops.transposed import TRANSPOSE_CONV
 
+__all__ = ["TARGETS", "CheckReport", "Target", "Verdict", "get_target"]
 
-@dataclass(frozen=True, kw_only=True)
-class Target:
-    """A kind of device.
-
-    Attributes:
-      granularity: of weights, by default.
-      per_channel: operators whose weights may have one scale per channel there.
-    """
-
-    name: str
-    summary: str
-    granularity: str = "per_channel"
-    per_channel: frozenset[OpDef] = frozenset()
-
-    def weight_per_channel(self, op: OpDef) -> bool:
-        """Whether the weights of an operator may have one scale per channel."""
-        return op in self.per_channel
-
-
-_CONVOLUTIONS = frozenset({CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV})
-
-TARGETS = {
-    target.name: target
-    for target in (
-        Target(name="cpu", summary="TFLite on a CPU (XNNPACK's int8 kernels)", per_channel=_CONVOLUTIONS | {FULLY_CONNECTED}),
-        Target(name="edgetpu", summary="Google's Edge TPU", per_channel=_CONVOLUTIONS),
-        Target(name="npu-per-tensor", summary="accelerators without per-channel scales", granularity="per_tensor"),
-    )
+TARGETS: dict[str, Target] = {
+    target.name: target for target in (cpu.TARGET, edgetpu.TARGET, npu.TARGET, *ethos_u.TARGETS.values(), tflm.TARGET)
 }
 
 

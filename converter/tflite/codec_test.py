@@ -70,10 +70,14 @@ def attributes(draw: st.DrawFn, op: OpDef) -> Attributes:
     hints = typing.get_type_hints(op.attributes)
     whole = {f for f in hints if f in (layout(op) or ())}  # stored as int32 operands
     try:
-        return op.attributes(**{
-            name: int(draw(values_of(kind, name))) if name in whole and kind is float else draw(values_of(kind, name))
-            for name, kind in hints.items()
-        })
+        return op.attributes(
+            **{
+                name: int(draw(values_of(kind, name)))
+                if name in whole and kind is float
+                else draw(values_of(kind, name))
+                for name, kind in hints.items()
+            }
+        )
     except (ValueError, AssertionError):  # what the operator itself refuses
         return draw(st.nothing())
 

@@ -48,10 +48,14 @@ def _float_file() -> bytes:
     y = graph.add(CONV_2D, [y, constant(8, 3, 3, 3), constant(8)]).output
     y = graph.add(PRELU, [y, constant(1, 1, 8)]).output
     y = graph.add(DEPTHWISE_CONV_2D, [y, constant(1, 3, 3, 8), constant(8)], DepthwiseAttributes()).output
-    y = graph.add(MAX_POOL_2D, [y], MAX_POOL_2D.attributes(filter_height=2, filter_width=2, stride_h=2, stride_w=2)).output
+    y = graph.add(
+        MAX_POOL_2D, [y], MAX_POOL_2D.attributes(filter_height=2, filter_width=2, stride_h=2, stride_w=2)
+    ).output
     a, b = graph.add(SPLIT, [y], SPLIT.attributes(num_splits=2, axis=3)).outputs
     y = graph.add(CONCATENATION, [b, a], CONCATENATION.attributes(axis=3)).output
-    z = graph.add(STRIDED_SLICE, [y], STRIDED_SLICE.attributes(begin=(0, 0, 0, 0), end=(1, 2, 2, 8), strides=(1, 1, 1, 2)))
+    z = graph.add(
+        STRIDED_SLICE, [y], STRIDED_SLICE.attributes(begin=(0, 0, 0, 0), end=(1, 2, 2, 8), strides=(1, 1, 1, 2))
+    )
     y = graph.add(RESHAPE, [y], RESHAPE.attributes(shape=(1, -1))).output
     y = graph.add(FULLY_CONNECTED, [y, constant(4, y.shape[1]), None]).output
     y = graph.add(ADD, [y, constant(4)]).output

@@ -220,7 +220,9 @@ def _options(operator: Any) -> tuple[str, Any]:
     return name, options
 
 
-def _subgraph(walk: _Walk, graph: Any, codes: Sequence[tuple[str, int]], buffers: Sequence[np.ndarray | None]) -> SubgraphRecord:
+def _subgraph(
+    walk: _Walk, graph: Any, codes: Sequence[tuple[str, int]], buffers: Sequence[np.ndarray | None]
+) -> SubgraphRecord:
     tensors = walk.each(graph.TensorsLength(), lambda i: _tensor(walk, graph.Tensors(i), buffers))
 
     def index(i: int, optional: bool = False) -> int:
@@ -290,7 +292,14 @@ def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
     try:
         return _parse(_Walk(data), path)
     except (
-        struct.error, ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError, MemoryError
+        struct.error,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
     ) as error:
         raise ModelError(
             expected="a well-formed TFLite model",
@@ -330,6 +339,9 @@ def load(path: str | Path) -> ModelFile:
         data = Path(path).read_bytes()
     except OSError as error:
         raise ModelError(
-            expected="a readable .tflite file", found=error.strerror or str(error), where=str(path), fix="check the path"
+            expected="a readable .tflite file",
+            found=error.strerror or str(error),
+            where=str(path),
+            fix="check the path",
         ) from error
     return parse(data, str(path))

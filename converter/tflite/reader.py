@@ -120,7 +120,8 @@ class GraphReader:
             if record.data is None:
                 raise ModelError(
                     expected="a constant or the result of an earlier operator",
-                    found=f"tensor '{record.name}', which nothing has computed" + (" (a variable)" if record.is_variable else ""),
+                    found=f"tensor '{record.name}', which nothing has computed"
+                    + (" (a variable)" if record.is_variable else ""),
                     where=f"{self.model.path}, {where}",
                     fix="write or download the file again",
                 )
@@ -178,7 +179,9 @@ class GraphReader:
         if found != wanted:
             raise ShapeError(f"output shapes {found}, computed {wanted}")
 
-    def _operands(self, op: OpDef, record: OperatorRecord, where: str) -> tuple[list[Value | None], dict[str, np.ndarray]]:
+    def _operands(
+        self, op: OpDef, record: OperatorRecord, where: str
+    ) -> tuple[list[Value | None], dict[str, np.ndarray]]:
         names = layout(op)
         if names is None:
             return [None if i < 0 else self._value(i, where) for i in record.inputs], {}

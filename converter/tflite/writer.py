@@ -149,6 +149,22 @@ def to_bytes(graph: Graph, metadata: Mapping[str, Any] | None = None, signature:
     return bytes(builder.Output())
 
 
+def check_place(path: str | Path) -> None:
+    """Raises OutputError if no file can be written at a path: better before the work than after it."""
+    path = Path(path)
+    if path.is_dir():
+        found = "a directory"
+    elif not path.parent.is_dir():
+        found = f"no folder '{path.parent}'"
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        found = f"no permission to write to '{path.parent}'"
+    else:
+        return
+    raise OutputError(
+        expected="a file in a folder that exists", found=found, where=str(path), fix="choose another place for the output"
+    )
+
+
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Writes under a temporary name in the same folder and renames. Raises OutputError; never leaves half a file."""
     path = Path(path)

@@ -12,7 +12,7 @@ import pytest
 from converter.tflite import writer
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from converter.tflite.writer import to_bytes, write_atomically
+from converter.tflite.writer import check_place, to_bytes, write_atomically
 from ir.errors import ModelError, OutputError
 from ir.graph import Graph
 from ir.ops._common import Padding
@@ -90,7 +90,11 @@ def test_parameters_and_versions():
     assert tensors["kernel"].quantized_dimension == 0 and not tensors["kernel"].zero_point.any()
     assert tensors["image"].zero_point.tolist() == [-64] and tensors["few"].data.size == 120
     assert [(o.code, o.version) for o in model.main.operators] == [
-        ("PAD", 2), ("CONV_2D", 3), ("RESHAPE", 1), ("FULLY_CONNECTED", 10), ("ADD", 2)
+        ("PAD", 2),
+        ("CONV_2D", 3),
+        ("RESHAPE", 1),
+        ("FULLY_CONNECTED", 10),
+        ("ADD", 2),
     ]
     assert model.main.operators[3].inputs[2] == -1
 
@@ -175,7 +179,9 @@ def test_a_full_disk(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(writer.os, "fsync", full)
-    with pytest.raises(OutputError, match=r"model.tflite: expected to write 3 bytes, found No space left on device; free"):
+    with pytest.raises(
+        OutputError, match=r"model.tflite: expected to write 3 bytes, found No space left on device; free"
+    ):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"the old model" and files(tmp_path) == ["model.tflite"]
 
@@ -197,3 +203,11 @@ def test_places_that_cannot_be_written_to(tmp_path):
     with pytest.raises(OutputError, match="found Is a directory"):
         write_atomically(tmp_path / "folder", b"new")
     assert files(tmp_path) == ["folder"]
+
+
+def test_places_are_checked_before_the_work(tmp_path):
+    check_place(tmp_path / "model.tflite")
+    check_place("model.tflite")
+    for path, found in ((tmp_path, "a directory"), (tmp_path / "a" / "b", f"no folder '{tmp_path / 'a'}'")):
+        with pytest.raises(OutputError, match=f"expected a file in a folder that exists, found {found}; choose"):
+            check_place(path)

@@ -20,7 +20,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule
+from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS
 from ir.profile import Kernels, Profile, Runtime
@@ -234,6 +234,7 @@ CAST = OpDef(
     infer=_infer_cast,
     compute=_compute_cast,
     integer=_integer_cast,
+    quantization=QuantRule(fixed={8: Fixed(1.0, 0)}),  # the kernel writes the numbers themselves
     encoding=Encoding(code="CAST", options="CastOptions", version=_cast_version),
     is_identity=lambda attrs, _: attrs.in_data_type is attrs.out_data_type,
 )

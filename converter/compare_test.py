@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converter.compare import compare, logits_of, to_integers, to_reals
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
+from converter.tflite.writer import to_bytes
+from ir.graph import Graph
+from ir.ops.activation import LOGISTIC
+from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.elementwise import ADD, MUL
+from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.ops.softmax import SOFTMAX
+from ir.quantization import asymmetric
+from ir.types import DType, TensorType
+from passes.base import Context
+from passes.calibrate import Calibrate
+from passes.fuse import FuseActivation
+from passes.graph_testing import Net
+from passes.lower import LowerToInteger
+from passes.quantize import Quantize
+from passes.runner import run_passes
+from passes.tuning_testing import Arrays
+
+X = np.random.default_rng(0).normal(size=(11, 6)).astype(np.float32)
+
+
+def classifier(bias: float = 0.0) -> Graph:
+    """Four classes; `bias` is added to the logit of the first."""
+    net = Net(1)
+    logits = net.then(
+        ADD, net.dense(net.input(6), 4, name="dense"), net.constant([bias, 0, 0, 0], "bias"), name="logits"
+    )
+    return net.ends(net.then(SOFTMAX, logits, name="classes"))
+
+
+def emitted(graph: Graph, x: np.ndarray = X, io: str = "int8") -> bytes:
+    graph, _ = graph.copy()
+    run_passes(graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger(io=io)], Context(samples=Arrays(x)))
+    return to_bytes(graph)
+
+
+def test_figures_of_a_good_conversion():
+    found = compare(classifier(), emitted(classifier()), Arrays(X))
+    assert found.samples == 11 and found.agreement == 1.0 and 25 < found.sqnr_db < 60
+    assert found.float_accuracy is None and found.integer_accuracy is None
+
+
+@pytest.mark.parametrize("io", ["uint8", "float"])
+def test_the_type_of_the_ends_does_not_matter(io):
+    assert compare(classifier(), emitted(classifier(), io=io), Arrays(X)) == compare(
+        classifier(), emitted(classifier()), Arrays(X)
+    )
+
+
+def test_the_size_of_batches_does_not_matter():
+    model = emitted(classifier())
+    a, b = (compare(classifier(), model, Arrays(X), batch_size=size) for size in (1, 4))
+    assert a.agreement == b.agreement and a.sqnr_db == pytest.approx(b.sqnr_db, abs=1e-3)
+
+
+def test_figures_by_hand():
+    """The file is another network, whose first class always wins."""
+    other = emitted(classifier(bias=100.0))
+    answers = classifier_logits(X).argmax(axis=1)
+    labels = answers.copy()
+    labels[:3] = 0
+    found = compare(classifier(), other, Arrays(X), labels)
+    assert found.agreement == pytest.approx((answers == 0).mean())
+    assert found.float_accuracy == pytest.approx((answers == labels).mean())
+    assert found.integer_accuracy == pytest.approx((labels == 0).mean())
+    z = classifier_logits(X)
+    assert found.sqnr_db == pytest.approx(10 * np.log10((z**2).sum() / (len(X) * 100.0**2)), abs=0.1)
+
+
+def classifier_logits(x: np.ndarray) -> np.ndarray:
+    dense = classifier().nodes[0]
+    return x.astype(np.float64) @ dense.weight.data.T.astype(np.float64) + dense.bias.data
+
+
+def test_a_file_that_computes_the_same_has_no_noise():
+    graph = classifier()
+    assert compare(graph, to_bytes(graph), Arrays(X[:2])).sqnr_db > 100
+
+
+def test_outputs_that_are_no_classes_have_no_agreement():
+    net = Net(2)
+    x = net.input(6)
+    graph = net.ends(net.dense(x, 1, name="one"), net.dense(x, 3, name="three"))
+    found = compare(graph, emitted(graph), Arrays(X), np.zeros(len(X), np.int64))
+    assert found.agreement is None and found.float_accuracy is None and found.sqnr_db > 25
+
+
+def test_logits_stand_before_the_softmax():
+    net = Net()
+    x = net.input(6)
+    logits = net.dense(x, 4)
+    classes = net.then(SOFTMAX, logits)
+    copied = net.then(RESHAPE, classes, attrs=ReshapeAttributes(shape=(1, 4)))
+    turned = net.then(RESHAPE, classes, attrs=ReshapeAttributes(shape=(4, 1)))
+    gate = net.then(LOGISTIC, logits)
+    graph = net.ends(classes, copied, turned, gate, net.then(MUL, x, x))
+    assert logits_of(graph) == [logits, logits, turned, gate, graph.outputs[-1]]
+    integer = emitted(classifier(), io="float")
+    assert [v.name for v in logits_of(to_graph(parse(integer)))] == ["logits"]
+
+
+def test_progress_and_fixed_batches():
+    graph = Graph()
+    x = graph.input("x", TensorType((2, 6)))
+    w = graph.constant(np.eye(6, dtype=np.float32), "w")
+    graph.outputs = [graph.add(FULLY_CONNECTED, [x, w, None]).output]
+    seen = []
+    found = compare(
+        graph, to_bytes(graph), Arrays(X[:10]), progress=lambda what, done, total: seen.append((done, total))
+    )
+    assert found.samples == 10 and seen == [(i, 10) for i in (2, 4, 6, 8, 10)]
+
+
+def test_reals_and_integers():
+    params = asymmetric(-1.0, 1.0)
+    assert to_integers(np.array([-5.0, 0.0, 5.0]), DType.INT8, params).tolist() == [-128, -1, 127]
+    assert to_reals(np.array([-1], np.int8), params).tolist() == [0.0]
+    assert (
+        to_integers(np.array([3]), DType.INT32, None).dtype == np.int32
+        and to_reals(np.array([3]), None).dtype == np.float32
+    )

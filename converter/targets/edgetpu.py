@@ -1,0 +1,212 @@
+"""What the Edge TPU compiler will make of a file: a prediction, operator by operator, in the compiler's own words.
+
+The compiler takes one partition: of the operators that it could map, those that are reached before the first one that it
+cannot map, branch by branch. (Operators that cannot be mapped and stand before all others, as a cast of the input, run
+on the CPU first.) This is how TFLite divides a graph between a delegate and the CPU, of which only the first part is
+taken; `Part` follows that rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from converter.targets.edgetpu_rules import INSTEAD, NEWEST_RUNTIME, OLDEST_RUNTIME, RULES
+from converter.targets.edgetpu_versions import LAST_VERSION
+from converter.targets.rules import EIGHT_BITS, CheckReport, Limit, Site, Verdict, sites, tensor_bytes
+from converter.targets.target import CONVOLUTIONS, Target
+from converter.tflite.model_file import ModelFile
+from ir.errors import OptionError
+from ir.ops.conversion import QUANTIZE
+
+MAPPED = "Mapped to Edge TPU"
+ONE_SUBGRAPH = "More than one subgraph is not supported"
+DATA_TYPE = "Operation is working on an unsupported data type"
+UNSPECIFIED = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
+NOT_SUPPORTED = "Operation not supported"
+OLD_VERSION = "Operation version not supported"
+RANK = "Tensor has unsupported rank (up to 3 innermost dimensions mapped)"
+NOT_CONSTANT = "Filter, bias, or other param is not constant at compile-time"
+NOT_QUANTIZED = "Model not quantized"
+UNKNOWN_VERSION = "Didn't find op for builtin opcode '{}' version '{}'"
+
+# The compiler keeps activations beside the parameters, in at most this much; models with next to no activations
+# report 7.9 MiB free, those with large ones 6.9.
+ON_CHIP_BYTES = int(7.92 * (1 << 20))
+_ACTIVATIONS_BYTES = 1 << 20
+_INT8_INTERFACE_RUNTIME = 12
+_COMPILED = "CUSTOM:edgetpu-custom-op"
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Why an operator does not map by itself."""
+
+    status: str
+    reason: str
+    fix: str
+
+
+def _problem(site: Site, runtime: int | None) -> _Problem | None:
+    """What keeps an operator from mapping, whatever stands around it."""
+    if site.record.code == _COMPILED:
+        return None
+    problem = _type_problem(site)
+    if problem is not None:
+        return problem
+    rule = RULES.get(site.op) if site.op is not None else None
+    if rule is None:
+        fix = INSTEAD.get(site.op, "let the model end before it, or use other layers") if site.op else "run it outside of the model"
+        return _Problem(NOT_SUPPORTED, "the Edge TPU has no such operator", fix)
+    if any(t is not None and t.data is None for t in site.parameters()):
+        return _Problem(NOT_CONSTANT, "weights, axes or shapes are computed", "make them constants of the model")
+    if any(d != 1 for t in site.activations for d in t.shape[:-3]):
+        shape = next(list(t.shape) for t in site.activations if any(d != 1 for d in t.shape[:-3]))
+        return _Problem(RANK, f"a tensor of shape {shape}", "use batch 1 and at most three dimensions beside it")
+    broken = rule.broken(site)
+    if broken is not None:
+        return _limited(broken)
+    if runtime is not None and rule.runtime(site) > runtime:
+        reason = f"it needs runtime {rule.runtime(site)}, {runtime} is allowed"
+        return _Problem(NOT_SUPPORTED, reason, f"raise --min_runtime_version to {rule.runtime(site)}")
+    return None
+
+
+def _limited(broken: Limit) -> _Problem:
+    return _Problem(broken.status or UNSPECIFIED, f"maps only if {broken.reason}", broken.fix)
+
+
+def _type_problem(site: Site) -> _Problem | None:
+    parameters = [t for t in site.parameters() if t is not None]
+    others = sorted({t.type_name for t in site.activations if not any(t is p for p in parameters)} - EIGHT_BITS)
+    if not others:
+        return None
+    reason = f"{', '.join(others).lower()} beside int8"
+    if site.op is QUANTIZE:
+        return _Problem(UNSPECIFIED, reason, "give the model integer inputs (--io=int8 or --io=uint8)")
+    return _Problem(DATA_TYPE, reason, "keep all tensors int8 (--io=int8, no operators that compute in float or int32)")
+
+
+def _parts(model: ModelFile, mappable: Sequence[bool]) -> list[int]:
+    """The part of the graph that each operator falls into; parts alternate between the two kinds of operators."""
+    first = mappable[0] if mappable else True
+    part_of: dict[int, tuple[int, bool]] = {}
+    parts = []
+    for record, kind in zip(model.main.operators, mappable, strict=True):
+        part = 0 if kind is first else 1
+        for tensor in record.inputs:
+            if tensor in part_of:
+                before, other = part_of[tensor]
+                part = max(part, before + (other is not kind))
+        parts.append(part)
+        part_of.update((tensor, (part, kind)) for tensor in record.outputs)
+    return parts
+
+
+def _whole_model_failure(model: ModelFile) -> str | None:
+    """What stops the compiler before it looks at single operators."""
+    for site in sites(model):
+        if site.op is not None and site.record.version > LAST_VERSION[site.op]:
+            return UNKNOWN_VERSION.format(site.record.code, site.record.version)
+    if not any(t.type_name in EIGHT_BITS and t.scale.size for t in model.main.tensors):
+        return NOT_QUANTIZED
+    return None
+
+
+def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+    """Predicts what the compiler maps.
+
+    Args:
+      min_runtime_version: the oldest runtime that must run the result (10 to 14); the newest if None.
+    """
+    if min_runtime_version is not None and not OLDEST_RUNTIME <= min_runtime_version <= NEWEST_RUNTIME:
+        raise OptionError(
+            expected=f"a runtime version from {OLDEST_RUNTIME} to {NEWEST_RUNTIME}", found=str(min_runtime_version),
+            where="--min_runtime_version", fix="leave it out for the newest",
+        )  # fmt: skip
+    failure = _whole_model_failure(model)
+    if failure is not None:
+        verdicts = tuple(_verdict(s, failure, "the compiler refuses the whole model", _failure_fix(failure)) for s in sites(model))
+        return _report(model, verdicts, failure)
+    every = sites(model)
+    problems = [_problem(site, min_runtime_version) for site in every]
+    mappable = [problem is None for problem in problems]
+    parts = _parts(model, mappable)
+    taken = min((part for part, kind in zip(parts, mappable, strict=True) if kind), default=0)
+    verdicts = []
+    for site, problem, part in zip(every, problems, parts, strict=True):
+        if problem is not None:
+            verdicts.append(_verdict(site, problem.status, problem.reason, problem.fix))
+        elif part == taken:
+            verdicts.append(Verdict(index=site.index, name=site.record.code, layer=site.layer, mapped=True, status=MAPPED))
+        else:
+            verdicts.append(_verdict(site, ONE_SUBGRAPH, "it comes after an operator that runs on the CPU", "mend what stands before it"))
+    return _report(model, tuple(verdicts), None)
+
+
+def _verdict(site: Site, status: str, reason: str, fix: str) -> Verdict:
+    return Verdict(index=site.index, name=site.record.code, layer=site.layer, mapped=False, status=status, reason=reason, fix=fix)
+
+
+def _failure_fix(failure: str) -> str:
+    return "convert it to integers first" if failure == NOT_QUANTIZED else "write the file for --target=edgetpu, which caps versions"
+
+
+def _report(model: ModelFile, verdicts: tuple[Verdict, ...], failure: str | None) -> CheckReport:
+    figures: dict[str, Any] = {
+        "failure": failure,
+        "partition_end": _partition_end(verdicts),
+        "min_runtime_version": _needed_runtime(model, verdicts) if failure is None else None,
+        **_memory(model, verdicts),
+    }
+    notes = []
+    if any(v.name == _COMPILED for v in verdicts):
+        notes.append("the file was compiled already: one operator stands for all that were mapped")
+    if failure is not None:
+        notes.append(f"the compiler is predicted to refuse the model: {failure}")
+    else:
+        notes.append(f"needs Edge TPU runtime {figures['min_runtime_version']} or newer")
+        mebi = {name: figures[name] / (1 << 20) for name in ("parameter_bytes", "on_chip_bytes", "off_chip_bytes")}
+        notes.append(
+            "parameters {parameter_bytes:.2f} MiB, on-chip room about {on_chip_bytes:.2f} MiB, "
+            "streamed at every inference {off_chip_bytes:.2f} MiB".format(**mebi)
+        )
+    return CheckReport(target=TARGET_NAME, verdicts=verdicts, figures=figures, notes=tuple(notes))
+
+
+def _partition_end(verdicts: Sequence[Verdict]) -> int:
+    """One past the last mapped operator, in the file's order."""
+    return max((v.index + 1 for v in verdicts if v.mapped), default=0)
+
+
+def _needed_runtime(model: ModelFile, verdicts: Sequence[Verdict]) -> int:
+    needed = [OLDEST_RUNTIME]
+    for site, verdict in zip(sites(model), verdicts, strict=True):
+        if verdict.mapped and site.op is not None:
+            needed.append(RULES[site.op].runtime(site))
+    interface = (*model.main.inputs, *model.main.outputs)
+    if any(model.main.tensors[i].type_name == "INT8" for i in interface):
+        needed.append(_INT8_INTERFACE_RUNTIME)
+    return max(needed)
+
+
+def _memory(model: ModelFile, verdicts: Sequence[Verdict]) -> dict[str, int]:
+    """Predicted bytes: of the mapped operators' constants, of the room for them, of what must be streamed."""
+    mapped = [site for site, verdict in zip(sites(model), verdicts, strict=True) if verdict.mapped]
+    seen = {j for site in mapped for j in site.record.inputs if j >= 0 and model.main.tensors[j].data is not None}
+    parameters = sum(tensor_bytes(model.main.tensors[j]) for j in seen)
+    busiest = max((sum(tensor_bytes(t) for t in site.activations) for site in mapped), default=0)
+    room = ON_CHIP_BYTES - min(busiest, _ACTIVATIONS_BYTES)
+    return {"parameter_bytes": parameters, "on_chip_bytes": room, "off_chip_bytes": max(0, parameters - room)}
+
+
+TARGET_NAME = "edgetpu"
+TARGET = Target(
+    name=TARGET_NAME,
+    summary="Google's Edge TPU",
+    per_channel=CONVOLUTIONS,
+    rules=RULES,
+    check=check,
+    compiler="edgetpu_compiler",
+)

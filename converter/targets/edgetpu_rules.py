@@ -1,0 +1,267 @@
+"""Google's Edge TPU: which operators its compiler (version 16) maps, and within which limits.
+
+From Coral's table of supported operations as it was copied in several places, from the compiler's logs in public
+reports, and from compiled models; where a size is an estimate between a case that maps and one that does not, the
+constant says which.
+"""
+
+from __future__ import annotations
+
+import math
+
+from converter.targets.rules import Limit, Rule, Rules, Site, limit
+from ir.opdef import FusedActivation
+from ir.ops import activation, elementwise, joining, padding, pooling, reduction, resize, shape, slicing, softmax, unary
+from ir.ops.blocks import SPACE_TO_DEPTH
+from ir.ops.conversion import QUANTIZE
+from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
+from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
+from ir.ops.transposed import TRANSPOSE_CONV
+
+OLDEST_RUNTIME, NEWEST_RUNTIME = 10, 14
+
+# Elements of a resize's result: 128 x 128 x 32 maps; 1024 x 1024 x 3 and 513 x 513 x 19 do not.
+_RESIZED_ELEMENTS = 1 << 21
+# Magnification of a resize: 2 maps, 16 and 33 do not.
+_MAGNIFICATION = 8
+# Elements of a reshape: 40 x 40 x 255 maps, 48 x 48 x 255 does not.
+_RESHAPED_ELEMENTS = 1 << 19
+# Positions that a mean or pool reduces: 64 x 128 maps, 256 x 128 does not.
+_REDUCED_POSITIONS = 1 << 14
+_TRANSPOSED_ELEMENTS = 1 << 16
+# Bytes of a transposed convolution's kernel: 2 x 2 x 512 x 1024 does not map.
+_TRANSPOSED_KERNEL_BYTES = 1 << 20
+_SOFTMAX_ELEMENTS = 16000
+
+
+def _axes(site: Site, index: int = 1) -> set[int]:
+    rank = max(1, len(site.data.shape))
+    return {axis % rank for axis in site.integers(index) or ()}
+
+
+def _axis(site: Site) -> int:
+    return int(site.option("Axis")) % max(1, len(site.result.shape))
+
+
+@limit("let the activation be an operator of its own")
+def no_fused_activation(site: Site) -> bool:
+    """it has no fused activation"""
+    return site.option("FusedActivationFunction") == FusedActivation.NONE
+
+
+@limit("use the same dilation in both directions")
+def same_dilation(site: Site) -> bool:
+    """the dilation is the same in x and y"""
+    return site.option("DilationHFactor", 1) == site.option("DilationWFactor", 1)
+
+
+@limit("train without dilation, or require runtime 13")
+def no_dilation(site: Site) -> bool:
+    """there is no dilation"""
+    return site.option("DilationHFactor", 1) == site.option("DilationWFactor", 1) == 1
+
+
+@limit("join without a constant, or pad with zeros instead")
+def zeros_if_constant(site: Site) -> bool:
+    """a constant input is all zeros, and there is one input beside it"""
+    constants = [t for t in site.inputs if t.data is not None]
+    zeros = all((t.data.view("i1" if t.type_name == "INT8" else "u1") == _zero(t)).all() for t in constants)
+    return not constants or (len(site.inputs) == 2 and zeros)
+
+
+def _zero(tensor: object) -> int:
+    points = getattr(tensor, "zero_point")  # noqa: B009
+    return int(points[0]) if points.size else 0
+
+
+@limit("store the weights row by row")
+def default_weights_format(site: Site) -> bool:
+    """the weights are in the default format"""
+    return site.option("WeightsFormat") == 0
+
+
+@limit("let it see one sample with one row of features; a 1x1 convolution does the same for many rows")
+def one_row(site: Site) -> bool:
+    """the output has one dimension"""
+    return math.prod(site.result.shape[:-1]) == 1
+
+
+@limit("reduce over height and width only")
+def spatial_axes(site: Site) -> bool:
+    """it reduces over x and y only"""
+    rank = len(site.data.shape)
+    return _axes(site) <= {rank - 3, rank - 2} if rank >= 3 else 0 not in _axes(site)
+
+
+@limit("keep the batch axis")
+def not_over_batch(site: Site) -> bool:
+    """it does not reduce over the batch"""
+    return 0 not in _axes(site) or site.data.shape[0] == 1
+
+
+@limit("make the number of channels a multiple of 4")
+def channels_by_four(site: Site) -> bool:
+    """over channels only where their number is a multiple of 4"""
+    rank = len(site.data.shape)
+    return rank - 1 not in _axes(site) or site.data.shape[-1] % 4 == 0
+
+
+@limit("reduce in steps, or at a lower resolution")
+def reduces_few(site: Site) -> bool:
+    """it reduces at most 16384 positions"""
+    axes = _axes(site) - {len(site.data.shape) - 1}
+    return math.prod(site.data.shape[a] for a in axes) <= _REDUCED_POSITIONS
+
+
+@limit("pool in steps, or at a lower resolution")
+def pools_few(site: Site) -> bool:
+    """it pools at most 16384 positions"""
+    return site.option("FilterHeight", 1) * site.option("FilterWidth", 1) <= _REDUCED_POSITIONS
+
+
+@limit("join along another axis")
+def not_batch_axis(site: Site) -> bool:
+    """not along the batch"""
+    return _axis(site) != 0 or len(site.result.shape) == 1
+
+
+@limit("split along another axis")
+def splits_within_sample(site: Site) -> bool:
+    """not along the batch"""
+    axis = site.integers(0)
+    return axis is not None and axis[0] % len(site.result.shape) != 0
+
+
+@limit("do not pad the batch")
+def pads_within_sample(site: Site) -> bool:
+    """not along the batch"""
+    return not any((site.integers(1) or ())[:2]) or len(site.data.shape) < 2
+
+
+@limit("pad height and width only, or require runtime 13")
+def pads_spatial(site: Site) -> bool:
+    """it pads x and y only"""
+    paddings = site.integers(1) or ()
+    rank = len(paddings) // 2
+    return not any(paddings[2 * axis] or paddings[2 * axis + 1] for axis in range(rank) if axis not in (rank - 3, rank - 2))
+
+
+@limit("share alpha over height and width (Keras: shared_axes=[1, 2])")
+def alpha_per_channel(site: Site) -> bool:
+    """alpha has one dimension, the channels"""
+    alpha = site.input(1)
+    return alpha is not None and math.prod(alpha.shape[:-1]) == 1
+
+
+@limit("use a smaller resolution at this place")
+def small_reshape(site: Site) -> bool:
+    """it moves at most 524288 elements, or only drops axes of size 1"""
+    kept = [tuple(d for d in t.shape if d != 1) for t in (site.data, site.result)]
+    flattens = len(kept[1]) <= 1
+    return kept[0] == kept[1] or flattens or math.prod(site.result.shape) <= _RESHAPED_ELEMENTS
+
+
+@limit("resize in steps of 2, at a lower resolution, or outside of the model")
+def moderate_resize(site: Site) -> bool:
+    """it magnifies at most 8 times and makes at most 2097152 elements"""
+    if len(site.data.shape) != 4 or len(site.result.shape) != 4:
+        return False
+    pairs = zip(site.data.shape[1:3], site.result.shape[1:3], strict=True)
+    return all(b <= a * _MAGNIFICATION for a, b in pairs) and math.prod(site.result.shape) <= _RESIZED_ELEMENTS
+
+
+@limit("apply softmax to a single vector, or outside of the model")
+def one_vector(site: Site) -> bool:
+    """one vector of at most 16000 elements"""
+    return math.prod(site.data.shape) == site.data.shape[-1] <= _SOFTMAX_ELEMENTS if site.data.shape else False
+
+
+@limit("slice with stride 1 and without ellipsis or new axes")
+def plain_slice(site: Site) -> bool:
+    """strides are 1, without ellipsis and new axes"""
+    strides = site.integers(3)
+    masks = site.option("EllipsisMask") == site.option("NewAxisMask") == 0
+    return strides is not None and all(s == 1 for s in strides) and masks
+
+
+@limit("keep the batch axis where it is")
+def batch_stays(site: Site) -> bool:
+    """the batch stays where it is"""
+    order = site.integers(1)
+    return order is not None and (not order or order[0] == 0 or site.data.shape[order[0]] == 1 == site.data.shape[0])
+
+
+@limit("build the model in NHWC order, so that no transposition is needed")
+def small_transpose(site: Site) -> bool:
+    """it moves at most 65536 elements"""
+    return math.prod(site.data.shape) <= _TRANSPOSED_ELEMENTS
+
+
+@limit("use fewer channels, or resize and convolve instead")
+def small_kernel(site: Site) -> bool:
+    """the kernel has less than 1 MiB"""
+    weights = site.weights()
+    return weights is None or math.prod(weights.shape) < _TRANSPOSED_KERNEL_BYTES
+
+
+@limit("squeeze leading axes only, or require runtime 13")
+def leading_axes(site: Site) -> bool:
+    """it drops leading axes only"""
+    kept = len(site.result.shape)
+    return not kept or tuple(site.data.shape[-kept:]) == tuple(site.result.shape)
+
+
+@limit("repeat within the sample only")
+def repeats_within_sample(site: Site) -> bool:
+    """not along the batch"""
+    return site.data.shape[:1] == site.result.shape[:1]
+
+
+_PLAIN = Rule()
+_REDUCTION: tuple[Limit, ...] = (not_over_batch, channels_by_four, reduces_few)
+
+RULES: Rules = {
+    **dict.fromkeys((elementwise.ADD, elementwise.MUL, elementwise.SUB, elementwise.MAXIMUM, elementwise.MINIMUM), _PLAIN),
+    **dict.fromkeys((activation.RELU, activation.RELU6, activation.RELU_N1_TO_1, activation.LOGISTIC), _PLAIN),
+    **dict.fromkeys((activation.TANH, softmax.L2_NORMALIZATION, slicing.SLICE, SPACE_TO_DEPTH), _PLAIN),
+    pooling.AVERAGE_POOL_2D: Rule(limits=(no_fused_activation, pools_few)),
+    pooling.MAX_POOL_2D: Rule(limits=(no_fused_activation, pools_few)),
+    joining.CONCATENATION: Rule(limits=(no_fused_activation, zeros_if_constant)),
+    CONV_2D: Rule(limits=(same_dilation,)),
+    DEPTHWISE_CONV_2D: Rule(limits=(same_dilation,), before={13: (no_dilation,)}),
+    FULLY_CONNECTED: Rule(limits=(default_weights_format, one_row)),
+    shape.EXPAND_DIMS: Rule(since=13),
+    UNIDIRECTIONAL_SEQUENCE_LSTM: Rule(since=14),
+    reduction.MEAN: Rule(limits=_REDUCTION, before={13: (spatial_axes,)}),
+    reduction.SUM: Rule(limits=_REDUCTION, since=13),
+    reduction.REDUCE_MAX: Rule(limits=(not_over_batch, reduces_few), since=14),
+    reduction.REDUCE_MIN: Rule(limits=(not_over_batch, reduces_few), since=14),
+    joining.PACK: Rule(limits=(not_batch_axis,), since=13),
+    padding.PAD: Rule(limits=(pads_within_sample,), before={13: (pads_spatial,)}),
+    activation.PRELU: Rule(limits=(alpha_per_channel,), since=13),
+    QUANTIZE: Rule(since=13),
+    shape.RESHAPE: Rule(limits=(small_reshape,)),
+    resize.RESIZE_BILINEAR: Rule(limits=(moderate_resize,)),
+    resize.RESIZE_NEAREST_NEIGHBOR: Rule(limits=(moderate_resize,)),
+    unary.RSQRT: Rule(since=14),
+    elementwise.SQUARED_DIFFERENCE: Rule(since=14),
+    softmax.SOFTMAX: Rule(limits=(one_vector,)),
+    joining.SPLIT: Rule(limits=(splits_within_sample,)),
+    shape.SQUEEZE: Rule(before={13: (leading_axes,)}),
+    slicing.STRIDED_SLICE: Rule(limits=(plain_slice,)),
+    shape.TILE: Rule(limits=(repeats_within_sample,), since=14),
+    shape.TRANSPOSE: Rule(limits=(batch_stays, small_transpose), since=14),
+    TRANSPOSE_CONV: Rule(limits=(small_kernel,), since=13),
+}
+
+# What to use in place of operators that do not map.
+INSTEAD = {
+    activation.LEAKY_RELU: "use PReLU with one alpha per channel, or ReLU",
+    activation.HARD_SWISH: "use ReLU6 instead of hard swish",
+    activation.ELU: "use ReLU or PReLU instead",
+    activation.GELU: "use ReLU6 instead",
+    elementwise.DIV: "multiply by the reciprocal of a constant",
+    reduction.ARG_MAX: "let the model end before it and take the largest on the CPU",
+    padding.MIRROR_PAD: "pad with zeros instead",
+    padding.PADV2: "pad with zeros instead",
+}

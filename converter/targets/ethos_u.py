@@ -1,0 +1,117 @@
+"""Arm's Ethos-U55, U65 and U85: the limits of Vela 5.2 that depend on how a network is quantized; `vela` itself decides."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+
+from converter.targets.rules import CheckReport, Rule, Rules, Site, check_each, constant_parameters, eight_bits, limit
+from converter.targets.target import CONVOLUTIONS, Target
+from converter.tflite.model_file import ModelFile
+from ir.ops import activation, elementwise, joining, padding, pooling, reduction, resize, shape, slicing, softmax, unary
+from ir.ops.conversion import QUANTIZE
+from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
+from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
+from ir.ops.transposed import TRANSPOSE_CONV
+
+NPU, CPU = "Ethos-U", "CPU"
+_WEIGHT_SUM = 8_323_072
+_ARG_MAX_DEPTH = 127
+
+
+@limit("store the weights in 8 bits")
+def weights_of_eight_bits(site: Site) -> bool:
+    """the weights have 8 bits"""
+    weights = site.weights()
+    return weights is None or weights.type_name in ("INT8", "UINT8")
+
+
+@limit("make the bias a constant of 32 or 64 bits")
+def constant_bias(site: Site) -> bool:
+    """the bias is a constant of int32 or int64"""
+    bias = site.bias()
+    return bias is None or (bias.data is not None and bias.type_name in ("INT32", "INT64"))
+
+
+@limit("use fewer inputs per output channel")
+def moderate_weight_sum(site: Site) -> bool:
+    """the absolute weights of each output channel sum to at most 8323072"""
+    weights = site.weights()
+    if weights is None or weights.data is None or weights.type_name != "INT8":
+        return True
+    values = np.abs(weights.data.view(np.int8).astype(np.int64) - int(weights.zero_point[0] if weights.zero_point.size else 0))
+    axis = weights.quantized_dimension if weights.scale.size > 1 else 0
+    return int(np.moveaxis(values.reshape(weights.shape), axis, 0).reshape(weights.shape[axis], -1).sum(axis=1).max()) <= _WEIGHT_SUM
+
+
+@limit("use a stride of 1 to 3")
+def small_stride(site: Site) -> bool:
+    """strides are 1 to 3"""
+    return 1 <= site.option("StrideH", 1) <= 3 and 1 <= site.option("StrideW", 1) <= 3
+
+
+@limit("use batch 1")
+def one_sample(site: Site) -> bool:
+    """the batch is 1"""
+    return not site.data.shape or site.data.shape[0] == 1
+
+
+@limit("take the largest on the CPU")
+def shallow(site: Site) -> bool:
+    """at most 127 classes"""
+    return site.data.shape[-1] <= _ARG_MAX_DEPTH
+
+
+_PLAIN = Rule(limits=(eight_bits,))
+_STATIC = Rule(limits=(eight_bits, constant_parameters))
+_PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits, constant_bias, moderate_weight_sum)
+
+
+def _rules(accelerator: str) -> Rules:
+    plain = (
+        elementwise.ADD, elementwise.SUB, elementwise.MUL, elementwise.MAXIMUM, elementwise.MINIMUM,
+        elementwise.SQUARED_DIFFERENCE, activation.RELU, activation.RELU6, activation.RELU_N1_TO_1, activation.LEAKY_RELU,
+        activation.PRELU, activation.HARD_SWISH, activation.LOGISTIC, activation.TANH, unary.ABS, unary.EXP, unary.RSQRT,
+        softmax.SOFTMAX, joining.CONCATENATION, joining.PACK, joining.SPLIT, joining.SPLIT_V, joining.UNPACK,
+        pooling.AVERAGE_POOL_2D, pooling.MAX_POOL_2D, QUANTIZE, UNIDIRECTIONAL_SEQUENCE_LSTM,
+    )  # fmt: skip
+    static = (
+        padding.PAD, padding.MIRROR_PAD, shape.RESHAPE, shape.SQUEEZE, shape.EXPAND_DIMS, shape.TRANSPOSE,
+        slicing.SLICE, slicing.STRIDED_SLICE, resize.RESIZE_BILINEAR, resize.RESIZE_NEAREST_NEIGHBOR,
+    )  # fmt: skip
+    return {
+        **dict.fromkeys(plain, _PLAIN),
+        **dict.fromkeys(static, _STATIC),
+        CONV_2D: Rule(limits=_PRODUCT),
+        DEPTHWISE_CONV_2D: Rule(limits=(*_PRODUCT, small_stride)),
+        FULLY_CONNECTED: Rule(limits=_PRODUCT),
+        TRANSPOSE_CONV: Rule(limits=_PRODUCT),
+        reduction.MEAN: Rule(limits=(eight_bits, constant_parameters, one_sample)),
+        reduction.ARG_MAX: Rule(limits=(constant_parameters, *((shallow,) if accelerator == "u55" else ()))),
+    }
+
+
+def check(accelerator: str, model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+    """Which operators Vela is expected to put on the accelerator."""
+    target = TARGETS[f"ethos-{accelerator}"]
+    verdicts = check_each(
+        model, target.rules, on=NPU, off=CPU, missing="Vela has no such operator", fix="use other layers; it runs on the CPU"
+    )
+    return CheckReport(target=target.name, verdicts=verdicts, notes=("Vela itself decides",))
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target(
+            name=f"ethos-{accelerator}",
+            summary=f"Arm's Ethos-{accelerator.upper()} through Vela",
+            per_channel=CONVOLUTIONS | {FULLY_CONNECTED},
+            rules=_rules(accelerator),
+            check=functools.partial(check, accelerator),
+            compiler="vela",
+        )
+        for accelerator in ("u55", "u65", "u85")
+    )
+}

@@ -1,0 +1,174 @@
+"""What the benchmarks measure on: a network, its calibration samples, the samples it is judged on and its metric."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from converter.data import DataSource, InputSpec, from_arrays, open_data
+from converter.data.source import choose
+from converter.frontends.keras_model import load_keras
+from ir.errors import DataError, OptionError
+
+SHIPPED = Path(__file__).resolve().parent.parent / "converter" / "shipped"
+_WINDOW = 5  # frames that the autoencoder of `anomaly_detection` sees at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """A network to convert.
+
+    Attributes:
+      preprocess: how its images become its inputs.
+      calibration, test: samples to calibrate on, and others to judge on.
+      labels: [test samples] classes; or, where `metric` is "AUC", [recordings] whether each is an anomaly: then the
+        test samples are the windows of the recordings, as many of each.
+      metric: "top-1" or "AUC".
+    """
+
+    name: str
+    path: Path
+    preprocess: str
+    calibration: DataSource
+    test: DataSource
+    labels: np.ndarray
+    metric: str = "top-1"
+
+    def score(self, outputs: np.ndarray, errors: np.ndarray) -> float:
+        """The metric of the test samples' outputs; `errors` [samples] are mean squared reconstruction errors."""
+        if self.metric == "top-1":
+            return float((outputs.argmax(axis=1) == self.labels).mean())
+        return area_under_curve(errors.reshape(len(self.labels), -1).mean(axis=1), self.labels)
+
+
+def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
+    """The probability that a positive sample scores above a negative one (equal scores count half)."""
+    above = scores[positive][:, None] - scores[~positive][None, :]
+    return float((above > 0).mean() + 0.5 * (above == 0).mean())
+
+
+def load_subject(name: str, shared: Path, calibration_samples: int, test_samples: int | None) -> Subject:
+    """A subject by name. Raises OptionError for an unknown name, DataError where its files are missing."""
+    if name not in SUBJECTS:
+        raise OptionError(
+            expected=f"models of {', '.join(SUBJECTS)}", found=name, where="--models", fix="choose some of them"
+        )
+    if name != "digits" and not shared.is_dir():
+        raise DataError(
+            expected="the folder with networks and data",
+            found="none",
+            where=str(shared),
+            fix="name it with --shared, or measure the network that is shipped with --models=digits",
+        )
+    subject = SUBJECTS[name](shared, calibration_samples)
+    return subject if test_samples is None else _fewer(subject, test_samples)
+
+
+def _fewer(subject: Subject, samples: int) -> Subject:
+    if subject.metric == "AUC":
+        return subject
+    chosen = choose(len(subject.test), samples)
+    values = dict(subject.__dict__, test=subject.test.subset(chosen), labels=subject.labels[chosen])
+    return Subject(**values)
+
+
+def _specs(path: Path) -> list[InputSpec]:
+    return [InputSpec(name=t.name, shape=(1, *t.shape[1:])) for t in load_keras(path).inputs]
+
+
+def _image_net(name: str, file: str) -> Callable[[Path, int], Subject]:
+    """Calibrated on evenly spaced ones of every tenth image, judged on those that are no tenth."""
+
+    def load(shared: Path, samples: int) -> Subject:
+        path, data = shared / "models" / file, shared / "data" / "imagenet_samples"
+        images = open_data(data / "images", _specs(path), preprocess="tf", labels=data / "labels.csv")
+        tenth = np.arange(len(images)) % 10 == 0
+        calibration = np.flatnonzero(tenth)
+        test = images.subset(np.flatnonzero(~tenth))
+        assert test.labels is not None
+        return Subject(
+            name=name,
+            path=path,
+            preprocess="tf",
+            calibration=images.subset(calibration[choose(len(calibration), samples)]),
+            test=test,
+            labels=test.labels,
+        )
+
+    return load
+
+
+def _tiny(name: str, file: str, preprocess: str) -> Callable[[Path, int], Subject]:
+    """A classifier of MLPerf Tiny."""
+
+    def load(shared: Path, samples: int) -> Subject:
+        path = shared / "models" / "mlperf_tiny" / file
+        with np.load(shared / "data" / "mlperf_tiny" / f"{name}.npz") as arrays:
+            calibration, test, labels = (arrays[k] for k in ("calibration", "test", "test_labels"))
+        specs = _specs(path)
+        chosen = calibration[choose(len(calibration), samples)]
+        return Subject(
+            name=name,
+            path=path,
+            preprocess=preprocess,
+            calibration=from_arrays(chosen, specs, preprocess=preprocess),
+            test=from_arrays(test, specs, preprocess=preprocess),
+            labels=labels,
+        )
+
+    return load
+
+
+def _anomaly_detection(shared: Path, samples: int) -> Subject:
+    path = shared / "models" / "mlperf_tiny" / "ad_autoencoder.keras"
+    with np.load(shared / "data" / "mlperf_tiny" / "anomaly_detection.npz") as arrays:
+        calibration, test = windows(arrays["calibration"]), windows(arrays["test"])
+        labels = arrays["test_is_anomaly"]
+    specs = _specs(path)
+    return Subject(
+        name="anomaly_detection",
+        path=path,
+        preprocess="none",
+        calibration=from_arrays(calibration[choose(len(calibration), samples)], specs),
+        test=from_arrays(test, specs),
+        labels=labels,
+        metric="AUC",
+    )
+
+
+def windows(recordings: np.ndarray) -> np.ndarray:
+    """[recordings, frames, bands] to [recordings * windows, 5 * bands]: every run of 5 frames, one after the other."""
+    count = recordings.shape[1] - _WINDOW + 1
+    parts = [recordings[:, i : i + count] for i in range(_WINDOW)]
+    return np.concatenate(parts, axis=2).reshape(len(recordings) * count, -1)
+
+
+def _digits(shared: Path, samples: int) -> Subject:
+    about = json.loads((SHIPPED / "digits_mobilenet_v2.json").read_text())
+    path = SHIPPED / about["file"]
+    specs, mode = _specs(path), about["preprocess"]
+    test = open_data(SHIPPED / about["data"]["test"], specs, preprocess=mode)
+    assert test.labels is not None
+    return Subject(
+        name="digits",
+        path=path,
+        preprocess=mode,
+        calibration=open_data(SHIPPED / about["data"]["calibration"], specs, preprocess=mode, samples=samples),
+        test=test,
+        labels=test.labels,
+    )
+
+
+SUBJECTS: dict[str, Callable[[Path, int], Subject]] = {
+    "mobilenet_v1": _image_net("mobilenet_v1", "mobilenet_v1_075_imagenet.keras"),
+    "mobilenet_v2": _image_net("mobilenet_v2", "mobilenet_v2_100_imagenet.keras"),
+    "image_classification": _tiny("image_classification", "ic_resnet8.keras", "none"),
+    "visual_wake_words": _tiny("visual_wake_words", "vww_mobilenet025.keras", "unit"),
+    "keyword_spotting": _tiny("keyword_spotting", "kws_dscnn.keras", "none"),
+    "anomaly_detection": _anomaly_detection,
+    "digits": _digits,
+}

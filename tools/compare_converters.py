@@ -1,0 +1,203 @@
+"""`compare_converters`: our pipelines against TFLiteConverter, ai-edge-quantizer and MCT: one run, one table.
+
+Every converter gets the same calibration samples and every file is judged on the same other samples, by the same
+kernels (ai-edge-litert, builtin; ms: median of an inference by XNNPACK on one thread). `--json` writes a list of rows: `model`, `metric`, `converter`, `granularity`,
+`calibration_images`, `samples`, `float_score`, `score`, `agreement`, `sqnr_db`, `size_bytes`, `convert_seconds`, `cpu_seconds`,
+`latency_ms`, `float_operators`, `io`, `versions` and `refusal`; what does not apply is null.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich import box
+from rich.table import Table
+
+from ir.errors import ConversionError, OptionError
+from passes import pipeline as pipelines
+from tools._command import console, import_backend, run_command, write_json
+
+FLAGS = flags.FLAGS
+_HERE = Path(__file__).resolve().parent
+_MODELS = [
+    "mobilenet_v1",
+    "mobilenet_v2",
+    "image_classification",
+    "visual_wake_words",
+    "keyword_spotting",
+    "anomaly_detection",
+]
+_FIGURES = ("score", "loss", "agree", "SQNR dB", "MB", "wall s", "CPU s", "ms")
+_WIDTH = 150  # of the table where the output is no terminal
+
+flags.DEFINE_list("models", _MODELS, "Networks to convert; 'digits' is the shipped one and needs no --shared.")
+flags.DEFINE_string("shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.")
+flags.DEFINE_list("granularities", ["per_channel", "per_tensor"], "Scales of weights.")
+flags.DEFINE_list("pipelines", ["fast", "default", "data_free"], "Pipelines of ours; data_free gets no data.")
+flags.DEFINE_bool("tflite_converter", True, "Compares with TFLiteConverter.")
+flags.DEFINE_multi_string("peer_python", [], "NAME=PYTHON: a peer, in the environment of this Python.")
+flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1)
+flags.DEFINE_integer("test_samples", None, "Judges on this many samples; by default on all.", lower_bound=1)
+flags.DEFINE_float("peer_timeout", 900, "Seconds that a peer may take.", lower_bound=1)
+flags.DEFINE_string("json", None, "Writes the rows to this file.")
+
+
+def main() -> None:
+    """Compares as the flags say."""
+    _check()
+    import_backend()
+    from tools._converters import parse_peers
+    from tools._subjects import load_subject
+
+    peers = parse_peers(FLAGS.peer_python)
+    rows: list[dict[str, Any]] = []
+    for name in FLAGS.models:
+        subject = load_subject(name, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.test_samples)
+        rows += compare(subject, peers)
+        write_json(FLAGS.json, rows)
+    show(rows)
+
+
+def _check() -> None:
+    for flag, given, known in (
+        ("--pipelines", FLAGS.pipelines, list(pipelines.PIPELINES)),
+        ("--granularities", FLAGS.granularities, ["per_channel", "per_tensor"]),
+    ):
+        strangers = [g for g in given if g not in known]
+        if strangers:
+            raise OptionError(
+                expected=f"some of {', '.join(known)}", found=", ".join(strangers), where=flag, fix="choose some of them"
+            )
+
+
+def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
+    """Converts a subject in every way that the flags ask for and judges the files."""
+    from tools._judging import float_answers, judge, latencies_ms
+
+    made = []
+    for convert in _conversions(subject, peers):
+        result = convert()
+        made.append(result)
+        told = f"{result.seconds:.1f} s" if result.content else f"refused: {result.refusal}"
+        console.print(f"{subject.name}, {result.granularity}, {result.converter}: {told}", markup=False, soft_wrap=True)
+    wanted = float_answers(subject)
+    rows = []
+    for result in made:
+        judgement, refusal = None, result.refusal
+        if result.content is not None:
+            try:
+                judgement = judge(result.content, wanted)
+            except ConversionError as error:
+                refusal = f"the runtime refuses it: {error}"
+        rows.append(_row(subject, result, judgement, refusal, wanted.score))
+    ran = [(row, m.content) for row, m in zip(rows, made, strict=True) if row["score"] is not None]
+    times = latencies_ms([content for _, content in ran], wanted.inputs[0][:1])
+    for (row, _), time_ms in zip(ran, times, strict=True):
+        row["latency_ms"] = time_ms
+    return rows
+
+
+def _conversions(subject: Any, peers: dict[str, Path]) -> Iterator[Callable[[], Any]]:
+    from tools._converters import VARIANTS, PeerFolder, ours, tflite_converter
+
+    folder = PeerFolder(subject) if peers else None
+    try:
+        for granularity in FLAGS.granularities:
+            for pipeline in FLAGS.pipelines:
+                yield lambda p=pipeline, g=granularity: ours(subject, p, g)
+            if FLAGS.tflite_converter:
+                yield lambda g=granularity: tflite_converter(subject, g)
+            for peer, python in peers.items():
+                for variant in VARIANTS[peer][granularity]:
+                    yield lambda n=peer, p=python, g=granularity, v=variant: folder.run(n, p, g, v, FLAGS.peer_timeout)
+    finally:
+        if folder is not None:
+            folder.close()
+
+
+def _row(subject: Any, made: Any, judgement: Any, refusal: str, float_score: float) -> dict[str, Any]:
+    sqnr = None if judgement is None or not math.isfinite(judgement.sqnr_db) else judgement.sqnr_db
+    return {
+        "model": subject.name,
+        "metric": subject.metric,
+        "converter": made.converter,
+        "granularity": made.granularity,
+        "calibration_images": made.images,
+        "samples": len(subject.test),
+        "float_score": float_score,
+        "score": None if judgement is None else judgement.score,
+        "agreement": None if judgement is None else judgement.agreement,
+        "sqnr_db": sqnr,
+        "size_bytes": None if made.content is None else len(made.content),
+        "convert_seconds": made.seconds if made.content is not None else None,
+        "cpu_seconds": made.cpu_seconds if made.content is not None else None,
+        "latency_ms": None,
+        "float_operators": None if judgement is None else list(judgement.float_operators),
+        "io": None if judgement is None else judgement.io,
+        "versions": dict(made.versions),
+        "refusal": refusal or None,
+    }
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table, and why rows are missing from it."""
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("model, float", "weights", "converter", "images", *_FIGURES, "in float", "io"):
+        table.add_column(heading, justify="right" if heading in _FIGURES else "left", no_wrap=heading != "in float")
+    before = None
+    for row in rows:
+        if row["refusal"]:
+            continue
+        place = (row["model"], row["granularity"])
+        if before is not None and place != before:
+            table.add_section()
+        table.add_row(*(_cells(row, place != before)))
+        before = place
+    console.print(table)
+    for row in rows:
+        if row["refusal"]:
+            console.print(
+                f"{row['model']}, {row['granularity']}, {row['converter']}: no file: {row['refusal']}", markup=False, soft_wrap=True
+            )
+    samples = {row["model"]: f"{row['model']} on {row['samples']} ({row['metric']})" for row in rows}
+    console.print(f"judged: {', '.join(samples.values())}", markup=False, soft_wrap=True)
+    versions = {name: version for row in rows for name, version in row["versions"].items() if name != "numpy"}
+    console.print(f"versions: {', '.join(f'{n} {v}' for n, v in sorted(versions.items())) or '-'}", markup=False, soft_wrap=True)
+
+
+def _cells(row: dict[str, Any], first: bool) -> list[str]:
+    percent = row["metric"] == "top-1"
+    shown = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.3f}")
+    loss = row["float_score"] - row["score"]
+    counted = {name: row["float_operators"].count(name) for name in dict.fromkeys(row["float_operators"])}
+    return [
+        f"{row['model']} {shown(row['float_score'])}" if first else "",
+        row["granularity"].removeprefix("per_") if first else "",
+        row["converter"],
+        str(row["calibration_images"]),
+        shown(row["score"]),
+        f"{100 * loss:.1f}" if percent else f"{loss:.3f}",
+        "-" if row["agreement"] is None else f"{row['agreement']:.1%}",
+        "-" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}",
+        f"{row['size_bytes'] / 1e6:.2f}" if row["size_bytes"] >= 5e5 else f"{row['size_bytes'] / 1e6:.3f}",
+        f"{row['convert_seconds']:.1f}",
+        f"{row['cpu_seconds']:.1f}",
+        f"{row['latency_ms']:.2f}",
+        ", ".join(f"{count} {name}" for name, count in counted.items()) or "none",
+        row["io"],
+    ]
+
+
+def run() -> None:
+    """Entry point."""
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()

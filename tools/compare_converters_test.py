@@ -1,0 +1,89 @@
+"""The benchmarks on the shipped network and a few samples: every column is there, TFLiteConverter included."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+
+from converter.conversion import convert
+from ir.errors import DataError, OptionError
+from tools import _judging, _subjects, compare_converters
+from tools._command import console
+
+COLUMNS = {
+    "model", "metric", "converter", "granularity", "calibration_images", "samples", "float_score", "score", "agreement",
+    "sqnr_db", "size_bytes", "convert_seconds", "cpu_seconds", "latency_ms", "float_operators", "io", "versions", "refusal",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def parsed_flags():
+    if not compare_converters.FLAGS.is_parsed():
+        compare_converters.FLAGS(["compare_converters"])
+
+
+def run(tmp_path: Path, **flags) -> tuple[list[dict], str]:
+    path = tmp_path / "rows.json"
+    values = {"models": ["digits"], "test_samples": 20, "calibration_samples": 8, "granularities": ["per_channel"]}
+    with flagsaver.flagsaver(**{**values, "json": str(path), **flags}), console.capture() as captured:
+        compare_converters.main()
+    return json.loads(path.read_text()), captured.get()
+
+
+def test_one_run_prints_one_table(tmp_path):
+    rows, text = run(tmp_path, pipelines=["fast", "data_free"])
+    assert [r["converter"] for r in rows] == ["intact fast", "intact data_free", "TFLiteConverter"]
+    assert [r["calibration_images"] for r in rows] == [8, 0, 8]
+    for row in rows:
+        assert set(row) == COLUMNS
+        assert row["refusal"] is None
+        assert row["samples"] == 20
+        assert row["score"] >= 0.9 and row["float_score"] >= 0.95 and row["agreement"] >= 0.9
+        assert row["float_operators"] == [] and row["io"] == "int8"
+        assert row["latency_ms"] > 0 and row["convert_seconds"] > 0 and row["size_bytes"] > 1e5
+        assert row["converter"] in text
+    assert rows[0]["sqnr_db"] > 20
+
+
+def test_a_float_file_shows_its_operators():
+    subject = _subjects.load_subject("digits", Path("nowhere"), 8, 4)
+    passes = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad,fuse_activation"
+    content = convert(str(subject.path), passes=passes, preprocess="tf").model
+    judgement = _judging.judge(content, _judging.float_answers(subject))
+    assert judgement.agreement == 1 and judgement.sqnr_db > 80  # the same network, in other float kernels
+    assert "CONV_2D" in judgement.float_operators
+    assert judgement.io == "float32"
+
+
+def test_area_under_curve_counts_pairs():
+    scores, anomaly = np.array([1.0, 2.0, 2.0, 3.0]), np.array([False, True, False, True])
+    assert _subjects.area_under_curve(scores, anomaly) == (0.5 + 1 + 1 + 1) / 4
+
+
+def test_windows_are_runs_of_frames():
+    frames = np.arange(2 * 7 * 3).reshape(2, 7, 3)
+    cut = _subjects.windows(frames)
+    assert cut.shape == (6, 15)
+    np.testing.assert_array_equal(cut[4], frames[1, 1:6].reshape(-1))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"models": ["nothing"]}, "expected models of .* found nothing"),
+        ({"pipelines": ["slow"]}, "expected some of .* found slow"),
+        ({"peer_python": ["mct=/nowhere/python"]}, "expected NAME=PYTHON"),
+    ],
+)
+def test_wrong_flags_are_named(tmp_path, flags, message):
+    with pytest.raises(OptionError, match=message):
+        run(tmp_path, **flags)
+
+
+def test_missing_data_says_what_works_without(tmp_path):
+    with pytest.raises(DataError, match="--models=digits"):
+        run(tmp_path, models=["mobilenet_v1"], shared=str(tmp_path / "nothing"))

@@ -1,0 +1,298 @@
+"""The command as its users meet it: what it prints and writes, and one clear sentence for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from absl.testing import flagsaver
+from keras import layers
+
+from converter.tflite.model_file import load
+from tools import convert as command
+
+ROOT = Path(__file__).resolve().parents[1]
+SHIPPED = ROOT / "converter" / "shipped"
+X = np.random.default_rng(0).uniform(-1, 1, (12, 8, 8, 3)).astype(np.float32)
+
+
+class Unknown(layers.Layer):
+    """A layer that the frontend has never heard of."""
+
+    def call(self, x):
+        return keras.ops.erf(x)
+
+
+def small(*more: layers.Layer, shape: tuple[int | None, ...] = (8, 8, 3)) -> keras.Model:
+    x = keras.Input(shape, name="image")
+    y = layers.Conv2D(4, 3, activation="relu", name="first")(x)
+    for layer in more:
+        y = layer(y)
+    return keras.Model(x, layers.Dense(3, name="classes")(layers.GlobalAveragePooling2D()(y)))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Good and bad models and data."""
+    here = tmp_path_factory.mktemp("convert")
+    keras.utils.set_random_seed(0)
+    model = small()
+    model.save(here / "good.keras")
+    kernel = model.get_layer("first").kernel
+    kernel.assign(keras.ops.where(kernel > 0.2, float("nan"), kernel))
+    model.save(here / "nan.keras")
+    small(Unknown(name="odd one")).save(here / "unknown.keras")
+    small(shape=(None, None, 3)).save(here / "dynamic.keras")
+    (here / "cut.keras").write_bytes((here / "good.keras").read_bytes()[:2000])
+    (here / "text.h5").write_text("no model")
+    (here / "folder").mkdir()
+    (here / "broken").mkdir()
+    (here / "broken" / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    np.save(here / "x.npy", X)
+    np.save(here / "far.npy", X * 3000)
+    return here
+
+
+class Run:
+    """What came of a run of the command in this process."""
+
+    def __init__(self, status: int, out: str, err: str) -> None:
+        self.status, self.out, self.err = status, out, err
+
+
+@pytest.fixture
+def run(folder, monkeypatch, capsys) -> Callable[..., Run]:
+    def run(*arguments: str) -> Run:
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["convert", *arguments])
+        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
+            command.run()
+        captured = capsys.readouterr()
+        return Run(int(ended.value.code or 0), captured.out, captured.err)
+
+    return run
+
+
+GOOD = ("--model", "good.keras", "--calibration_data", "x.npy", "--pipeline", "fast", "--output", "out.tflite")
+
+
+def instead(flag: str, value: str) -> tuple[str, ...]:
+    """The good arguments with another value of a flag."""
+    listed = list(GOOD)
+    if flag in listed:
+        listed[listed.index(flag) + 1] = value
+        return tuple(listed)
+    return (*GOOD, flag, value)
+
+
+BAD: dict[str, tuple[tuple[str, ...], str]] = {
+    "missing model": (
+        instead("--model", "none.keras"),
+        "none.keras: expected a Keras model .*, found nothing there; check",
+    ),
+    "model cut short": (instead("--model", "cut.keras"), "cut.keras: expected a Keras model .*, found .*damaged"),
+    "text as a model": (
+        instead("--model", "text.h5"),
+        "text.h5: expected a Keras model .*, found another kind of file",
+    ),
+    "folder as a model": (
+        instead("--model", "folder"),
+        "folder: expected .keras.*, found a directory without saved_model.pb",
+    ),
+    "unknown name": (
+        instead("--model", "resnet_five"),
+        "expected the name of a network of the zoo, found 'resnet_five'",
+    ),
+    "NaN in the weights": (
+        instead("--model", "nan.keras"),
+        r"layer 'first' \(Conv2D\).*: expected finite weights, found \d+ NaN",
+    ),
+    "unknown layer": (
+        instead("--model", "unknown.keras"),
+        "unknown.keras: .* not of Keras, named 'Unknown'; load .*custom_objects",
+    ),
+    "open sizes": (
+        instead("--model", "dynamic.keras"),
+        r"input 'image' .* found the shape \(\?, \?, \?, 3\); build the model",
+    ),
+    "no data there": (instead("--calibration_data", "y.npy"), "y.npy: expected a folder of images, .*, found nothing"),
+    "empty folder": (instead("--calibration_data", "folder"), r"folder: expected images .*, found none in this folder"),
+    "picture that does not decode": (instead("--calibration_data", "broken"), "broken.*picture.jpg.*: expected "),
+    "data of no known kind": (instead("--calibration_data", "text.h5"), "text.h5: expected a folder of images"),
+    "unknown pass": (
+        (*GOOD[:4], *GOOD[6:], "--passes", "fold"),
+        "--passes: expected a pass of .*, found fold; see --list_passes",
+    ),
+    "unknown pipeline": (instead("--pipeline", "slow"), "--pipeline: expected a pipeline of .*, found slow"),
+    "unknown flag": (instead("--modle", "x"), "Unknown command line flag 'modle'.*; see --help"),
+    "unknown target": (instead("--target", "tpu"), "flag --target=tpu: value should be one of <cpu|edgetpu"),
+    "value of another type": (
+        instead("--calibration_samples", "many"),
+        "flag --calibration_samples=many: .*; see --help",
+    ),
+    "no samples": (instead("--calibration_samples", "0"), "flag --calibration_samples=0: .*; see --help"),
+    "unknown pass to print after": (
+        instead("--print_after", "fold"),
+        "--print_after: expected 'all' or the name of a pass",
+    ),
+    "no model": (GOOD[2:], "convert: expected --model, found none; pass"),
+    "no flag": ((*GOOD, "good.keras"), "expected only flags, found 'good.keras'; see --help"),
+    "no folder for the output": (
+        instead("--output", "none/out.tflite"),
+        "none/out.tflite: expected a file in a folder .*, found no",
+    ),
+    "a folder as the output": (instead("--output", "folder"), "folder: expected a file .*, found a directory"),
+    "no folder for the JSON": (
+        instead("--json", "none/out.json"),
+        "none/out.json: expected a file in a folder .*, found no",
+    ),
+    "labels that are not there": (
+        instead("--labels", "l.csv"),
+        r"l.csv: expected labels \(.csv, .npy or .npz\), found nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_whatever_is_wrong_is_one_sentence(case, run, folder):
+    arguments, message = BAD[case]
+    output = folder / "out.tflite"
+    output.write_bytes(b"the old model")
+    before = sorted(os.listdir(folder))
+    result = run(*arguments)
+    assert result.status == 1 and not result.out
+    lines = [line for line in result.err.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].rstrip().endswith("."), result.err
+    assert re.search(message, lines[0]), lines[0]
+    assert output.read_bytes() == b"the old model" and sorted(os.listdir(folder)) == before
+
+
+def test_values_far_outside_the_usual_range(run):
+    result = run(*instead("--calibration_data", "far.npy"), "--preprocess", "tf")
+    assert result.status == 0 and not result.err.strip()
+    assert "warning: the data's values run from" in result.out and "preprocessing 'tf' gives -1 to 1" in result.out
+
+
+def test_a_run_shows_and_writes_what_happened(run, folder):
+    result = run(*GOOD, "--io", "float", "--json", "out.json", "--print_after", "fuse_activation")
+    assert result.status == 0 and not result.err.strip()
+    content = json.loads((folder / "out.json").read_text())
+    assert content["output"] == "out.tflite" and content["size_bytes"] == (folder / "out.tflite").stat().st_size
+    assert [
+        t.type_name
+        for t in (load(folder / "out.tflite").main.tensors[i] for i in load(folder / "out.tflite").main.inputs)
+    ] == ["FLOAT32"]
+    for shown in (
+        "calibrate",
+        "fuse_activation",
+        "after fuse_activation",
+        "graph ",
+        "in float: none",
+        "SQNR",
+        "top-1 agreement",
+    ):
+        assert shown in result.out
+    assert "1 CONV_2D" in result.out and "out.tflite: 0.00 MB" in result.out
+
+
+def test_lists(run):
+    passes = run("--list_passes")
+    assert (
+        passes.status == 0
+        and "calibrate (method=minmax, percentile=99.99)" in passes.out
+        and "pipeline fast" in passes.out
+    )
+    models = run("--list_models")
+    assert models.status == 0 and "mobilenet_v2" in models.out.split() and "digits_mobilenet_v2" in models.out.split()
+
+
+def test_the_output_is_called_like_the_model():
+    assert command.default_output("some/where/model.v2.keras") == "model.v2.tflite"
+    assert command.default_output("saved_model/") == "saved_model.tflite"
+    assert command.default_output("mobilenet_v2") == "mobilenet_v2.tflite"
+
+
+def test_a_fault_of_ours_is_no_fault_of_the_user(run, monkeypatch):
+    def fails(*args, **kwargs):
+        raise ZeroDivisionError("oh")
+
+    monkeypatch.setattr("converter.conversion.convert", fails)
+    result = run(*GOOD)
+    assert (
+        result.status == 2
+        and "ZeroDivisionError: oh" in result.err
+        and "error: this is a fault of the tool" in result.err
+    )
+
+
+def test_an_interruption(run, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("converter.conversion.convert", interrupted)
+    result = run(*GOOD)
+    assert result.status == 1 and result.err.strip() == "error: interrupted; nothing was written."
+
+
+def process(*arguments: str, folder: Path, most_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, in which no file may become larger than `most_bytes`."""
+
+    def limit() -> None:
+        if most_bytes is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [sys.executable, "-m", "tools.convert", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        preexec_fn=limit,
+        check=False,
+    )
+
+
+def test_the_readmes_command(tmp_path):
+    data = SHIPPED / "digits_calibration.npz"
+    done = process(
+        "--model",
+        "digits_mobilenet_v2",
+        "--target",
+        "edgetpu",
+        "--calibration_data",
+        str(data),
+        "--calibration_samples",
+        "16",
+        "--pipeline",
+        "fast",
+        "--json",
+        "out.json",
+        folder=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not done.stderr.strip() and "in float: none" in done.stdout
+    content = json.loads((tmp_path / "out.json").read_text())
+    assert content["float_operators"] == [] and content["samples"] == 16 and content["accuracy"]["float"] > 0.9
+    assert sorted(os.listdir(tmp_path)) == ["digits_mobilenet_v2.tflite", "out.json"]
+
+
+def test_a_disk_without_room(folder, tmp_path):
+    (tmp_path / "out.tflite").write_bytes(b"the old model")
+    arguments = [a if a not in ("good.keras", "x.npy") else str(folder / a) for a in GOOD]
+    done = process(*arguments, folder=tmp_path, most_bytes=1500)
+    assert done.returncode == 1 and not done.stdout
+    assert (
+        done.stderr.startswith("error: out.tflite: expected to write ") and len(done.stderr.strip().splitlines()) == 1
+    )
+    assert os.listdir(tmp_path) == ["out.tflite"] and (tmp_path / "out.tflite").read_bytes() == b"the old model"
