@@ -23,7 +23,7 @@ from ir.errors import DataError
 from ir.graph import Graph
 from passes import pipeline as pipelines
 from passes.base import Context, Pass, Progress, Range, silent
-from passes.lower import LowerToInteger
+from passes.lower import LowerToInteger, refuse_early
 from passes.runner import PassRecord, run_passes
 
 Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
@@ -140,6 +140,8 @@ def convert(
     steps = _steps(pipeline, passes, granularity or target.granularity, io, calibration_data is not None)
     if allow_float_fallback:
         steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
+    if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
+        refuse_early(graph)
     mode = preprocess or source.preprocess
     data = _data(calibration_data, graph, mode, calibration_samples, seed, labels)
     context = Context(samples=data, reference=source.graph, limits=target, seed=seed, progress=progress)

@@ -128,8 +128,12 @@ def sqnr_interval(signal: np.ndarray, noise: np.ndarray) -> tuple[float, tuple[f
         with np.errstate(divide="ignore", invalid="ignore"):
             return 10 * np.log10(s / n)
 
-    weights = np.random.default_rng(0).multinomial(len(signal), np.full(len(signal), 1 / len(signal)), size=_BOOTSTRAPS)
-    low, high = np.percentile(decibel(weights @ signal, weights @ noise), [2.5, 97.5]) if noise.any() else (np.inf, np.inf)
+    weights = np.random.default_rng(0).multinomial(
+        len(signal), np.full(len(signal), 1 / len(signal)), size=_BOOTSTRAPS
+    )
+    low, high = (
+        np.percentile(decibel(weights @ signal, weights @ noise), [2.5, 97.5]) if noise.any() else (np.inf, np.inf)
+    )
     return float(decibel(signal.sum(), noise.sum())), (float(low), float(high))
 
 
@@ -141,7 +145,6 @@ def with_logits(model: bytes) -> tuple[bytes, int]:
     if not logits:
         return model, own
     graph.outputs.extend(logits)
-    graph.output_names = [*graph.output_names, *(v.name for v in logits)] if hasattr(graph, "output_names") else None
     return to_bytes(graph), own
 
 
@@ -170,7 +173,9 @@ def evaluate(
     tally = _Tally()
     try:
         for inputs, wanted, wanted_logits, part in _batches(samples, graph, reference, labels, batch_size):
-            raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.inputs, strict=True)])
+            raw = session.invoke(
+                [to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.inputs, strict=True)]
+            )
             found = [to_reals(y, v.quant) for y, v in zip(raw, run.outputs, strict=True)]
             tally.samples += len(inputs[0])
             scores = _scores(found[:own])
@@ -203,7 +208,10 @@ def _batches(
     """Inputs, float outputs, float logits (None without a float network) and labels, batch by batch."""
     if labels is not None and len(labels) != len(samples):
         raise DataError(
-            expected=f"{len(samples)} labels", found=f"{len(labels)}", where="--labels", fix="give one label per sample"
+            expected=f"{len(samples)} labels",
+            found=f"{len(labels)}",
+            where="--labels",
+            fix="give one label per sample",
         )
     together = batchable(graph) and (reference is None or batchable(reference))
     size = batch_size if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)

@@ -51,11 +51,11 @@ def walk(
         results = apply(node, [None if v is None else fetch(v) for v in node.inputs])
         for value, tensor in zip(node.outputs, results, strict=True):
             store(value, tensor)
-        for value in node.inputs:
-            if value is not None:
-                left[value] -= 1
-                if not left[value] and value not in keep:
-                    tensors.pop(value, None)
+        for used in node.inputs:
+            if used is not None:
+                left[used] -= 1
+                if not left[used] and used not in keep:
+                    tensors.pop(used, None)
     return [fetch(v) for v in wanted]
 
 

@@ -118,7 +118,7 @@ def asymmetric(low: float, high: float, *, bits: int = 8, signed: bool = True) -
     qmin = -(1 << (bits - 1)) if signed else 0
     scale = np.float32(max((high - low) / levels, 1e-30 if high > low else 1.0 / levels))
     zero_point = int(np.clip(np.rint(qmin - low / float(scale)), qmin, qmin + levels))
-    return QuantParams(scale=scale, zero_point=np.int64(zero_point), bits=bits, signed=signed)
+    return QuantParams(scale=np.asarray(scale), zero_point=np.asarray(zero_point), bits=bits, signed=signed)
 
 
 def symmetric(threshold: np.ndarray | float, *, bits: int = 8, axis: int | None = None, narrow: bool = True) -> QuantParams:

@@ -79,6 +79,8 @@ class Range:
     high: float
 
 
+HELD_OUT = 5  # every fifth calibration sample is kept out of fitting, for measuring whether a step helped
+
 Progress = Callable[[str, int, int], None]
 
 

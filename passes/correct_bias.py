@@ -15,14 +15,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ir.errors import OptionError
-from ir.execute import run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fold_batch_norm import weights_of
+from passes.lockstep import run_both
 from passes.moments import kernel_share, propagate
 from passes.quantize import annotate_bias
-from passes.simulate import quantized
 from passes.statistics import stream
 
 
@@ -74,34 +73,20 @@ def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], 
     """`E[y] - E[y~]` per layer output, each with the shifts before it in place."""
     totals = {value: np.zeros(value.shape[-1]) for value in layers}
     seen = 0
-    blocks = dataclasses.replace(context, batch_size=block)
+
+    def correct(node: Node, y: Any, yq: Any) -> Any:
+        if node.output not in layers:
+            return yq
+        shift = _mean(y) - _mean(yq)
+        totals[node.output] += K.convert_to_numpy(shift).astype(np.float64) * count
+        return yq + shift
+
     assert context.samples is not None
-    for batch in stream(graph, context.samples, blocks, "bias correction"):
-        tensors = [K.convert_to_tensor(x) for x in batch]
-        for value, shift in _block_shifts(graph, tensors, layers).items():
-            totals[value] += shift * len(batch[0])
-        seen += len(batch[0])
+    for batch in stream(graph, context.samples, dataclasses.replace(context, batch_size=block), "bias correction"):
+        count = len(batch[0])
+        run_both(graph, batch, floats=context.unrounded, after=correct)
+        seen += count
     return {value: total / seen for value, total in totals.items()}
-
-
-def _block_shifts(graph: Graph, tensors: list[Any], layers: dict[Value, Node]) -> dict[Value, np.ndarray]:
-    means: dict[Value, Any] = {}
-    shifts: dict[Value, Any] = {}
-
-    def measure(value: Value, tensor: Any) -> Any:
-        if value in layers:
-            means[value] = _mean(tensor)
-        return tensor
-
-    def correct(value: Value, tensor: Any) -> Any:
-        if value in layers:
-            shifts[value] = means[value] - _mean(tensor)
-            tensor = tensor + shifts[value]
-        return quantized(value, tensor)
-
-    run_float(graph, tensors, transform=measure)
-    run_float(graph, tensors, transform=correct)
-    return {value: K.convert_to_numpy(shift).astype(np.float64) for value, shift in shifts.items()}
 
 
 def analytic_shifts(

@@ -15,7 +15,7 @@ import numpy as np
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph, Value
 from passes import statistics
-from passes.base import Context, Pass, Samples
+from passes.base import HELD_OUT, Context, Pass, Samples
 from passes.calibrate import Calibrate
 from passes.correct_bias import CorrectBias
 from passes.quantize import Quantize
@@ -26,14 +26,15 @@ _TOLERANCE = 1.02  # the error of 32 samples moves by a percent or two when noth
 
 
 class _Few:
-    """A few samples, evenly spaced, held in memory."""
+    """The samples that fitting leaves out (`HELD_OUT`), a few of them, held in memory."""
 
     def __init__(self, samples: Samples, count: int) -> None:
-        step = max(1, len(samples) // count)
         kept: list[tuple[np.ndarray, ...]] = []
         for i, batch in enumerate(samples.batches(1)):
-            if i % step == 0 and len(kept) < count:
+            if i % HELD_OUT == 0:
                 kept.append(batch)
+            if len(kept) == count:
+                break
         self.arrays = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
 
     def __len__(self) -> int:

@@ -20,23 +20,35 @@ Before = Callable[[Node, Any, Any], None]
 After = Callable[[Node, Any, Any], Any]
 
 
-def run_both(graph: Graph, batch: Sequence[np.ndarray], *, before: Before | None = None, after: After | None = None) -> None:
+def run_both(
+    graph: Graph,
+    batch: Sequence[np.ndarray],
+    *,
+    floats: Graph | None = None,
+    before: Before | None = None,
+    after: After | None = None,
+) -> None:
     """Runs an annotated graph twice at once.
 
     Args:
+      floats: a copy from before weights and biases moved (`Context.unrounded`): the float run takes its constants.
       before: `(layer, float input, quantized input)`, called for every layer with weights before it is computed; it
         may change the layer's constants: the quantized run takes the new ones, the float run keeps the old.
       after: `(layer, float output, quantized output) -> quantized output`, before any activation.
     """
 
+    originals = {} if floats is None else {n.name: n for n in floats.nodes if n.weight is not None}
+
     def apply(node: Node, pairs: list[Any]) -> list[Any]:
-        floats = [None if p is None else p[0] for p in pairs]
+        exact = [None if p is None else p[0] for p in pairs]
         quants = [None if p is None else p[1] for p in pairs]
         layer = node.weight is not None
+        if layer and node.name in originals:
+            exact[1:] = [None if v is None else K.convert_to_tensor(v.data) for v in originals[node.name].inputs[1:]]
         if layer and before is not None:
-            before(node, floats[0], quants[0])
+            before(node, exact[0], quants[0])
             quants[1:] = [None if v is None else pair(v)[1] for v in node.inputs[1:]]
-        a, b = _outputs(node, floats), _outputs(node, quants)
+        a, b = _outputs(node, exact), _outputs(node, quants)
         if layer and after is not None:
             b[0] = after(node, a[0], b[0])
         return [(x, quantized(v, y)) for v, x, y in zip(node.outputs, a, b, strict=True)]

@@ -42,13 +42,7 @@ class LowerToInteger(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
         if gaps and not self.allow_float:
-            listed = "; ".join(f"{node.op.name} '{node.name}' ({reason})" for node, reason in gaps.items())
-            raise ModelError(
-                expected="an integer form of every operator",
-                found=f"{len(gaps)} without one: {listed}",
-                where=f"model '{graph.name}'",
-                fix="replace them, cut the model before them, or pass --allow_float_fallback",
-            )
+            raise _refusal(graph, gaps)
         _isolate(graph, gaps, self.io)
         for value in graph.values():
             if value.quant is not None:
@@ -60,6 +54,29 @@ class LowerToInteger(Pass):
         changed = [f"{len(graph.nodes)} operators", *_ends(graph, self.io)]
         notes = tuple(f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items())
         return PassReport(changed=tuple(changed), notes=notes)
+
+
+def _refusal(graph: Graph, gaps: Mapping[Node, str]) -> ModelError:
+    listed = "; ".join(f"{node.op.name} '{node.name}' ({reason})" for node, reason in gaps.items())
+    return ModelError(
+        expected="an integer form of every operator",
+        found=f"{len(gaps)} without one: {listed}",
+        where=f"model '{graph.name}'",
+        fix="replace them, cut the model before them with --output_nodes, or pass --allow_float_fallback",
+    )
+
+
+def refuse_early(graph: Graph) -> None:
+    """Raises what lowering would raise, before minutes of calibration, for operators that no pass rewrites."""
+    computed = set(graph.inputs)
+    gaps = {}
+    for node in graph.nodes:
+        if computed & {v for v in node.inputs if v is not None}:
+            computed.update(node.outputs)
+            if node.op.encoding is not None and (reason := _gap(node)):
+                gaps[node] = reason
+    if gaps:
+        raise _refusal(graph, gaps)
 
 
 def _gap(node: Node) -> str:

@@ -72,6 +72,7 @@ def test_spaces_and_many_passes():
     assert to_text(parse(" fuse_pad , calibrate{ method=kl  percentile=99.5 },quantize ")) == (
         "fuse_pad,calibrate{method=kl percentile=99.5},quantize"
     )
+    assert to_text(parse("lower_to_integer{allow_float=1 io=int8}")) == "lower_to_integer{allow_float=true}"
     assert parse("") == []
 
 

@@ -114,7 +114,7 @@ def fixed_params(value: Value, bits: int) -> QuantParams | None:
     fixed = None if value.producer is None else value.producer.op.quantization.fixed.get(bits)
     if fixed is None:
         return None
-    return QuantParams(scale=np.float32(fixed.scale), zero_point=np.int64(fixed.zero_point), bits=bits)
+    return QuantParams(scale=np.asarray(fixed.scale), zero_point=np.asarray(fixed.zero_point), bits=bits)
 
 
 def range_of(value: Value, context: Context) -> Range:

@@ -76,7 +76,9 @@ def rescale_factors(thresholds: np.ndarray, largest: np.ndarray, bound: float, c
     locked = live & (largest >= bound)
     if not live.any():
         return np.ones_like(thresholds)
-    of = {"mean": np.mean, "median": np.median, "max": np.max}[control]
-    target = float(of(thresholds[locked])) if locked.any() else float(np.median(thresholds[live]))
+    target = float(np.median(thresholds[live]))
+    if locked.any():
+        chosen = thresholds[locked]
+        target = float({"mean": chosen.mean(), "median": np.median(chosen), "max": chosen.max()}[control])
     wanted = np.where(live, target / np.where(live, thresholds, 1.0), 1.0)
     return np.where(live, bounded_scales(wanted, largest, bound), 1.0)

@@ -23,13 +23,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.keras_ops import K
-from passes.base import Context, Pass, PassReport, Skip
+from passes.base import HELD_OUT, Context, Pass, PassReport, Skip
 from passes.correct_bias import shift_bias
 from passes.lockstep import run_both
 from passes.quantize import annotate_bias
-from passes.statistics import stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,11 +59,19 @@ class RoundWeights(Pass):
             gain = self._round(graph, node, K.convert_to_numpy(x), K.convert_to_numpy(xq), rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
-        assert context.samples is not None
-        first = dataclasses.replace(context, batch_size=min(self.samples, len(context.samples)))
-        batch = next(iter(stream(graph, context.samples, first, "weight rounding")))
-        run_both(graph, batch, before=before)
+        if not batchable(graph):
+            return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
+        run_both(graph, self._batch(graph, context), floats=context.unrounded, before=before)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+    def _batch(self, graph: Graph, context: Context) -> tuple[np.ndarray, ...]:
+        """Samples to fit on, without those kept for measuring; as many as fit the memory that one tensor may take."""
+        assert context.samples is not None
+        largest = max((v.type.size for v in graph.values() if not v.is_constant), default=1)
+        count = max(1, min(self.samples, len(context.samples), _TENSOR_BYTES // (4 * largest)))
+        batch = next(iter(context.samples.batches(count)))
+        fitted = np.arange(len(batch[0])) % HELD_OUT != 0
+        return tuple(x[fitted] for x in batch) if len(fitted) > 2 * HELD_OUT else batch
 
     def _round(self, graph: Graph, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator) -> float:
         """Rounds one layer; returns the squared error of its output relative to nearest rounding."""
@@ -156,6 +164,7 @@ class Problem:
         return round_with_feedback(target, self.gram + damping * unit, self.step, self.qmax)
 
 
+_TENSOR_BYTES = 1 << 27
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
 
 

@@ -1,9 +1,10 @@
 """`compare_converters`: our pipelines against TFLiteConverter, ai-edge-quantizer and MCT: one run, one table.
 
 Every converter gets the same calibration samples and every file is judged on the same other samples, by the same
-kernels (ai-edge-litert, builtin; ms: median of an inference by XNNPACK on one thread). `--json` writes a list of rows: `model`, `metric`, `converter`, `granularity`,
-`calibration_images`, `samples`, `float_score`, `score`, `agreement`, `sqnr_db`, `size_bytes`, `convert_seconds`, `cpu_seconds`,
-`latency_ms`, `float_operators`, `io`, `versions` and `refusal`; what does not apply is null.
+kernels (ai-edge-litert, builtin; ms: median of an inference by XNNPACK on one thread). `--json` writes a list of rows:
+`model`, `metric`, `converter`, `granularity`, `calibration_images`, `samples`, `float_score`, `score`, `agreement`,
+`sqnr_db`, `size_bytes`, `convert_seconds`, `cpu_seconds`, `latency_ms`, `float_operators`, `io`, `versions` and
+`refusal`; what does not apply is null.
 """
 
 from __future__ import annotations
@@ -34,16 +35,29 @@ _MODELS = [
 _FIGURES = ("score", "loss", "agree", "SQNR dB", "MB", "wall s", "CPU s", "ms")
 _WIDTH = 150  # of the table where the output is no terminal
 
-flags.DEFINE_list("models", _MODELS, "Networks to convert; 'digits' is the shipped one and needs no --shared.")
-flags.DEFINE_string("shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.")
-flags.DEFINE_list("granularities", ["per_channel", "per_tensor"], "Scales of weights.")
-flags.DEFINE_list("pipelines", ["fast", "default", "data_free"], "Pipelines of ours; data_free gets no data.")
-flags.DEFINE_bool("tflite_converter", True, "Compares with TFLiteConverter.")
-flags.DEFINE_multi_string("peer_python", [], "NAME=PYTHON: a peer, in the environment of this Python.")
-flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1)
-flags.DEFINE_integer("test_samples", None, "Judges on this many samples; by default on all.", lower_bound=1)
-flags.DEFINE_float("peer_timeout", 900, "Seconds that a peer may take.", lower_bound=1)
-flags.DEFINE_string("json", None, "Writes the rows to this file.")
+
+def define_flags(values: flags.FlagValues = FLAGS) -> None:
+    """The flags of this command; defined when it runs."""
+    flags.DEFINE_list(
+        "models", _MODELS, "Networks to convert; 'digits' is the shipped one and needs no --shared.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.", flag_values=values
+    )
+    flags.DEFINE_list("granularities", ["per_channel", "per_tensor"], "Scales of weights.", flag_values=values)
+    flags.DEFINE_list(
+        "pipelines", ["fast", "default", "data_free"], "Pipelines of ours; data_free gets no data.", flag_values=values
+    )
+    flags.DEFINE_bool("tflite_converter", True, "Compares with TFLiteConverter.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "peer_python", [], "NAME=PYTHON: a peer, in the environment of this Python.", flag_values=values
+    )
+    flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "test_samples", None, "Judges on this many samples; by default on all.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_float("peer_timeout", 900, "Seconds that a peer may take.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
 
 
 def main() -> None:
@@ -70,7 +84,10 @@ def _check() -> None:
         strangers = [g for g in given if g not in known]
         if strangers:
             raise OptionError(
-                expected=f"some of {', '.join(known)}", found=", ".join(strangers), where=flag, fix="choose some of them"
+                expected=f"some of {', '.join(known)}",
+                found=", ".join(strangers),
+                where=flag,
+                fix="choose some of them",
             )
 
 
@@ -83,7 +100,7 @@ def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
         result = convert()
         made.append(result)
         told = f"{result.seconds:.1f} s" if result.content else f"refused: {result.refusal}"
-        console.print(f"{subject.name}, {result.granularity}, {result.converter}: {told}", markup=False, soft_wrap=True)
+        say(f"{subject.name}, {result.granularity}, {result.converter}: {told}")
     wanted = float_answers(subject)
     rows = []
     for result in made:
@@ -162,13 +179,17 @@ def show(rows: list[dict[str, Any]]) -> None:
     console.print(table)
     for row in rows:
         if row["refusal"]:
-            console.print(
-                f"{row['model']}, {row['granularity']}, {row['converter']}: no file: {row['refusal']}", markup=False, soft_wrap=True
-            )
+            place = f"{row['model']}, {row['granularity']}, {row['converter']}"
+            say(f"{place}: no file: {row['refusal']}")
     samples = {row["model"]: f"{row['model']} on {row['samples']} ({row['metric']})" for row in rows}
-    console.print(f"judged: {', '.join(samples.values())}", markup=False, soft_wrap=True)
+    say(f"judged: {', '.join(samples.values())}")
     versions = {name: version for row in rows for name, version in row["versions"].items() if name != "numpy"}
-    console.print(f"versions: {', '.join(f'{n} {v}' for n, v in sorted(versions.items())) or '-'}", markup=False, soft_wrap=True)
+    say(f"versions: {', '.join(f'{n} {v}' for n, v in sorted(versions.items())) or '-'}")
+
+
+def say(text: str) -> None:
+    """A line as it is."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _cells(row: dict[str, Any], first: bool) -> list[str]:
@@ -196,6 +217,7 @@ def _cells(row: dict[str, Any], first: bool) -> list[str]:
 
 def run() -> None:
     """Entry point."""
+    define_flags()
     run_command(main)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
-from absl.testing import flagsaver
+from absl import flags
 
 from converter.conversion import convert
 from ir.errors import DataError, OptionError
@@ -16,22 +17,21 @@ from tools._command import console
 
 COLUMNS = {
     "model", "metric", "converter", "granularity", "calibration_images", "samples", "float_score", "score", "agreement",
-    "sqnr_db", "size_bytes", "convert_seconds", "cpu_seconds", "latency_ms", "float_operators", "io", "versions", "refusal",
+    "sqnr_db", "size_bytes", "convert_seconds", "cpu_seconds", "latency_ms", "float_operators", "io", "versions",
+    "refusal",
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def parsed_flags():
-    if not compare_converters.FLAGS.is_parsed():
-        compare_converters.FLAGS(["compare_converters"])
-
-
-def run(tmp_path: Path, **flags) -> tuple[list[dict], str]:
-    path = tmp_path / "rows.json"
-    values = {"models": ["digits"], "test_samples": 20, "calibration_samples": 8, "granularities": ["per_channel"]}
-    with flagsaver.flagsaver(**{**values, "json": str(path), **flags}), console.capture() as captured:
+def run(tmp_path: Path, **given) -> tuple[list[dict], str]:
+    values = flags.FlagValues()
+    compare_converters.define_flags(values)
+    values.mark_as_parsed()
+    small = {"models": ["digits"], "test_samples": 20, "calibration_samples": 8, "granularities": ["per_channel"]}
+    for name, value in {**small, "json": str(tmp_path / "rows.json"), **given}.items():
+        setattr(values, name, value)
+    with mock.patch.object(compare_converters, "FLAGS", values), console.capture() as captured:
         compare_converters.main()
-    return json.loads(path.read_text()), captured.get()
+    return json.loads((tmp_path / "rows.json").read_text()), captured.get()
 
 
 def test_one_run_prints_one_table(tmp_path):

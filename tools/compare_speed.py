@@ -1,10 +1,11 @@
 """`compare_speed`: our `fast` pipeline against TFLiteConverter, and our emulator against the kernels, side by side.
 
 Each conversion runs in a process of its own; the two converters take turns, so that a busy machine hits both. `--json`
-writes `model`, `calibration_images`, `rounds`, `ours` and `tflite_converter` (each `convert_seconds`,
-`cpu_seconds` and `process_seconds` by round, `size_bytes`, `latency_ms`), `ratios` (ours / theirs: `convert`, `cpu`, `process`, `size`,
-`latency`), `per_image_ms` (`emulator`, and the runtimes' kernels, by name) and `differing` (by profile: `elements` and
-`differing` of all outputs of the exactness images, or null where that runtime is not installed).
+writes `model`, `granularity`, `calibration_images`, `rounds`, `ours` and `tflite_converter` (each `convert_seconds`,
+`cpu_seconds` and `process_seconds` by round, `size_bytes`, `latency_ms`), `ratios` (ours / theirs, of medians:
+`convert`, `cpu`, `process`, `size`, `latency`), `per_image_ms` (by name of the emulator's profile and of the runtime's
+kernels) and `differing` (by profile: `samples`, `elements` and how many of these are `differing`, or null where that
+runtime is not installed).
 """
 
 from __future__ import annotations
@@ -29,18 +30,33 @@ from tools._command import console, import_backend, run_command, write_json
 FLAGS = flags.FLAGS
 _HERE = Path(__file__).resolve().parent
 
-flags.DEFINE_string("model", "mobilenet_v1", "The network; 'digits' is the shipped one and needs no --shared.")
-flags.DEFINE_string("shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.")
-flags.DEFINE_enum("granularity", "per_channel", ["per_channel", "per_tensor"], "Scales of weights.")
-flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1)
-flags.DEFINE_integer("rounds", 3, "Conversions by each.", lower_bound=1)
-flags.DEFINE_integer("exact_samples", 100, "Samples on which emulator and kernels are compared.", lower_bound=1)
-flags.DEFINE_list("profiles", ["builtin", "ref"], "Kernels that the emulator is compared with.")
-flags.DEFINE_string("json", None, "Writes what is shown to this file.")
-flags.DEFINE_enum("convert_with", None, ["ours", "tflite_converter"], "Used by the command itself, for its processes.")
-flags.DEFINE_string("output", None, "Used by the command itself: where such a process writes.")
+
+def define_flags(values: flags.FlagValues = FLAGS) -> None:
+    """The flags of this command; defined when it runs."""
+    flags.DEFINE_string(
+        "model", "mobilenet_v1", "The network; 'digits' is the shipped one and needs no --shared.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.", flag_values=values
+    )
+    flags.DEFINE_enum(
+        "granularity", "per_channel", ["per_channel", "per_tensor"], "Scales of weights.", flag_values=values
+    )
+    flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("rounds", 3, "Conversions by each.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer(
+        "exact_samples", 100, "Samples on which emulator and kernels are compared.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_list("profiles", ["builtin", "ref"], "Kernels that the emulator is compared with.", flag_values=values)
+    flags.DEFINE_string("json", None, "Writes what is shown to this file.", flag_values=values)
+    flags.DEFINE_enum(
+        "convert_with", None, ["ours", "tflite_converter"], "Used by the command itself, for its processes.", flag_values=values
+    )
+    flags.DEFINE_string("output", None, "Used by the command itself: where such a process writes.", flag_values=values)
 
 _NAMES = {"ours": "intact fast", "tflite_converter": "TFLiteConverter"}
+
+_TIMES = ("convert_seconds", "cpu_seconds", "process_seconds")
 
 
 def main() -> None:
@@ -62,10 +78,10 @@ def main() -> None:
 def convert_once() -> None:
     """One conversion, in this process: writes the file, and its seconds beside it."""
     import_backend()
+    import tensorflow  # noqa: F401  # both pay for their imports before the clock starts
+
     from tools._converters import ours, tflite_converter
     from tools._subjects import load_subject
-
-    import tensorflow  # noqa: F401  Both pay for their imports before the clock starts.
 
     subject = load_subject(FLAGS.model, Path(FLAGS.shared), FLAGS.calibration_samples, 1)
     if FLAGS.convert_with == "ours":
@@ -83,7 +99,7 @@ def convert_once() -> None:
 def measure_conversions() -> tuple[dict[str, bytes], dict[str, Any]]:
     """Both files, and the figures of their conversions."""
     content: dict[str, bytes] = {}
-    sides: dict[str, dict[str, Any]] = {side: {"convert_seconds": [], "cpu_seconds": [], "process_seconds": []} for side in _NAMES}
+    sides: dict[str, dict[str, Any]] = {side: {key: [] for key in _TIMES} for side in _NAMES}
     with tempfile.TemporaryDirectory(prefix="intact_speed_") as folder:
         for number in range(FLAGS.rounds):
             order = list(_NAMES) if number % 2 == 0 else list(_NAMES)[::-1]
@@ -190,18 +206,26 @@ def show(result: dict[str, Any]) -> None:
             f"{figures['latency_ms']:.2f}",
         )
     ratios = result["ratios"]
-    table.add_row("ratio", f"{ratios['convert']:.2f}", "", f"{ratios['cpu']:.2f}", f"{ratios['process']:.2f}", f"{ratios['size']:.3f}", f"{ratios['latency']:.2f}")
-    console.print(f"{result['model']}, {result['granularity']}, {result['calibration_images']} images; medians of {result['rounds']}")
+    shown = [f"{ratios[name]:.2f}" for name in ("convert", "cpu", "process")]
+    table.add_row("ratio", shown[0], "", *shown[1:], f"{ratios['size']:.3f}", f"{ratios['latency']:.2f}")
+    settings = f"{result['granularity']}, {result['calibration_images']} images, medians of {result['rounds']}"
+    console.print(f"{result['model']}, {settings}")
     console.print(table)
     for name, time_ms in result["per_image_ms"].items():
         console.print(f"{name}: {time_ms:.1f} ms per image", markup=False)
     for name, counts in result["differing"].items():
-        told = "not installed" if counts is None else "{differing} of {elements} output elements differ ({samples} images)".format(**counts)
-        console.print(f"emulator against {name}: {told}", markup=False)
+        console.print(f"emulator against {name}: {_told(counts)}", markup=False)
+
+
+def _told(counts: dict[str, int] | None) -> str:
+    if counts is None:
+        return "that runtime is not installed"
+    return f"{counts['differing']} of {counts['elements']} output elements differ ({counts['samples']} images)"
 
 
 def run() -> None:
     """Entry point."""
+    define_flags()
     run_command(main)
 
 

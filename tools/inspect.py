@@ -24,7 +24,9 @@ _SHOWN = 3  # places per reason
 def define_flags() -> None:
     """The flags of this command; defined when it runs, so that others can import its tables."""
     flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
-    flags.DEFINE_string("edgetpu_log", None, "A log of edgetpu_compiler for this file, to hold against the prediction.")
+    flags.DEFINE_string(
+        "edgetpu_log", None, "A log of edgetpu_compiler for this file, to hold against the prediction."
+    )
     flags.DEFINE_integer("min_runtime_version", None, "The oldest Edge TPU runtime that must run it (10 to 14).")
     flags.DEFINE_bool("all", False, "Lists every operator, not only those that are not mapped.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
@@ -34,14 +36,19 @@ def main(arguments: list[str]) -> None:
     """Inspects the file that the arguments name."""
     if len(arguments) != 1:
         raise OptionError(
-            expected="one .tflite file", found=f"{len(arguments)} arguments", where="inspect", fix="run inspect FILE --target=NAME"
+            expected="one .tflite file",
+            found=f"{len(arguments)} arguments",
+            where="inspect",
+            fix="run inspect FILE --target=NAME",
         )
     target = get_target(FLAGS.target)
     if target is not EDGETPU and (FLAGS.edgetpu_log or FLAGS.min_runtime_version is not None):
         raise OptionError(
-            expected="--target=edgetpu", found=f"--target={target.name}", where="--edgetpu_log, --min_runtime_version",
+            expected="--target=edgetpu",
+            found=f"--target={target.name}",
+            where="--edgetpu_log, --min_runtime_version",
             fix="choose that target, or leave the flags out",
-        )  # fmt: skip
+        )
     model = load(arguments[0])
     report = target.check(model, FLAGS.min_runtime_version)
     describe(model)
@@ -52,15 +59,20 @@ def main(arguments: list[str]) -> None:
     write_json(FLAGS.json, content)
 
 
+def say(text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
 def describe(model: ModelFile) -> None:
     """Size, operators, inputs and outputs."""
     counts = Counter(op.code for op in model.main.operators)
-    console.print(f"{model.path}: {model.size_bytes / 1e6:.2f} MB, {len(model.main.operators)} operators", markup=False, soft_wrap=True)
-    console.print("operators: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())), markup=False, soft_wrap=True)
+    say(f"{model.path}: {model.size_bytes / 1e6:.2f} MB, {len(model.main.operators)} operators")
+    say("operators: " + ", ".join(f"{n} {name}" for name, n in sorted(counts.items())))
     for kind, tensors in interface_json(model).items():
         for t in tensors:
             scale = f", scale {t['scale']:.6g}, zero point {t['zero_point']}" if t["scale"] is not None else ""
-            console.print(f"{kind[:-1]} {t['name']}: {t['type'].lower()} {t['shape']}{scale}", markup=False, soft_wrap=True)
+            say(f"{kind[:-1]} {t['name']}: {t['type'].lower()} {t['shape']}{scale}")
 
 
 def interface_json(model: ModelFile) -> dict[str, list[dict[str, Any]]]:
@@ -72,10 +84,12 @@ def interface_json(model: ModelFile) -> dict[str, list[dict[str, Any]]]:
 
 def _tensor_json(tensor: Any) -> dict[str, Any]:
     return {
-        "name": tensor.name, "type": tensor.type_name, "shape": list(tensor.shape),
+        "name": tensor.name,
+        "type": tensor.type_name,
+        "shape": list(tensor.shape),
         "scale": float(tensor.scale[0]) if tensor.scale.size else None,
         "zero_point": int(tensor.zero_point[0]) if tensor.zero_point.size else None,
-    }  # fmt: skip
+    }
 
 
 def show_report(report: CheckReport, *, every: bool = False) -> None:
@@ -84,17 +98,17 @@ def show_report(report: CheckReport, *, every: bool = False) -> None:
         table = Table("#", "operator", "status", "layer")
         for v in report.verdicts:
             table.add_row(*(escape(text) for text in (str(v.index), v.name, v.status, v.layer)))
-        console.print(table)
+        say(table)
     groups: dict[tuple[str, str, str, str], list[Verdict]] = {}
     for v in report.unmapped:
         groups.setdefault((v.name, v.status, v.reason, v.fix), []).append(v)
     for (name, status, reason, fix), members in groups.items():
         places = ", ".join(f"#{v.index} '{v.layer}'" for v in members[:_SHOWN])
         more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
-        console.print(f"{len(members)} {name}: {status}\n    {reason}; {fix}\n    {places}{more}", markup=False, soft_wrap=True)
-    console.print(summary_line(report), markup=False, soft_wrap=True)
+        console.print(f"{len(members)} {name}: {status}\n    {reason}; {fix}\n    {places}{more}")
+    say(summary_line(report))
     for note in report.notes:
-        console.print(f"predicted: {note}", markup=False, soft_wrap=True)
+        say(f"predicted: {note}")
 
 
 def summary_line(report: CheckReport) -> str:
@@ -116,21 +130,22 @@ def show_compiler(report: CheckReport, path: str) -> dict[str, Any] | None:
     elif compiler.installed():
         log, source = compiler.run_compiler(Path(path), FLAGS.min_runtime_version), compiler.COMPILER
     else:
-        console.print(f"{compiler.COMPILER} is not on the PATH: nothing but the prediction was checked", markup=False, soft_wrap=True)
+        say(f"{compiler.COMPILER} is not on the PATH: nothing but the prediction was checked")
         return None
     compared = compiler.compare(report, log)
     version = f" {log.version}" if log.version else ""
-    console.print(
-        f"compiler{version} ({source}): the prediction agrees on {compared.agreeing} of {compared.total} operators",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
+    say(f"compiler{version} ({source}): the prediction agrees on {compared.agreeing} of {compared.total} operators")
     for text in (*([f"the compiler gave up: {log.failure}"] if log.failure else []), *compared.differences):
-        console.print(f"  {text}", markup=False, soft_wrap=True)
+        say(f"  {text}")
     rows = [{"operator": name, "count": count, "status": status} for name, count, status in log.rows]
     return {
-        "source": source, "version": log.version, "rows": rows, "figures": log.figures, "failure": log.failure,
+        "source": source,
+        "version": log.version,
+        "rows": rows,
+        "figures": log.figures,
+        "failure": log.failure,
         "comparison": compared.as_json(),
-    }  # fmt: skip
+    }
 
 
 def run() -> None:

@@ -1,8 +1,8 @@
 """Runtimes by name, as the commands take them.
 
-    emulator            the emulator of tflite-runtime's built-in kernels; emulator/PROFILE for another (see `ir.profile`)
-    local               the first runtime installed here; local/KERNELS with builtin, ref or xnnpack
-    tflite-runtime, ai-edge-litert   that package, here; also with /KERNELS
+emulator            the emulator of tflite-runtime's built-in kernels; emulator/PROFILE for another (see `ir.profile`)
+local               the first runtime installed here; local/KERNELS with builtin, ref or xnnpack
+tflite-runtime, ai-edge-litert   that package, here; also with /KERNELS
 """
 
 from __future__ import annotations
@@ -29,7 +29,12 @@ def choose_runtime(name: str, *, threads: int = 1) -> ModelRuntime:
 
 def _one_of(value: str, known: list[str], name: str) -> str:
     if value not in known:
-        raise OptionError(expected=f"one of {', '.join(known)}", found=f"'{value}'", where=f"--runtime={name}", fix="choose one of them")
+        raise OptionError(
+            expected=f"one of {', '.join(known)}",
+            found=f"'{value}'",
+            where=f"--runtime={name}",
+            fix="choose one of them",
+        )
     return value
 
 
@@ -37,7 +42,9 @@ def _first_installed() -> str:
     packages = installed_packages()
     if not packages:
         raise RuntimeFailure(
-            expected="tflite-runtime or ai-edge-litert", found="neither is installed", where="--runtime=local",
+            expected="tflite-runtime or ai-edge-litert",
+            found="neither is installed",
+            where="--runtime=local",
             fix="install one of them, or use --runtime=emulator",
-        )  # fmt: skip
+        )
     return packages[0]

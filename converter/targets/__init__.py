@@ -17,5 +17,7 @@ TARGETS: dict[str, Target] = {
 def get_target(name: str) -> Target:
     """A target by name. Raises OptionError if there is none."""
     if name not in TARGETS:
-        raise OptionError(expected=f"a target of {', '.join(TARGETS)}", found=name, where="--target", fix="choose one of them")
+        raise OptionError(
+            expected=f"a target of {', '.join(TARGETS)}", found=name, where="--target", fix="choose one of them"
+        )
     return TARGETS[name]

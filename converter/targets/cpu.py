@@ -69,7 +69,9 @@ _PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits)
 _CONVOLUTION = Rule(limits=(*_PRODUCT, has_bias))
 
 RULES: Rules = {
-    **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL, activation.LOGISTIC, activation.TANH), _PLAIN),
+    **dict.fromkeys(
+        (elementwise.ADD, elementwise.SUB, elementwise.MUL, activation.LOGISTIC, activation.TANH), _PLAIN
+    ),
     **dict.fromkeys((activation.ELU, blocks.DEPTH_TO_SPACE, blocks.SPACE_TO_DEPTH, pooling.MAX_POOL_2D), _PLAIN),
     **dict.fromkeys((padding.PAD, shape.RESHAPE, slicing.SLICE, shape.TRANSPOSE), _STATIC),
     activation.LEAKY_RELU: Rule(limits=(eight_bits, moderate_ratio)),
@@ -92,9 +94,14 @@ _INSTEAD = {pooling.AVERAGE_POOL_2D: "a mean over both spatial axes maps where t
 def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
     """Which operators XNNPACK takes; all others run in the built-in kernels of the same interpreter."""
     verdicts = check_each(
-        model, RULES, on=XNNPACK, off=BUILTIN, missing="XNNPACK has no int8 kernel for it", fix="nothing to do",
+        model,
+        RULES,
+        on=XNNPACK,
+        off=BUILTIN,
+        missing="XNNPACK has no int8 kernel for it",
+        fix="nothing to do",
         instead=_INSTEAD,
-    )  # fmt: skip
+    )
     note = "operators that XNNPACK does not take run in TFLite's built-in kernels, on the same CPU"
     return CheckReport(target=TARGET.name, verdicts=verdicts, notes=(note,))
 

@@ -57,7 +57,11 @@ def _problem(site: Site, runtime: int | None) -> _Problem | None:
         return problem
     rule = RULES.get(site.op) if site.op is not None else None
     if rule is None:
-        fix = INSTEAD.get(site.op, "let the model end before it, or use other layers") if site.op else "run it outside of the model"
+        fix = (
+            INSTEAD.get(site.op, "let the model end before it, or use other layers")
+            if site.op
+            else "run it outside of the model"
+        )
         return _Problem(NOT_SUPPORTED, "the Edge TPU has no such operator", fix)
     if any(t is not None and t.data is None for t in site.parameters()):
         return _Problem(NOT_CONSTANT, "weights, axes or shapes are computed", "make them constants of the model")
@@ -85,7 +89,9 @@ def _type_problem(site: Site) -> _Problem | None:
     reason = f"{', '.join(others).lower()} beside int8"
     if site.op is QUANTIZE:
         return _Problem(UNSPECIFIED, reason, "give the model integer inputs (--io=int8 or --io=uint8)")
-    return _Problem(DATA_TYPE, reason, "keep all tensors int8 (--io=int8, no operators that compute in float or int32)")
+    return _Problem(
+        DATA_TYPE, reason, "keep all tensors int8 (--io=int8, no operators that compute in float or int32)"
+    )
 
 
 def _parts(model: ModelFile, mappable: Sequence[bool]) -> list[int]:
@@ -122,12 +128,16 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
     """
     if min_runtime_version is not None and not OLDEST_RUNTIME <= min_runtime_version <= NEWEST_RUNTIME:
         raise OptionError(
-            expected=f"a runtime version from {OLDEST_RUNTIME} to {NEWEST_RUNTIME}", found=str(min_runtime_version),
-            where="--min_runtime_version", fix="leave it out for the newest",
-        )  # fmt: skip
+            expected=f"a runtime version from {OLDEST_RUNTIME} to {NEWEST_RUNTIME}",
+            found=str(min_runtime_version),
+            where="--min_runtime_version",
+            fix="leave it out for the newest",
+        )
     failure = _whole_model_failure(model)
     if failure is not None:
-        verdicts = tuple(_verdict(s, failure, "the compiler refuses the whole model", _failure_fix(failure)) for s in sites(model))
+        verdicts = tuple(
+            _verdict(s, failure, "the compiler refuses the whole model", _failure_fix(failure)) for s in sites(model)
+        )
         return _report(model, verdicts, failure)
     every = sites(model)
     problems = [_problem(site, min_runtime_version) for site in every]
@@ -139,18 +149,33 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
         if problem is not None:
             verdicts.append(_verdict(site, problem.status, problem.reason, problem.fix))
         elif part == taken:
-            verdicts.append(Verdict(index=site.index, name=site.record.code, layer=site.layer, mapped=True, status=MAPPED))
+            verdicts.append(
+                Verdict(index=site.index, name=site.record.code, layer=site.layer, mapped=True, status=MAPPED)
+            )
         else:
-            verdicts.append(_verdict(site, ONE_SUBGRAPH, "it comes after an operator that runs on the CPU", "mend what stands before it"))
+            verdicts.append(
+                _verdict(
+                    site,
+                    ONE_SUBGRAPH,
+                    "it comes after an operator that runs on the CPU",
+                    "mend what stands before it",
+                )
+            )
     return _report(model, tuple(verdicts), None)
 
 
 def _verdict(site: Site, status: str, reason: str, fix: str) -> Verdict:
-    return Verdict(index=site.index, name=site.record.code, layer=site.layer, mapped=False, status=status, reason=reason, fix=fix)
+    return Verdict(
+        index=site.index, name=site.record.code, layer=site.layer, mapped=False, status=status, reason=reason, fix=fix
+    )
 
 
 def _failure_fix(failure: str) -> str:
-    return "convert it to integers first" if failure == NOT_QUANTIZED else "write the file for --target=edgetpu, which caps versions"
+    return (
+        "convert it to integers first"
+        if failure == NOT_QUANTIZED
+        else "write the file for --target=edgetpu, which caps versions"
+    )
 
 
 def _report(model: ModelFile, verdicts: tuple[Verdict, ...], failure: str | None) -> CheckReport:

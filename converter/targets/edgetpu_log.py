@@ -26,9 +26,12 @@ _UNITS = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _ROW = re.compile(r"^[>\s]*([A-Z][A-Z0-9_]*|CUSTOM\S*)\s+(\d+)\s+(\S.*?)\s*$", re.MULTILINE)
 _VERSION = re.compile(r"Edge TPU Compiler version (\S+)")
 _FAILURES = (
-    r"Model not quantized", r"Model could not be parsed", r"Didn't find op for builtin opcode '[^']*' version '[^']*'",
-    r"Compilation failed due to large activation tensors in model\.?", r"Internal compiler error\. Aborting!",
-)  # fmt: skip
+    r"Model not quantized",
+    r"Model could not be parsed",
+    r"Didn't find op for builtin opcode '[^']*' version '[^']*'",
+    r"Compilation failed due to large activation tensors in model\.?",
+    r"Internal compiler error\. Aborting!",
+)
 _BYTES = {
     "on_chip_used_bytes": "On-chip memory used for caching model parameters",
     "on_chip_remaining_bytes": "On-chip memory remaining for caching model parameters",
@@ -94,9 +97,11 @@ def parse_log(text: str) -> CompilerLog:
     figures |= {key: n for key, label in _BYTES.items() if (n := _size(text, label)) is not None}
     if not rows and failure is None and not figures:
         raise OptionError(
-            expected="a log of edgetpu_compiler (rows of operator, count, status)", found="none of its lines",
-            where="--edgetpu_log", fix="pass what the compiler printed with -s, or the _edgetpu.log file that it wrote",
-        )  # fmt: skip
+            expected="a log of edgetpu_compiler (rows of operator, count, status)",
+            found="none of its lines",
+            where="--edgetpu_log",
+            fix="pass what the compiler printed with -s, or the _edgetpu.log file that it wrote",
+        )
     return CompilerLog(version=version[1] if version else None, rows=rows, figures=figures, failure=failure)
 
 
@@ -125,7 +130,11 @@ def compare(report: CheckReport, log: CompilerLog) -> LogComparison:
     total = len(report.verdicts)
     if log.failure is not None and not log.rows:
         both = report.figures.get("failure") is not None
-        note = () if both else (f"the compiler gave up ({log.failure}), the prediction was {report.mapped} mapped operators",)
+        note = (
+            ()
+            if both
+            else (f"the compiler gave up ({log.failure}), the prediction was {report.mapped} mapped operators",)
+        )
         return LogComparison(total=total, agreeing=total if both else total - report.mapped, differences=note)
     predicted = Counter(_name_in_log(v.name) for v in report.verdicts if v.mapped)
     every = Counter(_name_in_log(v.name) for v in report.verdicts)
@@ -134,9 +143,13 @@ def compare(report: CheckReport, log: CompilerLog) -> LogComparison:
     for name in sorted(every | actual | log.counts(False)):
         logged = actual[name] + log.counts(False)[name]
         if logged != every[name]:
-            differences.append(f"{name}: the file has {every[name]}, the log tells of {logged}: is it this file's log?")
+            differences.append(
+                f"{name}: the file has {every[name]}, the log tells of {logged}: is it this file's log?"
+            )
         if predicted[name] != actual[name]:
-            differences.append(f"{name}: predicted {predicted[name]} of {every[name]} mapped, the compiler mapped {actual[name]}")
+            differences.append(
+                f"{name}: predicted {predicted[name]} of {every[name]} mapped, the compiler mapped {actual[name]}"
+            )
         wrong += min(every[name], max(abs(predicted[name] - actual[name]), abs(every[name] - logged)))
     return LogComparison(total=total, agreeing=total - wrong, differences=tuple(differences))
 
@@ -163,12 +176,19 @@ def run_compiler(model: str | Path, min_runtime_version: int | None = None) -> C
             command += ["--min_runtime_version", str(min_runtime_version)]
         try:
             done = subprocess.run(
-                [*command, str(Path(model).resolve())], capture_output=True, text=True, errors="replace",
-                timeout=_TIMEOUT_S, check=False,
-            )  # fmt: skip
+                [*command, str(Path(model).resolve())],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=_TIMEOUT_S,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RuntimeFailure(
-                expected=f"{COMPILER} to finish", found=str(error), where=str(model), fix="run it by hand and pass --edgetpu_log"
+                expected=f"{COMPILER} to finish",
+                found=str(error),
+                where=str(model),
+                fix="run it by hand and pass --edgetpu_log",
             ) from error
         text = done.stdout + done.stderr
         logs = "\n".join(p.read_text(errors="replace") for p in sorted(Path(folder).glob("*.log")))

@@ -11,7 +11,19 @@ import math
 
 from converter.targets.rules import Limit, Rule, Rules, Site, limit
 from ir.opdef import FusedActivation
-from ir.ops import activation, elementwise, joining, padding, pooling, reduction, resize, shape, slicing, softmax, unary
+from ir.ops import (
+    activation,
+    elementwise,
+    joining,
+    padding,
+    pooling,
+    reduction,
+    resize,
+    shape,
+    slicing,
+    softmax,
+    unary,
+)
 from ir.ops.blocks import SPACE_TO_DEPTH
 from ir.ops.conversion import QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
@@ -143,7 +155,9 @@ def pads_spatial(site: Site) -> bool:
     """it pads x and y only"""
     paddings = site.integers(1) or ()
     rank = len(paddings) // 2
-    return not any(paddings[2 * axis] or paddings[2 * axis + 1] for axis in range(rank) if axis not in (rank - 3, rank - 2))
+    return not any(
+        paddings[2 * axis] or paddings[2 * axis + 1] for axis in range(rank) if axis not in (rank - 3, rank - 2)
+    )
 
 
 @limit("share alpha over height and width (Keras: shared_axes=[1, 2])")
@@ -221,7 +235,9 @@ _PLAIN = Rule()
 _REDUCTION: tuple[Limit, ...] = (not_over_batch, channels_by_four, reduces_few)
 
 RULES: Rules = {
-    **dict.fromkeys((elementwise.ADD, elementwise.MUL, elementwise.SUB, elementwise.MAXIMUM, elementwise.MINIMUM), _PLAIN),
+    **dict.fromkeys(
+        (elementwise.ADD, elementwise.MUL, elementwise.SUB, elementwise.MAXIMUM, elementwise.MINIMUM), _PLAIN
+    ),
     **dict.fromkeys((activation.RELU, activation.RELU6, activation.RELU_N1_TO_1, activation.LOGISTIC), _PLAIN),
     **dict.fromkeys((activation.TANH, softmax.L2_NORMALIZATION, slicing.SLICE, SPACE_TO_DEPTH), _PLAIN),
     pooling.AVERAGE_POOL_2D: Rule(limits=(no_fused_activation, pools_few)),

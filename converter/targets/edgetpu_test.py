@@ -30,22 +30,34 @@ class Options:
 
 def tensor(*shape: int, type_name: str = "INT8", data: np.ndarray | None = None, scales: int = 1) -> TensorRecord:
     return TensorRecord(
-        name=f"t{shape}", shape=shape, shape_signature=shape, type_name=type_name,
+        name=f"t{shape}",
+        shape=shape,
+        shape_signature=shape,
+        type_name=type_name,
         data=None if data is None else np.frombuffer(data.tobytes(), np.uint8),
-        scale=np.full(scales, 0.5, np.float32), zero_point=np.zeros(scales, np.int64), quantized_dimension=0, is_variable=False,
-    )  # fmt: skip
+        scale=np.full(scales, 0.5, np.float32),
+        zero_point=np.zeros(scales, np.int64),
+        quantized_dimension=0,
+        is_variable=False,
+    )
 
 
 def integers(*values: int) -> TensorRecord:
     return tensor(len(values), type_name="INT32", data=np.array(values, np.int32), scales=0)
 
 
-def model(tensors: list[TensorRecord], *operators: tuple[str, list[int], list[int], dict], version: int = 1) -> ModelFile:
+def model(
+    tensors: list[TensorRecord], *operators: tuple[str, list[int], list[int], dict], version: int = 1
+) -> ModelFile:
     records = tuple(
-        OperatorRecord(code=code, version=version, inputs=tuple(i), outputs=tuple(o), options_name="", options=Options(**options))
+        OperatorRecord(
+            code=code, version=version, inputs=tuple(i), outputs=tuple(o), options_name="", options=Options(**options)
+        )
         for code, i, o, options in operators
     )
-    graph = SubgraphRecord(name="main", tensors=tuple(tensors), operators=records, inputs=(0,), outputs=(len(tensors) - 1,))
+    graph = SubgraphRecord(
+        name="main", tensors=tuple(tensors), operators=records, inputs=(0,), outputs=(len(tensors) - 1,)
+    )
     return ModelFile(path="test", size_bytes=0, description="", subgraphs=(graph,), signatures=())
 
 
@@ -60,7 +72,9 @@ def wanted_on_cpu(pair: dict) -> Counter:
     return Counter({name: count for name, count, status in pair["log_rows"] if status != edgetpu.MAPPED})
 
 
-@pytest.mark.skipif(not PAIRS.exists(), reason="the compiled pairs are not in this checkout (../shared/models/edgetpu)")
+@pytest.mark.skipif(
+    not PAIRS.exists(), reason="the compiled pairs are not in this checkout (../shared/models/edgetpu)"
+)
 def test_prediction_agrees_with_the_compiler_on_the_pairs():
     pairs = json.loads(PAIRS.read_text())
     total = agreeing = whole = 0
@@ -68,7 +82,11 @@ def test_prediction_agrees_with_the_compiler_on_the_pairs():
         report = edgetpu.check(load(PAIRS.parent / pair["file"]))
         predicted, actual = Counter(v.name for v in report.unmapped), wanted_on_cpu(pair)
         wrong = sum(abs(predicted[name] - actual[name]) for name in predicted | actual)
-        total, agreeing, whole = total + len(report.verdicts), agreeing + len(report.verdicts) - wrong, whole + (wrong == 0)
+        total, agreeing, whole = (
+            total + len(report.verdicts),
+            agreeing + len(report.verdicts) - wrong,
+            whole + (wrong == 0),
+        )
     assert agreeing >= 0.95 * total, f"{agreeing} of {total} operators"
     assert whole >= 0.9 * len(pairs), f"{whole} of {len(pairs)} models"
 
@@ -83,19 +101,31 @@ def test_one_partition_from_the_start_and_branch_by_branch():
     )
     report = edgetpu.check(file)
     assert [v.status for v in report.verdicts] == [
-        edgetpu.MAPPED, edgetpu.NOT_SUPPORTED, edgetpu.ONE_SUBGRAPH, edgetpu.MAPPED,
-    ]  # fmt: skip
+        edgetpu.MAPPED,
+        edgetpu.NOT_SUPPORTED,
+        edgetpu.ONE_SUBGRAPH,
+        edgetpu.MAPPED,
+    ]
     assert all(v.reason and v.fix for v in report.unmapped)
 
 
 def test_what_comes_before_the_partition_runs_on_the_cpu_first():
     file = model(
-        [tensor(1, 4, 4, 8, type_name="FLOAT32"), tensor(1, 4, 4, 8), tensor(1, 4, 4, 8), tensor(1, 4, 4, 8, type_name="FLOAT32")],
+        [
+            tensor(1, 4, 4, 8, type_name="FLOAT32"),
+            tensor(1, 4, 4, 8),
+            tensor(1, 4, 4, 8),
+            tensor(1, 4, 4, 8, type_name="FLOAT32"),
+        ],
         ("QUANTIZE", [0], [1], {}),
         ("RELU", [1], [2], {}),
         ("DEQUANTIZE", [2], [3], {}),
     )
-    assert [v.status for v in edgetpu.check(file).verdicts] == [edgetpu.UNSPECIFIED, edgetpu.MAPPED, edgetpu.DATA_TYPE]
+    assert [v.status for v in edgetpu.check(file).verdicts] == [
+        edgetpu.UNSPECIFIED,
+        edgetpu.MAPPED,
+        edgetpu.DATA_TYPE,
+    ]
 
 
 def test_rank_beyond_three_dimensions():
@@ -109,17 +139,21 @@ def test_computed_weights():
 
 
 @pytest.mark.parametrize(
-    ("shape", "axes", "mapped"), [((1, 7, 7, 8), (1, 2), True), ((1, 256, 128, 8), (1, 2), False), ((1, 7, 7, 6), (3,), False)]
+    ("shape", "axes", "mapped"),
+    [((1, 7, 7, 8), (1, 2), True), ((1, 256, 128, 8), (1, 2), False), ((1, 7, 7, 6), (3,), False)],
 )
 def test_mean(shape, axes, mapped):
     file = model([tensor(*shape), integers(*axes), tensor(1, 8)], ("MEAN", [0, 1], [2], {}))
     assert only(file).mapped is mapped
 
 
-@pytest.mark.parametrize(("size", "result", "mapped"), [(6, 12, True), (1, 33, False), (33, 513, False), (512, 1024, False)])
+@pytest.mark.parametrize(
+    ("size", "result", "mapped"), [(6, 12, True), (1, 33, False), (33, 513, False), (512, 1024, False)]
+)
 def test_resize(size, result, mapped):
     file = model(
-        [tensor(1, size, size, 19), integers(result, result), tensor(1, result, result, 19)], ("RESIZE_BILINEAR", [0, 1], [2], {})
+        [tensor(1, size, size, 19), integers(result, result), tensor(1, result, result, 19)],
+        ("RESIZE_BILINEAR", [0, 1], [2], {}),
     )
     assert only(file).mapped is mapped
 
@@ -192,8 +226,11 @@ ELU                            1          Operation not supported
 def log_and_report(mapped: int, left: int):
     file = model(
         [tensor(1, 4, 4, 8) for _ in range(5)],
-        ("RELU", [0], [1], {}), ("ELU", [1], [2], {}), ("RELU", [2], [3], {}), ("RELU", [1], [4], {}),
-    )  # fmt: skip
+        ("RELU", [0], [1], {}),
+        ("ELU", [1], [2], {}),
+        ("RELU", [2], [3], {}),
+        ("RELU", [1], [4], {}),
+    )
     return edgetpu.check(file), edgetpu_log.parse_log(LOG.format(mapped=mapped, left=left))
 
 
@@ -217,7 +254,10 @@ def test_log_of_another_file_is_noticed():
 
 
 def test_failures_are_read():
-    assert edgetpu_log.parse_log("ERROR: Internal compiler error. Aborting!\n").failure == "Internal compiler error. Aborting!"
+    assert (
+        edgetpu_log.parse_log("ERROR: Internal compiler error. Aborting!\n").failure
+        == "Internal compiler error. Aborting!"
+    )
     with pytest.raises(OptionError, match="none of its lines"):
         edgetpu_log.parse_log("hello")
 

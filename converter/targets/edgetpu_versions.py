@@ -17,7 +17,7 @@ _ABOVE_ONE = {
     5: "CONV_2D SUB TRANSPOSE SLICE STRIDED_SLICE GATHER",
     6: "DEPTHWISE_CONV_2D",
     9: "FULLY_CONNECTED",
-}  # fmt: skip
+}
 
 # Operators that TensorFlow 2.5 did not know at all.
 _LATER = frozenset({"GELU"})

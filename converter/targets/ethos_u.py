@@ -9,7 +9,19 @@ import numpy as np
 from converter.targets.rules import CheckReport, Rule, Rules, Site, check_each, constant_parameters, eight_bits, limit
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
-from ir.ops import activation, elementwise, joining, padding, pooling, reduction, resize, shape, slicing, softmax, unary
+from ir.ops import (
+    activation,
+    elementwise,
+    joining,
+    padding,
+    pooling,
+    reduction,
+    resize,
+    shape,
+    slicing,
+    softmax,
+    unary,
+)
 from ir.ops.conversion import QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
@@ -40,9 +52,14 @@ def moderate_weight_sum(site: Site) -> bool:
     weights = site.weights()
     if weights is None or weights.data is None or weights.type_name != "INT8":
         return True
-    values = np.abs(weights.data.view(np.int8).astype(np.int64) - int(weights.zero_point[0] if weights.zero_point.size else 0))
+    values = np.abs(
+        weights.data.view(np.int8).astype(np.int64) - int(weights.zero_point[0] if weights.zero_point.size else 0)
+    )
     axis = weights.quantized_dimension if weights.scale.size > 1 else 0
-    return int(np.moveaxis(values.reshape(weights.shape), axis, 0).reshape(weights.shape[axis], -1).sum(axis=1).max()) <= _WEIGHT_SUM
+    return (
+        int(np.moveaxis(values.reshape(weights.shape), axis, 0).reshape(weights.shape[axis], -1).sum(axis=1).max())
+        <= _WEIGHT_SUM
+    )
 
 
 @limit("use a stride of 1 to 3")
@@ -70,16 +87,46 @@ _PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits, constant_bia
 
 def _rules(accelerator: str) -> Rules:
     plain = (
-        elementwise.ADD, elementwise.SUB, elementwise.MUL, elementwise.MAXIMUM, elementwise.MINIMUM,
-        elementwise.SQUARED_DIFFERENCE, activation.RELU, activation.RELU6, activation.RELU_N1_TO_1, activation.LEAKY_RELU,
-        activation.PRELU, activation.HARD_SWISH, activation.LOGISTIC, activation.TANH, unary.ABS, unary.EXP, unary.RSQRT,
-        softmax.SOFTMAX, joining.CONCATENATION, joining.PACK, joining.SPLIT, joining.SPLIT_V, joining.UNPACK,
-        pooling.AVERAGE_POOL_2D, pooling.MAX_POOL_2D, QUANTIZE, UNIDIRECTIONAL_SEQUENCE_LSTM,
-    )  # fmt: skip
+        elementwise.ADD,
+        elementwise.SUB,
+        elementwise.MUL,
+        elementwise.MAXIMUM,
+        elementwise.MINIMUM,
+        elementwise.SQUARED_DIFFERENCE,
+        activation.RELU,
+        activation.RELU6,
+        activation.RELU_N1_TO_1,
+        activation.LEAKY_RELU,
+        activation.PRELU,
+        activation.HARD_SWISH,
+        activation.LOGISTIC,
+        activation.TANH,
+        unary.ABS,
+        unary.EXP,
+        unary.RSQRT,
+        softmax.SOFTMAX,
+        joining.CONCATENATION,
+        joining.PACK,
+        joining.SPLIT,
+        joining.SPLIT_V,
+        joining.UNPACK,
+        pooling.AVERAGE_POOL_2D,
+        pooling.MAX_POOL_2D,
+        QUANTIZE,
+        UNIDIRECTIONAL_SEQUENCE_LSTM,
+    )
     static = (
-        padding.PAD, padding.MIRROR_PAD, shape.RESHAPE, shape.SQUEEZE, shape.EXPAND_DIMS, shape.TRANSPOSE,
-        slicing.SLICE, slicing.STRIDED_SLICE, resize.RESIZE_BILINEAR, resize.RESIZE_NEAREST_NEIGHBOR,
-    )  # fmt: skip
+        padding.PAD,
+        padding.MIRROR_PAD,
+        shape.RESHAPE,
+        shape.SQUEEZE,
+        shape.EXPAND_DIMS,
+        shape.TRANSPOSE,
+        slicing.SLICE,
+        slicing.STRIDED_SLICE,
+        resize.RESIZE_BILINEAR,
+        resize.RESIZE_NEAREST_NEIGHBOR,
+    )
     return {
         **dict.fromkeys(plain, _PLAIN),
         **dict.fromkeys(static, _STATIC),
@@ -96,7 +143,12 @@ def check(accelerator: str, model: ModelFile, min_runtime_version: int | None = 
     """Which operators Vela is expected to put on the accelerator."""
     target = TARGETS[f"ethos-{accelerator}"]
     verdicts = check_each(
-        model, target.rules, on=NPU, off=CPU, missing="Vela has no such operator", fix="use other layers; it runs on the CPU"
+        model,
+        target.rules,
+        on=NPU,
+        off=CPU,
+        missing="Vela has no such operator",
+        fix="use other layers; it runs on the CPU",
     )
     return CheckReport(target=target.name, verdicts=verdicts, notes=("Vela itself decides",))
 

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from converter.targets.rules import CheckReport, Rule, Rules, check_each, constant_parameters, eight_bits, per_tensor_weights
+from converter.targets.rules import (
+    CheckReport,
+    Rule,
+    Rules,
+    check_each,
+    constant_parameters,
+    eight_bits,
+    per_tensor_weights,
+)
 from converter.targets.target import Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import OPERATORS
 
 _RULE = Rule(limits=(eight_bits, constant_parameters, per_tensor_weights))
-RULES: Rules = {op: _RULE for op in OPERATORS if op.encoding is not None and op.quantization.integer and op.integer is not None}
+RULES: Rules = {
+    op: _RULE for op in OPERATORS if op.encoding is not None and op.quantization.integer and op.integer is not None
+}
 
 
 def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
     """Which operators keep to int8 and one scale per tensor; what a single accelerator lacks is not known here."""
     verdicts = check_each(
-        model, RULES, on="Suits per-tensor accelerators", off="Left on the CPU",
-        missing="it has no integer form", fix="use other layers",
-    )  # fmt: skip
+        model,
+        RULES,
+        on="Suits per-tensor accelerators",
+        off="Left on the CPU",
+        missing="it has no integer form",
+        fix="use other layers",
+    )
     note = "integer types and one scale per tensor; the operators that your device lacks are in its own manual"
     return CheckReport(target=TARGET.name, verdicts=verdicts, notes=(note,))
 

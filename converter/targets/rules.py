@@ -20,9 +20,24 @@ from ir.ops import OPERATORS
 
 BY_CODE: Mapping[str, OpDef] = {op.encoding.code: op for op in OPERATORS if op.encoding is not None}
 BYTES_OF_TYPE = {
-    "BOOL": 1, "INT8": 1, "UINT8": 1, "INT16": 2, "UINT16": 2, "FLOAT16": 2, "BFLOAT16": 2, "INT32": 4, "UINT32": 4,
-    "FLOAT32": 4, "INT64": 8, "UINT64": 8, "FLOAT64": 8, "COMPLEX64": 8, "COMPLEX128": 16, "INT4": 0.5, "INT2": 0.25,
-}  # fmt: skip
+    "BOOL": 1,
+    "INT8": 1,
+    "UINT8": 1,
+    "INT16": 2,
+    "UINT16": 2,
+    "FLOAT16": 2,
+    "BFLOAT16": 2,
+    "INT32": 4,
+    "UINT32": 4,
+    "FLOAT32": 4,
+    "INT64": 8,
+    "UINT64": 8,
+    "FLOAT64": 8,
+    "COMPLEX64": 8,
+    "COMPLEX128": 16,
+    "INT4": 0.5,
+    "INT2": 0.25,
+}
 EIGHT_BITS = frozenset({"INT8", "UINT8"})
 
 
@@ -87,7 +102,9 @@ class Site:
         tensor = self.input(index)
         if tensor is None or tensor.data is None or tensor.type_name not in ("INT32", "INT64"):
             return None
-        return tuple(int(v) for v in np.frombuffer(tensor.data.tobytes(), f"<i{int(BYTES_OF_TYPE[tensor.type_name])}"))
+        return tuple(
+            int(v) for v in np.frombuffer(tensor.data.tobytes(), f"<i{int(BYTES_OF_TYPE[tensor.type_name])}")
+        )
 
     def parameters(self) -> list[TensorRecord | None]:
         """Operands that must be known before running: weights, biases, axes, shapes."""
@@ -188,9 +205,14 @@ class Verdict:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "index": self.index, "name": self.name, "layer": self.layer, "mapped": self.mapped,
-            "status": self.status, "reason": self.reason, "suggestion": self.fix,
-        }  # fmt: skip
+            "index": self.index,
+            "name": self.name,
+            "layer": self.layer,
+            "mapped": self.mapped,
+            "status": self.status,
+            "reason": self.reason,
+            "suggestion": self.fix,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +251,14 @@ def sites(model: ModelFile) -> list[Site]:
 
 
 def check_each(
-    model: ModelFile, rules: Rules, *, on: str, off: str, missing: str, fix: str, instead: Mapping[OpDef, str] | None = None
+    model: ModelFile,
+    rules: Rules,
+    *,
+    on: str,
+    off: str,
+    missing: str,
+    fix: str,
+    instead: Mapping[OpDef, str] | None = None,
 ) -> tuple[Verdict, ...]:
     """Verdicts for a device that takes operators one by one.
 
@@ -249,9 +278,14 @@ def check_each(
             reason, remedy = (f"only if {broken.reason}", broken.fix) if broken else ("", "")
         found.append(
             Verdict(
-                index=site.index, name=site.record.code, layer=site.layer, mapped=not reason,
-                status=off if reason else on, reason=reason, fix=remedy,
-            )  # fmt: skip
+                index=site.index,
+                name=site.record.code,
+                layer=site.layer,
+                mapped=not reason,
+                status=off if reason else on,
+                reason=reason,
+                fix=remedy,
+            )
         )
     return tuple(found)
 

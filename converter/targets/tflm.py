@@ -53,9 +53,13 @@ def _aligned(tensors: object) -> int:
 def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
     """Which operators TensorFlow Lite Micro has, and the least arena."""
     verdicts = check_each(
-        model, RULES, on="Runs on TFLM", off="Not in TFLM", missing="TensorFlow Lite Micro has no such operator",
+        model,
+        RULES,
+        on="Runs on TFLM",
+        off="Not in TFLM",
+        missing="TensorFlow Lite Micro has no such operator",
         fix="use other layers (ReLU6 in place of GELU)",
-    )  # fmt: skip
+    )
     arena = arena_bytes(model)
     note = f"activations need an arena of at least {arena} bytes ({arena / 1024:.1f} KiB), the interpreter's own records more"
     return CheckReport(target=TARGET.name, verdicts=verdicts, figures={"arena_bytes": arena}, notes=(note,))

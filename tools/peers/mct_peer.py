@@ -2,12 +2,12 @@
 
     python mct_peer.py FOLDER GRANULARITY VARIANT
 
-FOLDER holds `model.json` and `weights.npz` (a functional Keras 3 model and its layers' weights), `calibration.npz` (`x`:
-float32 [samples, ...], preprocessed) and `expected.npy` (the float model's outputs for the first samples); it gets
-`out.tflite` and `report.json` (`clock`, `versions`, `float_difference`). VARIANT names the toolkit's target platform
-capabilities: `default` (weights per channel, scales that are powers of two), `tflite` (per channel) or `qnnpack` (per
-tensor); GRANULARITY follows from it. TensorFlow 2.15 cannot read the Keras 3 file, so the model is made anew here and
-its outputs compared. Imports nothing of ours.
+FOLDER holds `model.json` and `weights.npz` (a functional Keras 3 model and its layers' weights), `calibration.npz`
+(`x`: float32 [samples, ...], preprocessed) and `expected.npy` (the float model's outputs for the first samples); it
+gets `out.tflite` and `report.json` (`clock`, `versions`, `float_difference`). VARIANT names the toolkit's target
+platform capabilities: `default` (weights per channel, scales that are powers of two), `tflite` (per channel) or
+`qnnpack` (per tensor); GRANULARITY follows from it. TensorFlow 2.15 cannot read the Keras 3 file, so the model is made
+anew here and its outputs compared. Imports nothing of ours.
 """
 
 import inspect

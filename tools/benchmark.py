@@ -1,0 +1,127 @@
+"""`benchmark`: how fast a .tflite file runs, on one runtime or on many."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from absl import flags
+from rich.table import Table
+
+from converter.benchmarking import Benchmark, Options, benchmark_all
+from converter.runtimes.choose import choose_runtime
+from converter.tflite.model_file import load
+from ir.errors import OptionError, RuntimeFailure
+from tools._command import console, progress_bar, run_command, write_json
+from tools.evaluate import one_file
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this command; defined when it runs."""
+    flags.DEFINE_string("model", None, "The .tflite file; also the first argument: benchmark FILE.")
+    flags.DEFINE_multi_string(
+        "runtime",
+        ["local"],
+        "Where to run: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], emulator[/PROFILE]; repeatable.",
+    )
+    flags.DEFINE_integer("warmup", 5, "Runs before the timed ones.", lower_bound=0)
+    flags.DEFINE_integer("runs", 50, "Timed runs, at least.", lower_bound=1)
+    flags.DEFINE_float("min_seconds", 1.0, "Of timed runs, at least.", lower_bound=0.0)
+    flags.DEFINE_float("max_seconds", 150.0, "Of timed runs, at most.", lower_bound=0.0)
+    flags.DEFINE_integer("threads", 1, "Of a local runtime.", lower_bound=1)
+    flags.DEFINE_list("affinity", [], "Numbers of the processors to run on, here.")
+    flags.DEFINE_integer("seed", 0, "Of the inputs, which are random.")
+    flags.DEFINE_string("json", None, "Writes what is shown to this file.")
+
+
+def main(arguments: list[str]) -> None:
+    """Measures as the flags say."""
+    path = one_file(arguments, FLAGS.model, "benchmark")
+    load(path)  # a damaged file is the user's to mend, before anything starts
+    pin(FLAGS.affinity)
+    runtimes = [choose_runtime(name, threads=FLAGS.threads) for name in FLAGS.runtime]
+    options = Options(
+        warmup=FLAGS.warmup,
+        runs=FLAGS.runs,
+        min_seconds=FLAGS.min_seconds,
+        max_seconds=FLAGS.max_seconds,
+        seed=FLAGS.seed,
+    )
+    with progress_bar() as progress:
+        results = benchmark_all(Path(path).read_bytes(), runtimes, options, progress=progress)
+    show(results)
+    content = {"model": path, "threads": FLAGS.threads, "affinity": [int(n) for n in FLAGS.affinity]}
+    write_json(FLAGS.json, {**content, "results": [r.as_json() for r in results]})
+    failed = next((r for r in results if r.error), None)
+    if failed is not None:
+        raise RuntimeFailure(
+            expected="every runtime to run the model",
+            found=f"{failed.runtime} failed",
+            where=path,
+            fix="see the table",
+        )
+
+
+def pin(processors: list[str]) -> None:
+    """Keeps this process, and those that it starts, on the processors of these numbers."""
+    if not processors:
+        return
+    try:
+        os.sched_setaffinity(0, {int(n) for n in processors})
+    except (OSError, ValueError, AttributeError) as error:
+        count = os.cpu_count() or 1
+        raise OptionError(
+            expected=f"numbers of processors, 0 to {count - 1}",
+            found=",".join(processors),
+            where="--affinity",
+            fix="leave it out to run on any",
+        ) from error
+
+
+_ROWS = (
+    ("init_ms", "initialization"),
+    ("first_ms", "first run"),
+    ("warmup_avg_ms", "warm-up, mean"),
+    ("count", "runs"),
+    ("min_ms", "minimum"),
+    ("avg_ms", "mean"),
+    ("std_ms", "standard deviation"),
+    ("median_ms", "median"),
+    ("p90_ms", "p90"),
+    ("p95_ms", "p95"),
+    ("max_ms", "maximum"),
+    ("peak_memory_bytes", "peak memory of the process"),
+    ("model_size_bytes", "file size"),
+)
+
+
+def show(results: list[Benchmark]) -> None:
+    """A column per runtime."""
+    table = Table("", *(r.runtime for r in results))
+    columns = [r.as_json() for r in results]
+    for key, title in _ROWS:
+        table.add_row(title, *(_text(key, column.get(key)) for column in columns))
+    console.print(table)
+    for r in results:
+        if r.error:
+            console.print(r.error, markup=False, soft_wrap=True)
+
+
+def _text(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    if key.endswith("_bytes"):
+        return f"{value / 1e6:.2f} MB"
+    return f"{value:.3f} ms" if key.endswith("_ms") else str(value)
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    run_command(main, positional=True)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,156 @@
+"""`evaluate`: accuracy of an integer file on labelled data, and how near it is to its float network, on any runtime."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+from rich.table import Table
+
+from converter import preprocess
+from converter.data import InputSpec, open_data
+from converter.runtimes.choose import choose_runtime
+from converter.tflite.model_file import load
+from converter.tflite.reader import to_graph
+from ir.errors import DataError, OptionError
+from tools._command import console, import_backend, progress_bar, run_command, write_json
+
+if TYPE_CHECKING:
+    from converter.evaluation import Evaluation, Share
+
+FLAGS = flags.FLAGS
+
+
+def define_flags() -> None:
+    """The flags of this command; defined when it runs."""
+    flags.DEFINE_string("model", None, "The .tflite file; also the first argument: evaluate FILE.")
+    flags.DEFINE_string("float_model", None, "The network that it was converted from: a file, or a name of the zoo.")
+    flags.DEFINE_string("weights", None, "For a name of the zoo: 'imagenet', or a file of weights.")
+    flags.DEFINE_string("data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
+    flags.DEFINE_string("labels", None, "A CSV of file and label, or an array, where the data has no labels inside.")
+    flags.DEFINE_enum("preprocess", None, list(preprocess.MODES), "Of images; known for models of the zoo.")
+    flags.DEFINE_integer(
+        "samples", None, "How many samples, evenly spaced over the data; all by default.", lower_bound=1
+    )
+    flags.DEFINE_multi_string(
+        "runtime",
+        ["emulator"],
+        "Where to run: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS]; repeatable.",
+    )
+    flags.DEFINE_integer("threads", 1, "Of a local runtime.", lower_bound=1)
+    flags.DEFINE_integer("batch_size", 8, "Samples at a time.", lower_bound=1)
+    flags.DEFINE_integer("seed", 0, "Another than 0 chooses samples at random.")
+    flags.DEFINE_string("json", None, "Writes what is shown to this file.")
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluates as the flags say."""
+    path = one_file(arguments, FLAGS.model, "evaluate")
+    if not FLAGS.data:
+        raise OptionError(
+            expected="--data", found="none", where="evaluate", fix="pass a folder of images, an .npy or an .npz"
+        )
+    runtimes = [choose_runtime(name, threads=FLAGS.threads) for name in FLAGS.runtime]
+    graph = to_graph(load(path))
+    with open(path, "rb") as file:
+        content = file.read()
+    import_backend()
+    from converter.evaluation import evaluate
+    from converter.frontends import load_model
+
+    source = load_model(FLAGS.float_model, weights=FLAGS.weights) if FLAGS.float_model else None
+    inputs = _input_specs(graph if source is None else source.graph, graph)
+    mode = FLAGS.preprocess or (source.preprocess if source is not None else "") or "none"
+    data = open_data(FLAGS.data, inputs, preprocess=mode, samples=FLAGS.samples, seed=FLAGS.seed, labels=FLAGS.labels)
+    if data.labels is None and source is None:
+        raise DataError(
+            expected="labels, or the float network to compare with",
+            found="neither",
+            where=FLAGS.data,
+            fix="pass --labels or --float_model",
+        )
+    results = []
+    with progress_bar() as progress:
+        for runtime in runtimes:
+            results.append(
+                evaluate(
+                    content,
+                    data,
+                    runtime,
+                    reference=None if source is None else source.graph,
+                    labels=data.labels,
+                    batch_size=FLAGS.batch_size,
+                    progress=progress,
+                )
+            )
+    show(results)
+    write_json(FLAGS.json, {"model": path, "data": FLAGS.data, "results": [r.as_json() for r in results]})
+
+
+def one_file(arguments: list[str], flag: str | None, command: str) -> str:
+    """The file to work on: the argument or the flag."""
+    named = [*arguments, *([flag] if flag else [])]
+    if len(named) != 1:
+        found = f"{len(named)} of them"
+        raise OptionError(
+            expected="one .tflite file", found=found, where=command, fix=f"run {command} FILE, or pass --model=FILE"
+        )
+    return named[0]
+
+
+def _input_specs(reference: Any, graph: Any) -> list[InputSpec]:
+    """What the data is read as: the float network's inputs; the file's in reals where there is no network."""
+
+    def dtype(value: Any) -> str:
+        return "float32" if value.quant is not None else value.dtype.numpy.name
+
+    if len(reference.inputs) != len(graph.inputs):
+        raise OptionError(
+            expected=f"a float network of {len(graph.inputs)} inputs",
+            found=str(len(reference.inputs)),
+            where="--float_model",
+            fix="pass the network that the file was converted from",
+        )
+    return [InputSpec(name=v.name, shape=v.shape, dtype=dtype(v)) for v in reference.inputs]
+
+
+def show(results: list[Evaluation]) -> None:
+    """A column per runtime."""
+    table = Table("", *(r.runtime for r in results), title=f"{results[0].samples} samples, 95 % intervals")
+    names = (
+        ("top1", "top-1, integer"),
+        ("float_top1", "top-1, float"),
+        ("top5", "top-5, integer"),
+        ("float_top5", "top-5, float"),
+        ("agreement", "top-1 agreement with float"),
+    )
+    for key, title in names:
+        if any(key in r.shares for r in results):
+            table.add_row(title, *(_share(r.shares.get(key)) for r in results))
+    if any(r.sqnr_db is not None for r in results):
+        table.add_row("SQNR against float", *(_sqnr(r) for r in results))
+    console.print(table)
+
+
+def _share(share: Share | None) -> str:
+    if share is None:
+        return "-"
+    low, high = share.interval
+    return f"{share.value:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _sqnr(result: Evaluation) -> str:
+    if result.sqnr_db is None or result.sqnr_interval_db is None:
+        return "-"
+    low, high = result.sqnr_interval_db
+    return f"{result.sqnr_db:.1f} dB ({low:.1f} to {high:.1f})"
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    run_command(main, positional=True)
+
+
+if __name__ == "__main__":
+    run()
