@@ -143,7 +143,7 @@ def convert(
     if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
         refuse_early(graph)
     mode = preprocess or source.preprocess
-    data = _data(calibration_data, graph, mode, calibration_samples, seed, labels)
+    data = _whole_batches(_data(calibration_data, graph, mode, calibration_samples, seed, labels), graph)
     context = Context(samples=data, reference=source.graph, limits=target, seed=seed, progress=progress)
     context.learned = {copies[value]: learned for value, learned in source.ranges.items()}
     context.input_range = _input_range(mode)
@@ -193,6 +193,21 @@ def _data(
     if isinstance(labels, (str, Path)):
         raise DataError(expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array")
     return from_arrays(given, inputs, labels=labels)
+
+
+def _whole_batches(data: DataSource | None, graph: Graph) -> DataSource | None:
+    """As many samples as fill the batches of a graph whose batch is not 1. Raises DataError if they fill none."""
+    batch = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else 1
+    if data is None or batch < 2 or len(data) % batch == 0:
+        return data
+    if len(data) < batch:
+        raise DataError(
+            expected=f"at least {batch} samples, which are one batch of this network",
+            found=str(len(data)),
+            where="calibration data",
+            fix="give more samples, or convert with a batch of 1",
+        )
+    return data.subset(np.arange(len(data) // batch * batch))
 
 
 def _input_range(mode: str) -> Range | None:

@@ -14,6 +14,7 @@ from converter import ConversionError, ConversionResult, convert
 from converter.compare import Comparison
 from converter.conversion import float_operators, operators_of
 from converter.data import InputSpec, from_arrays
+from converter.frontends import ModelOptions
 from converter.frontends.keras_testing import randomized
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
@@ -250,6 +251,17 @@ def test_without_data_batch_norms_serve():
     assert not result.float_operators and result.quality is None
     assert "no data was used" in json.dumps(result.as_json())
     assert_close(model, result, [X], tolerance=0.15)
+
+
+def test_a_fixed_batch_is_given_whole_batches():
+    x = keras.Input((8, 8, 3), name="image")
+    model = keras.Model(x, layers.Dense(3)(layers.Flatten()(layers.Conv2D(4, 3)(x))))
+    options = ModelOptions(batch_size=5)
+    result = convert(model, calibration_data=X, labels=np.arange(12) % 3, model_options=options, **FAST)
+    assert result.quality is not None and result.quality.samples == 10 and result.quality.float_accuracy is not None
+    assert_close(model, result, [X[:10]])
+    with pytest.raises(ConversionError, match="calibration data: expected at least 5 samples.*, found 4; give more"):
+        convert(model, calibration_data=X[:4], model_options=options, **FAST)
 
 
 BAD = {

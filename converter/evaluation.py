@@ -168,7 +168,7 @@ def evaluate(
     graph = to_graph(parse(model))
     content, own = with_logits(model) if reference is not None else (model, len(graph.outputs))
     run = to_graph(parse(content)) if content is not model else graph
-    logit_positions = [run.outputs.index(v) for v in logits_of(run)][:own]
+    logit_positions = [] if reference is None else [run.outputs.index(v) for v in logits_of(run)[:own]]
     session = runtime.load(content)
     tally = _Tally()
     try:

@@ -25,7 +25,9 @@ errors = Console(stderr=True, highlight=False)
 DONE, USERS_TO_MEND, OURS = 0, 1, 2
 
 
-def run_command(main: Callable[..., None], flag_values: flags.FlagValues = flags.FLAGS, *, positional: bool = False) -> None:
+def run_command(
+    main: Callable[..., None], flag_values: flags.FlagValues = flags.FLAGS, *, positional: bool = False
+) -> None:
     """Parses flags and runs a command: exit status 0 done, 1 the user's to mend (one sentence), 2 ours.
 
     With `positional`, what is no flag is passed to `main` as a list; else it is an error.

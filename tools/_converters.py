@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -144,7 +145,7 @@ class PeerFolder:
         np.savez(self.path / "weights.npz", **weights)
         (self.path / "float.tflite").write_bytes(self._float_file(model))
 
-    def _float_file(self, model) -> bytes:
+    def _float_file(self, model: Any) -> bytes:
         """With a signature, for a batch of one."""
         import keras
         import tensorflow as tf

@@ -24,7 +24,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "runtime",
         ["local"],
-        "Where to run: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], emulator[/PROFILE]; repeatable.",
+        "Where: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], emulator[/PROFILE]; repeatable.",
     )
     flags.DEFINE_integer("warmup", 5, "Runs before the timed ones.", lower_bound=0)
     flags.DEFINE_integer("runs", 50, "Timed runs, at least.", lower_bound=1)

@@ -85,6 +85,7 @@ def main() -> None:
             allow_float_fallback=FLAGS.allow_float_fallback,
         )
     show(result)
+    show_prediction(result.model, FLAGS.target)
     write_json(FLAGS.json, result.as_json())
 
 
@@ -142,6 +143,17 @@ def show(result: Any) -> None:
     if result.quality is not None:
         console.print(quality_text(result.quality), markup=False, soft_wrap=True)
     console.print(f"{result.output}: {result.size_bytes / 1e6:.2f} MB, {result.seconds:.1f} s", markup=False, soft_wrap=True)
+
+
+def show_prediction(model: bytes, target: str) -> None:
+    """What a target with a compiler of its own is predicted to run of the file, and why not the rest."""
+    from converter.targets import get_target
+    from converter.tflite.model_file import parse
+    from tools.inspect import show_report
+
+    chosen = get_target(target)
+    if chosen.compiler is not None:
+        show_report(chosen.check(parse(model), None))
 
 
 def summary(entries: Any, limit: int = 2) -> str:

@@ -35,7 +35,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "runtime",
         ["emulator"],
-        "Where to run: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS]; repeatable.",
+        "Where: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS]; repeatable.",
     )
     flags.DEFINE_integer("threads", 1, "Of a local runtime.", lower_bound=1)
     flags.DEFINE_integer("batch_size", 8, "Samples at a time.", lower_bound=1)

@@ -1,9 +1,8 @@
 """What the Edge TPU compiler will make of a file: a prediction, operator by operator, in the compiler's own words.
 
-The compiler takes one partition: of the operators that it could map, those that are reached before the first one that it
-cannot map, branch by branch. (Operators that cannot be mapped and stand before all others, as a cast of the input, run
-on the CPU first.) This is how TFLite divides a graph between a delegate and the CPU, of which only the first part is
-taken; `Part` follows that rule.
+The compiler takes one partition: of the operators that it could map, those that are reached before the first one that
+it cannot map, branch by branch. (Operators that cannot be mapped and stand before all others, as a cast of the input,
+run on the CPU first.) This is how TFLite divides a graph between a delegate and the CPU; only the first part is taken.
 """
 
 from __future__ import annotations

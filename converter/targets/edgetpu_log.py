@@ -1,4 +1,4 @@
-"""The Edge TPU compiler's own word: its log, read and held against the prediction; the compiler run where it is installed.
+"""The Edge TPU compiler's own word: its log, read and held against the prediction; the compiler, where it is installed.
 
 Knows the output of `edgetpu_compiler -s`, the operation log beside its result (`MODEL_edgetpu.log`), and the table
 wherever it stands in a longer text, from version 1 to 16. A log tells counts per operator and status, not which

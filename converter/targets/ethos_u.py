@@ -1,4 +1,4 @@
-"""Arm's Ethos-U55, U65 and U85: the limits of Vela 5.2 that depend on how a network is quantized; `vela` itself decides."""
+"""Arm's Ethos-U55, U65 and U85: limits of Vela 5.2 that depend on how a network is quantized; `vela` decides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a device runs, as data: a rule per operator, a limit per constraint, and the verdict on every operator of a file.
+"""What a device runs, as data: a rule per operator, a limit per constraint, a verdict on every operator of a file.
 
 A limit is a function that says whether an operator keeps it; its docstring is the sentence that a user reads.
 """
