@@ -25,6 +25,7 @@ from passes import pipeline as pipelines
 from passes.base import Context, Pass, Progress, Range, silent
 from passes.lower import LowerToInteger, refuse_early
 from passes.runner import PassRecord, run_passes
+from passes.tune_thresholds import TuneThresholds
 
 Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
 
@@ -79,6 +80,22 @@ class ConversionResult:
         }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What `tune_thresholds` trains on, and how.
+
+    Attributes:
+      data: unlabelled samples, the calibration data's source if None; `samples` of them are taken.
+      options: fields of `TuneThresholds` that are not their defaults.
+      distribution: of `converter.distribution.open_distribution`.
+    """
+
+    data: Data | None = None
+    samples: int | None = 800
+    options: dict[str, Any] = field(default_factory=dict)
+    distribution: Any = None
+
+
 def _record_json(record: PassRecord) -> dict[str, Any]:
     return {
         "pass": record.name,
@@ -105,6 +122,7 @@ def convert(
     weights: str | None = None,
     seed: int = 0,
     check: bool = True,
+    tuning: Tuning | None = None,
     model_options: ModelOptions | None = None,
     allow_float_fallback: bool = False,
     after: Callable[[Pass, Graph], None] | None = None,
@@ -123,6 +141,7 @@ def convert(
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
       preprocess: of images and uint8 arrays; by default the model's own, if it is known.
       labels: classes of the calibration samples, for the accuracy.
+      tuning: data and options of `tune_thresholds`, where the pipeline has it (`fat`).
       model_options: sizes, signature, arrays and the layers to end at, where the model leaves them open.
       allow_float_fallback: keep operators that have no integer form in float, instead of failing.
       check: compare the emitted file with the float model on the emulator.
@@ -142,11 +161,17 @@ def convert(
         steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
     if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
         refuse_early(graph)
+    if tuning is not None:
+        steps = [dataclasses.replace(s, **tuning.options) if isinstance(s, TuneThresholds) else s for s in steps]
     mode = preprocess or source.preprocess
     data = _whole_batches(_data(calibration_data, graph, mode, calibration_samples, seed, labels), graph)
     context = Context(samples=data, reference=source.graph, limits=target, seed=seed, progress=progress)
     context.learned = {copies[value]: learned for value, learned in source.ranges.items()}
     context.input_range = _input_range(mode)
+    if tuning is not None:
+        context.distribution = tuning.distribution
+        given = calibration_data if tuning.data is None else tuning.data
+        context.tuning = _data(given, graph, mode, tuning.samples, seed, None)
     warnings = _range_warning(data, mode, source.preprocess)
     records = run_passes(graph, steps, context, after)
     text = pipelines.to_text(steps)

@@ -41,6 +41,15 @@ flags.DEFINE_enum("granularity", None, ["per_channel", "per_tensor"], "Scales of
 flags.DEFINE_enum("io", "int8", list(IO_TYPES), "Type of the file's inputs and outputs.")
 flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
 flags.DEFINE_string("passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out.")
+flags.DEFINE_string("tuning_data", None, "For --pipeline fat: unlabelled data to tune on; by default the calibration data's.")
+flags.DEFINE_integer("tuning_samples", 800, "For --pipeline fat: how many samples to tune on.", lower_bound=1)
+flags.DEFINE_integer("tuning_batch_size", None, "For --pipeline fat: samples of a training step.", lower_bound=1)
+flags.DEFINE_integer("epochs", None, "For --pipeline fat: passes over the tuning data.", lower_bound=1)
+flags.DEFINE_float("learning_rate", None, "For --pipeline fat: the largest step of Adam.")
+flags.DEFINE_string("checkpoint_dir", None, "For --pipeline fat: where the state of the training is kept.")
+flags.DEFINE_bool("resume", False, "For --pipeline fat: goes on from the last state in --checkpoint_dir.")
+flags.DEFINE_string("tensorboard", None, "For --pipeline fat: a folder for TensorBoard's event files.")
+flags.DEFINE_enum("distribute", "none", ["none", "mirrored", "multi_worker"], "For --pipeline fat: how to train.")
 flags.DEFINE_bool("list_passes", False, "Prints the passes and their options, and ends.")
 flags.DEFINE_bool("list_models", False, "Prints the names of the zoo, and ends.")
 flags.DEFINE_string("print_after", None, "Prints the graph after this pass ('all' for every pass).")
@@ -81,6 +90,7 @@ def main() -> None:
             seed=FLAGS.seed,
             after=_printer(),
             progress=progress,
+            tuning=tuning(),
             model_options=model_options(),
             allow_float_fallback=FLAGS.allow_float_fallback,
         )
@@ -100,6 +110,27 @@ def model_options() -> Any:
         input_arrays=tuple(FLAGS.input_arrays),
         output_arrays=tuple(FLAGS.output_arrays),
         output_nodes=tuple(FLAGS.output_nodes),
+    )
+
+
+def tuning() -> Any:
+    """What the flags say of training."""
+    from converter.conversion import Tuning
+    from converter.distribution import open_distribution
+
+    given = {
+        "epochs": FLAGS.epochs,
+        "batch_size": FLAGS.tuning_batch_size,
+        "learning_rate": FLAGS.learning_rate,
+        "checkpoint_dir": FLAGS.checkpoint_dir,
+        "resume": FLAGS.resume or None,
+        "tensorboard": FLAGS.tensorboard,
+    }
+    return Tuning(
+        data=FLAGS.tuning_data,
+        samples=FLAGS.tuning_samples,
+        options={name: value for name, value in given.items() if value is not None},
+        distribution=open_distribution(FLAGS.distribute),
     )
 
 

@@ -36,11 +36,12 @@ OLDEST_RUNTIME, NEWEST_RUNTIME = 10, 14
 _RESIZED_ELEMENTS = 1 << 21
 # Magnification of a resize: 2 maps, 16 and 33 do not.
 _MAGNIFICATION = 8
-# Elements of a reshape: 40 x 40 x 255 maps, 48 x 48 x 255 does not.
+# Elements of a reshape to three dimensions: 40 x 40 x 255 maps, 48 x 48 x 255 does not.
 _RESHAPED_ELEMENTS = 1 << 19
 # Positions that a mean or pool reduces: 64 x 128 maps, 256 x 128 does not.
 _REDUCED_POSITIONS = 1 << 14
-_TRANSPOSED_ELEMENTS = 1 << 16
+# Elements of a transposition: 7 x 7 x 255 maps, 8 x 8 x 255 does not.
+_TRANSPOSED_ELEMENTS = 16000
 # Bytes of a transposed convolution's kernel: 2 x 2 x 512 x 1024 does not map.
 _TRANSPOSED_KERNEL_BYTES = 1 << 20
 _SOFTMAX_ELEMENTS = 16000
@@ -169,10 +170,9 @@ def alpha_per_channel(site: Site) -> bool:
 
 @limit("use a smaller resolution at this place")
 def small_reshape(site: Site) -> bool:
-    """it moves at most 524288 elements, or only drops axes of size 1"""
+    """it moves at most 524288 elements, or its result has at most two dimensions above 1"""
     kept = [tuple(d for d in t.shape if d != 1) for t in (site.data, site.result)]
-    flattens = len(kept[1]) <= 1
-    return kept[0] == kept[1] or flattens or math.prod(site.result.shape) <= _RESHAPED_ELEMENTS
+    return kept[0] == kept[1] or len(kept[1]) <= 2 or math.prod(site.result.shape) <= _RESHAPED_ELEMENTS
 
 
 @limit("resize in steps of 2, at a lower resolution, or outside of the model")
@@ -207,7 +207,7 @@ def batch_stays(site: Site) -> bool:
 
 @limit("build the model in NHWC order, so that no transposition is needed")
 def small_transpose(site: Site) -> bool:
-    """it moves at most 65536 elements"""
+    """it moves at most 16000 elements"""
     return math.prod(site.data.shape) <= _TRANSPOSED_ELEMENTS
 
 

@@ -61,7 +61,7 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
         fix="use other layers (ReLU6 in place of GELU)",
     )
     arena = arena_bytes(model)
-    note = f"the arena takes at least {arena} bytes ({arena / 1024:.1f} KiB) of activations, the interpreter's own records more"
+    note = f"the arena takes at least {arena} bytes ({arena / 1024:.1f} KiB); the interpreter adds its own records"
     return CheckReport(target=TARGET.name, verdicts=verdicts, figures={"arena_bytes": arena}, notes=(note,))
 
 
