@@ -216,7 +216,9 @@ def _data(
     if isinstance(given, (str, Path)):
         return open_data(given, inputs, preprocess=preprocess or "none", samples=samples, seed=seed, labels=labels)
     if isinstance(labels, (str, Path)):
-        raise DataError(expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array")
+        raise DataError(
+            expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array"
+        )
     return from_arrays(given, inputs, labels=labels)
 
 

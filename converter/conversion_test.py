@@ -260,7 +260,7 @@ def test_a_fixed_batch_is_given_whole_batches():
     result = convert(model, calibration_data=X, labels=np.arange(12) % 3, model_options=options, **FAST)
     assert result.quality is not None and result.quality.samples == 10 and result.quality.float_accuracy is not None
     assert_close(model, result, [X[:10]])
-    with pytest.raises(ConversionError, match="calibration data: expected at least 5 samples.*, found 4; give more"):
+    with pytest.raises(ConversionError, match=r"calibration data: expected at least 5 samples.*, found 4; give more"):
         convert(model, calibration_data=X[:4], model_options=options, **FAST)
 
 

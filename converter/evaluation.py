@@ -128,9 +128,7 @@ def sqnr_interval(signal: np.ndarray, noise: np.ndarray) -> tuple[float, tuple[f
         with np.errstate(divide="ignore", invalid="ignore"):
             return 10 * np.log10(s / n)
 
-    weights = np.random.default_rng(0).multinomial(
-        len(signal), np.full(len(signal), 1 / len(signal)), size=_BOOTSTRAPS
-    )
+    weights = np.random.default_rng(0).multinomial(len(signal), np.full(len(signal), 1 / len(signal)), size=_BOOTSTRAPS)
     low, high = (
         np.percentile(decibel(weights @ signal, weights @ noise), [2.5, 97.5]) if noise.any() else (np.inf, np.inf)
     )
@@ -173,9 +171,7 @@ def evaluate(
     tally = _Tally()
     try:
         for inputs, wanted, wanted_logits, part in _batches(samples, graph, reference, labels, batch_size):
-            raw = session.invoke(
-                [to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.inputs, strict=True)]
-            )
+            raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.inputs, strict=True)])
             found = [to_reals(y, v.quant) for y, v in zip(raw, run.outputs, strict=True)]
             tally.samples += len(inputs[0])
             scores = _scores(found[:own])

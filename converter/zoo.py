@@ -172,9 +172,7 @@ def _preprocess_of(build: Callable[..., Any]) -> str:
     pixels = np.linspace(0.0, 255.0, 24, dtype=np.float32).reshape(1, 2, 4, 3)
     result = sys.modules[build.__module__].preprocess_input(pixels.copy())
     fitting = [
-        mode
-        for mode in ("none", "tf", "torch", "caffe")
-        if np.allclose(apply_mode(pixels, mode), result, atol=1e-5)
+        mode for mode in ("none", "tf", "torch", "caffe") if np.allclose(apply_mode(pixels, mode), result, atol=1e-5)
     ]
     assert len(fitting) == 1, f"{build.__name__}: the preprocessing of Keras is none that we know"
     return fitting[0]
@@ -185,9 +183,7 @@ def _check_options(name: str, build: Callable[..., Any], options: Mapping[str, A
     for option in options:
         if option not in accepted:
             takers = [
-                known
-                for known, other in _constructors().items()
-                if option in inspect.signature(other).parameters
+                known for known, other in _constructors().items() if option in inspect.signature(other).parameters
             ]
             raise OptionError(
                 expected=f"an option of this network ('{option}' is one of {', '.join(takers)})",
@@ -208,9 +204,7 @@ def _build(
             return build(weights=weights, **options)
     except Exception as error:
         reason = first_words(error)
-        download_failed = weights is not None and (
-            not isinstance(error, ValueError) or "corrupted" in reason.lower()
-        )
+        download_failed = weights is not None and (not isinstance(error, ValueError) or "corrupted" in reason.lower())
         if download_failed:
             raise ModelError(
                 expected="ImageNet weights, downloaded or in the cache of Keras",

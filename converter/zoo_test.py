@@ -103,9 +103,7 @@ def test_weights_from_files(tmp_path: Path, file: str) -> None:
     assert loaded.weights == str(path)
     assert _same_weights(loaded.model, model)
     if file != "a.keras":
-        with pytest.raises(
-            ModelError, match=r"expected the weights of mobilenet with classes=3, found a file that"
-        ):
+        with pytest.raises(ModelError, match=r"expected the weights of mobilenet with classes=3, found a file that"):
             load_zoo("mobilenet", path, classes=3)
     with pytest.raises(ModelError, match=r"a\..*: expected the .* of mobilenet_v2"):
         load_zoo("mobilenet_v2", path, input_size=32, classes=3)
@@ -181,17 +179,13 @@ def test_names_that_are_not_known() -> None:
 
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:
-    with pytest.raises(
-        OptionError, match=r"resnet50: .*\('alpha' is one of mobilenet, mobilenet_v2, mobilenet_v3"
-    ):
+    with pytest.raises(OptionError, match=r"resnet50: .*\('alpha' is one of mobilenet, mobilenet_v2, mobilenet_v3"):
         load_zoo("resnet50", alpha=0.5)
     with pytest.raises(OptionError, match=r"found alpha=-1; change them \(Keras says: .*filters"):
         load_zoo("mobilenet", alpha=-1)
     with pytest.raises(OptionError, match=r"alpha=0\.3, weights=imagenet"):
         load_zoo("mobilenet", "imagenet", alpha=0.3)
-    with pytest.raises(
-        OptionError, match=r"found input_size=\(5, 5\); change them \(Keras says: .* at least 32x32"
-    ):
+    with pytest.raises(OptionError, match=r"found input_size=\(5, 5\); change them \(Keras says: .* at least 32x32"):
         load_zoo("mobilenet", input_size=5)
     with pytest.raises(ModelError, match=r"weights nowhere\.h5: .* found nothing there; check the path"):
         load_zoo("mobilenet", "nowhere.h5")
@@ -220,9 +214,7 @@ def test_shipped_descriptions_that_are_damaged(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(zoo, "_shipped_files", lambda: {"x": path})
     for text in ("{", "{}", json.dumps({"file": "x.keras", "preprocess": "tf"})):
         path.write_text(text)
-        with pytest.raises(
-            ModelError, match=r"x\.json: expected a description .*; install the package again"
-        ):
+        with pytest.raises(ModelError, match=r"x\.json: expected a description .*; install the package again"):
             load_zoo("x")
 
 

@@ -99,7 +99,9 @@ def run_integer(
         if node.op.integer is None or (node.outputs[0].dtype.is_float and not node.op.is_conversion):
             result = node.op.compute(node.attrs, *tensors)
             return [K.convert_to_numpy(r) for r in (result if isinstance(result, (tuple, list)) else (result,))]
-        batch = next((len(t) for t, v in zip(tensors, node.inputs, strict=True) if v and not v.is_constant and t.ndim), 1)
+        batch = next(
+            (len(t) for t, v in zip(tensors, node.inputs, strict=True) if v and not v.is_constant and t.ndim), 1
+        )
         call = IntegerCall(node.attrs, tensors, node.in_types, [_batched(t, batch) for t in node.out_types], profile)
         return node.op.integer(call)
 

@@ -142,7 +142,9 @@ class Graph:
         self.inputs.append(value)
         return value
 
-    def constant(self, data: np.ndarray, name: str, quant: QuantParams | None = None, dtype: DType | None = None) -> Value:
+    def constant(
+        self, data: np.ndarray, name: str, quant: QuantParams | None = None, dtype: DType | None = None
+    ) -> Value:
         """A constant value; the array is not copied and must not be written to afterwards."""
         data = np.asarray(data)
         return Value(self.unique_name(name), TensorType(data.shape, dtype or DType.of(data), quant), data)

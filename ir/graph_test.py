@@ -96,7 +96,7 @@ def test_sorting_does_not_recurse():
 def test_verify_names_the_node_that_is_broken():
     graph = diamond()
     graph.nodes[0].output.type = TensorType((1, 5))
-    with pytest.raises(VerificationError, match="after my_pass: .*relu\\(a\\)"):
+    with pytest.raises(VerificationError, match=r"after my_pass: .*relu\(a\)"):
         verify(graph, "my_pass")
 
 

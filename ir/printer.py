@@ -17,7 +17,9 @@ def type_text(value: Value) -> str:
 
 def node_text(node: Node) -> str:
     """One node: `%out = op(%in, %constant: type) {attribute=...} : type`."""
-    operands = ", ".join("none" if v is None else f"%{v.name}" + (f": {type_text(v)}" if v.is_constant else "") for v in node.inputs)
+    operands = ", ".join(
+        "none" if v is None else f"%{v.name}" + (f": {type_text(v)}" if v.is_constant else "") for v in node.inputs
+    )
     attrs = " ".join(f"{f.name}={_attribute(getattr(node.attrs, f.name))}" for f in dataclasses.fields(node.attrs))
     results = ", ".join(f"%{v.name}" for v in node.outputs)
     types = ", ".join(type_text(v) for v in node.outputs)

@@ -28,7 +28,11 @@ class Profile:
     runtime: Runtime = Runtime.TFLITE_RUNTIME
 
     def __str__(self) -> str:
-        return self.kernels.value if self.runtime is Runtime.TFLITE_RUNTIME else f"{self.kernels.value}@{self.runtime.value}"
+        return (
+            self.kernels.value
+            if self.runtime is Runtime.TFLITE_RUNTIME
+            else f"{self.kernels.value}@{self.runtime.value}"
+        )
 
 
 PROFILES = {str(p): p for p in (Profile(k, r) for r in Runtime for k in Kernels)}

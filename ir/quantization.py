@@ -121,7 +121,9 @@ def asymmetric(low: float, high: float, *, bits: int = 8, signed: bool = True) -
     return QuantParams(scale=np.asarray(scale), zero_point=np.asarray(zero_point), bits=bits, signed=signed)
 
 
-def symmetric(threshold: np.ndarray | float, *, bits: int = 8, axis: int | None = None, narrow: bool = True) -> QuantParams:
+def symmetric(
+    threshold: np.ndarray | float, *, bits: int = 8, axis: int | None = None, narrow: bool = True
+) -> QuantParams:
     """Parameters with zero point 0 whose range is `[-threshold, threshold]`; a zero threshold gets scale 1/qmax."""
     qmax = (1 << (bits - 1)) - 1
     threshold = np.asarray(threshold, np.float64)

@@ -50,7 +50,7 @@ def test_per_channel_scales_run_along_their_axis():
     ],
 )
 def test_parameters_that_mean_nothing_are_refused(fields):
-    with pytest.raises(ValueError, match="scale|bits|zero point"):
+    with pytest.raises(ValueError, match=r"scale|bits|zero point"):
         QuantParams(**fields)
 
 

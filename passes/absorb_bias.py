@@ -64,7 +64,11 @@ class AbsorbBias(Pass):
         if link.bounded:
             return "the limit of its bounded activation would move"
         padded = [n.name for n in link.readers if getattr(n.attrs, "padding", Padding.VALID) is Padding.SAME]
-        if not self.padded and padded and any(max(n.weight.shape[1:3]) > 1 for n in link.readers if n.weight is not None):
+        if (
+            not self.padded
+            and padded
+            and any(max(n.weight.shape[1:3]) > 1 for n in link.readers if n.weight is not None)
+        ):
             return f"the zero padding of '{padded[0]}' stands for no bias"
         between = [v.name for v in link.path if v.producer is not None and v.producer is not link.first]
         if any(v.producer is not None and v.producer.op.pads_zeros for v in link.path):

@@ -44,11 +44,17 @@ class Calibrate(Pass):
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise OptionError(
-                expected=f"a method of {', '.join(METHODS)}", found=self.method, where="calibrate", fix="choose one of them"
+                expected=f"a method of {', '.join(METHODS)}",
+                found=self.method,
+                where="calibrate",
+                fix="choose one of them",
             )
         if not 50 < self.percentile <= 100:
             raise OptionError(
-                expected="a percentile above 50, at most 100", found=str(self.percentile), where="calibrate", fix="try 99.99"
+                expected="a percentile above 50, at most 100",
+                found=str(self.percentile),
+                where="calibrate",
+                fix="try 99.99",
             )
 
     def run(self, graph: Graph, context: Context) -> PassReport:

@@ -38,7 +38,9 @@ class CorrectBias(Pass):
 
     def __post_init__(self) -> None:
         if self.method not in ("empirical", "analytic"):
-            raise OptionError(expected="empirical or analytic", found=self.method, where="correct_bias", fix="choose one")
+            raise OptionError(
+                expected="empirical or analytic", found=self.method, where="correct_bias", fix="choose one"
+            )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         layers = {n.output: n for n in graph.nodes if n.weight is not None and n.weight.quant is not None}

@@ -44,7 +44,9 @@ class Equalize(Pass):
 
     def __post_init__(self) -> None:
         if self.relu6 not in _MODES:
-            raise OptionError(expected="preserve or replace", found=self.relu6, where="equalize relu6", fix="choose one")
+            raise OptionError(
+                expected="preserve or replace", found=self.relu6, where="equalize relu6", fix="choose one"
+            )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         found, refused = links(graph)
@@ -60,13 +62,19 @@ class Equalize(Pass):
                 if s is None:
                     continue
                 before = total.get(link.name, np.ones_like(s))
-                s = np.clip(before * s, 1 / _MOST, _MOST) / before  # sweeps must not multiply a dead channel without end
+                s = (
+                    np.clip(before * s, 1 / _MOST, _MOST) / before
+                )  # sweeps must not multiply a dead channel without end
                 link.scale(graph, context, s)
                 total[link.name] = before * s
                 moved = max(moved, float(np.abs(np.log(s)).max(initial=0)))
             if moved < self.tolerance:
                 break
-        skipped += [Skip(k.name, "the largest input of its bounded activation is not known") for k in found if k.name not in total]
+        skipped += [
+            Skip(k.name, "the largest input of its bounded activation is not known")
+            for k in found
+            if k.name not in total
+        ]
         changed = [f"{name}: scales {s.min():.3g} to {s.max():.3g}" for name, s in total.items() if np.any(s != 1)]
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 

@@ -43,7 +43,9 @@ class FillRange(Pass):
         for link in found:
             inputs = link.largest_inputs(context, self.sigmas)
             if link.limit is None or inputs is None:
-                skipped.append(Skip(link.name, "no bounded activation between" if link.limit is None else "no statistics"))
+                skipped.append(
+                    Skip(link.name, "no bounded activation between" if link.limit is None else "no statistics")
+                )
                 continue
             wanted = np.full_like(inputs, self.largest)
             room = bounded_scales(wanted, inputs, link.limit - self.margin * link.limit / 6.0)

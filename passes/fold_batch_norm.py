@@ -75,7 +75,12 @@ def affine_of(node: Node) -> Affine | None:
     if node.op not in (MUL, ADD) or node.attrs.activation or x.is_constant:
         return None
     other = node.inputs[1]
-    if other is None or other.data is None or other.data.size not in (1, channels) or other.shape[-1:] not in ((), (1,), (channels,)):
+    if (
+        other is None
+        or other.data is None
+        or other.data.size not in (1, channels)
+        or other.shape[-1:] not in ((), (1,), (channels,))
+    ):
         return None
     vector = np.broadcast_to(other.data.astype(np.float64).ravel(), (channels,))
     return Affine(vector, np.zeros(channels)) if node.op is MUL else Affine(np.ones(channels), vector)
@@ -192,7 +197,9 @@ def _fold_before(graph: Graph, node: Node, affine: Affine) -> str:
 
 def _to_mul_add(graph: Graph, node: Node, affine: Affine, context: Context) -> str:
     x: Value | None = node.inputs[0]
-    scaled = graph.add(MUL, [x, graph.constant(affine.a.astype(np.float32), f"{node.name}/scale")], name=f"{node.name}/mul")
+    scaled = graph.add(
+        MUL, [x, graph.constant(affine.a.astype(np.float32), f"{node.name}/scale")], name=f"{node.name}/mul"
+    )
     shift = graph.constant(affine.c.astype(np.float32), f"{node.name}/shift")
     added = graph.add(ADD, [scaled.output, shift], name=f"{node.name}/add")
     normal = context.normals.pop(node.output)

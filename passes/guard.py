@@ -69,7 +69,9 @@ class Guard:
         if not any(v.quant is not None for v in graph.inputs):
             graph = self._tried(graph, context)
         found = _values(graph, self._samples, self._logits(graph), simulate=True)
-        return sum(float(np.square(a - b, dtype=np.float64).mean()) for a, b in zip(self._wanted[0], found, strict=True))
+        return sum(
+            float(np.square(a - b, dtype=np.float64).mean()) for a, b in zip(self._wanted[0], found, strict=True)
+        )
 
     def _tried(self, graph: Graph, context: Context) -> Graph:
         trial, _ = graph.copy()

@@ -45,7 +45,10 @@ def parse(text: str) -> list[Pass]:
         match = _ITEM.match(text, position)
         if match is None:
             raise OptionError(
-                expected="passes like a,b{option=value}", found=text[position:], where="--passes", fix="see --list_passes"
+                expected="passes like a,b{option=value}",
+                found=text[position:],
+                where="--passes",
+                fix="see --list_passes",
             )
         name, options = match.groups()
         if name not in known:
@@ -60,7 +63,9 @@ def parse(text: str) -> list[Pass]:
 def _option(text: str, name: str) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals:
-        raise OptionError(expected="option=value", found=text, where=f"pass {name}", fix="write {option=value option=value}")
+        raise OptionError(
+            expected="option=value", found=text, where=f"pass {name}", fix="write {option=value option=value}"
+        )
     return key, value
 
 
@@ -121,7 +126,10 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None) -
     """
     if name not in PIPELINES:
         raise OptionError(
-            expected=f"a pipeline of {', '.join(PIPELINES)}", found=name, where="--pipeline", fix="choose one, or use --passes"
+            expected=f"a pipeline of {', '.join(PIPELINES)}",
+            found=name,
+            where="--pipeline",
+            fix="choose one, or use --passes",
         )
     if granularity not in PIPELINES[name]:
         raise OptionError(

@@ -43,11 +43,16 @@ class Quantize(Pass):
     def __post_init__(self) -> None:
         if self.granularity not in ("per_channel", "per_tensor"):
             raise OptionError(
-                expected="per_channel or per_tensor", found=self.granularity, where="quantize granularity", fix="choose one"
+                expected="per_channel or per_tensor",
+                found=self.granularity,
+                where="quantize granularity",
+                fix="choose one",
             )
         for bits in (self.weight_bits, self.activation_bits):
             if not 2 <= bits <= 16:
-                raise OptionError(expected="2 to 16 bits", found=str(bits), where="quantize", fix="choose a width in between")
+                raise OptionError(
+                    expected="2 to 16 bits", found=str(bits), where="quantize", fix="choose a width in between"
+                )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         notes = separate_narrow(graph, context)
@@ -123,7 +128,10 @@ def range_of(value: Value, context: Context) -> Range:
         return Range(float(value.data.min(initial=0)), float(value.data.max(initial=0)))
     if value not in context.ranges:
         raise ModelError(
-            expected="a quantization range", found="none", where=f"layer '{value.name}'", fix="run calibrate before quantize"
+            expected="a quantization range",
+            found="none",
+            where=f"layer '{value.name}'",
+            fix="run calibrate before quantize",
         )
     return context.ranges[value]
 
@@ -224,7 +232,9 @@ def _raise_for_bias(node: Node, params: QuantParams, x: QuantParams) -> tuple[Qu
     raised = int((scale > params.scale).sum())
     if not raised:
         return params, []
-    raised_params = QuantParams(scale=scale.astype(np.float32), axis=params.axis, bits=params.bits, narrow=params.narrow)
+    raised_params = QuantParams(
+        scale=scale.astype(np.float32), axis=params.axis, bits=params.bits, narrow=params.narrow
+    )
     what = f"{raised} channels" if params.per_channel else "the tensor"
     return raised_params, [f"{node.name}: weight scale of {what} raised, because the int32 bias would overflow"]
 
@@ -251,7 +261,11 @@ def _raise_for_accumulator(node: Node) -> list[str]:
         raised = max(raised, int(over.sum()))
         wider = np.where(over if params.per_channel else over.any(), params.scale * 2, params.scale)
         weight.quant = QuantParams(scale=wider, axis=params.axis, bits=params.bits, narrow=params.narrow)
-    return [f"{node.name}: weight scale of {raised} channels raised, because the int32 sum would overflow"] if raised else []
+    return (
+        [f"{node.name}: weight scale of {raised} channels raised, because the int32 sum would overflow"]
+        if raised
+        else []
+    )
 
 
 def integer_gap(op: OpDef) -> str:

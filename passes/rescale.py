@@ -44,7 +44,9 @@ class Rescale(Pass):
 
     def __post_init__(self) -> None:
         if self.control not in ("mean", "median", "max"):
-            raise OptionError(expected="mean, median or max", found=self.control, where="rescale control", fix="choose one")
+            raise OptionError(
+                expected="mean, median or max", found=self.control, where="rescale control", fix="choose one"
+            )
         if self.layers not in ("depthwise", "all"):
             raise OptionError(expected="depthwise or all", found=self.layers, where="rescale layers", fix="choose one")
 
@@ -57,7 +59,9 @@ class Rescale(Pass):
                 continue
             largest = link.largest_inputs(context, self.sigmas)
             if link.limit is None or largest is None:
-                skipped.append(Skip(link.name, "no bounded activation between" if link.limit is None else "no statistics"))
+                skipped.append(
+                    Skip(link.name, "no bounded activation between" if link.limit is None else "no statistics")
+                )
                 continue
             bound = (self.limit - self.margin) * link.limit / 6.0
             s = rescale_factors(link.first_weights(), largest, bound, self.control)

@@ -35,6 +35,7 @@ class Statistics:
     mean: np.ndarray
     sample_low: np.ndarray
     sample_high: np.ndarray
+
     @property
     def bounds(self) -> tuple[float, float]:
         """Smallest and largest value of the whole tensor."""
@@ -86,9 +87,7 @@ def collect(graph: Graph, context: Context, values: Sequence[Value] | None = Non
 
 def _samples(context: Context) -> Samples:
     if context.samples is None or not len(context.samples):
-        raise DataError(
-            expected="calibration data", found="none", where="the pipeline", fix="pass --calibration_data"
-        )
+        raise DataError(expected="calibration data", found="none", where="the pipeline", fix="pass --calibration_data")
     return context.samples
 
 

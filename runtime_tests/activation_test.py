@@ -79,9 +79,7 @@ def _file(op: OpDef, x: np.ndarray, dtype: DType, rng: np.random.Generator) -> b
 @pytest.mark.parametrize(("op", "dtype", "profiles"), CASES, ids=names)
 @examples(40)
 @given(rng=generators)
-def test_results_are_exact(
-    op: OpDef, dtype: DType, profiles: tuple[Profile, ...], rng: np.random.Generator
-) -> None:
+def test_results_are_exact(op: OpDef, dtype: DType, profiles: tuple[Profile, ...], rng: np.random.Generator) -> None:
     if dtype is DType.INT8:
         x = np.arange(-128, 128, dtype=np.int8)[None]
     else:
@@ -97,9 +95,7 @@ def test_batches_are_exact(op: OpDef, dtype: DType, profiles: tuple[Profile, ...
     assert_exact(_file(op, x, dtype, rng), [x], profiles)
 
 
-def _prelu_file(
-    rng: np.random.Generator, dtype: DType, shape: tuple[int, ...], alpha: tuple[int, ...]
-) -> bytes:
+def _prelu_file(rng: np.random.Generator, dtype: DType, shape: tuple[int, ...], alpha: tuple[int, ...]) -> bytes:
     scale, ratio = scale_between(rng, 1e-3, 1.0), scale_between(rng, 0.05, 20)
     slope = quant(scale_between(rng, 1e-3, 0.1), int(rng.integers(-128, 128)))
     operands = [

@@ -50,9 +50,7 @@ def parameters(draw: st.DrawFn, dtype: DType = DType.INT8, scale: float = 0.1) -
     )
 
 
-def integers(
-    seed: int, shape: Sequence[int], dtype: DType = DType.INT8, samples: int = SAMPLES
-) -> np.ndarray:
+def integers(seed: int, shape: Sequence[int], dtype: DType = DType.INT8, samples: int = SAMPLES) -> np.ndarray:
     """Integers of a batch: by the seed spread over the whole type, at its two ends, or around the middle."""
     rng = np.random.default_rng(seed)
     limits = np.iinfo(dtype.numpy)

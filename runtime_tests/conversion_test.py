@@ -83,9 +83,7 @@ def test_requantize_by_a_shift_of_128(source: DType, target: DType, shift: int) 
     x = np.arange(256).astype(np.uint8).view(source.numpy).reshape(1, 256)
     zero_point = 7 if source is DType.INT8 else 140
     quant = QuantParams(scale=np.float32(0.3), zero_point=np.int64(zero_point), signed=source is DType.INT8)
-    out = QuantParams(
-        scale=np.float32(0.3), zero_point=np.int64(zero_point + shift), signed=target is DType.INT8
-    )
+    out = QuantParams(scale=np.float32(0.3), zero_point=np.int64(zero_point + shift), signed=target is DType.INT8)
     operand = TensorType(x.shape, source, quant)
     cases.check_integer(QUANTIZE, [operand], Attributes(), out, [x], out_dtype=target)
 

@@ -51,9 +51,7 @@ from runtime_tests.pointwise import (
 )
 
 BOTH = (DType.INT8, DType.INT16)
-BINARY = [(op, t) for op in (ADD, SUB, MUL, MAXIMUM, MINIMUM) for t in BOTH] + [
-    (SQUARED_DIFFERENCE, DType.INT8)
-]
+BINARY = [(op, t) for op in (ADD, SUB, MUL, MAXIMUM, MINIMUM) for t in BOTH] + [(SQUARED_DIFFERENCE, DType.INT8)]
 FUSING = (ADD, SUB, MUL)
 UNARY = [
     (ABS, DType.INT8, ALL_PROFILES),
@@ -85,9 +83,7 @@ def shape_pairs(draw: st.DrawFn) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return sides[0], sides[1]
 
 
-def _binary_file(
-    op: OpDef, dtype: DType, shapes: tuple[tuple[int, ...], ...], rng: np.random.Generator
-) -> bytes:
+def _binary_file(op: OpDef, dtype: DType, shapes: tuple[tuple[int, ...], ...], rng: np.random.Generator) -> bytes:
     scale_a, scale_b = scale_between(rng, 1e-3, 10), scale_between(rng, 1e-3, 10)
     out = max(scale_a, scale_b) * scale_between(rng, 0.01, 10)
     if op is MUL:
@@ -100,9 +96,7 @@ def _binary_file(
     attrs: Attributes = op.attributes()
     if op in FUSING:
         attrs = BinaryAttributes(activation=FusedActivation(int(rng.integers(0, 4))))
-    return one_op(
-        op, [TensorType(s, dtype, p) for s, p in zip(shapes, params, strict=False)], attrs, params[2]
-    )
+    return one_op(op, [TensorType(s, dtype, p) for s, p in zip(shapes, params, strict=False)], attrs, params[2])
 
 
 @pytest.mark.parametrize(("op", "dtype"), BINARY, ids=names)
@@ -124,9 +118,7 @@ def test_long_runs_are_exact(op: OpDef, dtype: DType) -> None:
 
 @pytest.mark.parametrize("op", [ADD, SUB], ids=lambda op: op.name)
 @pytest.mark.parametrize("dtype", BOTH)
-@pytest.mark.parametrize(
-    "shapes", [((1, 75), (1, 75)), ((1, 1), (1, 75)), ((1, 75), (1, 1)), ((1, 75), (3, 1))]
-)
+@pytest.mark.parametrize("shapes", [((1, 75), (1, 75)), ((1, 1), (1, 75)), ((1, 75), (1, 1)), ((1, 75), (3, 1))])
 @pytest.mark.parametrize("factor", [1.0, 1.1])
 def test_sums_where_vector_and_scalar_loops_round_differently(
     op: OpDef, dtype: DType, shapes: Any, factor: float
@@ -199,9 +191,7 @@ def test_plain_int32_is_exact(op: OpDef) -> None:
 @pytest.mark.parametrize(("op", "dtype", "profiles"), UNARY, ids=unary_names)
 @examples(25)
 @given(rng=generators)
-def test_one_operand_is_exact(
-    op: OpDef, dtype: DType, profiles: tuple[Profile, ...], rng: np.random.Generator
-) -> None:
+def test_one_operand_is_exact(op: OpDef, dtype: DType, profiles: tuple[Profile, ...], rng: np.random.Generator) -> None:
     """int8: all 256 values; scales over the range in which the results fit, and beyond."""
     low, high = (1e-4, 2.0) if dtype is DType.INT8 else (1e-6, 1e-2)
     scale, zero = scale_between(rng, low, high), zero_point(rng, dtype)

@@ -91,9 +91,7 @@ def to_batch(draw: st.DrawFn) -> Case:
     pads = tuple((draw(st.integers(0, 2)), draw(st.integers(0, 2))) for _ in range(axes))
     space = [b * draw(st.integers(2, 4)) - sum(p) for b, p in zip(block, pads, strict=True)]
     assume(min(space) > 0)
-    return [(1, *space, draw(st.integers(1, 4)))], blocks.SpaceToBatchAttributes(
-        block_shape=block, paddings=pads
-    )
+    return [(1, *space, draw(st.integers(1, 4)))], blocks.SpaceToBatchAttributes(block_shape=block, paddings=pads)
 
 
 @st.composite
@@ -110,9 +108,7 @@ def from_batch(draw: st.DrawFn) -> Case:
 def concatenations(draw: st.DrawFn) -> Case:
     first = draw(cases.shapes(2, 4))
     axis = draw(st.integers(1, len(first) - 1))
-    others = [
-        (*first[:axis], draw(cases.axis_sizes), *first[axis + 1 :]) for _ in range(draw(st.integers(0, 3)))
-    ]
+    others = [(*first[:axis], draw(cases.axis_sizes), *first[axis + 1 :]) for _ in range(draw(st.integers(0, 3)))]
     attrs = joining.ConcatenationAttributes(axis=axis - len(first) * draw(st.integers(0, 1)))
     return [first, *others], attrs
 
@@ -172,9 +168,7 @@ def mirrors(draw: st.DrawFn) -> Case:
 def boxes(draw: st.DrawFn) -> Case:
     given_ = draw(cases.shapes(1, 5))
     begin = tuple(draw(st.integers(0, s - 1)) for s in given_)
-    size = tuple(
-        draw(st.sampled_from([-1, *range(1, s - b + 1)])) for s, b in zip(given_, begin, strict=True)
-    )
+    size = tuple(draw(st.sampled_from([-1, *range(1, s - b + 1)])) for s, b in zip(given_, begin, strict=True))
     return [given_], slicing.SliceAttributes(begin=begin, size=size)
 
 
@@ -198,8 +192,7 @@ def strided(draw: st.DrawFn) -> Case:
         spanned = len(given_) - sum(i[3] in ("range", "index") for i in items)
         assume(spanned >= 1)
     masks = {
-        kind: sum(1 << i for i, item in enumerate(items) if item[3] == kind)
-        for kind in ("index", "new", "ellipsis")
+        kind: sum(1 << i for i, item in enumerate(items) if item[3] == kind) for kind in ("index", "new", "ellipsis")
     }
     attrs = slicing.StridedSliceAttributes(
         begin=tuple(i[0] for i in items),

@@ -18,8 +18,13 @@ from ir.types import DType, TensorType
 Operand = TensorType | tuple[np.ndarray, TensorType] | None  # an input, a constant with its type, or absent
 
 
-def one_op(op: OpDef, operands: Sequence[Operand], attrs: Attributes, out: QuantParams | Sequence[QuantParams | None] | None,
-           out_dtype: DType | None = None) -> bytes:
+def one_op(
+    op: OpDef,
+    operands: Sequence[Operand],
+    attrs: Attributes,
+    out: QuantParams | Sequence[QuantParams | None] | None,
+    out_dtype: DType | None = None,
+) -> bytes:
     """The file of a single operator; output shapes are inferred, output quantization is `out` (one per output)."""
     graph = Graph("one_op")
     values: list[Value | None] = []

@@ -40,9 +40,7 @@ def pools(draw: st.DrawFn) -> tuple[tuple[int, ...], PoolAttributes]:
 def test_integer(op: OpDef, dtype: DType, case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters(dtype, 0.05 if dtype is DType.INT8 else 0.0005))
-    cases.check_integer(
-        op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)]
-    )
+    cases.check_integer(op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)])
 
 
 @POOLS
@@ -51,9 +49,7 @@ def test_window_of_the_whole_picture(op: OpDef) -> None:
     attrs = PoolAttributes(padding=Padding.VALID, filter_height=14, filter_width=13)
     shape = (1, 14, 13, 300)  # more than the 256 channels that the optimized kernels take at a time
     for seed in range(3):
-        cases.check_integer(
-            op, [TensorType(shape, DType.INT8, quant)], attrs, quant, [cases.integers(seed, shape)]
-        )
+        cases.check_integer(op, [TensorType(shape, DType.INT8, quant)], attrs, quant, [cases.integers(seed, shape)])
 
 
 @POOLS

@@ -52,9 +52,7 @@ def test_mean(dtype: DType, case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters(dtype))
     out = data.draw(cases.parameters(dtype, 0.1 / math.sqrt(_count(shape, attrs))))
-    cases.check_integer(
-        MEAN, [TensorType(shape, dtype, quant)], attrs, out, [cases.integers(seed, shape, dtype)]
-    )
+    cases.check_integer(MEAN, [TensorType(shape, dtype, quant)], attrs, out, [cases.integers(seed, shape, dtype)])
 
 
 @cases.examples(40)
@@ -63,9 +61,7 @@ def test_sum(case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters())
     out = data.draw(cases.parameters(scale=0.1 * math.sqrt(_count(shape, attrs))))
-    cases.check_integer(
-        SUM, [TensorType(shape, DType.INT8, quant)], attrs, out, [cases.integers(seed, shape)]
-    )
+    cases.check_integer(SUM, [TensorType(shape, DType.INT8, quant)], attrs, out, [cases.integers(seed, shape)])
 
 
 def test_mean_of_a_large_picture() -> None:
@@ -87,9 +83,7 @@ def test_mean_of_a_large_picture() -> None:
 def test_extremes(op: OpDef, dtype: DType, case: Any, seed: int, data: st.DataObject) -> None:
     shape, attrs = case
     quant = data.draw(cases.parameters(dtype))
-    cases.check_integer(
-        op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)]
-    )
+    cases.check_integer(op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)])
 
 
 @cases.examples(20)
@@ -99,9 +93,7 @@ def test_arg_max(shape: tuple[int, ...], seed: int, data: st.DataObject) -> None
     axis = data.draw(st.integers(1, len(shape) - 1)) - len(shape) * data.draw(st.integers(0, 1))
     attrs = ArgMaxAttributes(axis=axis, output_type=data.draw(st.sampled_from([DType.INT32, DType.INT64])))
     quant = data.draw(cases.parameters())
-    cases.check_integer(
-        ARG_MAX, [TensorType(shape, DType.INT8, quant)], attrs, None, [cases.integers(seed, shape)]
-    )
+    cases.check_integer(ARG_MAX, [TensorType(shape, DType.INT8, quant)], attrs, None, [cases.integers(seed, shape)])
 
 
 @pytest.mark.parametrize("op", [MEAN, SUM, REDUCE_MAX, REDUCE_MIN], ids=lambda op: op.name)

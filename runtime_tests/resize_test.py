@@ -35,9 +35,7 @@ def resizes(draw: st.DrawFn, op: OpDef) -> tuple[tuple[int, ...], ResizeAttribut
 def test_integer(op: OpDef, dtype: DType, seed: int, data: st.DataObject) -> None:
     shape, attrs = data.draw(resizes(op))
     quant = data.draw(cases.parameters(dtype))
-    cases.check_integer(
-        op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)]
-    )
+    cases.check_integer(op, [TensorType(shape, dtype, quant)], attrs, quant, [cases.integers(seed, shape, dtype)])
 
 
 @RESIZES

@@ -268,6 +268,4 @@ def test_inputs_that_do_not_fit_together() -> None:
     with pytest.raises(ShapeError, match="differ"):
         joining.PACK.infer(joining.PackAttributes(values_count=2), types)
     with pytest.raises(ShapeError, match="batch axes"):
-        slicing.GATHER.infer(
-            slicing.GatherAttributes(axis=2, batch_dims=2), [types[0], TensorType((1, 5, 2))]
-        )
+        slicing.GATHER.infer(slicing.GatherAttributes(axis=2, batch_dims=2), [types[0], TensorType((1, 5, 2))])

@@ -31,9 +31,7 @@ CASES = [
 names = [f"{op.name}-{dtype.value}" for op, dtype in CASES]
 
 
-def _file(
-    op: OpDef, shape: tuple[int, ...], dtype: DType, scale: float, zero: int, attrs: Attributes
-) -> bytes:
+def _file(op: OpDef, shape: tuple[int, ...], dtype: DType, scale: float, zero: int, attrs: Attributes) -> bytes:
     fixed = op.quantization.fixed[dtype.bits]
     out = quant(fixed.scale, fixed.zero_point, dtype)
     return one_op(op, [TensorType(shape, dtype, quant(scale, zero, dtype))], attrs, out)

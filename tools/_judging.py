@@ -82,9 +82,7 @@ def judge(content: bytes, wanted: FloatAnswers) -> Judgement:
     before, after = (main.tensors[main.inputs[0]], main.tensors[main.outputs[0]])
     session = KERNELS.load(content)
     entry, end = _quantization(before), _quantization(after)
-    parts = [
-        to_reals(session.invoke([to_integers(x, DType(before.type_name), entry)])[0], end) for x in wanted.inputs
-    ]
+    parts = [to_reals(session.invoke([to_integers(x, DType(before.type_name), entry)])[0], end) for x in wanted.inputs]
     outputs = np.concatenate(parts).reshape(wanted.outputs.shape)
     noise = float(np.square(outputs.astype(np.float64) - wanted.outputs).sum())
     signal = float(np.square(wanted.outputs, dtype=np.float64).sum())

@@ -50,9 +50,14 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_list("profiles", ["builtin", "ref"], "Kernels that the emulator is compared with.", flag_values=values)
     flags.DEFINE_string("json", None, "Writes what is shown to this file.", flag_values=values)
     flags.DEFINE_enum(
-        "convert_with", None, ["ours", "tflite_converter"], "Set by the command itself for its processes.", flag_values=values
+        "convert_with",
+        None,
+        ["ours", "tflite_converter"],
+        "Set by the command itself for its processes.",
+        flag_values=values,
     )
     flags.DEFINE_string("output", None, "Used by the command itself: where such a process writes.", flag_values=values)
+
 
 _NAMES = {"ours": "intact fast", "tflite_converter": "TFLiteConverter"}
 

@@ -20,7 +20,8 @@ from tools._command import console, import_backend, progress_bar, run_command, w
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
-    "model", None,
+    "model",
+    None,
     "A .keras, .h5 or float .tflite file, a SavedModel directory, a frozen .pb, or a name of the zoo (see --list_models).",
 )
 flags.DEFINE_integer("batch_size", None, "Axis 0 of every input; 1 where the model leaves it open.", lower_bound=1)
@@ -29,7 +30,9 @@ flags.DEFINE_string("signature", None, "Which entry point of a SavedModel or .tf
 flags.DEFINE_list("input_arrays", [], "Of a frozen .pb: the tensors to begin at.")
 flags.DEFINE_list("output_arrays", [], "Of a frozen .pb: the tensors to end at.")
 flags.DEFINE_list("output_nodes", [], "Layers or tensors to end at; what comes after them is cut off.")
-flags.DEFINE_bool("allow_float_fallback", False, "Keeps operators that have no integer form in float, instead of failing.")
+flags.DEFINE_bool(
+    "allow_float_fallback", False, "Keeps operators that have no integer form in float, instead of failing."
+)
 flags.DEFINE_string("weights", None, "For a name of the zoo: 'imagenet', or a file of weights.")
 flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
 flags.DEFINE_string("calibration_data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
@@ -37,11 +40,17 @@ flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on, evenl
 flags.DEFINE_enum("preprocess", None, list(preprocess.MODES), "Of images; known for models of the zoo.")
 flags.DEFINE_string("labels", None, "A CSV of file and label, for the accuracy.")
 flags.DEFINE_string("output", None, "Where to write the file; by default the model's name with .tflite, here.")
-flags.DEFINE_enum("granularity", None, ["per_channel", "per_tensor"], "Scales of weights; by default the target's choice.")
+flags.DEFINE_enum(
+    "granularity", None, ["per_channel", "per_tensor"], "Scales of weights; by default the target's choice."
+)
 flags.DEFINE_enum("io", "int8", list(IO_TYPES), "Type of the file's inputs and outputs.")
 flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
-flags.DEFINE_string("passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out.")
-flags.DEFINE_string("tuning_data", None, "For --pipeline fat: unlabelled data to tune on; by default the calibration data's.")
+flags.DEFINE_string(
+    "passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out."
+)
+flags.DEFINE_string(
+    "tuning_data", None, "For --pipeline fat: unlabelled data to tune on; by default the calibration data's."
+)
 flags.DEFINE_integer("tuning_samples", 800, "For --pipeline fat: how many samples to tune on.", lower_bound=1)
 flags.DEFINE_integer("tuning_batch_size", None, "For --pipeline fat: samples of a training step.", lower_bound=1)
 flags.DEFINE_integer("epochs", None, "For --pipeline fat: passes over the tuning data.", lower_bound=1)
@@ -65,7 +74,10 @@ def main() -> None:
         return list_models()
     if not FLAGS.model:
         raise OptionError(
-            expected="--model", found="none", where="convert", fix="pass a .keras or .h5 file, or a name of --list_models"
+            expected="--model",
+            found="none",
+            where="convert",
+            fix="pass a .keras or .h5 file, or a name of --list_models",
         )
     for path in (FLAGS.output, FLAGS.json):
         if path:
@@ -160,8 +172,12 @@ def show(result: Any) -> None:
     table = Table("pass", "changed", "skipped", "seconds", title=None)
     for record in result.passes:
         report = record.report
-        table.add_row(record.name, summary(report.changed), summary([f"{s.where}: {s.reason}" for s in report.skipped]),
-                      f"{record.seconds:.2f}")
+        table.add_row(
+            record.name,
+            summary(report.changed),
+            summary([f"{s.where}: {s.reason}" for s in report.skipped]),
+            f"{record.seconds:.2f}",
+        )
     console.print(table)
     for record in result.passes:
         for note in record.report.notes:
@@ -173,7 +189,9 @@ def show(result: Any) -> None:
     console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
     if result.quality is not None:
         console.print(quality_text(result.quality), markup=False, soft_wrap=True)
-    console.print(f"{result.output}: {result.size_bytes / 1e6:.2f} MB, {result.seconds:.1f} s", markup=False, soft_wrap=True)
+    console.print(
+        f"{result.output}: {result.size_bytes / 1e6:.2f} MB, {result.seconds:.1f} s", markup=False, soft_wrap=True
+    )
 
 
 def show_prediction(model: bytes, target: str) -> None:

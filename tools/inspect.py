@@ -12,6 +12,7 @@ from rich.table import Table
 
 from converter.targets import TARGETS, CheckReport, Verdict, get_target
 from converter.targets import edgetpu_log as compiler
+from converter.targets import vela
 from converter.targets.edgetpu import TARGET as EDGETPU
 from converter.tflite.model_file import ModelFile, load
 from ir.errors import OptionError
@@ -28,6 +29,7 @@ def define_flags() -> None:
         "edgetpu_log", None, "A log of edgetpu_compiler for this file, to hold against the prediction."
     )
     flags.DEFINE_integer("min_runtime_version", None, "The oldest Edge TPU runtime that must run it (10 to 14).")
+    flags.DEFINE_string("accelerator", None, "For Vela: ethos-u55-128 or another of its names.")
     flags.DEFINE_bool("all", False, "Lists every operator, not only those that are not mapped.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
 
@@ -51,6 +53,8 @@ def main(arguments: list[str]) -> None:
         )
     model = load(arguments[0])
     report = target.check(model, FLAGS.min_runtime_version)
+    if target.compiler == vela.PROGRAM and vela.installed():
+        report = vela.decide(report, vela.run_vela(arguments[0], FLAGS.accelerator or vela.ACCELERATORS[target.name]))
     describe(model)
     show_report(report, every=FLAGS.all)
     content = {"file": arguments[0], "size_bytes": model.size_bytes, **interface_json(model), **report.as_json()}
@@ -108,17 +112,18 @@ def show_report(report: CheckReport, *, every: bool = False) -> None:
         console.print(f"{len(members)} {name}: {status}\n    {reason}; {fix}\n    {places}{more}")
     say(summary_line(report))
     for note in report.notes:
-        say(f"predicted: {note}")
+        say(f"predicted: {note}" if report.predicted else note)
 
 
 def summary_line(report: CheckReport) -> str:
     """One sentence: how many operators the target takes."""
     total, left = len(report.verdicts), report.unmapped
+    head = f"{'predicted for ' if report.predicted else ''}{report.target}: "
     if not left:
-        return f"predicted for {report.target}: all {total} operators mapped"
+        return f"{head}all {total} operators mapped"
     first = left[0]
     return (
-        f"predicted for {report.target}: {report.mapped} of {total} operators mapped; "
+        f"{head}{report.mapped} of {total} operators mapped; "
         f"the first that is not: {first.name} '{first.layer}' ({first.status}: {first.reason}; {first.fix})"
     )
 

@@ -83,9 +83,7 @@ def test_shipped_model_reaches_the_accuracy_that_its_description_states(descript
     assert len(test.labels) == description["test_images"]
     # One image: a float kernel of another machine may turn the one that lies on the edge.
     one_image = 1 / len(test.labels)
-    assert train_digits.accuracy(model, test) == pytest.approx(
-        description["float_accuracy"], abs=one_image + 1e-6
-    )
+    assert train_digits.accuracy(model, test) == pytest.approx(description["float_accuracy"], abs=one_image + 1e-6)
 
 
 def test_shipped_model_keeps_its_batch_normalizations():

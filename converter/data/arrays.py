@@ -70,9 +70,7 @@ def _fit(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
     wanted = spec.sample_shape
     where = f"{where}, input '{spec.name}'"
     if array.dtype.kind not in _KINDS:
-        raise DataError(
-            expected="real numbers", found=f"type {array.dtype}", where=where, fix="save a numeric array"
-        )
+        raise DataError(expected="real numbers", found=f"type {array.dtype}", where=where, fix="save a numeric array")
     lacks_last_axis = wanted[-1:] == (1,) and array.shape[1:] == wanted[:-1]
     if array.ndim and lacks_last_axis:
         return array[..., None]
@@ -118,9 +116,7 @@ def read_header(stream: IO[bytes], total_bytes: int, where: str) -> ArrayHeader:
     except Exception as error:  # NumPy's parser lets a dozen types through
         raise _unreadable(where, error) from error
     if dtype.kind not in _KINDS:
-        raise DataError(
-            expected="real numbers", found=f"type {dtype}", where=where, fix="save a plain numeric array"
-        )
+        raise DataError(expected="real numbers", found=f"type {dtype}", where=where, fix="save a plain numeric array")
     header = ArrayHeader(shape=shape, dtype=dtype, fortran=fortran, offset=stream.tell())
     if any(n < 0 for n in shape) or header.value_bytes != total_bytes - header.offset:
         raise DataError(
@@ -199,12 +195,7 @@ class Archive:
         with self.path.open("rb") as stream:
             stream.seek(info.header_offset + 26)
             lengths = stream.read(4)
-        return (
-            info.header_offset
-            + 30
-            + int.from_bytes(lengths[:2], "little")
-            + int.from_bytes(lengths[2:], "little")
-        )
+        return info.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
 
 
 def _unpack(stream: IO[bytes], header: ArrayHeader) -> np.ndarray:

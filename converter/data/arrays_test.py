@@ -89,9 +89,7 @@ def test_npz_array_by_name(tmp_path: Path) -> None:
         r"'test_labels' \[5\]; .* choose one array by 'd\.npz:calibration'",
     ):
         open_data(path, ONE)
-    with pytest.raises(
-        DataError, match="expected an array 'train', found 'calibration', 'test', 'test_labels'"
-    ):
+    with pytest.raises(DataError, match="expected an array 'train', found 'calibration', 'test', 'test_labels'"):
         open_data(f"{path}:train", ONE)
 
 
@@ -162,9 +160,7 @@ def test_labels_in_other_shapes() -> None:
 def test_a_csv_table_goes_with_images_only(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", VALUES)
     (tmp_path / "labels.csv").write_text("file,label\n0,1\n")
-    with pytest.raises(
-        DataError, match=r"labels in \.npy or \.npz for this kind of data, found 'labels\.csv'"
-    ):
+    with pytest.raises(DataError, match=r"labels in \.npy or \.npz for this kind of data, found 'labels\.csv'"):
         open_data(tmp_path / "x.npy", ONE, labels=tmp_path / "labels.csv")
 
 
@@ -193,9 +189,7 @@ def test_pickles_are_never_read(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_header_that_promises_too_much_costs_no_memory(tmp_path: Path) -> None:
     header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2, 2, 1)}
-    )
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": (2**40, 2, 2, 1)})
     (tmp_path / "x.npy").write_bytes(header.getvalue() + b"abcd")
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
         archive.writestr("x.npy", header.getvalue() + b"abcd")

@@ -73,9 +73,7 @@ def open_data(
     elif data.suffix.lower() in TFRECORD_SUFFIXES:
         reader = TFRecordReader(data, inputs)
     else:
-        raise DataError(
-            expected=_KINDS, found=f"'{data.name}'", where=where, fix="convert the data to one of these"
-        )
+        raise DataError(expected=_KINDS, found=f"'{data.name}'", where=where, fix="convert the data to one of these")
     if labels is not None:
         found_labels = check_labels(_read_labels(labels), len(reader), str(labels))
     pool = np.arange(len(reader)) if files is None else _as_numbers(files, len(reader), where)
@@ -199,9 +197,7 @@ def _as_numbers(files: Sequence[str | int], available: int, where: str) -> np.nd
     return numbers
 
 
-def _open_npz(
-    path: Path, key: str | None, inputs: Sequence[InputSpec]
-) -> tuple[ArrayReader, np.ndarray | None]:
+def _open_npz(path: Path, key: str | None, inputs: Sequence[InputSpec]) -> tuple[ArrayReader, np.ndarray | None]:
     archive = Archive(path)
     keys = pick_arrays(archive, inputs) if key is None else [_known_key(archive, key)]
     reader = ArrayReader([archive.load(k) for k in keys], inputs, where=str(path))

@@ -61,9 +61,7 @@ def choose(available: int, samples: int | None, seed: int = 0) -> np.ndarray:
     floor(i * available / samples), and with another seed a random choice without repetition.
     """
     if samples is not None and samples < 1:
-        raise OptionError(
-            expected="at least 1", found=str(samples), where="samples", fix="ask for one or more"
-        )
+        raise OptionError(expected="at least 1", found=str(samples), where="samples", fix="ask for one or more")
     if samples is None or samples >= available:
         return np.arange(available)
     if seed == 0:
@@ -132,9 +130,7 @@ class DataSource:
         for start in range(0, len(self._indices), batch_size):
             chosen = self._indices[start : start + batch_size]
             arrays = self.reader.read(chosen)
-            yield tuple(
-                self._finish(values, spec, chosen) for values, spec in zip(arrays, self.inputs, strict=True)
-            )
+            yield tuple(self._finish(values, spec, chosen) for values, spec in zip(arrays, self.inputs, strict=True))
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> DataSource:
         """A view of the samples with these numbers (0 is this source's first), in that order."""
@@ -171,9 +167,7 @@ class DataSource:
     def _is_preprocessed(self, spec: InputSpec) -> bool:
         return len(self.inputs) == 1 or len(spec.shape) == 4
 
-    def _to_integers(
-        self, values: np.ndarray, wanted: np.dtype, spec: InputSpec, chosen: np.ndarray
-    ) -> np.ndarray:
+    def _to_integers(self, values: np.ndarray, wanted: np.dtype, spec: InputSpec, chosen: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
             result = values.astype(wanted)
         same = result == values

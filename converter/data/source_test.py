@@ -69,9 +69,7 @@ def test_types() -> None:
     assert _rows(from_arrays(np.ones((3, 2), np.float64), VECTOR)).dtype == np.float32
     tokens = [InputSpec(name="tokens", shape=(1, 2), dtype="int32")]
     assert _rows(from_arrays(np.ones((3, 2), np.float64), tokens, preprocess="unit")).dtype == np.int32
-    with pytest.raises(
-        DataError, match=r"sample '1' of input 'tokens': expected whole numbers .*, found 0\.5"
-    ):
+    with pytest.raises(DataError, match=r"sample '1' of input 'tokens': expected whole numbers .*, found 0\.5"):
         _rows(from_arrays(np.asarray([[1, 2], [0.5, 2]]), tokens))
     with pytest.raises(ModelError, match="input 's': expected inputs of floats or integers, found string"):
         InputSpec(name="s", shape=(1, 2), dtype="string")
@@ -84,9 +82,7 @@ def test_values_that_are_not_finite(bad: float) -> None:
     source = from_arrays(values, VECTOR)
     batches = source.batches(2)
     next(batches)
-    with pytest.raises(
-        DataError, match="sample '3' of input 'x': expected finite numbers, found 1 NaN or inf"
-    ):
+    with pytest.raises(DataError, match="sample '3' of input 'x': expected finite numbers, found 1 NaN or inf"):
         next(batches)
 
 

@@ -88,9 +88,7 @@ def test_features_by_name(tmp_path: Path) -> None:
 
 def test_features_that_do_not_fit(tmp_path: Path) -> None:
     path = _write(tmp_path / "x.tfrecord", [{"a": [1.0, 2.0, 3.0], "c": [1.0]}])
-    with pytest.raises(
-        DataError, match=r"record 0: expected a feature 'b' \(or 'image/encoded'\), found 'a', 'c'"
-    ):
+    with pytest.raises(DataError, match=r"record 0: expected a feature 'b' \(or 'image/encoded'\), found 'a', 'c'"):
         open_data(path, TWO)
     path = _write(tmp_path / "x.tfrecord", [{"a": [1.0], "b": [1.0, 2.0]}])
     with pytest.raises(DataError, match=r"feature 'a': expected 3 values for shape \[3\], found 1"):
@@ -108,9 +106,7 @@ def test_records_that_differ(tmp_path: Path) -> None:
         _ = source.labels
     with pytest.raises(DataError, match="record 1: expected a JPEG"):
         list(source.batches(3))
-    with pytest.raises(
-        DataError, match="record 2: expected one image in the feature 'image/encoded', found 0"
-    ):
+    with pytest.raises(DataError, match="record 2: expected one image in the feature 'image/encoded', found 0"):
         list(source.subset([2]).batches(3))
 
 

@@ -27,7 +27,9 @@ class EmulatorSession:
     timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
-        self._chunk = _CHUNK if batchable(self.graph) else max(1, *(v.shape[0] if v.shape else 1 for v in self.graph.inputs))
+        self._chunk = (
+            _CHUNK if batchable(self.graph) else max(1, *(v.shape[0] if v.shape else 1 for v in self.graph.inputs))
+        )
 
     def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
         """Runs a batch in chunks; `repeats` only makes timings."""

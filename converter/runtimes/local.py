@@ -86,7 +86,10 @@ class WorkerProcess:
 
     def _failure(self, found: str) -> RuntimeFailure:
         return RuntimeFailure(
-            expected="the model to run", found=found, where=self.where, fix="see whether the runtime supports its operators"
+            expected="the model to run",
+            found=found,
+            where=self.where,
+            fix="see whether the runtime supports its operators",
         )
 
 

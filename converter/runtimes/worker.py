@@ -71,7 +71,7 @@ def invoke(interpreter, arrays, repeats):
     batch = len(arrays[0]) // max(1, int(inputs[0]["shape"][0])) if len(inputs[0]["shape"]) else 1
     collected, times = [[] for _ in outputs], []
     for sample in range(batch):
-        for detail, array in zip(inputs, arrays):
+        for detail, array in zip(inputs, arrays):  # noqa: B905 - devices may have an older Python
             size = int(detail["shape"][0]) if len(detail["shape"]) else 1
             part = array[sample * size : (sample + 1) * size] if array.ndim else array
             interpreter.set_tensor(detail["index"], part)
@@ -79,7 +79,7 @@ def invoke(interpreter, arrays, repeats):
             start = time.perf_counter_ns()
             interpreter.invoke()
             times.append(time.perf_counter_ns() - start)
-        for detail, kept in zip(outputs, collected):
+        for detail, kept in zip(outputs, collected):  # noqa: B905
             kept.append(interpreter.get_tensor(detail["index"]))
     joined = [k[0] if batch == 1 or not k[0].ndim else np.concatenate(k) for k in collected]
     return joined, times
@@ -113,7 +113,7 @@ def serve(source, sink):
                 outputs, times = invoke(models[header["handle"]], arrays, header.get("repeats", 1))
                 send(sink, {"ok": True, "times_ns": times, "peak_memory_bytes": peak_memory_bytes()}, outputs)
         except Exception as error:
-            send(sink, {"ok": False, "error": "%s: %s" % (type(error).__name__, error)})
+            send(sink, {"ok": False, "error": f"{type(error).__name__}: {error}"})
 
 
 if __name__ == "__main__":

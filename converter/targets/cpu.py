@@ -69,9 +69,7 @@ _PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits)
 _CONVOLUTION = Rule(limits=(*_PRODUCT, has_bias))
 
 RULES: Rules = {
-    **dict.fromkeys(
-        (elementwise.ADD, elementwise.SUB, elementwise.MUL, activation.LOGISTIC, activation.TANH), _PLAIN
-    ),
+    **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL, activation.LOGISTIC, activation.TANH), _PLAIN),
     **dict.fromkeys((activation.ELU, blocks.DEPTH_TO_SPACE, blocks.SPACE_TO_DEPTH, pooling.MAX_POOL_2D), _PLAIN),
     **dict.fromkeys((padding.PAD, shape.RESHAPE, slicing.SLICE, shape.TRANSPOSE), _STATIC),
     activation.LEAKY_RELU: Rule(limits=(eight_bits, moderate_ratio)),

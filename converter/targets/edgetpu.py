@@ -88,9 +88,7 @@ def _type_problem(site: Site) -> _Problem | None:
     reason = f"{', '.join(others).lower()} beside int8"
     if site.op is QUANTIZE:
         return _Problem(UNSPECIFIED, reason, "give the model integer inputs (--io=int8 or --io=uint8)")
-    return _Problem(
-        DATA_TYPE, reason, "keep all tensors int8 (--io=int8, no operators that compute in float or int32)"
-    )
+    return _Problem(DATA_TYPE, reason, "keep all tensors int8 (--io=int8, no operators that compute in float or int32)")
 
 
 def _parts(model: ModelFile, mappable: Sequence[bool]) -> list[int]:

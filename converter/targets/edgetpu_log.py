@@ -143,9 +143,7 @@ def compare(report: CheckReport, log: CompilerLog) -> LogComparison:
     for name in sorted(every | actual | log.counts(False)):
         logged = actual[name] + log.counts(False)[name]
         if logged != every[name]:
-            differences.append(
-                f"{name}: the file has {every[name]}, the log tells of {logged}: is it this file's log?"
-            )
+            differences.append(f"{name}: the file has {every[name]}, the log tells of {logged}: is it this file's log?")
         if predicted[name] != actual[name]:
             differences.append(
                 f"{name}: predicted {predicted[name]} of {every[name]} mapped, the compiler mapped {actual[name]}"

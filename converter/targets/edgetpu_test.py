@@ -72,9 +72,7 @@ def wanted_on_cpu(pair: dict) -> Counter:
     return Counter({name: count for name, count, status in pair["log_rows"] if status != edgetpu.MAPPED})
 
 
-@pytest.mark.skipif(
-    not PAIRS.exists(), reason="the compiled pairs are not in this checkout (../shared/models/edgetpu)"
-)
+@pytest.mark.skipif(not PAIRS.exists(), reason="the compiled pairs are not in this checkout (../shared/models/edgetpu)")
 def test_prediction_agrees_with_the_compiler_on_the_pairs():
     pairs = json.loads(PAIRS.read_text())
     total = agreeing = whole = 0

@@ -102,9 +102,7 @@ class Site:
         tensor = self.input(index)
         if tensor is None or tensor.data is None or tensor.type_name not in ("INT32", "INT64"):
             return None
-        return tuple(
-            int(v) for v in np.frombuffer(tensor.data.tobytes(), f"<i{int(BYTES_OF_TYPE[tensor.type_name])}")
-        )
+        return tuple(int(v) for v in np.frombuffer(tensor.data.tobytes(), f"<i{int(BYTES_OF_TYPE[tensor.type_name])}"))
 
     def parameters(self) -> list[TensorRecord | None]:
         """Operands that must be known before running: weights, biases, axes, shapes."""
@@ -223,6 +221,7 @@ class CheckReport:
     verdicts: tuple[Verdict, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    predicted: bool = True  # no compiler was asked
 
     @property
     def mapped(self) -> int:
@@ -236,7 +235,7 @@ class CheckReport:
         """The documented keys of `inspect --json`."""
         return {
             "target": self.target,
-            "predicted": True,
+            "predicted": self.predicted,
             "operators": [v.as_json() for v in self.verdicts],
             "mapped": self.mapped,
             "total": len(self.verdicts),

@@ -62,7 +62,9 @@ class _Writer:
         version = node.op.encoding.version(node.attrs, node.in_types, node.out_types)
         if (code, version) not in self.code_of:
             self.code_of[code, version] = len(self.codes)
-            self.codes.append(schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version))
+            self.codes.append(
+                schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)
+            )
         return self.code_of[code, version]
 
     def operator(self, node: Node) -> Any:
@@ -161,7 +163,10 @@ def check_place(path: str | Path) -> None:
     else:
         return
     raise OutputError(
-        expected="a file in a folder that exists", found=found, where=str(path), fix="choose another place for the output"
+        expected="a file in a folder that exists",
+        found=found,
+        where=str(path),
+        fix="choose another place for the output",
     )
 
 

@@ -17,9 +17,7 @@ def test_round_away_takes_halves_outwards_and_keeps_large_numbers() -> None:
 
 def test_to_int32_is_the_lowest_number_where_nothing_fits() -> None:
     x = np.array([1e10, -1e10, np.inf, np.nan, 2147483520.0, -7.0], np.float32)
-    np.testing.assert_array_equal(
-        _lookup.to_int32(x), [-(1 << 31), -(1 << 31), -(1 << 31), -(1 << 31), 2147483520, -7]
-    )
+    np.testing.assert_array_equal(_lookup.to_int32(x), [-(1 << 31), -(1 << 31), -(1 << 31), -(1 << 31), 2147483520, -7])
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "tanh", "expm1", "erfc"])

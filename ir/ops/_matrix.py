@@ -20,8 +20,8 @@ def _chosen(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 def _windows(attrs: Any, kh: int, kw: int, x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """`[n, kh kw, channels]`: what the kernel covers at some output positions, zeros where it hangs over the edge."""
-    out_h, top, bottom = window_size(x.shape[1], kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding)
-    out_w, left, right = window_size(x.shape[2], kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding)
+    out_h, top, _ = window_size(x.shape[1], kh, attrs.stride_h, attrs.dilation_h_factor, attrs.padding)
+    out_w, left, _ = window_size(x.shape[2], kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding)
     chosen = _chosen(len(x) * out_h * out_w, count, rng)
     image, row, column = np.unravel_index(chosen, (len(x), out_h, out_w))
     taps = []
@@ -53,7 +53,9 @@ def _depthwise_join(attrs: Any, m: np.ndarray, shape: tuple[int, ...]) -> np.nda
     return m.transpose(2, 0, 1).reshape(shape)
 
 
-def _depthwise_rows(attrs: Any, shape: tuple[int, ...], x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def _depthwise_rows(
+    attrs: Any, shape: tuple[int, ...], x: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
     return _windows(attrs, shape[1], shape[2], x, count, rng).transpose(2, 0, 1)
 
 

@@ -45,9 +45,7 @@ def by_table(x: np.ndarray, function: Table, dtype: type | np.dtype = np.int64) 
     return function(values).astype(dtype)[x.view(f"u{x.dtype.name}")]
 
 
-def by_pair_table(
-    a: np.ndarray, b: np.ndarray, function: Callable[[np.ndarray, np.ndarray], np.ndarray]
-) -> np.ndarray:
+def by_pair_table(a: np.ndarray, b: np.ndarray, function: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
     """`function(a, b)` for an elementwise function of two integer arrays that broadcast.
 
     It is computed once per pair of int8 values, where that is less work than once per element.

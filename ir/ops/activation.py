@@ -271,9 +271,7 @@ LEAKY_RELU = OpDef(
     compute=lambda attrs, x: K.where(x > 0, x, x * attrs.alpha),
     integer=_integer_leaky_relu,
     quantization=QuantRule(activation_types=BOTH_WIDTHS),
-    encoding=Encoding(
-        code="LEAKY_RELU", options="LeakyReluOptions", version=version_by_type(int8=1, int16=2)
-    ),
+    encoding=Encoding(code="LEAKY_RELU", options="LeakyReluOptions", version=version_by_type(int8=1, int16=2)),
     passage=_FREE,
 )
 
@@ -305,9 +303,7 @@ LOGISTIC = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.sigmoid(x),
     integer=_integer_logistic,
-    quantization=QuantRule(
-        fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, activation_types=BOTH_WIDTHS
-    ),
+    quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, activation_types=BOTH_WIDTHS),
     encoding=Encoding(code="LOGISTIC", version=_VERSION),
 )
 
@@ -318,9 +314,7 @@ TANH = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.tanh(x),
     integer=_integer_tanh,
-    quantization=QuantRule(
-        fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, activation_types=BOTH_WIDTHS
-    ),
+    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, activation_types=BOTH_WIDTHS),
     encoding=Encoding(code="TANH", version=_VERSION),
 )
 

@@ -188,9 +188,7 @@ def _dequantize_version(attrs: Any, types: Sequence[TensorType | None], out: Seq
     return {DType.INT2: 7, DType.INT4: 6, DType.INT16: 3, DType.FLOAT16: 3}.get(x.dtype, 1)
 
 
-def _cast_version(
-    attrs: CastAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]
-) -> int:
+def _cast_version(attrs: CastAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
     ends = (attrs.in_data_type, attrs.out_data_type)
     if DType.INT2 in ends:
         return 8

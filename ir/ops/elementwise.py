@@ -339,9 +339,7 @@ SQUARED_DIFFERENCE = OpDef(
     infer=_infer,
     compute=lambda attrs, a, b: K.square(a - b),
     integer=_integer_squared_difference,
-    encoding=Encoding(
-        code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})
-    ),
+    encoding=Encoding(code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})),
 )
 
 
@@ -355,9 +353,7 @@ def _comparison(name: str, summary: str, options: str, compute: Callable[..., An
         quantization=QuantRule(
             integer=False, reason="its result is no real number; write the choice with maximum and minimum"
         ),
-        encoding=Encoding(
-            code=name.upper(), options=options, version=_version({DType.INT8: 2, DType.INT16: 3})
-        ),
+        encoding=Encoding(code=name.upper(), options=options, version=_version({DType.INT8: 2, DType.INT16: 3})),
     )
 
 

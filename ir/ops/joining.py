@@ -90,8 +90,7 @@ def _spread(ops: Any, tensors: Sequence[Any]) -> list[Any]:
     moving = next(x for x, size in zip(tensors, leading, strict=True) if size != 1)
     batch = moving.shape[0] if moving.shape[0] is not None else ops.shape(moving)[0]
     return [
-        ops.broadcast_to(x, (batch, *x.shape[1:])) if size == 1 else x
-        for x, size in zip(tensors, leading, strict=True)
+        ops.broadcast_to(x, (batch, *x.shape[1:])) if size == 1 else x for x, size in zip(tensors, leading, strict=True)
     ]
 
 
@@ -105,8 +104,7 @@ def _infer_concatenation(attrs: ConcatenationAttributes, types: Sequence[TensorT
         batch = _shared_batch(shapes)
         shapes = [(batch if s[:1] == (1,) else s[0], *s[1:]) if s else s for s in shapes]
     if any(
-        len(s) != rank or (*s[:axis], *s[axis + 1 :]) != (*shapes[0][:axis], *shapes[0][axis + 1 :])
-        for s in shapes
+        len(s) != rank or (*s[:axis], *s[axis + 1 :]) != (*shapes[0][:axis], *shapes[0][axis + 1 :]) for s in shapes
     ):
         raise ShapeError(f"{[t.shape for t in types]} do not fit together along axis {attrs.axis}")
     whole = sum(s[axis] for s in shapes)
@@ -173,10 +171,7 @@ def _sizes(attrs: SplitAttributes, whole: int) -> list[int]:
 def _infer_split(attrs: SplitAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x = types[0]
     axis = real_axis(attrs.axis, x.rank)
-    return [
-        TensorType((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype)
-        for size in _sizes(attrs, x.shape[axis])
-    ]
+    return [TensorType((*x.shape[:axis], size, *x.shape[axis + 1 :]), x.dtype) for size in _sizes(attrs, x.shape[axis])]
 
 
 def _split(ops: Any, attrs: SplitAttributes, x: Any) -> Any:

@@ -32,9 +32,7 @@ class PoolAttributes(Attributes):
     activation: FusedActivation = FusedActivation.NONE
 
 
-def _windows(
-    attrs: PoolAttributes, shape: tuple[int, ...]
-) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+def _windows(attrs: PoolAttributes, shape: tuple[int, ...]) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
     return (
         window_size(shape[1], attrs.filter_height, attrs.stride_h, 1, attrs.padding),
         window_size(shape[2], attrs.filter_width, attrs.stride_w, 1, attrs.padding),

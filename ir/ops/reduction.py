@@ -98,9 +98,7 @@ def _rescaled_mean(total: np.ndarray, count: int, source: QuantParams, out: Quan
     return scaled + int(out.zero_point)
 
 
-def _picture_mean(
-    total: np.ndarray, count: int, source: QuantParams, out: QuantParams, runtime: Runtime
-) -> np.ndarray:
+def _picture_mean(total: np.ndarray, count: int, source: QuantParams, out: QuantParams, runtime: Runtime) -> np.ndarray:
     """The optimized mean over height and width: a float32 scale, zero points rounded on their own."""
     half = np.float32(0.5)
     offset = np.float32(int(source.zero_point)) * source.scale / out.scale
@@ -182,9 +180,7 @@ def _integer_arg(call: IntegerCall) -> list[np.ndarray]:
 
 
 def _reducer(code: str, int16: int) -> Encoding:
-    return Encoding(
-        code=code, options="ReducerOptions", layout=("input", "axes"), version=version_by_type(int16=int16)
-    )
+    return Encoding(code=code, options="ReducerOptions", layout=("input", "axes"), version=version_by_type(int16=int16))
 
 
 _INPUT = (Operand(name="input"),)
@@ -250,7 +246,5 @@ ARG_MAX = OpDef(
     infer=_infer_arg,
     compute=_compute_arg,
     integer=_integer_arg,
-    encoding=Encoding(
-        code="ARG_MAX", options="ArgMaxOptions", layout=("input", "axis"), version=version_by_type()
-    ),
+    encoding=Encoding(code="ARG_MAX", options="ArgMaxOptions", layout=("input", "axis"), version=version_by_type()),
 )

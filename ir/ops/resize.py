@@ -70,9 +70,7 @@ def _nearest(ops: Any, attrs: ResizeAttributes, x: Any) -> Any:
     return ops.take(rows, _nearest_index(attrs, x.shape[2], attrs.size[1]), axis=2)
 
 
-def _float_taps(
-    attrs: ResizeAttributes, source: int, target: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _float_taps(attrs: ResizeAttributes, source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each output position, lower and upper input position and the upper's weight (float32)."""
     numerator, denominator = _corners(attrs, source, target)
     scale = np.float32(numerator) / np.float32(denominator)
@@ -94,9 +92,7 @@ def _compute_bilinear(attrs: ResizeAttributes, x: Any) -> Any:
     return x
 
 
-def _integer_taps(
-    attrs: ResizeAttributes, source: int, target: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _integer_taps(attrs: ResizeAttributes, source: int, target: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """As `_float_taps` with weights in units of 2^-10 (ComputeInterpolationValuesInteger)."""
     numerator, denominator = _corners(attrs, source, target)
     scale = (_ONE * numerator + denominator // 2) // denominator
@@ -108,9 +104,7 @@ def _integer_taps(
     return low, high, position - low * _ONE
 
 
-def _interpolated(
-    x: np.ndarray, axis: int, low: np.ndarray, high: np.ndarray, weight: np.ndarray
-) -> np.ndarray:
+def _interpolated(x: np.ndarray, axis: int, low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """`1024 x[low] + weight (x[high] - x[low])` of a picture `[height, width, channels]`."""
     start = np.take(x, low, axis=axis)
     step = np.take(x, high, axis=axis)
@@ -174,9 +168,7 @@ RESIZE_NEAREST_NEIGHBOR = OpDef(
         code="RESIZE_NEAREST_NEIGHBOR",
         options="ResizeNearestNeighborOptions",
         layout=("input", "size"),
-        version=lambda attrs, types, _: _version(
-            attrs, types, attrs.half_pixel_centers or attrs.align_corners
-        ),
+        version=lambda attrs, types, _: _version(attrs, types, attrs.half_pixel_centers or attrs.align_corners),
     ),
     passage=lambda *_: Passage.FREE,
 )

@@ -79,9 +79,7 @@ def _infer_slice(attrs: SliceAttributes, types: Sequence[TensorType]) -> list[Te
 
 
 def _slice(ops: Any, attrs: SliceAttributes, x: Any) -> Any:
-    return x[
-        tuple(slice(b, None if s == -1 else b + s) for b, s in zip(attrs.begin, attrs.size, strict=True))
-    ]
+    return x[tuple(slice(b, None if s == -1 else b + s) for b, s in zip(attrs.begin, attrs.size, strict=True))]
 
 
 def _slice_any_batch(attrs: SliceAttributes, types: Sequence[TensorType | None]) -> SliceAttributes:
@@ -150,9 +148,7 @@ def _strided(ops: Any, attrs: StridedSliceAttributes, x: Any) -> Any:
     return x[_items(attrs, tuple(x.shape))]
 
 
-def _strided_any_batch(
-    attrs: StridedSliceAttributes, types: Sequence[TensorType | None]
-) -> StridedSliceAttributes:
+def _strided_any_batch(attrs: StridedSliceAttributes, types: Sequence[TensorType | None]) -> StridedSliceAttributes:
     x = types[0]
     special = attrs.ellipsis_mask | attrs.new_axis_mask | attrs.shrink_axis_mask
     if x is None or x.shape[:1] != (1,) or not attrs.begin or special & 1:
@@ -160,9 +156,7 @@ def _strided_any_batch(
     if len(range(1)[_items(attrs, x.shape)[0]]) != 1:
         return attrs
     strides = (1, *attrs.strides[1:])  # backwards means nothing to one sample, but would turn a batch around
-    return dataclasses.replace(
-        attrs, strides=strides, begin_mask=attrs.begin_mask | 1, end_mask=attrs.end_mask | 1
-    )
+    return dataclasses.replace(attrs, strides=strides, begin_mask=attrs.begin_mask | 1, end_mask=attrs.end_mask | 1)
 
 
 def _integer_strided(call: IntegerCall) -> list[np.ndarray]:
@@ -230,9 +224,7 @@ def _gather_passage(attrs: GatherAttributes, types: Sequence[TensorType]) -> Pas
     return free_if(real_axis(attrs.axis, types[0].rank) != types[0].rank - 1)
 
 
-def _gather_version(
-    attrs: GatherAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]
-) -> int:
+def _gather_version(attrs: GatherAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
     indices = types[1]
     assert indices is not None
     if indices.dtype is DType.INT16:

@@ -138,9 +138,7 @@ EXP = _unary(
 )
 RSQRT = _unary("rsqrt", "1 / sqrt(x).", K.rsqrt, QuantRule(), _integer_rsqrt, None, _BY_THREE)
 SQRT = _unary("sqrt", "Square root.", K.sqrt, QuantRule(), _integer_sqrt, None, _BY_TWO)
-LOG = _unary(
-    "log", "Natural logarithm.", K.log, QuantRule(activation_types=BOTH_WIDTHS), _integer_log, None, _BY_TWO
-)
+LOG = _unary("log", "Natural logarithm.", K.log, QuantRule(activation_types=BOTH_WIDTHS), _integer_log, None, _BY_TWO)
 SQUARE = _unary(
     "square", "x^2.", K.square, _float_only("multiply the tensor by itself instead"), options="SquareOptions"
 )

@@ -89,9 +89,7 @@ def convert(folder, variant):
             yield [samples[begin : begin + batch]]
 
     capabilities = mct.get_target_platform_capabilities("tensorflow", variant)
-    quantized, _ = mct.ptq.keras_post_training_quantization(
-        model, batches, target_platform_capabilities=capabilities
-    )
+    quantized, _ = mct.ptq.keras_post_training_quantization(model, batches, target_platform_capabilities=capabilities)
     mct.exporter.keras_export_model(quantized, str(folder / "out.tflite"), **_INTEGERS)
     return {"seconds": time.perf_counter() - start, "cpu_seconds": time.process_time() - cpu}, difference
 
