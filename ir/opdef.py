@@ -149,6 +149,7 @@ class OpDef:
       encoding: None for operators that only float graphs have (batch norm).
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
       matrix: how it is a matrix product of its weights, None if it is not.
+      rearranges: it returns its first input's elements, all of them once, in another shape.
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
@@ -169,6 +170,7 @@ class OpDef:
     quantization: QuantRule = field(default_factory=QuantRule)
     encoding: Encoding | None = None
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
+    rearranges: bool = False
     pads_zeros: bool = False
     is_conversion: bool = False
     matrix: MatrixForm | None = None

@@ -20,6 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.opdef import Passage
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
@@ -102,8 +103,33 @@ def own_weights(node: Node) -> str:
     return ""
 
 
+def _source(graph: Graph, node: Node) -> Value | None:
+    """What a node reads, looked at through reshapes that keep the channels (a signal's convolution has one after it)."""
+    value = node.inputs[0]
+    while value is not None and value.producer is not None and len(value.uses) == 1 and value not in graph.outputs:
+        before = value.producer
+        if not before.op.rearranges or before.op.passage(before.attrs, [before.inputs[0].type]) is not Passage.FREE:  # type: ignore[union-attr]
+            break
+        value = before.inputs[0]
+    return value
+
+
+def _reader(graph: Graph, node: Node, affine: Affine) -> tuple[Node | None, Value]:
+    """The only reader of a node's output and what it reads, through such reshapes, and zero pads if nothing is shifted."""
+    value = node.output
+    while len(value.uses) == 1 and value not in graph.outputs:
+        after = value.consumers[0]
+        moves = after.op.rearranges or (after.op.pads_zeros and not np.any(affine.c))
+        if after.inputs[0] is not value:
+            break
+        if not moves or after.op.passage(after.attrs, [value.type]) is not Passage.FREE:
+            return after, value
+        value = after.output
+    return None, value
+
+
 def _refusal_after(graph: Graph, node: Node) -> str:
-    x = node.inputs[0]
+    x = _source(graph, node)
     layer = x.producer if x is not None else None
     if x is None or layer is None or layer.weight is None:
         return "the layer before has no weights"
@@ -119,12 +145,9 @@ def _refusal_after(graph: Graph, node: Node) -> str:
 
 
 def _refusal_before(graph: Graph, node: Node, affine: Affine) -> str:
-    y = node.output
-    layers = y.consumers
-    if len(y.uses) != 1 or y in graph.outputs or layers[0].weight is None or layers[0].inputs[0] is not y:
+    layer, y = _reader(graph, node, affine)
+    if layer is None or layer.weight is None:
         return "what follows is not one layer with weights"
-    layer = layers[0]
-    assert layer.weight is not None
     axis = layer.op.weight_operand.input_axis
     if axis is None or layer.weight.shape[axis] != y.shape[-1]:
         return f"'{layer.name}' has other input channels"
@@ -165,9 +188,10 @@ def set_weights(graph: Graph, node: Node, w: np.ndarray, b: np.ndarray) -> None:
 
 
 def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> str:
-    assert node.inputs[0] is not None
-    layer = node.inputs[0].producer
-    assert layer is not None and layer.weight is not None
+    source = _source(graph, node)
+    assert source is not None and source.producer is not None
+    layer = source.producer
+    assert layer.weight is not None
     axis = layer.op.weight_operand.channel_axis
     assert axis is not None
     w, b = weights_of(layer)
@@ -183,7 +207,8 @@ def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> s
 
 
 def _fold_before(graph: Graph, node: Node, affine: Affine) -> str:
-    layer = node.output.consumers[0]
+    layer, _ = _reader(graph, node, affine)
+    assert layer is not None
     axis = layer.op.weight_operand.input_axis
     channel_axis = layer.op.weight_operand.channel_axis
     assert axis is not None and channel_axis is not None

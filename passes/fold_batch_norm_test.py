@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph, Value
+from ir.ops import TABLE
 from ir.ops._common import Padding
 from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, MUL
@@ -174,3 +175,23 @@ def test_zero_gamma_and_tiny_variance_stay_finite():
     graph = net.ends(bn.output)
     fold(graph)
     assert np.isfinite(graph.nodes[0].weight.data).all() and not graph.nodes[0].weight.data[:2].any()
+
+
+def test_a_signals_batch_norm_folds_through_the_reshape_after_its_convolution():
+    net = Net(4)
+    x = net.conv(net.input(1, 9, 3), 6, name="signal")
+    flat = net.then(TABLE["reshape"], x, attrs=TABLE["reshape"].attributes(shape=(1, 9, 6)), name="flat")
+    graph = net.ends(net.batch_norm(flat))
+    report = assert_preserved(graph, lambda g: FoldBatchNorm().run(g, Context()))
+    assert report.changed == ("bn into signal",) and [n.op.name for n in graph.nodes] == ["conv_2d", "reshape"]
+
+
+def test_a_scale_folds_through_zero_padding_and_a_shift_does_not():
+    for shift in (False, True):
+        net = Net(5)
+        normed = net.batch_norm(net.input(5, 5, 3), shift=shift)
+        attrs = TABLE["pad"].attributes(paddings=((0, 0), (1, 1), (1, 1), (0, 0)))
+        padded = net.then(TABLE["pad"], normed, attrs=attrs, name="pad")
+        graph = net.ends(net.conv(padded, 4, padding=Padding.VALID, name="conv"))
+        report = assert_preserved(graph, lambda g: FoldBatchNorm().run(g, Context()))
+        assert (report.changed == ("bn into conv, which follows",)) is not shift

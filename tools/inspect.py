@@ -10,9 +10,8 @@ from absl import flags
 from rich.markup import escape
 from rich.table import Table
 
-from converter.targets import TARGETS, CheckReport, Verdict, get_target
+from converter.targets import TARGETS, CheckReport, Verdict, get_target, vela
 from converter.targets import edgetpu_log as compiler
-from converter.targets import vela
 from converter.targets.edgetpu import TARGET as EDGETPU
 from converter.tflite.model_file import ModelFile, load
 from ir.errors import OptionError

@@ -6,7 +6,17 @@ import functools
 
 import numpy as np
 
-from converter.targets.rules import CheckReport, Rule, Rules, Site, check_each, constant_parameters, eight_bits, limit
+from converter.targets.rules import (
+    EIGHT_BITS,
+    CheckReport,
+    Rule,
+    Rules,
+    Site,
+    check_each,
+    constant_parameters,
+    eight_bits,
+    limit,
+)
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import (
@@ -22,8 +32,9 @@ from ir.ops import (
     softmax,
     unary,
 )
-from ir.ops.conversion import QUANTIZE
+from ir.ops.conversion import CAST, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
+from ir.ops.matmul import BATCH_MATMUL
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.ops.transposed import TRANSPOSE_CONV
 
@@ -80,62 +91,72 @@ def shallow(site: Site) -> bool:
     return site.data.shape[-1] <= _ARG_MAX_DEPTH
 
 
+@limit("take the largest along the last axis")
+def along_depth(site: Site) -> bool:
+    """along the last axis"""
+    axis = site.integers(1)
+    return axis is not None and axis[0] % len(site.data.shape) == len(site.data.shape) - 1
+
+
+@limit("keep the tensors in 8 or 32 bits")
+def integers_only(site: Site) -> bool:
+    """inputs and outputs are int8, uint8 or int32"""
+    return all(t.type_name in EIGHT_BITS | {"INT32"} for t in site.activations)
+
+
+@limit("resize by 2, 4 or 8, by the same factor in both directions")
+def power_of_two_resize(site: Site) -> bool:
+    """it magnifies 2, 4 or 8 times (bilinear with half-pixel centers: 2 times), from one pixel, or not at all"""
+    (height, width), (tall, wide) = site.data.shape[1:3], site.result.shape[1:3]
+    if height == width == 1 or (height, width) == (tall, wide):
+        return True
+    less = 1 if site.option("AlignCorners", False) else 0
+    pairs = ((height - less, tall - less), (width - less, wide - less))
+    factors = {b / a if a else 1.0 for a, b in pairs}
+    half = site.op is resize.RESIZE_BILINEAR and site.option("HalfPixelCenters", False)
+    return len(factors) == 1 and factors <= ({2.0} if half else {2.0, 4.0, 8.0})
+
+
 _PLAIN = Rule(limits=(eight_bits,))
+_WIDE = Rule(limits=(integers_only,))
 _STATIC = Rule(limits=(eight_bits, constant_parameters))
+_WIDE_STATIC = Rule(limits=(integers_only, constant_parameters))
 _PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits, constant_bias, moderate_weight_sum)
+_RESIZE = Rule(limits=(eight_bits, constant_parameters, power_of_two_resize))
+
+_ON_ALL = (
+    elementwise.MAXIMUM, elementwise.MINIMUM, elementwise.SQUARED_DIFFERENCE, activation.RELU, activation.RELU6,
+    activation.RELU_N1_TO_1, activation.LEAKY_RELU, activation.PRELU, activation.HARD_SWISH, activation.LOGISTIC,
+    activation.TANH, activation.ELU, activation.GELU, unary.ABS, unary.EXP, unary.LOG, unary.NEG, unary.RSQRT,
+    softmax.SOFTMAX, joining.SPLIT, joining.SPLIT_V, joining.UNPACK, pooling.AVERAGE_POOL_2D, pooling.MAX_POOL_2D,
+    QUANTIZE, BATCH_MATMUL, UNIDIRECTIONAL_SEQUENCE_LSTM,
+)  # fmt: skip
+_STATIC_ON_ALL = (
+    padding.PAD, padding.PADV2, padding.MIRROR_PAD, shape.TRANSPOSE, shape.TILE, slicing.SLICE, slicing.STRIDED_SLICE,
+    reduction.REDUCE_MAX, reduction.REDUCE_MIN, reduction.SUM,
+)  # fmt: skip
+_ON_U85 = (CAST, elementwise.DIV, elementwise.GREATER_EQUAL, elementwise.LESS, elementwise.SELECT_V2, slicing.GATHER)
 
 
 def _rules(accelerator: str) -> Rules:
-    plain = (
-        elementwise.ADD,
-        elementwise.SUB,
-        elementwise.MUL,
-        elementwise.MAXIMUM,
-        elementwise.MINIMUM,
-        elementwise.SQUARED_DIFFERENCE,
-        activation.RELU,
-        activation.RELU6,
-        activation.RELU_N1_TO_1,
-        activation.LEAKY_RELU,
-        activation.PRELU,
-        activation.HARD_SWISH,
-        activation.LOGISTIC,
-        activation.TANH,
-        unary.ABS,
-        unary.EXP,
-        unary.RSQRT,
-        softmax.SOFTMAX,
-        joining.CONCATENATION,
-        joining.PACK,
-        joining.SPLIT,
-        joining.SPLIT_V,
-        joining.UNPACK,
-        pooling.AVERAGE_POOL_2D,
-        pooling.MAX_POOL_2D,
-        QUANTIZE,
-        UNIDIRECTIONAL_SEQUENCE_LSTM,
-    )
-    static = (
-        padding.PAD,
-        padding.MIRROR_PAD,
-        shape.RESHAPE,
-        shape.SQUEEZE,
-        shape.EXPAND_DIMS,
-        shape.TRANSPOSE,
-        slicing.SLICE,
-        slicing.STRIDED_SLICE,
-        resize.RESIZE_BILINEAR,
-        resize.RESIZE_NEAREST_NEIGHBOR,
-    )
+    newest = accelerator == "u85"
     return {
-        **dict.fromkeys(plain, _PLAIN),
-        **dict.fromkeys(static, _STATIC),
+        **dict.fromkeys(_ON_ALL, _PLAIN),
+        **dict.fromkeys(_STATIC_ON_ALL, _STATIC),
+        **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL), _WIDE),
+        **dict.fromkeys((shape.RESHAPE, shape.SQUEEZE, shape.EXPAND_DIMS), _WIDE_STATIC),
+        **dict.fromkeys((joining.CONCATENATION, joining.PACK), _WIDE if newest else _PLAIN),
+        **(dict.fromkeys(_ON_U85, _PLAIN) if newest else {}),
+        resize.RESIZE_BILINEAR: Rule(limits=(eight_bits, constant_parameters)) if newest else _RESIZE,
+        resize.RESIZE_NEAREST_NEIGHBOR: Rule(limits=(eight_bits, constant_parameters)) if newest else _RESIZE,
         CONV_2D: Rule(limits=_PRODUCT),
         DEPTHWISE_CONV_2D: Rule(limits=(*_PRODUCT, small_stride)),
         FULLY_CONNECTED: Rule(limits=_PRODUCT),
         TRANSPOSE_CONV: Rule(limits=_PRODUCT),
         reduction.MEAN: Rule(limits=(eight_bits, constant_parameters, one_sample)),
-        reduction.ARG_MAX: Rule(limits=(constant_parameters, *((shallow,) if accelerator == "u55" else ()))),
+        reduction.ARG_MAX: Rule(
+            limits=(constant_parameters,) if newest else (constant_parameters, along_depth, shallow)
+        ),
     }
 
 

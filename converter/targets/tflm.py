@@ -6,7 +6,6 @@ from converter.targets.rules import BY_CODE, CheckReport, Rule, Rules, Site, che
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops.activation import GELU, RELU_N1_TO_1
-from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.shape import TILE
 from ir.ops.static import DENSIFY, RANGE, RANK, REDUCE_PROD
 
@@ -68,7 +67,7 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
 TARGET = Target(
     name="tflm",
     summary="microcontrollers with TensorFlow Lite Micro",
-    per_channel=CONVOLUTIONS | {FULLY_CONNECTED},
+    per_channel=CONVOLUTIONS,
     rules=RULES,
     check=check,
 )

@@ -70,3 +70,19 @@ def test_operators_on_the_cpu_and_their_reasons():
     assert not by_layer["stack"].mapped and "Int32" in by_layer["stack"].reason
     assert by_layer["Sigmoid"].mapped
     assert len(report.unmapped) == 29
+
+
+@pytest.mark.skipif(vela.installed() is None, reason="Vela is not installed (the extra requirement 'vela')")
+@pytest.mark.skipif(
+    not PAIRS.exists(), reason="the public models are not in this checkout (../shared/models/edgetpu)"
+)
+@pytest.mark.parametrize("target", ["ethos-u55", "ethos-u85"])
+@pytest.mark.parametrize(
+    "name", ["movenet_single_pose_lightning_ptq", "deeplabv3_mnv2_dm05_pascal_quant", "keras_lstm_mnist_ptq"]
+)
+def test_prediction_is_what_vela_decides(target, name):
+    path = PAIRS / f"test_data__{name}.tflite"
+    predicted = get_target(target).check(load(path), None)
+    decided = vela.decide(predicted, vela.run_vela(path, vela.ACCELERATORS[target]))
+    pairs = zip(predicted.verdicts, decided.verdicts, strict=True)
+    assert [(p.name, p.layer) for p, d in pairs if p.mapped != d.mapped] == []

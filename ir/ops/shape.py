@@ -233,6 +233,7 @@ RESHAPE = OpDef(
         code="RESHAPE", options="ReshapeOptions", renamed={"shape": "newShape"}, layout=("input", "shape")
     ),
     passage=_reshape_passage,
+    rearranges=True,
     is_identity=keeps_shape(_infer_reshape),
 )
 
@@ -247,6 +248,7 @@ SQUEEZE = OpDef(
     quantization=TIED,
     encoding=Encoding(code="SQUEEZE", options="SqueezeOptions"),
     passage=_squeeze_passage,
+    rearranges=True,
     is_identity=keeps_shape(_infer_squeeze),
 )
 
@@ -261,6 +263,7 @@ EXPAND_DIMS = OpDef(
     quantization=TIED,
     encoding=Encoding(code="EXPAND_DIMS", options="ExpandDimsOptions", layout=("input", "axis")),
     passage=_expand_passage,
+    rearranges=True,
 )
 
 TRANSPOSE = OpDef(

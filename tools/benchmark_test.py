@@ -1,0 +1,97 @@
+"""`benchmark` and `evaluate` as users run them: exit status, tables, JSON keys."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+TIMES = {
+    "init_ms",
+    "first_ms",
+    "warmup_avg_ms",
+    "min_ms",
+    "median_ms",
+    "p90_ms",
+    "p95_ms",
+    "avg_ms",
+    "std_ms",
+    "max_ms",
+}
+
+
+def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, "-m", f"tools.{command}", *arguments],
+        capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """A network, its file and labelled data."""
+    import keras
+
+    from converter.conversion import convert
+
+    keras.utils.set_random_seed(0)
+    layers = [keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(6, activation="softmax")]
+    model = keras.Sequential([keras.Input((8, 8, 2), name="image"), *layers])
+    x = np.random.default_rng(0).normal(size=(20, 8, 8, 2)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("files")
+    model.save(folder / "m.keras")
+    np.savez(folder / "data.npz", x=x, labels=model.predict(x, verbose=0).argmax(axis=1))
+    convert(model, calibration_data=[x], check=False, output=folder / "m.tflite")
+    return folder
+
+
+def test_benchmark(files, tmp_path):
+    out = tmp_path / "b.json"
+    done = run(
+        "benchmark", str(files / "m.tflite"), "--runtime=local", "--runtime=emulator", "--runs=5", "--min_seconds=0",
+        "--warmup=2", "--affinity=0", f"--json={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    local, emulator = json.loads(out.read_text())["results"]
+    assert TIMES <= set(local) and local["count"] == 5 and local["warmup_runs"] == 2
+    assert local["peak_memory_bytes"] > 1e6 and local["model_size_bytes"] == (files / "m.tflite").stat().st_size
+    assert emulator["runtime"] == "emulator/builtin" and "median" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "one .tflite file"),
+        (("{file}", "--runtime=mars"), "--runtime=mars"),
+        (("{file}", "--affinity=9999"), "--affinity"),
+    ],
+)
+def test_benchmark_says_what_is_wrong(files, arguments, message):
+    done = run("benchmark", *(a.format(file=files / "m.tflite") for a in arguments))
+    assert done.returncode == 1 and message in done.stderr
+
+
+def test_evaluate(files, tmp_path):
+    out = tmp_path / "e.json"
+    done = run(
+        "evaluate", str(files / "m.tflite"), f"--float_model={files / 'm.keras'}", f"--data={files / 'data.npz'}",
+        "--runtime=emulator", "--runtime=local", f"--json={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    here, there = json.loads(out.read_text())["results"]
+    assert here["samples"] == 20 and here["float_top1"]["value"] == 1.0
+    low, high = here["top1"]["interval"]
+    assert low < here["top1"]["value"] <= high
+    assert here["sqnr_db"] > 10 and abs(here["sqnr_db"] - there["sqnr_db"]) < 1
+    assert "top-5, integer" in done.stdout and "SQNR" in done.stdout
+
+
+def test_evaluate_needs_labels_or_a_float_network(files, tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 8, 2), np.float32))
+    done = run("evaluate", str(files / "m.tflite"), f"--data={tmp_path / 'x.npy'}")
+    assert done.returncode == 1 and "--labels or --float_model" in done.stderr
