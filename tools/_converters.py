@@ -21,7 +21,8 @@ from tools._subjects import Subject
 
 PEERS = Path(__file__).resolve().parent / "peers"
 GRANULARITIES = ("per_channel", "per_tensor")
-# Of each peer, by granularity, what it is asked for; MCT's granularity follows from the capabilities it is given.
+# Of each peer, by granularity, what it is asked for. MCT's granularity follows from the capabilities it is given, but
+# the TFLite files that MCT 2.3 exports have weights per channel even with those of `qnnpack`, which are per tensor.
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "ai_edge_quantizer": {"per_channel": ("static",), "per_tensor": ("static",)},
     "mct": {"per_channel": ("default", "tflite"), "per_tensor": ("qnnpack",)},

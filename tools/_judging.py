@@ -120,6 +120,13 @@ def float_operators(content: bytes) -> tuple[str, ...]:
     return tuple(found)
 
 
+def has_channel_scales(content: bytes) -> bool:
+    """Whether some weights have more than one scale."""
+    graph = parse(content).main
+    weights = (graph.tensors[i] for op in graph.operators for i in op.inputs if i >= 0)
+    return any(t.data is not None and t.type_name == "INT8" and t.scale.size > 1 for t in weights)
+
+
 def latencies_ms(files: Sequence[bytes], sample: np.ndarray) -> list[float]:
     """Median milliseconds of an inference (XNNPACK, one thread); files take turns, so that a busy machine hits all."""
     times: list[list[int]] = [[] for _ in files]

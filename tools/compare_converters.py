@@ -93,7 +93,7 @@ def _check() -> None:
 
 def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
     """Converts a subject in every way that the flags ask for and judges the files."""
-    from tools._judging import float_answers, judge, latencies_ms
+    from tools._judging import float_answers, has_channel_scales, judge, latencies_ms
 
     made = []
     for convert in _conversions(subject, peers):
@@ -105,7 +105,9 @@ def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
     rows = []
     for result in made:
         judgement, refusal = None, result.refusal
-        if result.content is not None:
+        if result.content is not None and result.granularity == "per_tensor" and has_channel_scales(result.content):
+            refusal = "asked for weights per tensor, it writes them per channel"
+        elif result.content is not None:
             try:
                 judgement = judge(result.content, wanted)
             except ConversionError as error:

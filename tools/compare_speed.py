@@ -56,7 +56,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         "Set by the command itself for its processes.",
         flag_values=values,
     )
-    flags.DEFINE_string("output", None, "Used by the command itself: where such a process writes.", flag_values=values)
+    flags.DEFINE_string("output", None, "Set by the command itself: where such a process writes.", flag_values=values)
 
 
 _NAMES = {"ours": "intact fast", "tflite_converter": "TFLiteConverter"}

@@ -24,7 +24,7 @@ def operators() -> str:
         gap = integer_gap(op)
         types = ", ".join(t.value.lower() for t in op.quantization.activation_types) if not gap else ""
         code = op.encoding.code if op.encoding else "-"
-        rows.append(f"| `{op.name}` | {code} | {gap and f'no: {gap}' or 'yes'} | {types} | {op.summary} |")
+        rows.append(f"| `{op.name}` | {code} | {(gap and f'no: {gap}') or 'yes'} | {types} | {op.summary} |")
     return f"{_MARK}# Operators\n\n" + "\n".join(rows) + "\n"
 
 

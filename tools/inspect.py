@@ -24,9 +24,7 @@ _SHOWN = 3  # places per reason
 def define_flags() -> None:
     """The flags of this command; defined when it runs, so that others can import its tables."""
     flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
-    flags.DEFINE_string(
-        "edgetpu_log", None, "A log of edgetpu_compiler for this file, to hold against the prediction."
-    )
+    flags.DEFINE_string("edgetpu_log", None, "A log of edgetpu_compiler for this file, to hold against the prediction.")
     flags.DEFINE_integer("min_runtime_version", None, "The oldest Edge TPU runtime that must run it (10 to 14).")
     flags.DEFINE_string("accelerator", None, "For Vela: ethos-u55-128 or another of its names.")
     flags.DEFINE_bool("all", False, "Lists every operator, not only those that are not mapped.")

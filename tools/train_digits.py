@@ -41,11 +41,18 @@ SOURCE = (
 )
 LICENCE = "CC BY 4.0 (the images)"
 
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", "converter/shipped", "Folder for the model and its data.")
-_EPOCHS = flags.DEFINE_integer("epochs", 60, "Times the training images are seen.", lower_bound=1)
-_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images in a training step.", lower_bound=2)
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 2e-3, "Adam's learning rate at first; a cosine to 0.")
-_SEED = flags.DEFINE_integer("seed", 1, "Seed of the split, the initial weights and the distortions.")
+_FLAGS = flags.FlagValues()  # of its own: other commands have flags of the same names
+_OUTPUT_DIR = flags.DEFINE_string(
+    "output_dir", "converter/shipped", "Folder for the model and its data.", flag_values=_FLAGS
+)
+_EPOCHS = flags.DEFINE_integer("epochs", 60, "Times the training images are seen.", lower_bound=1, flag_values=_FLAGS)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 32, "Images in a training step.", lower_bound=2, flag_values=_FLAGS)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 2e-3, "Adam's learning rate at first; a cosine to 0.", flag_values=_FLAGS
+)
+_SEED = flags.DEFINE_integer(
+    "seed", 1, "Seed of the split, the initial weights and the distortions.", flag_values=_FLAGS
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,4 +219,4 @@ def run(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app.run(run)
+    app.run(run, flags_parser=_FLAGS)

@@ -135,7 +135,7 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
         verdicts = tuple(
             _verdict(s, failure, "the compiler refuses the whole model", _failure_fix(failure)) for s in sites(model)
         )
-        return _report(model, verdicts, failure)
+        return _report(model, verdicts, failure, min_runtime_version)
     every = sites(model)
     problems = [_problem(site, min_runtime_version) for site in every]
     mappable = [problem is None for problem in problems]
@@ -158,7 +158,7 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
                     "mend what stands before it",
                 )
             )
-    return _report(model, tuple(verdicts), None)
+    return _report(model, tuple(verdicts), None, min_runtime_version)
 
 
 def _verdict(site: Site, status: str, reason: str, fix: str) -> Verdict:
@@ -175,7 +175,7 @@ def _failure_fix(failure: str) -> str:
     )
 
 
-def _report(model: ModelFile, verdicts: tuple[Verdict, ...], failure: str | None) -> CheckReport:
+def _report(model: ModelFile, verdicts: tuple[Verdict, ...], failure: str | None, allowed: int | None) -> CheckReport:
     figures: dict[str, Any] = {
         "failure": failure,
         "partition_end": _partition_end(verdicts),
@@ -188,7 +188,10 @@ def _report(model: ModelFile, verdicts: tuple[Verdict, ...], failure: str | None
     if failure is not None:
         notes.append(f"the compiler is predicted to refuse the model: {failure}")
     else:
-        notes.append(f"needs Edge TPU runtime {figures['min_runtime_version']} or newer")
+        needed = figures["min_runtime_version"]
+        notes.append(f"needs Edge TPU runtime {needed} or newer")
+        if allowed is not None and needed > allowed:
+            notes.append(f"runtime {allowed} cannot take int8 inputs and outputs: convert with --io=uint8")
         mebi = {name: figures[name] / (1 << 20) for name in ("parameter_bytes", "on_chip_bytes", "off_chip_bytes")}
         notes.append(
             "parameters {parameter_bytes:.2f} MiB, on-chip room about {on_chip_bytes:.2f} MiB, "

@@ -1,8 +1,8 @@
 """Google's Edge TPU: which operators its compiler (version 16) maps, and within which limits.
 
 From Coral's table of supported operations as it was copied in several places, from the compiler's logs in public
-reports, and from compiled models; where a size is an estimate between a case that maps and one that does not, the
-constant says which.
+reports, and from compiled models. The compiler does not document its limits of size: the constants below lie between
+what was seen to map and what was not, or are guesses; each says which.
 """
 
 from __future__ import annotations
@@ -36,13 +36,15 @@ OLDEST_RUNTIME, NEWEST_RUNTIME = 10, 14
 _RESIZED_ELEMENTS = 1 << 21
 # Magnification of a resize: 2 maps, 16 and 33 do not.
 _MAGNIFICATION = 8
-# Elements of a reshape to three dimensions: 40 x 40 x 255 maps, 48 x 48 x 255 does not.
+# Elements of a reshape to three dimensions. A guess: reports of a detector give counts per input size, in which a
+# reshape is first refused where the largest is 48 x 48 x 255; they do not say which reshape it was.
 _RESHAPED_ELEMENTS = 1 << 19
 # Positions that a mean or pool reduces: 64 x 128 maps, 256 x 128 does not.
 _REDUCED_POSITIONS = 1 << 14
-# Elements of a transposition: 7 x 7 x 255 maps, 8 x 8 x 255 does not.
+# Elements of a transposition. A guess from the same reports: it would explain their counts if 7 x 7 x 255 maps and
+# 8 x 8 x 255 does not.
 _TRANSPOSED_ELEMENTS = 16000
-# Bytes of a transposed convolution's kernel: 2 x 2 x 512 x 1024 does not map.
+# Bytes of a transposed convolution's kernel: one of 2 x 2 x 512 x 1024 is reported not to map; below it, a guess.
 _TRANSPOSED_KERNEL_BYTES = 1 << 20
 _SOFTMAX_ELEMENTS = 16000
 

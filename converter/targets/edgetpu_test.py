@@ -177,6 +177,12 @@ def test_runtime_versions():
         edgetpu.check(file, 9)
 
 
+def test_old_runtimes_want_unsigned_inputs():
+    file = model([tensor(1, 4), tensor(1, 4)], ("RELU", [0], [1], {}))
+    assert not any("--io=uint8" in note for note in edgetpu.check(file, 12).notes)
+    assert any("--io=uint8" in note for note in edgetpu.check(file, 11).notes)
+
+
 def test_versions_that_the_old_compiler_cannot_read():
     file = model([tensor(1, 8), tensor(1, 8)], ("QUANTIZE", [0], [1], {}), version=3)
     report = edgetpu.check(file)

@@ -87,9 +87,7 @@ def run_vela(model: str | Path, accelerator: str) -> VelaReport:
             )
         graph = load(compiled[0]).main
         left = tuple(
-            (op.code, graph.tensors[op.outputs[0]].name)
-            for op in graph.operators
-            if op.code != _ON_NPU and op.outputs
+            (op.code, graph.tensors[op.outputs[0]].name) for op in graph.operators if op.code != _ON_NPU and op.outputs
         )
         with table[0].open(newline="") as file:
             row = next(csv.DictReader(file))

@@ -60,9 +60,7 @@ def test_vela_takes_what_we_convert(tmp_path, target, accelerator):
 
 
 @pytest.mark.skipif(vela.installed() is None, reason="Vela is not installed (the extra requirement 'vela')")
-@pytest.mark.skipif(
-    not PAIRS.exists(), reason="the public models are not in this checkout (../shared/models/edgetpu)"
-)
+@pytest.mark.skipif(not PAIRS.exists(), reason="the public models are not in this checkout (../shared/models/edgetpu)")
 def test_operators_on_the_cpu_and_their_reasons():
     path = PAIRS / "test_data__movenet_single_pose_lightning_ptq.tflite"
     report = vela.decide(get_target("ethos-u55").check(load(path), None), vela.run_vela(path, "ethos-u55-128"))
@@ -73,9 +71,7 @@ def test_operators_on_the_cpu_and_their_reasons():
 
 
 @pytest.mark.skipif(vela.installed() is None, reason="Vela is not installed (the extra requirement 'vela')")
-@pytest.mark.skipif(
-    not PAIRS.exists(), reason="the public models are not in this checkout (../shared/models/edgetpu)"
-)
+@pytest.mark.skipif(not PAIRS.exists(), reason="the public models are not in this checkout (../shared/models/edgetpu)")
 @pytest.mark.parametrize("target", ["ethos-u55", "ethos-u85"])
 @pytest.mark.parametrize(
     "name", ["movenet_single_pose_lightning_ptq", "deeplabv3_mnv2_dm05_pascal_quant", "keras_lstm_mnist_ptq"]
