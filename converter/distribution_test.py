@@ -24,7 +24,7 @@ from passes.tune_thresholds import TuneThresholds
 from passes.tuning_testing import annotated, samples
 graph, context = annotated()
 context.distribution, context.tuning = distribution, samples(64, 1)
-step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.02, least_gain=0.0, checkpoint_dir=sys.argv[3])
+step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005, least_gain=0.0, checkpoint_dir=sys.argv[3])
 report = step.run(graph, context)
 parts = [v.quant.scale.ravel() for v in graph.values() if v.quant is not None]
 parts += [v.quant.dequantize(v.quant.quantize(v.data)).ravel() for v in graph.constants() if v.quant is not None]
