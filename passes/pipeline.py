@@ -103,7 +103,7 @@ def to_text(passes: Sequence[Pass]) -> str:
 _PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad"
 _QUANTIZE = "quantize{{granularity={granularity}}}"
 _EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
-_SPREAD = {"per_channel": "fill_range", "per_tensor": "equalize,absorb_bias"}
+_SPREAD = {"per_channel": "level_activations", "per_tensor": "equalize,absorb_bias"}
 
 
 def _both(text: str) -> dict[str, str]:

@@ -33,7 +33,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
 
 # In an order in which each has something to do; passes that are not listed run after these with their defaults.
 ORDER = (
-    "remove_dead_code,fold_batch_norm,fuse_pad,rescale,rescale{layers=all control=median},equalize,fill_range,"
+    "remove_dead_code,fold_batch_norm,fuse_pad,rescale,rescale{layers=all control=median},equalize,level_activations,"
     "calibrate,moment_ranges,fuse_activation"
 )
 
