@@ -168,7 +168,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         console.width = _WIDTH
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("model, float", "weights", "converter", "images", *_FIGURES, "in float", "io"):
-        table.add_column(heading, justify="right" if heading in _FIGURES else "left", no_wrap=heading != "in float")
+        table.add_column(heading, justify="right" if heading in _FIGURES else "left", no_wrap=heading != "in float", min_width=len(heading))
     before = None
     for row in rows:
         if row["refusal"]:
