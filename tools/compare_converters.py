@@ -33,7 +33,7 @@ _MODELS = [
     "anomaly_detection",
 ]
 _FIGURES = ("score", "loss", "agree", "SQNR dB", "MB", "wall s", "CPU s", "ms")
-_WIDTH = 150  # of the table where the output is no terminal
+_WIDTH = 200  # of the table where the output is no terminal
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -168,7 +168,7 @@ def show(rows: list[dict[str, Any]]) -> None:
         console.width = _WIDTH
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("model, float", "weights", "converter", "images", *_FIGURES, "in float", "io"):
-        table.add_column(heading, justify="right" if heading in _FIGURES else "left", no_wrap=heading != "in float", min_width=len(heading))
+        table.add_column(heading, justify="right" if heading in _FIGURES else "left", no_wrap=True)
     before = None
     for row in rows:
         if row["refusal"]:
@@ -211,7 +211,7 @@ def _cells(row: dict[str, Any], first: bool) -> list[str]:
         f"{row['size_bytes'] / 1e6:.2f}" if row["size_bytes"] >= 5e5 else f"{row['size_bytes'] / 1e6:.3f}",
         f"{row['convert_seconds']:.1f}",
         f"{row['cpu_seconds']:.1f}",
-        f"{row['latency_ms']:.2f}",
+        f"{row['latency_ms']:.{2 if row['latency_ms'] >= 1 else 3}f}",
         ", ".join(f"{count} {name}" for name, count in counted.items()) or "none",
         row["io"],
     ]
