@@ -6,10 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ir.errors import OptionError
+from ir.quantization import asymmetric
 from passes.base import Context, Range
 from passes.calibrate import (
     METHODS,
     Calibrate,
+    best_widening,
     entropy_threshold,
     kl_range,
     moving_average,
@@ -171,3 +173,25 @@ def test_options():
         Calibrate(method="best")
     with pytest.raises(OptionError, match="percentile above 50"):
         Calibrate(percentile=50.0)
+
+
+@pytest.mark.parametrize(
+    "x, bounds, widened",
+    [
+        (np.arange(256) / 127.5 - 1, Range(-1.0, 1.0), True),
+        (np.arange(256) / 255, Range(0.0, 1.0), False),
+        (np.arange(256) - 128.0, Range(-128.0, 127.0), False),
+        (np.random.default_rng(0).normal(size=4096), Range(-4.0, 4.0), False),
+    ],
+)
+def test_inputs_whose_levels_fall_between_the_steps_get_a_wider_range(x, bounds, widened):
+    x = x.astype(np.float32)
+    factor = best_widening(x, bounds)
+    assert (factor > 1) == widened
+
+    def error(f: float) -> float:
+        params = asymmetric(bounds.low * f, bounds.high * f)
+        inside = np.clip(x, *params.bounds)
+        return float(np.square(params.dequantize(params.quantize(inside)) - inside).mean())
+
+    assert not widened or error(factor) < error(1.0) / 2

@@ -8,7 +8,7 @@ passes; this file asks it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +65,15 @@ class Link:
             found.append(_reach(context, value, node.op.fuses_as.bounds[0] < 0, sigmas))
         known = [reach for reach in found if reach is not None]
         return np.max(known, axis=0) if len(known) == len(found) else None
+
+    def reach(self, context: Context, sigmas: float) -> np.ndarray | None:
+        """The largest magnitude of each channel in what is quantized on the way, None if nobody knows."""
+        cut = any(n is not None and n.op.fuses_as is not None and n.op.fuses_as.bounds[0] == 0 for n in self._between)
+        return _reach(context, self.first.output, not cut, sigmas)
+
+    @property
+    def _between(self) -> Iterator[Node | None]:
+        return (v.producer for v in self.path[1:])
 
     def scale(self, graph: Graph, context: Context, s: np.ndarray) -> None:
         """Multiplies output channel `k` of the first layer by `s[k]`, and divides what reads it; side tables follow."""

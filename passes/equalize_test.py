@@ -13,10 +13,11 @@ from passes.calibrate import Calibrate
 from passes.channels import links
 from passes.equalize import Equalize, bounded_scales
 from passes.fuse import FuseActivation
-from passes.graph_testing import Net, outputs, run_alone
+from passes.graph_testing import Net, outputs, random_inputs, run_alone
 from passes.lower import LowerToInteger
 from passes.quantize import Quantize
 from passes.runner import run_passes
+from passes.statistics import collect
 from passes.tuning_testing import Arrays
 
 X = np.random.default_rng(0).normal(size=(8, 5, 5, 2)).astype(np.float32)
@@ -39,7 +40,7 @@ def test_both_sides_of_every_link_get_the_same_ranges():
     x = net.then(RELU, net.depthwise(x, spread=4.0))
     graph = net.ends(net.conv(x, 3, kernel=1))
     wanted = outputs(graph, [X])
-    report, _ = equalize(graph, tolerance=1e-6)
+    report = run_alone(graph, Equalize(tolerance=1e-6), Context())  # nothing is known of activations: no range to keep
     assert len(report.changed) == 2 and [s.where for s in report.skipped] == ["conv_2d_1"]
     for link in links(graph)[0]:
         np.testing.assert_allclose(link.first_weights(), link.reader_weights(), rtol=1e-4)
@@ -51,7 +52,7 @@ def test_ranges_become_the_geometric_mean():
     graph = net.ends(net.conv(net.conv(net.input(5, 5, 2), 4, spread=3.0), 3))
     link = links(graph)[0][0]
     r1, r2 = link.first_weights(), link.reader_weights()
-    equalize(graph)
+    run_alone(graph, Equalize(), Context())
     np.testing.assert_allclose(links(graph)[0][0].first_weights(), np.sqrt(r1 * r2), rtol=1e-6)
 
 
@@ -148,7 +149,7 @@ def test_scales_stay_within_their_bounds():
     graph.nodes[0].weight.data[0] *= np.float32(1e-9)
     before = links(graph)[0][0].first_weights()
     wanted = outputs(graph, [X])
-    equalize(graph)
+    run_alone(graph, Equalize(), Context())
     assert (links(graph)[0][0].first_weights() / before)[0] == pytest.approx(100.0)
     assert_same_on_data(graph, wanted)
 
@@ -156,3 +157,16 @@ def test_scales_stay_within_their_bounds():
 def test_options():
     with pytest.raises(OptionError, match="equalize relu6: expected preserve or replace, found keep"):
         Equalize(relu6="keep")
+
+
+def test_no_activation_grows_where_nothing_bounds_it():
+    net = Net(3)
+    x = net.then(RELU, net.conv(net.input(8, 8, 3), 12, spread=6.0, name="first"))
+    graph = net.ends(net.conv(x, 5, 1, name="last"))
+    context = Context(samples=Arrays(random_inputs(graph, 20)[0]))
+    before = {v.name: t.bounds[1] for v, t in collect(graph, context).items()}
+    report = run_alone(graph, Equalize(), context)
+    after = {v.name: t.bounds[1] for v, t in collect(graph, context).items()}
+    assert report.changed
+    assert after[x.name] <= before[x.name] * 1.0001  # float32
+    assert after[x.name] > 0.5 * before[x.name]

@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import passes as package
@@ -100,10 +100,13 @@ def to_text(passes: Sequence[Pass]) -> str:
     return ",".join(map(str, passes))
 
 
-_PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad"
+_PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad{rewrites}"
 _QUANTIZE = "quantize{{granularity={granularity}}}"
 _EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
-_SPREAD = {"per_channel": "level_activations", "per_tensor": "equalize,absorb_bias"}
+_SPREAD = {
+    "per_channel": "level_activations,reuse_channels",
+    "per_tensor": "equalize,absorb_bias,reuse_channels",
+}
 
 
 def _both(text: str) -> dict[str, str]:
@@ -114,14 +117,18 @@ def _both(text: str) -> dict[str, str]:
 PIPELINES: dict[str, dict[str, str]] = {
     "fast": _both(f"{_PREPARE},calibrate,{_QUANTIZE},{_EMIT}"),
     "default": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,{_EMIT}"),
-    "fat": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"),
+    "fat": {
+        granularity: f"{_PREPARE},{spread},calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"
+        for granularity, spread in (_SPREAD | {"per_tensor": "balance{{granularity=per_tensor}}"}).items()
+    },
     "data_free": _both(f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"),
 }
 
 
-def named(name: str, *, granularity: str, io: str, changes: str | None = None) -> list[Pass]:
+def named(name: str, *, granularity: str, io: str, changes: str | None = None, rewrites: str = "") -> list[Pass]:
     """A named pipeline. Raises OptionError if there is none of that name.
 
+    `rewrites` are passes, as text, that the target wants once the graph is prepared.
     `changes` is a text of passes that take the place of those of the same name; `-name` leaves one out.
     """
     if name not in PIPELINES:
@@ -135,7 +142,8 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None) -
         raise OptionError(
             expected=" or ".join(PIPELINES[name]), found=granularity, where="--granularity", fix="choose one of them"
         )
-    steps = parse(PIPELINES[name][granularity].format(granularity=granularity, io=io))
+    added = f",{rewrites}" if rewrites else ""
+    steps = parse(PIPELINES[name][granularity].format(granularity=granularity, io=io, rewrites=added))
     return steps if changes is None else _changed(steps, changes, name)
 
 
@@ -154,6 +162,16 @@ def _changed(steps: list[Pass], changes: str, name: str) -> list[Pass]:
     return [replaced.get(s.name, s) for s in steps if s.name not in dropped]
 
 
-def automatic(has_data: bool) -> str:
-    """The pipeline for a user who names none."""
-    return "default" if has_data else "data_free"
+def automatic(
+    has_data: bool, budget_seconds: float | None = None, tuning_seconds: Callable[[], float] | None = None
+) -> str:
+    """The pipeline for a user who names none.
+
+    Args:
+      budget_seconds: what training may take, None for no training.
+      tuning_seconds: estimates what it would take (asked only where there are data and a budget).
+    """
+    if not has_data:
+        return "data_free"
+    fits = budget_seconds is not None and tuning_seconds is not None and tuning_seconds() <= budget_seconds
+    return "fat" if fits else "default"

@@ -6,7 +6,8 @@ the already quantized part, both centred:
 
 - the step of the weights is made smaller where finer rounding gains more than clipping loses (weighted by `H`);
 - the weights that come closest to the float output from quantized inputs are `W* = W (C + r I) (H + r I)^-1` with
-  `H = E[x~ x~^T]`, `C = E[x x~^T]` and a ridge `r` (both in units of the mean of `H`'s diagonal) that keeps them near `W`;
+  `H = E[x~ x~^T]`, `C = E[x x~^T]` and a ridge `r` (in units of the mean of `H`'s diagonal) that keeps them near `W`:
+  of several the one whose rounded weights are best on samples that nothing was fitted to (infinite: `W* = W`);
 - the columns of `W*` are rounded one after the other; with `U` the upper Cholesky factor of `(H + d I)^-1`, the
   error of column `i` is taken out of the later columns: `W[:, j] -= (w_i - q_i) U[i, j] / U[i, i]`;
 - the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
@@ -43,8 +44,7 @@ class RoundWeights(Pass):
 
     samples: int = 100
     rows: int = 20000
-    damping: float = 0.01
-    ridge: float = 0.3
+    damping: float = 0.5
     clip: float = 0.4
 
     def run(self, graph: Graph, context: Context) -> PassReport:
@@ -65,34 +65,33 @@ class RoundWeights(Pass):
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
     def _batch(self, graph: Graph, context: Context) -> tuple[np.ndarray, ...]:
-        """Samples to fit on, without those kept for measuring; as many as fit the memory that one tensor may take."""
+        """As many samples as fit the memory that one tensor may take."""
         assert context.samples is not None
         largest = max((v.type.size for v in graph.values() if not v.is_constant), default=1)
         count = max(1, min(self.samples, len(context.samples), _TENSOR_BYTES // (4 * largest)))
-        batch = next(iter(context.samples.batches(count)))
-        fitted = np.arange(len(batch[0])) % HELD_OUT != 0
-        return tuple(x[fitted] for x in batch) if len(fitted) > 2 * HELD_OUT else batch
+        return next(iter(context.samples.batches(count)))
 
     def _round(self, graph: Graph, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator) -> float:
         """Rounds one layer; returns the squared error of its output relative to nearest rounding."""
         form, weight = node.op.matrix, node.weight
         assert form is not None and weight is not None and weight.data is not None and weight.quant is not None
-        seed = int(rng.integers(1 << 31))
-        a, b = (form.rows(node.attrs, weight.shape, t, self.rows, np.random.default_rng(seed)) for t in (x, xq))
-        mean_a, mean_b = a.mean(axis=1), b.mean(axis=1)
-        a, b = a - mean_a[:, None], b - mean_b[:, None]
-        gram = (b.transpose(0, 2, 1) @ b).astype(np.float64) / a.shape[1]
-        cross = (a.transpose(0, 2, 1) @ b).astype(np.float64) / a.shape[1]
         w = form.split(node.attrs, weight.data.astype(np.float64))
         scale, _ = weight.quant.shaped(len(weight.shape))
         step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
-        own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
-        power = float(((w @ own) * w).sum())
-        problem = Problem(w, step, weight.quant.qmax, gram, cross, power)
-        nearest = problem.error(problem.nearest())
+        count = min(self.rows, max(1, _ROW_ELEMENTS // w[:, 0].size))
+
+        def problem_of(chosen: np.ndarray) -> tuple[Problem, np.ndarray, np.ndarray]:
+            seed = int(rng.integers(1 << 31))
+            a, b = (form.rows(node.attrs, weight.shape, t[chosen], count, np.random.default_rng(seed)) for t in (x, xq))
+            return Problem.of(w, step, weight.quant.qmax, a, b)
+
+        held_out = np.arange(len(x)) % HELD_OUT == 0 if len(x) > 2 * HELD_OUT else np.zeros(len(x), bool)
+        problem, mean_a, mean_b = problem_of(~held_out)
+        judge = problem_of(held_out)[0] if held_out.any() else problem
+        nearest = judge.error(problem.nearest())
         factor = problem.best_clip(self.clip, weight.quant.per_channel)
         problem = dataclasses.replace(problem, step=step * factor[..., None])
-        rounded = problem.solve(self.damping, self.ridge)
+        rounded = min((problem.solve(self.damping, ridge) for ridge in _RIDGES), key=judge.error)
         moved = form.join(node.attrs, rounded, weight.shape)
         assert node.op.weight_index is not None
         factors = factor.ravel() if weight.quant.per_channel else factor.ravel()[0]
@@ -102,7 +101,13 @@ class RoundWeights(Pass):
         annotate_bias(graph, node)
         shift = np.einsum("gok,gk->go", w, mean_a) - np.einsum("gok,gk->go", rounded, mean_b)
         shift_bias(graph, node, shift.ravel())
-        return problem.error(rounded) / max(nearest, 1e-30)
+        return judge.error(rounded) / max(nearest, 1e-30)
+
+
+def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[groups, rows, columns]` less their mean, laid out for matrix products, and the mean `[groups, columns]`."""
+    mean = rows.mean(axis=1)
+    return np.subtract(rows, mean[:, None], order="C"), mean
 
 
 def refusal(node: Node) -> str:
@@ -132,6 +137,18 @@ class Problem:
     cross: np.ndarray
     power: float
 
+    @classmethod
+    def of(
+        cls, w: np.ndarray, step: np.ndarray, qmax: int, a: np.ndarray, b: np.ndarray
+    ) -> tuple[Problem, np.ndarray, np.ndarray]:
+        """From inputs `[groups, rows, columns]` of the float and of the quantized network; their means, too."""
+        (a, mean_a), (b, mean_b) = _centred(a), _centred(b)
+        turned = b.transpose(0, 2, 1)
+        gram = (turned @ b).astype(np.float64) / b.shape[1]
+        cross = (turned @ a).astype(np.float64).transpose(0, 2, 1) / b.shape[1]
+        own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
+        return cls(w, step, qmax, gram, cross, float(((w @ own) * w).sum())), mean_a, mean_b
+
     def nearest(self) -> np.ndarray:
         """The float weights, rounded one by one."""
         return np.clip(np.rint(self.w / self.step), -self.qmax, self.qmax) * self.step
@@ -159,12 +176,16 @@ class Problem:
         columns = self.w.shape[2]
         power = np.einsum("gkk->g", self.gram) / columns + 1e-12
         unit = power[:, None, None] * np.eye(columns)
-        kept = self.w @ (self.cross + ridge * unit)
-        target = np.linalg.solve(self.gram + ridge * unit, kept.transpose(0, 2, 1)).transpose(0, 2, 1)
+        target = self.w
+        if np.isfinite(ridge):
+            kept = self.w @ (self.cross + ridge * unit)
+            target = np.linalg.solve(self.gram + ridge * unit, kept.transpose(0, 2, 1)).transpose(0, 2, 1)
         return round_with_feedback(target, self.gram + damping * unit, self.step, self.qmax)
 
 
+_RIDGES = (np.inf, 3.0, 0.3)
 _TENSOR_BYTES = 1 << 27
+_ROW_ELEMENTS = 1 << 24
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
 
 
