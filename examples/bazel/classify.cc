@@ -1,0 +1,1 @@
+../cmake/classify.cc
