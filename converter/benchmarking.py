@@ -1,20 +1,21 @@
 """How fast a file runs on a runtime: the figures of TFLite's own benchmark tool.
 
 A run is timed where the model runs, around the interpreter's `invoke` alone. After `warmup` runs, as many as asked for
-are timed, and more until `min_seconds` have passed; never longer than about `max_seconds`.
+are timed, and more until `min_seconds` have passed; never longer than about `max_seconds`. Where a device has TFLite's
+tool itself, its figures are taken.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from converter.runtimes.base import ModelRuntime
+from converter.runtimes.base import MeasuresItself, ModelRuntime, Timing
+from converter.runtimes.machines import on_all
 from converter.tflite.model_file import TensorRecord, parse
 from ir.errors import ConversionError
 from passes.base import Progress, silent
@@ -42,14 +43,19 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
-    """Times in milliseconds, memory in bytes; None where the runtime does not tell, `error` where it failed."""
+    """Times in milliseconds, memory in bytes; None where the runtime does not tell, `error` where it failed.
+
+    Attributes:
+      reported: figures of a device's own tool, by the keys of `as_json`, in place of times.
+    """
 
     runtime: str
     size_bytes: int
     times_ms: tuple[float, ...] = ()
     warmup_ms: tuple[float, ...] = ()
     init_ms: float = 0.0
-    peak_memory_bytes: int | None = None
+    timing: Timing = field(default_factory=Timing)
+    reported: Mapping[str, float | None] = field(default_factory=dict)
     error: str | None = None
 
     def percentile(self, q: float) -> float:
@@ -57,9 +63,14 @@ class Benchmark:
 
     def as_json(self) -> dict[str, Any]:
         """The documented keys of `benchmark --json`."""
-        known = {"runtime": self.runtime, "model_size_bytes": self.size_bytes, "error": self.error}
+        known = {
+            "runtime": self.runtime,
+            "model_size_bytes": self.size_bytes,
+            "measured_by": "benchmark_model" if self.reported else "intact",
+            "error": self.error,
+        }
         if not self.times_ms:
-            return known
+            return {**known, **self.reported}
         times = np.array(self.times_ms)
         return {
             **known,
@@ -68,6 +79,7 @@ class Benchmark:
             "warmup_runs": len(self.warmup_ms),
             "warmup_avg_ms": float(np.mean(self.warmup_ms)) if self.warmup_ms else None,
             "count": len(times),
+            "curr_ms": self.times_ms[-1],
             "min_ms": float(times.min()),
             "max_ms": float(times.max()),
             "avg_ms": float(times.mean()),
@@ -76,7 +88,9 @@ class Benchmark:
             "median_ms": self.percentile(50),
             "p90_ms": self.percentile(90),
             "p95_ms": self.percentile(95),
-            "peak_memory_bytes": self.peak_memory_bytes,
+            "init_memory_bytes": self.timing.init_memory_bytes,
+            "overall_memory_bytes": self.timing.overall_memory_bytes,
+            "peak_memory_bytes": self.timing.peak_memory_bytes,
         }
 
 
@@ -106,6 +120,16 @@ def benchmark(
     progress: Progress = silent,
 ) -> Benchmark:
     """Measures a file on one runtime. Raises RuntimeFailure if it cannot run there."""
+    if isinstance(runtime, MeasuresItself):
+        reported = runtime.measure(
+            model,
+            warmup=options.warmup,
+            runs=options.runs,
+            min_seconds=options.min_seconds,
+            max_seconds=options.max_seconds,
+        )
+        if reported is not None:
+            return Benchmark(runtime=runtime.name, size_bytes=len(model), reported=reported)
     arrays = list(inputs) if inputs is not None else random_inputs(model, options.seed)
     start = time.perf_counter_ns()
     session = runtime.load(model)
@@ -134,7 +158,7 @@ def benchmark(
         times_ms=tuple(times),
         warmup_ms=tuple(warmup),
         init_ms=(timing.load_ns or loaded_ns) / _MILLION,
-        peak_memory_bytes=timing.peak_memory_bytes,
+        timing=timing,
     )
 
 
@@ -154,24 +178,9 @@ def _still_wanted(times: Sequence[float], began: float, options: Options, chunk:
 def benchmark_all(
     model: bytes, runtimes: Sequence[ModelRuntime], options: Options, *, progress: Progress = silent
 ) -> list[Benchmark]:
-    """Measures on many runtimes: those of one machine one after the other, those of different machines at once.
-
-    A runtime says where it runs by an attribute `machine`; without it, here. One that fails gives a result with its
-    error, and the others go on.
-    """
-    machines: dict[str, list[int]] = {}
-    for position, runtime in enumerate(runtimes):
-        machines.setdefault(getattr(runtime, "machine", ""), []).append(position)
-    results: dict[int, Benchmark] = {}
-
-    def measure(positions: Sequence[int]) -> None:
-        for position in positions:
-            runtime = runtimes[position]
-            try:
-                results[position] = benchmark(model, runtime, options, progress=progress)
-            except ConversionError as error:
-                results[position] = Benchmark(runtime=runtime.name, size_bytes=len(model), error=str(error))
-
-    with ThreadPoolExecutor(max_workers=max(1, len(machines))) as pool:
-        list(pool.map(measure, machines.values()))
-    return [results[position] for position in range(len(runtimes))]
+    """Measures on many runtimes, machines at once; one that fails gives a result with its error, and others go on."""
+    found = on_all(runtimes, lambda runtime: benchmark(model, runtime, options, progress=progress))
+    return [
+        Benchmark(runtime=runtime.name, size_bytes=len(model), error=str(f)) if isinstance(f, ConversionError) else f
+        for runtime, f in zip(runtimes, found, strict=True)
+    ]

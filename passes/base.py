@@ -62,6 +62,9 @@ class Limits(Protocol):
     def weight_per_channel(self, op: OpDef) -> bool:
         """Whether the weights of this operator may have one scale per channel."""
 
+    def runs(self, op: OpDef) -> bool:
+        """Whether the target has this operator."""
+
 
 @dataclass(frozen=True)
 class ChannelNormal:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
-from rich.table import Table
+from rich.table import Column, Table
 
 from converter.benchmarking import Benchmark, Options, benchmark_all
 from converter.runtimes.choose import choose_runtime
@@ -24,14 +25,17 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "runtime",
         ["local"],
-        "Where: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], emulator[/PROFILE]; repeatable.",
+        "Where: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], emulator[/PROFILE], "
+        "ssh://USER@HOST[:PORT][/KERNELS], adb://SERIAL[/KERNELS]; repeatable, devices are measured at once.",
     )
     flags.DEFINE_integer("warmup", 5, "Runs before the timed ones.", lower_bound=0)
     flags.DEFINE_integer("runs", 50, "Timed runs, at least.", lower_bound=1)
     flags.DEFINE_float("min_seconds", 1.0, "Of timed runs, at least.", lower_bound=0.0)
     flags.DEFINE_float("max_seconds", 150.0, "Of timed runs, at most.", lower_bound=0.0)
-    flags.DEFINE_integer("threads", 1, "Of a local runtime.", lower_bound=1)
-    flags.DEFINE_list("affinity", [], "Numbers of the processors to run on, here.")
+    flags.DEFINE_integer("threads", 1, "Of the interpreter.", lower_bound=1)
+    flags.DEFINE_list("affinity", [], "Numbers of the processors to run on.")
+    flags.DEFINE_string("remote_python", None, "A device's Python that has a TFLite runtime.")
+    flags.DEFINE_string("benchmark_model", None, "For adb://: TFLite's tool, built for the device, to be pushed.")
     flags.DEFINE_integer("seed", 0, "Of the inputs, which are random.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
 
@@ -40,8 +44,20 @@ def main(arguments: list[str]) -> None:
     """Measures as the flags say."""
     path = one_file(arguments, FLAGS.model, "benchmark")
     load(path)  # a damaged file is the user's to mend, before anything starts
-    pin(FLAGS.affinity)
-    runtimes = [choose_runtime(name, threads=FLAGS.threads) for name in FLAGS.runtime]
+    affinity = processors(FLAGS.affinity)
+    runtimes = [
+        choose_runtime(
+            name,
+            threads=FLAGS.threads,
+            own_process=True,
+            processors=affinity,
+            remote_python=FLAGS.remote_python,
+            benchmark_model=FLAGS.benchmark_model,
+        )
+        for name in FLAGS.runtime
+    ]
+    if any(not getattr(runtime, "machine", "") for runtime in runtimes):
+        pin(affinity)
     options = Options(
         warmup=FLAGS.warmup,
         runs=FLAGS.runs,
@@ -52,7 +68,7 @@ def main(arguments: list[str]) -> None:
     with progress_bar() as progress:
         results = benchmark_all(Path(path).read_bytes(), runtimes, options, progress=progress)
     show(results)
-    content = {"model": path, "threads": FLAGS.threads, "affinity": [int(n) for n in FLAGS.affinity]}
+    content = {"model": path, "threads": FLAGS.threads, "affinity": affinity}
     write_json(FLAGS.json, {**content, "results": [r.as_json() for r in results]})
     failed = next((r for r in results if r.error), None)
     if failed is not None:
@@ -64,20 +80,27 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def pin(processors: list[str]) -> None:
+def processors(texts: list[str]) -> list[int]:
+    """Numbers of processors from the flag. Raises OptionError if they are none."""
+    if any(not text.strip().isdecimal() for text in texts):
+        raise _no_processors(texts, "numbers of processors, as in 0,1")
+    return [int(text) for text in texts]
+
+
+def pin(numbers: list[int]) -> None:
     """Keeps this process, and those that it starts, on the processors of these numbers."""
-    if not processors:
+    if not numbers:
         return
     try:
-        os.sched_setaffinity(0, {int(n) for n in processors})
+        os.sched_setaffinity(0, set(numbers))
     except (OSError, ValueError, AttributeError) as error:
-        count = os.cpu_count() or 1
-        raise OptionError(
-            expected=f"numbers of processors, 0 to {count - 1}",
-            found=",".join(processors),
-            where="--affinity",
-            fix="leave it out to run on any",
-        ) from error
+        raise _no_processors(numbers, f"numbers of processors, 0 to {(os.cpu_count() or 1) - 1}") from error
+
+
+def _no_processors(found: Sequence[object], expected: str) -> OptionError:
+    return OptionError(
+        expected=expected, found=",".join(map(str, found)), where="--affinity", fix="leave it out to run on any"
+    )
 
 
 _ROWS = (
@@ -92,6 +115,8 @@ _ROWS = (
     ("p90_ms", "p90"),
     ("p95_ms", "p95"),
     ("max_ms", "maximum"),
+    ("init_memory_bytes", "memory, for loading"),
+    ("overall_memory_bytes", "memory, in all"),
     ("peak_memory_bytes", "peak memory of the process"),
     ("model_size_bytes", "file size"),
 )
@@ -99,7 +124,7 @@ _ROWS = (
 
 def show(results: list[Benchmark]) -> None:
     """A column per runtime."""
-    table = Table("", *(r.runtime for r in results))
+    table = Table("", *(Column(r.runtime, overflow="fold") for r in results))
     columns = [r.as_json() for r in results]
     for key, title in _ROWS:
         table.add_row(title, *(_text(key, column.get(key)) for column in columns))

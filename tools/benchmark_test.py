@@ -24,8 +24,8 @@ TIMES = {
 }
 
 
-def run(command: str, *arguments: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+def run(command: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **variables}
     return subprocess.run(
         [sys.executable, "-m", f"tools.{command}", *arguments],
         capture_output=True, text=True, env=environment, cwd=ROOT, timeout=300,
@@ -61,6 +61,24 @@ def test_benchmark(files, tmp_path):
     assert set(local) >= TIMES and local["count"] == 5 and local["warmup_runs"] == 2
     assert local["peak_memory_bytes"] > 1e6 and local["model_size_bytes"] == (files / "m.tflite").stat().st_size
     assert emulator["runtime"] == "emulator/builtin" and "median" in done.stdout
+
+
+def test_a_device_that_is_not_there_leaves_the_others(files, tmp_path):
+    out = tmp_path / "b.json"
+    done = run(
+        "benchmark", str(files / "m.tflite"), "--runtime=adb://no-such-device", "--runtime=local", "--runs=2",
+        "--min_seconds=0", f"--json={out}", PATH=str(tmp_path),
+    )  # fmt: skip
+    assert done.returncode == 1 and "adb://no-such-device/builtin failed" in done.stderr
+    phone, local = json.loads(out.read_text())["results"]
+    assert "the program adb, found it is not on the PATH" in phone["error"]
+    assert local["error"] is None and local["count"] == 2
+
+
+def test_compare_loop(files):
+    done = run("compare_loop", str(files / "m.tflite"), "--turns=1", "--runs=3")
+    assert done.returncode == 0, done.stderr
+    assert "median" in done.stdout and "3 runs each, ai-edge-litert/builtin" in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
-from rich.table import Table
+from rich.table import Column, Table
 
 from converter import preprocess
 from converter.data import InputSpec, open_data
 from converter.runtimes.choose import choose_runtime
+from converter.runtimes.machines import on_all
 from converter.tflite.model_file import load
 from converter.tflite.reader import to_graph
-from ir.errors import DataError, OptionError
+from ir.errors import ConversionError, DataError, OptionError
 from tools._command import console, import_backend, progress_bar, run_command, write_json
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "runtime",
         ["emulator"],
-        "Where: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS]; repeatable.",
+        "Where: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], "
+        "ssh://USER@HOST[:PORT][/KERNELS], adb://SERIAL[/KERNELS]; repeatable, devices work at once.",
     )
-    flags.DEFINE_integer("threads", 1, "Of a local runtime.", lower_bound=1)
+    flags.DEFINE_integer("threads", 1, "Of the interpreter.", lower_bound=1)
+    flags.DEFINE_string("remote_python", None, "A device's Python that has a TFLite runtime.")
     flags.DEFINE_integer("batch_size", 8, "Samples at a time.", lower_bound=1)
     flags.DEFINE_integer("seed", 0, "Another than 0 chooses samples at random.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> None:
         raise OptionError(
             expected="--data", found="none", where="evaluate", fix="pass a folder of images, an .npy or an .npz"
         )
-    runtimes = [choose_runtime(name, threads=FLAGS.threads) for name in FLAGS.runtime]
+    runtimes = [choose_runtime(n, threads=FLAGS.threads, remote_python=FLAGS.remote_python) for n in FLAGS.runtime]
     graph = to_graph(load(path))
     with open(path, "rb") as file:
         content = file.read()
@@ -62,6 +65,7 @@ def main(arguments: list[str]) -> None:
     inputs = _input_specs(graph if source is None else source.graph, graph)
     mode = FLAGS.preprocess or (source.preprocess if source is not None else "") or "none"
     data = open_data(FLAGS.data, inputs, preprocess=mode, samples=FLAGS.samples, seed=FLAGS.seed, labels=FLAGS.labels)
+    warn_of_range(graph, data)
     if data.labels is None and source is None:
         raise DataError(
             expected="labels, or the float network to compare with",
@@ -69,22 +73,48 @@ def main(arguments: list[str]) -> None:
             where=FLAGS.data,
             fix="pass --labels or --float_model",
         )
-    results = []
     with progress_bar() as progress:
-        for runtime in runtimes:
-            results.append(
-                evaluate(
-                    content,
-                    data,
-                    runtime,
-                    reference=None if source is None else source.graph,
-                    labels=data.labels,
-                    batch_size=FLAGS.batch_size,
-                    progress=progress,
-                )
+        results = on_all(
+            runtimes,
+            lambda runtime: evaluate(
+                content,
+                data,
+                runtime,
+                reference=None if source is None else source.graph,
+                labels=data.labels,
+                batch_size=FLAGS.batch_size,
+                progress=progress,
+            ),
+        )
+    done = [r for r in results if not isinstance(r, ConversionError)]
+    failed = [r for r in results if isinstance(r, ConversionError)]
+    if done:
+        show(done)
+    for error in failed[1:]:  # the first one ends the command
+        console.print(str(error), markup=False, soft_wrap=True)
+    rows = [
+        {"runtime": runtime.name, "error": str(r)} if isinstance(r, ConversionError) else {**r.as_json(), "error": None}
+        for runtime, r in zip(runtimes, results, strict=True)
+    ]
+    write_json(FLAGS.json, {"model": path, "data": FLAGS.data, "results": rows})
+    if failed:
+        raise failed[0]
+
+
+def warn_of_range(graph: Any, data: Any) -> None:
+    """Says where the data cannot be what the file was converted for: its inputs hold much less."""
+    for value, array in zip(graph.inputs, next(data.batches(8)), strict=True):
+        if value.quant is None or not array.size:
+            continue
+        low, high = (float(b) for b in value.quant.bounds)
+        found = float(array.min()), float(array.max())
+        if found[0] < low - (high - low) or found[1] > high + (high - low):
+            text = (
+                f"values from {found[0]:.4g} to {found[1]:.4g}, but input '{value.name}' holds {low:.4g} to {high:.4g}"
             )
-    show(results)
-    write_json(FLAGS.json, {"model": path, "data": FLAGS.data, "results": [r.as_json() for r in results]})
+            console.print(
+                f"warning: the data has {text}; pass the --preprocess of the network.", markup=False, soft_wrap=True
+            )
 
 
 def one_file(arguments: list[str], flag: str | None, command: str) -> str:
@@ -116,7 +146,11 @@ def _input_specs(reference: Any, graph: Any) -> list[InputSpec]:
 
 def show(results: list[Evaluation]) -> None:
     """A column per runtime."""
-    table = Table("", *(r.runtime for r in results), title=f"{results[0].samples} samples, 95 % intervals")
+    table = Table(
+        "",
+        *(Column(r.runtime, overflow="fold") for r in results),
+        title=f"{results[0].samples} samples, 95 % intervals",
+    )
     names = (
         ("top1", "top-1, integer"),
         ("float_top1", "top-1, float"),

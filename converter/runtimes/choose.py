@@ -3,28 +3,54 @@
 emulator            the emulator of tflite-runtime's built-in kernels; emulator/PROFILE for another (see `ir.profile`)
 local               the first runtime installed here; local/KERNELS with builtin, ref or xnnpack
 tflite-runtime, ai-edge-litert   that package, here; also with /KERNELS
+ssh://USER@HOST     a Raspberry Pi or another device with Python, by ssh; ssh://USER@HOST:PORT/KERNELS (see `ssh.py`)
+adb://SERIAL        an Android device, adb:// for the only one; adb://SERIAL/KERNELS (see `adb.py`)
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from converter.runtimes import adb, ssh
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import KERNELS, PACKAGES, LocalRuntime, installed_packages
 from ir.errors import OptionError, RuntimeFailure
-from ir.profile import PROFILES
+from ir.profile import EMULATED
 
 EMULATOR, LOCAL = "emulator", "local"
 
 
-def choose_runtime(name: str, *, threads: int = 1) -> ModelRuntime:
-    """A runtime by its name. Raises OptionError if there is none of that name, RuntimeFailure if none is installed."""
+def choose_runtime(
+    name: str,
+    *,
+    threads: int = 1,
+    own_process: bool = False,
+    processors: Sequence[int] = (),
+    remote_python: str | None = None,
+    benchmark_model: str | None = None,
+) -> ModelRuntime:
+    """A runtime by its name. Raises OptionError if there is none of that name, RuntimeFailure if none is installed.
+
+    Args:
+      threads: of an interpreter.
+      own_process: a local interpreter shares its process with no other.
+      processors: of a device, to run on; empty for any.
+      remote_python: the Python of a device; by default where it usually is.
+      benchmark_model: TFLite's benchmark tool built for a device, a file here.
+    """
+    if name.startswith(adb.SCHEME):
+        return adb.parse_adb(name, threads=threads, processors=processors, python=remote_python, tool=benchmark_model)
+    if name.startswith(ssh.SCHEME):
+        return ssh.parse_ssh(name, threads=threads, processors=processors, python=remote_python)
     kind, _, part = name.partition("/")
     if kind == EMULATOR:
-        return EmulatorRuntime(PROFILES[_one_of(part or "builtin", list(PROFILES), name)])
+        return EmulatorRuntime(EMULATED[_one_of(part or "builtin", list(EMULATED), name)])
     packages = {package.replace("_", "-"): package for package in PACKAGES}
-    _one_of(kind, [EMULATOR, LOCAL, *packages], name)
+    _one_of(kind, [EMULATOR, LOCAL, *packages, f"{ssh.SCHEME}HOST", f"{adb.SCHEME}SERIAL"], name)
     package = packages.get(kind) or _first_installed()
-    return LocalRuntime(package=package, kernels=_one_of(part or "builtin", list(KERNELS), name), threads=threads)
+    kernels = _one_of(part or "builtin", list(KERNELS), name)
+    return LocalRuntime(package=package, kernels=kernels, threads=threads, own_process=own_process)
 
 
 def _one_of(value: str, known: list[str], name: str) -> str:

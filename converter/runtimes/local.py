@@ -9,10 +9,12 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import hashlib
 import importlib.util
 import itertools
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +34,18 @@ def installed_packages() -> list[str]:
     return [name for name in PACKAGES if importlib.util.find_spec(name) is not None]
 
 
+class WorkerLost(RuntimeFailure):
+    """The worker, or the connection to it, ended in the middle of something."""
+
+
 class WorkerProcess:
     """A running worker and the pipe to it: `command` starts it, here or at the far end of a connection."""
 
     def __init__(self, command: Sequence[str], where: str) -> None:
         self.where = where
         self._handles = itertools.count()
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`; a pipe that nobody reads would fill
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr)
 
     def ask(self, header: dict, arrays: Sequence[np.ndarray] = ()) -> tuple[dict, list[np.ndarray]]:
         """Sends a request and waits for its answer. Raises RuntimeFailure if the worker reports an error or ends."""
@@ -47,11 +54,26 @@ class WorkerProcess:
             worker.send(self._process.stdin, header, arrays)
             answer, outputs = worker.receive(self._process.stdout)
         except (EOFError, BrokenPipeError, OSError) as error:
-            self.close()
-            raise self._failure(f"the process ended ({self._last_words() or error})") from error
+            raise self.ended(str(error)) from error
         if not answer["ok"]:
-            raise self._failure(answer["error"])
+            raise self.refused(answer["error"])
         return answer, outputs
+
+    def refused(self, error: str) -> RuntimeFailure:
+        """What to raise for an answer that tells of an error."""
+        return RuntimeFailure(**self._failure(error))
+
+    def ended(self, reason: str) -> RuntimeFailure:
+        """Ends what is left of the worker; what to raise for it: its last words, else its exit status."""
+        self.close()
+        words = self.said().splitlines()[-1:] or [f"exit status {self._process.returncode}, {reason}"]
+        self.end()
+        return WorkerLost(**self._failure(f"the process ended ({words[0]})"))
+
+    def said(self) -> str:
+        """What it wrote to its standard error."""
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace").strip()
 
     def next_handle(self) -> int:
         return next(self._handles)
@@ -74,51 +96,63 @@ class WorkerProcess:
     def end(self) -> None:
         """Ends the worker and gives its pipes back."""
         self.close()
-        for pipe in (self._process.stdout, self._process.stderr):
+        for pipe in (self._process.stdout, self._stderr):
             if pipe is not None:
                 pipe.close()
 
-    def _last_words(self) -> str:
-        assert self._process.stderr is not None
-        lines = self._process.stderr.read().decode(errors="replace").strip().splitlines()
-        code = self._process.returncode
-        return (lines[-1] if lines else "") or (f"exit status {code}" if code is not None else "")
+    def _failure(self, found: str) -> dict[str, str]:
+        fix = "see whether the runtime supports its operators"
+        return {"expected": "the model to run", "found": found, "where": self.where, "fix": fix}
 
-    def _failure(self, found: str) -> RuntimeFailure:
-        return RuntimeFailure(
-            expected="the model to run",
-            found=found,
-            where=self.where,
-            fix="see whether the runtime supports its operators",
-        )
+
+def _start_worker(package: str) -> WorkerProcess:
+    return WorkerProcess([sys.executable, str(Path(worker.__file__).resolve())], f"local runtime {package}")
 
 
 @functools.cache
 def _shared_worker(package: str) -> WorkerProcess:
-    process = WorkerProcess([sys.executable, str(Path(worker.__file__).resolve())], f"local runtime {package}")
+    process = _start_worker(package)
     atexit.register(process.end)
     return process
 
 
 @dataclass
 class WorkerSession:
-    """A model loaded in a worker; loading another model in the same worker replaces it."""
+    """A model loaded in a worker; loading another model in the same worker replaces it.
+
+    Attributes:
+      runtime: the package that runs it there and its version, as in `tflite_runtime 2.14.0 on aarch64`.
+    """
 
     process: WorkerProcess
     handle: int
     load_ns: int = 0
+    init_memory_bytes: int | None = None
+    runtime: str = ""
+    owned: bool = False
     timing: Timing = field(default_factory=Timing)
+    _known: bytes = b""  # the inputs that the worker has already
 
     def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
         """Runs a batch sample by sample."""
-        answer, outputs = self.process.ask({"do": "invoke", "handle": self.handle, "repeats": repeats}, inputs)
+        digest = _digest(inputs)
+        known = digest == self._known
+        header = {"do": "invoke", "handle": self.handle, "repeats": repeats, "same_inputs": known}
+        answer, outputs = self.process.ask(header, () if known else inputs)
+        self._known = digest
         self.timing = Timing(
-            times_ns=tuple(answer["times_ns"]), load_ns=self.load_ns, peak_memory_bytes=answer["peak_memory_bytes"]
+            times_ns=tuple(answer["times_ns"]),
+            load_ns=self.load_ns,
+            peak_memory_bytes=answer["peak_memory_bytes"],
+            init_memory_bytes=self.init_memory_bytes,
+            overall_memory_bytes=answer["overall_memory_bytes"],
         )
         return outputs
 
     def close(self) -> None:
-        """The worker is shared and stays."""
+        """Ends a worker of its own; a shared one stays."""
+        if self.owned:
+            self.process.end()
 
 
 def load_in(process: WorkerProcess, model: bytes, package: str, kernels: str, threads: int) -> WorkerSession:
@@ -126,7 +160,16 @@ def load_in(process: WorkerProcess, model: bytes, package: str, kernels: str, th
     handle = process.next_handle()
     header = {"do": "load", "handle": handle, "package": package, "kernels": kernels, "threads": threads}
     answer, _ = process.ask(header, [np.frombuffer(model, np.uint8)])
-    return WorkerSession(process, handle, answer["load_ns"])
+    return WorkerSession(process, handle, answer["load_ns"], answer["init_memory_bytes"], answer["runtime"])
+
+
+def _digest(arrays: Sequence[np.ndarray]) -> bytes:
+    """The same for the same arrays only."""
+    found = hashlib.blake2b()
+    for array in arrays:
+        found.update(repr((array.dtype.str, array.shape)).encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.digest()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +179,13 @@ class LocalRuntime:
     Attributes:
       package: `tflite_runtime` or `ai_edge_litert`.
       kernels: `builtin` (optimized, no delegate), `ref` (reference) or `xnnpack` (the default delegate).
+      own_process: each model is loaded in a process of its own, whose memory is then the model's alone.
     """
 
     package: str = "tflite_runtime"
     kernels: str = "builtin"
     threads: int = 1
+    own_process: bool = False
 
     @property
     def name(self) -> str:
@@ -155,6 +200,15 @@ class LocalRuntime:
                 where=self.name,
                 fix=f"install {PACKAGES[self.package]}, or choose another runtime",
             )
+        if self.own_process:
+            process = _start_worker(self.package)
+            try:
+                session = load_in(process, model, self.package, self.kernels, self.threads)
+            except RuntimeFailure:
+                process.end()
+                raise
+            session.owned = True
+            return session
         process = _shared_worker(self.package)
         if not process.running:
             _shared_worker.cache_clear()

@@ -7,11 +7,15 @@ the header lists. A crash of the native runtime ends this process, not the one t
 
 import importlib
 import json
+import platform
+import select
 import struct
 import sys
 import time
 
 import numpy as np
+
+PACKAGES = ("tflite_runtime", "ai_edge_litert")
 
 
 def read_exactly(stream, count):
@@ -46,9 +50,40 @@ def send(stream, header, arrays=()):
     stream.flush()
 
 
+def interpreter_module(package):
+    """The runtime's module; without a name, the first one that can be imported."""
+    for name in [package] if package else PACKAGES:
+        try:
+            return importlib.import_module(name + ".interpreter")
+        except ImportError:
+            if package:
+                raise
+    raise ImportError("neither of " + ", ".join(PACKAGES) + " is installed in " + sys.executable)
+
+
+def runtime_of(module):
+    """The package of a module, its version if that is known, and the processor's kind."""
+    package, version = module.__name__.partition(".")[0], ""
+    try:
+        from importlib.metadata import version as version_of
+
+        version = " " + version_of(package.replace("_", "-"))
+    except ImportError:  # an older Python, or a package that was only unpacked
+        pass
+    return package + version + " on " + platform.machine()
+
+
+def abandoned(source):
+    """Whether the other end is gone: while it waits for an answer, nothing but the end can come from it."""
+    try:
+        return bool(select.select([source], [], [], 0)[0])
+    except (OSError, ValueError):  # not to be known for this kind of file
+        return False
+
+
 def load(package, model, kernels, threads):
     """An interpreter with allocated tensors; `kernels` is builtin, ref or xnnpack."""
-    module = importlib.import_module(package + ".interpreter")
+    module = interpreter_module(package)
     types = module.OpResolverType
     resolver = {
         "builtin": types.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
@@ -65,7 +100,7 @@ def load(package, model, kernels, threads):
     return interpreter
 
 
-def invoke(interpreter, arrays, repeats):
+def invoke(interpreter, arrays, repeats, source):
     """Outputs of every sample of a batch, and the nanoseconds of every invocation (`repeats` per sample)."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     batch = len(arrays[0]) // max(1, int(inputs[0]["shape"][0])) if len(inputs[0]["shape"]) else 1
@@ -76,6 +111,8 @@ def invoke(interpreter, arrays, repeats):
             part = array[sample * size : (sample + 1) * size] if array.ndim else array
             interpreter.set_tensor(detail["index"], part)
         for _ in range(repeats):
+            if abandoned(source):
+                raise SystemExit
             start = time.perf_counter_ns()
             interpreter.invoke()
             times.append(time.perf_counter_ns() - start)
@@ -88,6 +125,11 @@ def invoke(interpreter, arrays, repeats):
 def peak_memory_bytes():
     """Peak resident memory of this process, None where the system does not tell."""
     try:
+        with open("/proc/self/status") as file:  # what getrusage tells begins with the peak of whoever started us
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        pass
+    try:
         import resource
 
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -95,9 +137,14 @@ def peak_memory_bytes():
         return None
 
 
+def growth(before):
+    """How far the peak grew."""
+    return None if before is None else peak_memory_bytes() - before
+
+
 def serve(source, sink):
     """Answers requests until the input ends. A failed request is answered with its error."""
-    models = {}
+    models, inputs = {}, []
     while True:
         try:
             header, arrays = receive(source)
@@ -105,13 +152,19 @@ def serve(source, sink):
             return
         try:
             if header["do"] == "load":
-                start = time.perf_counter_ns()
+                module = interpreter_module(header["package"])  # its import is no part of loading the model
+                before, start = peak_memory_bytes(), time.perf_counter_ns()
                 model = load(header["package"], arrays[0].tobytes(), header["kernels"], header["threads"])
-                models = {header["handle"]: model}
-                send(sink, {"ok": True, "load_ns": time.perf_counter_ns() - start})
+                taken = time.perf_counter_ns() - start
+                models = {header["handle"]: (model, before)}
+                facts = {"load_ns": taken, "init_memory_bytes": growth(before), "runtime": runtime_of(module)}
+                send(sink, dict(facts, ok=True))
             elif header["do"] == "invoke":
-                outputs, times = invoke(models[header["handle"]], arrays, header.get("repeats", 1))
-                send(sink, {"ok": True, "times_ns": times, "peak_memory_bytes": peak_memory_bytes()}, outputs)
+                model, before = models[header["handle"]]
+                inputs = inputs if header.get("same_inputs") else arrays
+                outputs, times = invoke(model, inputs, header.get("repeats", 1), source)
+                memory = {"peak_memory_bytes": peak_memory_bytes(), "overall_memory_bytes": growth(before)}
+                send(sink, dict(memory, ok=True, times_ns=times), outputs)
         except Exception as error:
             send(sink, {"ok": False, "error": f"{type(error).__name__}: {error}"})
 

@@ -110,4 +110,6 @@ TARGET = Target(
     per_channel=CONVOLUTIONS | {FULLY_CONNECTED},
     rules=RULES,
     check=check,
+    rewrites="pool_to_mean",
+    exclusive=False,
 )

@@ -21,6 +21,7 @@ from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import (
     activation,
+    comparison,
     elementwise,
     joining,
     padding,
@@ -104,6 +105,18 @@ def integers_only(site: Site) -> bool:
     return all(t.type_name in EIGHT_BITS | {"INT32"} for t in site.activations)
 
 
+@limit("keep the tensors in 8 bits")
+def eight_bits_or_truths(site: Site) -> bool:
+    """inputs and outputs are int8, uint8 or truth values"""
+    return all(t.type_name in EIGHT_BITS | {"BOOL"} for t in site.activations)
+
+
+@limit("gather along the first axis")
+def gathers_first(site: Site) -> bool:
+    """along the first axis after those of the batch"""
+    return site.option("Axis") == site.option("BatchDims")
+
+
 @limit("resize by 2, 4 or 8, by the same factor in both directions")
 def power_of_two_resize(site: Site) -> bool:
     """it magnifies 2, 4 or 8 times (bilinear with half-pixel centers: 2 times), from one pixel, or not at all"""
@@ -135,7 +148,11 @@ _STATIC_ON_ALL = (
     padding.PAD, padding.PADV2, padding.MIRROR_PAD, shape.TRANSPOSE, shape.TILE, slicing.SLICE, slicing.STRIDED_SLICE,
     reduction.REDUCE_MAX, reduction.REDUCE_MIN, reduction.SUM,
 )  # fmt: skip
-_ON_U85 = (CAST, elementwise.DIV, elementwise.GREATER_EQUAL, elementwise.LESS, elementwise.SELECT_V2, slicing.GATHER)
+_ON_U85 = (
+    CAST, elementwise.DIV, comparison.EQUAL, comparison.NOT_EQUAL, comparison.GREATER, comparison.GREATER_EQUAL,
+    comparison.LESS, comparison.LESS_EQUAL, comparison.LOGICAL_AND, comparison.LOGICAL_OR, comparison.LOGICAL_NOT,
+    comparison.SELECT, comparison.SELECT_V2,
+)  # fmt: skip
 
 
 def _rules(accelerator: str) -> Rules:
@@ -146,7 +163,8 @@ def _rules(accelerator: str) -> Rules:
         **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL), _WIDE),
         **dict.fromkeys((shape.RESHAPE, shape.SQUEEZE, shape.EXPAND_DIMS), _WIDE_STATIC),
         **dict.fromkeys((joining.CONCATENATION, joining.PACK), _WIDE if newest else _PLAIN),
-        **(dict.fromkeys(_ON_U85, _PLAIN) if newest else {}),
+        **(dict.fromkeys(_ON_U85, Rule(limits=(eight_bits_or_truths,))) if newest else {}),
+        **({slicing.GATHER: Rule(limits=(integers_only, gathers_first))} if newest else {}),
         resize.RESIZE_BILINEAR: Rule(limits=(eight_bits, constant_parameters)) if newest else _RESIZE,
         resize.RESIZE_NEAREST_NEIGHBOR: Rule(limits=(eight_bits, constant_parameters)) if newest else _RESIZE,
         CONV_2D: Rule(limits=_PRODUCT),
@@ -184,6 +202,7 @@ TARGETS = {
             rules=_rules(accelerator),
             check=functools.partial(check, accelerator),
             compiler="vela",
+            rewrites="spell_out",
         )
         for accelerator in ("u55", "u65", "u85")
     )

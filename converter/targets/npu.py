@@ -41,4 +41,5 @@ TARGET = Target(
     granularity="per_tensor",
     rules=RULES,
     check=check,
+    exclusive=False,
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from converter.targets.rules import CheckReport, Rules
 from converter.tflite.model_file import ModelFile
+from ir.errors import OptionError
 from ir.opdef import OpDef
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D
 from ir.ops.transposed import TRANSPOSE_CONV
@@ -24,6 +26,11 @@ class Target:
       rules: per operator that it runs, the limits.
       check: what will run where: `(model, oldest runtime allowed or None) -> CheckReport`.
       compiler: the program that decides in the end, None if the files run as they are.
+      rewrites: passes, as text, that bring a graph into the form that it runs best.
+      exclusive: it runs nothing but the operators of `rules`; else those only run faster there, or differ by device.
+      last_versions: of operators, the newest that its compiler can read (0: not even the operator).
+      runtimes: versions of its runtime that a file can be made for, empty where they do not matter.
+      min_runtime_version: the oldest runtime that must run the files; None for the newest.
     """
 
     name: str
@@ -33,6 +40,32 @@ class Target:
     granularity: str = "per_channel"
     per_channel: frozenset[OpDef] = frozenset()
     compiler: str | None = None
+    rewrites: str = ""
+    exclusive: bool = True
+    last_versions: Mapping[OpDef, int] = field(default_factory=dict)
+    runtimes: range = range(0)
+    min_runtime_version: int | None = None
+
+    def at(self, version: int | None) -> Target:
+        """The target with an oldest runtime. Raises OptionError if it has no runtime of that version."""
+        if version is not None and version not in self.runtimes:
+            known = f"{self.runtimes[0]} to {self.runtimes[-1]}" if self.runtimes else ""
+            raise OptionError(
+                expected=f"a runtime version from {known}" if known else "a target whose runtime has versions",
+                found=str(version) if known else f"--target={self.name}",
+                where="--min_runtime_version",
+                fix="leave it out for the newest" if known else "leave it out",
+            )
+        return dataclasses.replace(self, min_runtime_version=version)
+
+    def runs(self, op: OpDef) -> bool:
+        """Whether it has an operator, within the operator's limits."""
+        rule, oldest = self.rules.get(op), self.min_runtime_version
+        return not self.exclusive or (rule is not None and (oldest is None or rule.since <= oldest))
+
+    def judge(self, model: ModelFile) -> CheckReport:
+        """What of a file runs where. Raises OptionError if there is no runtime of that version."""
+        return self.check(model, self.min_runtime_version)
 
     def weight_per_channel(self, op: OpDef) -> bool:
         """Whether the weights of an operator may have one scale per channel."""

@@ -70,4 +70,5 @@ TARGET = Target(
     per_channel=CONVOLUTIONS,
     rules=RULES,
     check=check,
+    rewrites="spell_out",
 )

@@ -1,0 +1,65 @@
+"""A model on a device: a worker at the far end of a connection, which is made again once where it is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from converter.runtimes.base import Timing
+from converter.runtimes.local import WorkerLost, WorkerProcess, WorkerSession, load_in
+from ir.errors import RuntimeFailure
+
+ANY_PACKAGE = ""  # the worker takes the first runtime that it can import
+
+
+@dataclass
+class RemoteSession:
+    """A model loaded on a device.
+
+    Attributes:
+      start: connects, and starts a worker there; raises RuntimeFailure.
+      model: kept, because a new worker must load it again.
+      kernels, threads: of the interpreter (see `converter.runtimes.local`).
+    """
+
+    start: Callable[[], WorkerProcess]
+    model: bytes
+    kernels: str
+    threads: int
+    package: str = ANY_PACKAGE
+    timing: Timing = field(default_factory=Timing)
+
+    def __post_init__(self) -> None:
+        try:
+            self._session = self._load()
+        except WorkerLost:
+            self._session = self._load()
+
+    def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
+        """Runs a batch sample by sample. Raises RuntimeFailure if the worker refuses, or is lost a second time."""
+        try:
+            outputs = self._session.invoke(inputs, repeats)
+        except WorkerLost:
+            self._session = self._load()
+            outputs = self._session.invoke(inputs, repeats)
+        self.timing = self._session.timing
+        return outputs
+
+    @property
+    def runtime(self) -> str:
+        """The package that runs it there and its version."""
+        return self._session.runtime
+
+    def close(self) -> None:
+        """Ends the worker, which takes with it what was copied to the device."""
+        self._session.process.end()
+
+    def _load(self) -> WorkerSession:
+        process = self.start()
+        try:
+            return load_in(process, self.model, self.package, self.kernels, self.threads)
+        except RuntimeFailure:
+            process.end()
+            raise

@@ -1,0 +1,181 @@
+"""Networks converted for the targets: operators that a target lacks are written out, versions capped, all of it maps."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from converter.conversion import ConversionResult, convert
+from converter.runtimes.choose import choose_runtime
+from converter.runtimes.local import installed_packages
+from converter.targets import TARGETS, get_target
+from converter.targets.edgetpu_versions import LAST_VERSION
+from converter.tflite.model_file import parse
+from ir.errors import OptionError
+from ir.ops import OPERATORS
+from ir.types import DType, TensorType
+
+SHIPPED = Path(__file__).parent.parent / "shipped"
+NETWORKS = Path(__file__).parents[3] / "shared" / "models"
+layers = keras.layers
+
+
+def converted(*made: keras.Layer, shape: tuple[int, ...] = (12, 12, 3), **options) -> ConversionResult:
+    """A network of layers, converted with random data."""
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input(shape, batch_size=1), *made])
+    x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    return convert(model, **{"target": "edgetpu", "calibration_data": [x], "pipeline": "fast", **options})
+
+
+def conv(activation: object = None) -> keras.Layer:
+    return layers.Conv2D(4, 3, activation=activation)
+
+
+GELU = functools.partial(keras.activations.gelu, approximate=True)
+CASES = {
+    "leaky_relu": (lambda: [conv(), layers.LeakyReLU(0.2), conv()], {"CONV_2D": 2, "PRELU": 1}),
+    "hard_swish": (lambda: [conv("hard_swish"), conv()], {"CONV_2D": 2, "ADD": 1, "MUL": 2}),
+    "gelu": (lambda: [conv(), layers.Activation(GELU)], {"CONV_2D": 1, "MUL": 4, "ADD": 1, "LOGISTIC": 1}),
+    "dense on rows": (lambda: [conv(), layers.Dense(5)], {"CONV_2D": 2}),
+    "upsampling": (
+        lambda: [conv("relu"), layers.UpSampling2D(2), layers.Conv2DTranspose(2, 3, strides=2), layers.Flatten()],
+        {"CONV_2D": 1, "RESIZE_NEAREST_NEIGHBOR": 1, "TRANSPOSE_CONV": 1, "RESHAPE": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_all_operators_map_to_the_edge_tpu(name):
+    made, wanted = CASES[name]
+    result = converted(*made())
+    assert result.operators == wanted
+    report = result.prediction
+    assert report.unmapped == () and report.figures["failure"] is None
+    assert result.as_json()["prediction"]["mapped"] == sum(wanted.values())
+    assert result.quality.sqnr_db > 25
+
+
+@pytest.mark.skipif(not installed_packages(), reason="no TFLite runtime is installed")
+def test_what_is_written_out_is_emulated_exactly():
+    result = converted(conv(), layers.LeakyReLU(0.2), conv("hard_swish"), layers.Dense(5))
+    x = np.random.default_rng(1).integers(-128, 128, (6, 12, 12, 3)).astype(np.int8)
+    (wanted,), (found,) = (choose_runtime(r).load(result.model).invoke([x]) for r in ("local/ref", "emulator/ref"))
+    np.testing.assert_array_equal(wanted, found)
+
+
+def test_a_large_mean_is_taken_in_steps():
+    result = converted(layers.GlobalAveragePooling2D(), layers.Dense(3), shape=(160, 120, 4))
+    assert result.operators["MEAN"] == 2 and result.prediction.unmapped == ()
+
+
+def test_older_runtimes_get_other_forms():
+    made = [conv(), layers.LeakyReLU(0.2), conv()]
+    result = converted(*made, min_runtime_version=12)
+    assert result.operators == {"CONV_2D": 2, "MUL": 1, "MAXIMUM": 1}
+    assert result.prediction.figures["min_runtime_version"] == 12 and result.prediction.unmapped == ()
+
+
+@pytest.mark.parametrize(("target", "version", "said"), [("edgetpu", 9, "10 to 14"), ("cpu", 12, "--target=cpu")])
+def test_runtime_versions_that_there_are_not(target, version, said):
+    with pytest.raises(OptionError, match=said):
+        get_target(target).at(version)
+
+
+def test_versions_are_capped_for_the_compiler():
+    """EXP is left to the CPU; its newer version would make the compiler refuse the whole file."""
+    made = [conv(), layers.Activation("exponential")]
+    versions = [
+        {op.code: op.version for op in parse(converted(*made, target=target, check=False).model).main.operators}
+        for target in ("cpu", "edgetpu")
+    ]
+    assert [v["EXP"] for v in versions] == [2, 1]
+    report = converted(*made, check=False).prediction
+    assert report.figures["failure"] is None and [v.mapped for v in report.verdicts] == [True, False]
+
+
+def test_the_cap_lowers_versions_of_types_only():
+    """Operators that are written with a newer version than the compiler reads, for int8: it has none of them on the TPU."""
+    x = TensorType((1, 4, 4, 8), DType.INT8)
+    newer = set()
+    for op in OPERATORS:
+        if op.encoding is None or not op.quantization.integer or not _default(op):
+            continue
+        if op.encoding.version(op.attributes(), [x] * max(1, len(op.operands)), [x]) > LAST_VERSION[op]:
+            newer.add(op.encoding.code)
+    assert newer == {"EXP", "LOG", "SQRT", "TILE", "GELU"}
+
+
+def _default(op: object) -> bool:
+    """Whether its attributes have defaults, and its version does not ask for parameters."""
+    fields = op.attributes.__dataclass_fields__.values()  # type: ignore[attr-defined]
+    needs = any(f.default is f.default_factory for f in fields)
+    return not needs and op.name != "dequantize"  # type: ignore[attr-defined]
+
+
+def test_cpu_gets_a_mean_for_a_pool_of_the_whole_picture():
+    result = converted(conv("relu"), layers.AveragePooling2D(10), layers.Flatten(), target="cpu")
+    assert result.operators == {"CONV_2D": 1, "MEAN": 1, "RESHAPE": 1}
+    assert [v.status for v in result.prediction.verdicts] == ["XNNPACK"] * 3
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("ethos-u65", "ethos-u85")])
+def test_the_shipped_network_runs_whole_on_every_target(name):
+    data = SHIPPED / "digits_calibration.npz"
+    options = {"calibration_data": data, "calibration_samples": 2, "pipeline": "fast", "check": False}
+    result = convert(SHIPPED / "digits_mobilenet_v2.keras", target=name, preprocess="tf", **options)
+    left = Counter(v.name for v in result.prediction.unmapped)
+    # XNNPACK has no int8 softmax, and its mean keeps the axes: both run on the same CPU, in TFLite's own kernels.
+    assert left == Counter(["SOFTMAX", "MEAN"] if name == "cpu" else [])
+    if name == "ethos-u55":
+        model = parse(result.model)
+        assert not any(get_target(other).judge(model).unmapped for other in ("ethos-u65", "ethos-u85"))
+
+
+@pytest.mark.skipif(not NETWORKS.exists(), reason="the networks are not in this checkout (../shared/models)")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mobilenet_v1_075_imagenet",
+        "mobilenet_v2_100_imagenet",
+        "mlperf_tiny/ic_resnet8",
+        "mlperf_tiny/vww_mobilenet025",
+        "mlperf_tiny/kws_dscnn",
+        "mlperf_tiny/ad_autoencoder",
+    ],
+)
+def test_networks_in_use_run_whole(name):
+    """One file for all of them: what the Edge TPU wants of granularity, the others can take, too."""
+    model = keras.models.load_model(NETWORKS / f"{name}.keras", compile=False)
+    x = np.random.default_rng(0).uniform(-1, 1, (1, *model.inputs[0].shape[1:])).astype(np.float32)
+    result = convert(model, target="edgetpu", calibration_data=[x], pipeline="fast", check=False)
+    assert result.prediction.unmapped == ()
+    file = parse(result.model)
+    for other in ("ethos-u55", "ethos-u65", "ethos-u85", "tflm"):
+        assert get_target(other).judge(file).unmapped == ()
+
+
+def test_shapes_that_are_computed_are_gone(tmp_path):
+    """A batch that is open makes TensorFlow compute shapes: with SHAPE, STRIDED_SLICE and PACK."""
+    import tensorflow as tf
+
+    kernel = tf.random.stateless_normal((3, 3, 3, 4), seed=(1, 2))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 8, 8, 3), tf.float32)])
+    def network(x):
+        y = tf.nn.relu(tf.nn.conv2d(x, kernel, 1, "SAME"))
+        size = tf.shape(y)
+        return tf.reshape(y, tf.stack([size[0], size[1] * size[2], size[3]]))
+
+    module = tf.Module()
+    module.network = network
+    tf.saved_model.save(module, str(tmp_path / "m"), signatures=network)
+    x = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
+    result = convert(tmp_path / "m", target="edgetpu", calibration_data=[x], pipeline="fast")
+    assert result.operators == {"CONV_2D": 1, "RESHAPE": 1} and result.prediction.unmapped == ()
+    assert parse(result.model).main.tensors[0].shape[0] == 1
