@@ -1,0 +1,47 @@
+"""The report on a conversion: one page that opens from a file, without a network, and its numbers as JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from converter.report.writing import check_folder, write_files
+from passes.base import Progress, silent
+
+if TYPE_CHECKING:
+    from converter.analysis.table import Analysis
+    from converter.conversion import ConversionResult
+
+PAGE, DATA = "index.html", "report.json"
+
+__all__ = ["DATA", "PAGE", "check_folder", "write_report"]
+
+
+def write_report(
+    folder: str | Path,
+    result: ConversionResult,
+    analysis: Analysis | None = None,
+    *,
+    progress: Progress = silent,
+) -> Path:
+    """Writes `index.html` and `report.json` into a folder, which is made if need be; returns the page's path.
+
+    The conversion is analysed on its calibration data unless an analysis is given; without data the report holds what
+    is known without measuring. Raises OutputError if it cannot be written.
+    """
+    from converter.report.content import gather  # brings Matplotlib, which a conversion without report does not need
+    from converter.report.measuring import analysed
+    from converter.report.page import render
+
+    if analysis is None:
+        analysis = analysed(result, progress)
+    content = gather(result, analysis, progress=progress)
+    write_files(folder, {DATA: _json(content.as_json()), PAGE: render(content, progress=progress).encode()})
+    return Path(folder) / PAGE
+
+
+def _json(content: dict[str, Any]) -> bytes:
+    """Compact, with as many digits as a float32 has."""
+    short = json.loads(json.dumps(content), parse_float=lambda text: float(f"{float(text):.7g}"))
+    return json.dumps(short, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

@@ -1,0 +1,131 @@
+"""What a report says, gathered: the analysis, the network, the check for the target, sizes and latencies."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from converter.analysis.table import Analysis, plain
+from converter.compare import Comparison
+from converter.evaluation import Share
+from converter.report import speed
+from converter.report.network import Row, rows_of
+from converter.report.speed import Speed
+from converter.targets.rules import CheckReport, Verdict
+from converter.tflite.model_file import parse
+from converter.version import VERSION
+from passes.base import Progress, silent
+
+if TYPE_CHECKING:
+    from converter.conversion import ConversionResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Content:
+    """Everything that the page shows and the JSON holds.
+
+    Attributes:
+      title: the file's name, or the network's.
+      headline: of the file as a whole against float: `samples`, `sqnr_db` (None where nothing differs), and as
+        `value`, `low`, `high` with the 95 % interval or None: `agreement`, `float_accuracy`, `integer_accuracy`.
+      operators: of the file, by TFLite name; `float_operators`: those that compute in float.
+      rows: the network.
+      check: what the target runs of the file.
+      integer, floating: the emitted file and the same network in float.
+      judged_on: "calibration" or "test" samples, that float and integers were compared on.
+      conversion: what `convert --json` says.
+    """
+
+    title: str
+    analysis: Analysis
+    headline: dict[str, Any] = field(default_factory=lambda: headline(None))
+    rows: tuple[Row, ...] = ()
+    operators: dict[str, int] = field(default_factory=dict)
+    float_operators: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    check: CheckReport | None = None
+    integer: Speed = field(default_factory=Speed)
+    floating: Speed = field(default_factory=Speed)
+    judged_on: str = "calibration"
+    conversion: dict[str, Any] = field(default_factory=dict)
+    version: str = VERSION
+
+    def as_json(self) -> dict[str, Any]:
+        """`report.json`: the numbers of the page; of pictures, only their places in the data."""
+        analysis = self.analysis.as_json()
+        for sample in analysis["worst_inputs"]:
+            sample.pop("image", None)
+        return plain(
+            {
+                "title": self.title,
+                "version": self.version,
+                "headline": {**self.headline, "judged_on": self.judged_on},
+                "conversion": self.conversion,
+                "analysis": analysis,
+                "target": None if self.check is None else self.check.as_json(),
+                "latency": {"integer": self.integer, "float": self.floating},
+                "network": self.rows,
+            }
+        )
+
+
+def headline(quality: Comparison | None) -> dict[str, Any]:
+    """The figures of a comparison with their intervals; 0 samples where there is none."""
+    shares = {"agreement": None, "float_accuracy": None, "integer_accuracy": None}
+    if quality is None:
+        return {"samples": 0, "sqnr_db": None, **shares}
+    known = {name: _share(getattr(quality, name), quality.samples) for name in shares}
+    ratio = quality.sqnr_db if math.isfinite(quality.sqnr_db) else None
+    return {"samples": quality.samples, "sqnr_db": ratio, **known}
+
+
+def _share(value: float | None, samples: int) -> dict[str, float] | None:
+    if value is None:
+        return None
+    low, high = Share(right=round(value * samples), total=samples).interval
+    return {"value": value, "low": low, "high": high}
+
+
+def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress = silent) -> Content:
+    """The content of a report on a conversion; measures latencies, which takes seconds."""
+    target = result.trace.target
+    measured = [speed.measure(m, progress) for m in (result.model, speed.float_file(result.reference))]
+    return Content(
+        title=result.graph.name if result.output is None else result.output.name,
+        analysis=analysis,
+        headline=headline(result.quality),
+        rows=rows_of(result.graph, analysis.layers),
+        operators=result.operators,
+        float_operators=result.float_operators,
+        warnings=result.warnings,
+        check=None if target is None else target.check(parse(result.model), None),
+        integer=measured[0],
+        floating=measured[1],
+        judged_on=result.judged_on,
+        conversion=result.as_json(),
+    )
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Operators that the target does not take for one reason."""
+
+    name: str
+    status: str
+    reason: str
+    fix: str
+    layers: tuple[str, ...]
+
+
+def refusals(unmapped: Sequence[Verdict]) -> list[Refusal]:
+    """Verdicts by operator and reason, the most frequent first."""
+
+    def key(verdict: Verdict) -> tuple[str, str, str, str]:
+        return verdict.name, verdict.status, verdict.reason, verdict.fix
+
+    groups = groupby(sorted(unmapped, key=key), key)
+    found = [Refusal(*reason, layers=tuple(v.layer for v in members)) for reason, members in groups]
+    return sorted(found, key=lambda r: -len(r.layers))

@@ -1,0 +1,236 @@
+"""The pictures of a report: SVG by Matplotlib, in the colours of the page that holds them.
+
+Matplotlib draws with placeholder colours, which are then replaced by the page's CSS variables: one figure serves light
+and dark. A figure's coordinates are CSS pixels. No text of the model goes into a figure; its identifiers begin with a
+key, which is its own in the page.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from converter.analysis.table import LayerAnalysis
+
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its notes on fonts are nobody's news
+
+# Placeholder -> CSS variable of the page.
+_COLOURS = {
+    "#010203": "--figure-text",
+    "#010204": "--figure-grid",
+    "#010205": "--now",
+    "#010206": "--before",
+    "#010207": "--bad",
+}
+TEXT, GRID, NOW, BEFORE, BAD = _COLOURS
+_STYLE = {
+    "svg.fonttype": "none",  # text stays text: sharp, searchable, in the page's font
+    "svg.hashsalt": "report",
+    "path.simplify": True,
+    "font.family": "DejaVu Sans",  # comes with Matplotlib, for measuring; the page's own font is shown
+    "font.size": 11,
+    "text.color": TEXT,
+    "axes.labelcolor": TEXT,
+    "axes.edgecolor": GRID,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "ytick.minor.size": 0,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": TEXT,
+    "ytick.labelcolor": TEXT,
+    "legend.frameon": False,
+}
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_PIXELS_PER_INCH = 72  # of Matplotlib's SVG
+SMALL, WIDE = (380, 230), (1080, 300)
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 26, 44  # pixels around the axes
+_MOST_CHANNELS = 160  # more are drawn as the envelope of neighbours: an outlier stays seen
+_LOWEST_COUNT = 0.5  # of a logarithmic axis of counts: an empty bin is below it
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An SVG element as text, and what it shows in words, for who does not see it."""
+
+    svg: str
+    description: str
+
+
+def sqnr_overview(layers: Sequence[LayerAnalysis], key: str) -> Picture | None:
+    """SQNR of every layer in the file's order; None where none was measured."""
+    together = [(i, x.sqnr_db) for i, x in enumerate(layers, 1) if _finite(x.sqnr_db)]
+    alone = [(i, x.sqnr_alone_db) for i, x in enumerate(layers, 1) if _finite(x.sqnr_alone_db)]
+    if not together and not alone:
+        return None
+
+    def plot(axes: Axes) -> None:
+        if alone:
+            axes.plot(*zip(*alone, strict=True), "o", ms=4, mfc="none", color=BEFORE, label="this layer alone")
+        if together:
+            label = "with everything before it"
+            axes.plot(*zip(*together, strict=True), "o-", ms=4, lw=1.2, color=NOW, label=label)
+        axes.set_xlabel("layer, in the file's order")
+        axes.set_ylabel("SQNR of its output (dB)")
+        axes.set_xlim(0.5, len(layers) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _legend(axes)
+
+    lowest = min(together or alone, key=lambda point: point[1])
+    words = f"SQNR of {len(layers)} layers; the lowest is {lowest[1]:.1f} dB at layer {lowest[0]}"
+    return Picture(_drawn(plot, WIDE, key), words)
+
+
+def weight_ranges(layer: LayerAnalysis, key: str) -> Picture | None:
+    """The smallest and largest weight of every output channel, now and as they were after folding."""
+    if layer.weight_low is None or layer.weight_high is None or not np.size(layer.weight_low):
+        return None
+    now = _envelope(layer.weight_low, layer.weight_high)
+    low, high = layer.weight_low_before, layer.weight_high_before
+    before = None if low is None or high is None or np.size(low) == 0 else _envelope(low, high)
+
+    def plot(axes: Axes) -> None:
+        low, high, edges = now
+        axes.stairs(high, edges, baseline=low, fill=True, color=NOW, alpha=0.55, lw=0, label="in the file")
+        if before is not None:
+            low, high, edges = before
+            axes.stairs(high, edges, baseline=None, color=BEFORE, lw=1.2, label="after folding")
+            axes.stairs(low, edges, baseline=None, color=BEFORE, lw=1.2)
+        axes.use_sticky_edges = False
+        axes.set_xlabel("output channel")
+        axes.set_ylabel("weight")
+        axes.set_xlim(edges[0], edges[-1])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        _legend(axes)
+
+    channels = np.size(layer.weight_low)
+    words = f"weights of {channels} channels, from {np.min(layer.weight_low):.4g} to {np.max(layer.weight_high):.4g}"
+    return Picture(_drawn(plot, SMALL, key), words)
+
+
+def activation_histogram(layer: LayerAnalysis, key: str) -> Picture | None:
+    """How often the float output takes which values, and the range that the integers have."""
+    histogram = layer.histogram
+    if histogram is None or not np.sum(histogram.counts):
+        return None
+    counts, edges = np.asarray(histogram.counts, np.float64), np.asarray(histogram.edges, np.float64)
+
+    def plot(axes: Axes) -> None:
+        drawn = np.maximum(counts, _LOWEST_COUNT)
+        axes.stairs(drawn, edges, baseline=_LOWEST_COUNT, fill=True, color=NOW, alpha=0.55, lw=0)
+        axes.set_yscale("log")
+        axes.set_ylim(_LOWEST_COUNT, max(counts.max() * 2, 2))
+        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        for bounds, colour, style, label in (
+            (layer.range_before_tuning, BEFORE, (0, (4, 3)), "before tuning"),
+            (layer.range, BAD, "-", "chosen range"),
+        ):
+            for i, x in enumerate(bounds or ()):
+                axes.axvline(x, color=colour, ls=style, lw=1.4, label=label if i == 0 else None)
+        axes.set_xlabel("value of the output")
+        axes.set_ylabel("values seen")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6))
+        _legend(axes)
+
+    words = f"values of the output from {edges[0]:.4g} to {edges[-1]:.4g}"
+    if layer.range is not None:
+        words += f"; the integers reach from {layer.range[0]:.4g} to {layer.range[1]:.4g}"
+    return Picture(_drawn(plot, SMALL, key), words)
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _tick_text(value: float, _position: int | None = None) -> str:
+    """`2k` and `3M` for thousands and millions, else the number itself."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.4g}{name}".replace("-", "−")
+    return f"{value:.3g}".replace("-", "−")
+
+
+def _legend(axes: Axes) -> None:
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1.02), ncols=2, borderaxespad=0, handlelength=1.4)
+
+
+def _envelope(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`low` and `high` of at most `_MOST_CHANNELS` groups of neighbouring channels, and the groups' edges."""
+    low, high = np.ravel(low).astype(np.float64), np.ravel(high).astype(np.float64)
+    starts = np.unique(np.linspace(0, low.size, min(low.size, _MOST_CHANNELS), endpoint=False).astype(int))
+    edges = np.append(starts, low.size).astype(np.float64)
+    return np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts), edges
+
+
+def _drawn(plot: Any, size: tuple[int, int], key: str) -> str:
+    with matplotlib.rc_context(_STYLE):
+        width, height = size
+        figure = Figure(figsize=(width / _PIXELS_PER_INCH, height / _PIXELS_PER_INCH))
+        inner = (width - _LEFT - _RIGHT) / width, (height - _TOP - _BOTTOM) / height
+        axes = figure.add_axes((_LEFT / width, _BOTTOM / height, *inner))
+        plot(axes)
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(_tick_text)
+            axis.set_minor_locator(NullLocator())
+        file = io.BytesIO()
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return _embedded(file.getvalue(), key)
+
+
+_LONG_NUMBER = re.compile(r"-?\d+\.\d+")
+_REFERENCE = re.compile(r"#([\w-]+)")
+
+
+def _embedded(svg: bytes, key: str) -> str:
+    """A file of Matplotlib as an element of a page: its own identifiers, short numbers, the page's colours."""
+    root = ElementTree.fromstring(svg)
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
+                parent.remove(child)
+    _rename(root, f"{key}-")
+    for element in root.iter():
+        for key in ("d", "x", "y", "transform", "points"):
+            if key in element.attrib:
+                short = _LONG_NUMBER.sub(lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), element.attrib[key])
+                element.set(key, " ".join(short.split()))
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    text = ElementTree.tostring(root, encoding="unicode")
+    for colour, variable in _COLOURS.items():
+        text = text.replace(colour, f"var({variable})")
+    return re.sub(r"\s*\n\s*", " ", text)
+
+
+def _rename(root: ElementTree.Element, prefix: str) -> None:
+    """Identifiers that nothing refers to go; the others become unique in a page of many figures."""
+    used = {name for e in root.iter() for value in e.attrib.values() for name in _REFERENCE.findall(value)}
+    for element in root.iter():
+        for key, value in list(element.attrib.items()):
+            if key == "id":
+                if value in used:
+                    element.set(key, prefix + value)
+                else:
+                    del element.attrib[key]
+            elif value.startswith("#") or "url(#" in value:
+                element.set(key, value.replace("#", f"#{prefix}"))

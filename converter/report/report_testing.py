@@ -1,0 +1,121 @@
+"""An invented report with everything in it that a page can show, and names that try to be markup."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from converter.analysis.table import (
+    Analysis,
+    Cause,
+    Histogram,
+    History,
+    LayerAnalysis,
+    PassChange,
+    Threshold,
+    WorstInput,
+)
+from converter.report.content import Content
+from converter.report.network import Row
+from converter.report.speed import Speed
+from converter.targets.rules import CheckReport, Verdict
+
+HOSTILE = "<script>document.title = 'stolen'</script>"
+BREAKING = "</svg></style></script><img src=x onerror=\"document.title='stolen'\">'\"&amp;{{ 7 * 7 }}"
+
+
+def invented_layer(name: str, seed: int, **fields: object) -> LayerAnalysis:
+    """A layer with every field filled, from a seed."""
+    rng = np.random.default_rng(seed)
+    values = np.maximum(rng.normal(0.4, 1.0, 5000), 0)
+    counts, edges = np.histogram(values, 64)
+    low, high = -rng.uniform(0.1, 1, 24), rng.uniform(0.1, 1, 24)
+    given = {
+        "operator": "CONV_2D",
+        "layers": (name, f"{name}/relu"),
+        "output": name,
+        "shape": (1, 14, 14, 24),
+        "sqnr_alone_db": float(rng.uniform(25, 45)),
+        "sqnr_db": float(rng.uniform(8, 30)),
+        "cosine": 0.9991,
+        "clipped": 0.0004,
+        "scale": 0.0123,
+        "zero_point": -128,
+        "range": (0.0, 3.1),
+        "float_range": (0.0, float(values.max())),
+        "histogram": Histogram(counts=counts, edges=edges),
+        "weight_bytes": 12_000,
+        "share_of_size": 0.12,
+        "weight_low": low,
+        "weight_high": high,
+        "weight_low_before": low * 2,
+        "weight_high_before": high * rng.uniform(0.2, 3, 24),
+        "range_before_tuning": (0.0, 3.6),
+        "cause": "one output channel has weights 12 times as large as the others",
+        "suggestion": "--granularity=per_channel",
+    }
+    return LayerAnalysis(name=name, **{**given, **fields})
+
+
+def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add", "logits")) -> Content:
+    """A network of five layers with a branch, its analysis and all the rest."""
+    layers = tuple(invented_layer(name, seed) for seed, name in enumerate(names))
+    sources = ((), (0,), (1,), (2,), (1, 3), (4,))
+    rows = tuple(
+        Row(
+            name=name,
+            operator="CONV_2D" if number else "input",
+            details="int8 1 × 14 × 14 × 24, scale 0.0123, zero point -128",
+            weights=f"weights int8 of {name}" if number else "",
+            sources=read,
+            sqnr_db=layers[number - 1].sqnr_db if number else None,
+            is_output=number == len(names),
+        )
+        for number, (name, read) in enumerate(zip(("image", *names), sources, strict=True))
+    )
+    top = ((7, 0.62), (2, 0.31), (0, 0.02))
+    picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    analysis = Analysis(
+        layers=layers,
+        causes=(
+            Cause(severity=0.9, title="Outlier channel", explanation=HOSTILE, suggestion=BREAKING, where=names[1]),
+            Cause(severity=0.2, title="Few samples", explanation="12 samples.", suggestion="Give 100.", where="input"),
+        ),
+        worst_inputs=(
+            WorstInput(index=3, float_top=top, integer_top=top[::-1], sqnr_db=11.0, label=7, image=picture),
+            WorstInput(index=5, float_top=(), integer_top=(), sqnr_db=14.0),
+        ),
+        summary={"samples": 32, "pipeline": "fold_batch_norm,calibrate,quantize"},
+        passes=(
+            PassChange(name="fold_batch_norm", changed=(HOSTILE, "stem"), skipped=((BREAKING, HOSTILE),), seconds=0.2),
+            PassChange(name="calibrate", notes=(HOSTILE,), seconds=1.5),
+        ),
+        history=History(
+            activations={
+                "stem": {"calibrate": Threshold(low=0, high=3.6), BREAKING: Threshold(low=0, high=3.1, scale=0.0122)}
+            }
+        ),
+    )
+    verdicts = tuple(
+        Verdict(
+            index=i, name="CONV_2D", layer=name, mapped=i > 0, status="CPU", reason=HOSTILE if not i else "", fix="wait"
+        )
+        for i, name in enumerate(names)
+    )
+    return Content(
+        title=f"{HOSTILE}.tflite",
+        analysis=analysis,
+        headline={
+            "samples": 100,
+            "float_accuracy": {"value": 0.97, "low": 0.915, "high": 0.99},
+            "integer_accuracy": {"value": 0.96, "low": 0.902, "high": 0.984},
+            "agreement": {"value": 0.98, "low": 0.93, "high": 0.994},
+            "sqnr_db": 27.4,
+        },
+        rows=rows,
+        operators={"CONV_2D": 5},
+        float_operators=(BREAKING,),
+        warnings=(HOSTILE,),
+        check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,)),
+        integer=Speed(size_bytes=615_792, median_ms=0.67, p90_ms=0.7, runs=20, runtime="tflite-runtime/builtin"),
+        floating=Speed(size_bytes=1_624_688, median_ms=0.9, p90_ms=1.0, runs=20, runtime="tflite-runtime/builtin"),
+    )

@@ -1,0 +1,65 @@
+"""Size and latency of the integer file beside those of the same network in float, on this machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from converter.benchmarking import Options, benchmark
+from converter.runtimes.choose import LOCAL, choose_runtime
+from converter.tflite.writer import to_bytes
+from ir.errors import ConversionError, ModelError
+from ir.graph import Graph
+from passes import pipeline
+from passes.base import Context, Progress, silent
+from passes.runner import run_passes
+
+_TO_FILE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad,fuse_activation"  # as a float file is written
+_OPTIONS = Options(warmup=2, runs=20, min_seconds=0.2, max_seconds=6.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speed:
+    """One inference on one thread, milliseconds; None where it was not measured, `problem` says why.
+
+    Attributes:
+      runtime: what ran it; `runs`: how often.
+      size_bytes: of the file, None if the network has no float file.
+    """
+
+    size_bytes: int | None = None
+    median_ms: float | None = None
+    p90_ms: float | None = None
+    runs: int = 0
+    runtime: str = ""
+    problem: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(self.__dict__)
+
+
+def float_file(reference: Graph) -> bytes | None:
+    """The same network as a float .tflite file, None if TFLite cannot hold it."""
+    graph, _ = reference.copy()
+    run_passes(graph, pipeline.parse(_TO_FILE), Context())
+    try:
+        return to_bytes(graph)
+    except ModelError:
+        return None
+
+
+def measure(model: bytes | None, progress: Progress = silent) -> Speed:
+    """Times a file on the first runtime installed here, on random inputs."""
+    if model is None:
+        return Speed(problem="TFLite has no float form of this network")
+    try:
+        found = benchmark(model, choose_runtime(LOCAL), _OPTIONS, progress=progress)
+    except ConversionError as error:
+        return Speed(size_bytes=len(model), problem=str(error))
+    return Speed(
+        size_bytes=len(model),
+        median_ms=found.percentile(50),
+        p90_ms=found.percentile(90),
+        runs=len(found.times_ms),
+        runtime=found.runtime,
+    )

@@ -1,0 +1,47 @@
+"""The folder of a report: whether it can be written, and its files, whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from converter.tflite.writer import write_atomically
+from ir.errors import OutputError
+
+
+def check_folder(folder: str | Path) -> None:
+    """Raises OutputError if no report can be written there: better before the work than after it."""
+    folder = Path(folder)
+    nearest = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    if not nearest.is_dir():
+        found = f"'{nearest}' is no folder"
+    elif not os.access(nearest, os.W_OK | os.X_OK):
+        found = f"no permission to write to '{nearest}'"
+    else:
+        return
+    raise OutputError(
+        expected="a folder, or a place for one", found=found, where=str(folder), fix="choose another with --report"
+    )
+
+
+def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
+    """Writes files into a folder, made if need be, in their order. Raises OutputError; leaves no half of a file."""
+    folder = Path(folder)
+    check_folder(folder)
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_atomically(folder / name, data)
+    except OSError as error:
+        raise OutputError(
+            expected="to make a folder",
+            found=error.strerror or str(error),
+            where=str(folder),
+            fix="choose another with --report",
+        ) from error
+    finally:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # goes only if it is empty: nothing could be written
