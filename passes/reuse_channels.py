@@ -69,35 +69,19 @@ class ReuseChannels(Pass):
         chosen: np.ndarray,
         free: np.ndarray,
     ) -> None:
+        """Writes the copies from the first layer to the readers, each with what the layers before made of the shift."""
         for reader in chain.readers:
-            w, b = weights_of(reader)
-            axis = reader.op.weight_operand.input_axis
-            assert axis is not None
-            w = np.moveaxis(w, axis, -1)
-            dead = np.isfinite(constants)
-            others = tuple(range(1, w.ndim - 1))
-            b = b + w[..., dead].sum(axis=others) @ constants[dead]
-            w[..., dead] = 0.0
-            w[..., chosen] /= 2
-            w[..., free] = w[..., chosen]
-            set_weights(graph, reader, np.moveaxis(w, -1, axis), b)
+            _read_twice(graph, reader, constants, chosen, free)
         for layer, value in zip(chain.layers, chain.results, strict=True):
-            step = _step(context, value)
-            shift = (
-                np.zeros(len(chosen)) if layer is chain.first else self._difference(graph, context, layer, chosen, free)
-            )
-            _write_copies(graph, layer, chosen, free, shift, step / 2)
+            came = np.zeros(len(chosen)) if layer is chain.first else self._shift(graph, context, layer, chosen, free)
+            _write_copies(graph, layer, chosen, free, came, _step(context, value) / 2)
         for reader in chain.readers:
-            shift = self._difference(graph, context, reader, chosen, free)
-            w, b = weights_of(reader)
-            axis = reader.op.weight_operand.input_axis
-            assert axis is not None
-            w_sum = np.moveaxis(w, axis, -1).sum(axis=tuple(range(1, w.ndim - 1)))
-            set_weights(graph, reader, w, b - w_sum[:, free] @ shift)
+            came = self._shift(graph, context, reader, chosen, free)
+            w, b = _by_input(reader)
+            taps = w[..., free].sum(axis=tuple(range(1, w.ndim - 1)))
+            _set_by_input(graph, reader, w, b - taps @ came)
 
-    def _difference(
-        self, graph: Graph, context: Context, layer: Node, chosen: np.ndarray, free: np.ndarray
-    ) -> np.ndarray:
+    def _shift(self, graph: Graph, context: Context, layer: Node, chosen: np.ndarray, free: np.ndarray) -> np.ndarray:
         """How much larger the copies are, on average, in what a layer reads: `[copies]`."""
         x = layer.inputs[0]
         assert x is not None and context.samples is not None
@@ -225,10 +209,7 @@ def chosen_channels(chain: Chain, context: Context, constants: np.ndarray) -> np
         noise += _step(context, value) ** 2
     read = np.zeros(len(constants))
     for reader in chain.readers:
-        w, _ = weights_of(reader)
-        axis = reader.op.weight_operand.input_axis
-        assert axis is not None
-        read += np.square(np.moveaxis(w, axis, -1)).reshape(-1, len(constants)).sum(axis=0)
+        read += np.square(_by_input(reader)[0]).reshape(-1, len(constants)).sum(axis=0)
     noise = np.where(np.isfinite(constants), 0.0, noise * read)
     order = np.argsort(-noise, kind="stable")
     return np.asarray(order[noise[order] > 0])
@@ -239,10 +220,35 @@ def _step(context: Context, value: Value) -> float:
     return (max(high, 0.0) - min(low, 0.0)) / _LEVELS
 
 
+def _by_input(node: Node) -> tuple[np.ndarray, np.ndarray]:
+    """Weights with their input channels as the last axis, and biases."""
+    w, b = weights_of(node)
+    axis = node.op.weight_operand.input_axis
+    assert axis is not None
+    return np.moveaxis(w, axis, -1), b
+
+
+def _set_by_input(graph: Graph, node: Node, w: np.ndarray, b: np.ndarray) -> None:
+    axis = node.op.weight_operand.input_axis
+    assert axis is not None
+    set_weights(graph, node, np.moveaxis(w, -1, axis), b)
+
+
+def _read_twice(graph: Graph, reader: Node, constants: np.ndarray, chosen: np.ndarray, free: np.ndarray) -> None:
+    """Folds the constants into the reader's bias, and halves what reads a channel and its copy."""
+    w, b = _by_input(reader)
+    dead = np.isfinite(constants)
+    b = b + w[..., dead].sum(axis=tuple(range(1, w.ndim - 1))) @ constants[dead]
+    w[..., dead] = 0.0
+    w[..., chosen] /= 2
+    w[..., free] = w[..., chosen]
+    _set_by_input(graph, reader, w, b)
+
+
 def _write_copies(
-    graph: Graph, layer: Node, chosen: np.ndarray, free: np.ndarray, difference: np.ndarray, shift: float
+    graph: Graph, layer: Node, chosen: np.ndarray, free: np.ndarray, came: np.ndarray, shift: float
 ) -> None:
-    """Gives places `free` the weights of `chosen`, whose inputs are `difference` larger there, and adds `shift`."""
+    """Gives places `free` the weights of `chosen`, takes back what their inputs are larger by, and adds `shift`."""
     w, b = weights_of(layer)
     axis = layer.op.weight_operand.channel_axis
     assert axis is not None
@@ -250,5 +256,5 @@ def _write_copies(
     w[..., free] = w[..., chosen]
     b[free] = b[chosen] + shift
     if _is_depthwise(layer):
-        b[free] -= difference * w[..., chosen].reshape(-1, len(chosen)).sum(axis=0)
+        b[free] -= came * w[..., chosen].reshape(-1, len(chosen)).sum(axis=0)
     set_weights(graph, layer, np.moveaxis(w, -1, axis), b)

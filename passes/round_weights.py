@@ -73,35 +73,51 @@ class RoundWeights(Pass):
 
     def _round(self, graph: Graph, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator) -> float:
         """Rounds one layer; returns the squared error of its output relative to nearest rounding."""
+        weight = node.weight
+        assert weight is not None and weight.quant is not None
+        held_out = np.arange(len(x)) % HELD_OUT == 0 if len(x) > 2 * HELD_OUT else np.zeros(len(x), bool)
+        problem, means = self._problem(node, x[~held_out], xq[~held_out], rng)
+        judge, _ = self._problem(node, x[held_out], xq[held_out], rng) if held_out.any() else (problem, means)
+        factor = problem.best_clip(self.clip, weight.quant.per_channel)
+        finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
+        rounded = min((finer.solve(self.damping, ridge) for ridge in _RIDGES), key=judge.error)
+        _put(graph, node, problem.w, rounded, factor, means)
+        return judge.error(rounded) / max(judge.error(problem.nearest()), 1e-30)
+
+    def _problem(
+        self, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Problem, tuple[np.ndarray, np.ndarray]]:
+        """A layer in matrix form on what it reads in the float and the quantized network, and the means of both."""
         form, weight = node.op.matrix, node.weight
         assert form is not None and weight is not None and weight.data is not None and weight.quant is not None
         w = form.split(node.attrs, weight.data.astype(np.float64))
         scale, _ = weight.quant.shaped(len(weight.shape))
         step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
         count = min(self.rows, max(1, _ROW_ELEMENTS // w[:, 0].size))
+        seed = int(rng.integers(1 << 31))
+        a, mean_a = _centred(form.rows(node.attrs, weight.shape, x, count, np.random.default_rng(seed)))
+        b, mean_b = _centred(form.rows(node.attrs, weight.shape, xq, count, np.random.default_rng(seed)))
+        return Problem.of(w, step, weight.quant.qmax, a, b), (mean_a, mean_b)
 
-        def problem_of(chosen: np.ndarray) -> tuple[Problem, np.ndarray, np.ndarray]:
-            seed = int(rng.integers(1 << 31))
-            a, b = (form.rows(node.attrs, weight.shape, t[chosen], count, np.random.default_rng(seed)) for t in (x, xq))
-            return Problem.of(w, step, weight.quant.qmax, a, b)
 
-        held_out = np.arange(len(x)) % HELD_OUT == 0 if len(x) > 2 * HELD_OUT else np.zeros(len(x), bool)
-        problem, mean_a, mean_b = problem_of(~held_out)
-        judge = problem_of(held_out)[0] if held_out.any() else problem
-        nearest = judge.error(problem.nearest())
-        factor = problem.best_clip(self.clip, weight.quant.per_channel)
-        problem = dataclasses.replace(problem, step=step * factor[..., None])
-        rounded = min((problem.solve(self.damping, ridge) for ridge in _RIDGES), key=judge.error)
-        moved = form.join(node.attrs, rounded, weight.shape)
-        assert node.op.weight_index is not None
-        factors = factor.ravel() if weight.quant.per_channel else factor.ravel()[0]
-        params = dataclasses.replace(weight.quant, scale=(weight.quant.scale * factors).astype(np.float32))
-        constant = graph.constant(moved.astype(np.float32), weight.name, params)
-        graph.set_input(node, node.op.weight_index, constant)
-        annotate_bias(graph, node)
-        shift = np.einsum("gok,gk->go", w, mean_a) - np.einsum("gok,gk->go", rounded, mean_b)
-        shift_bias(graph, node, shift.ravel())
-        return judge.error(rounded) / max(nearest, 1e-30)
+def _put(
+    graph: Graph,
+    node: Node,
+    w: np.ndarray,
+    rounded: np.ndarray,
+    factor: np.ndarray,
+    means: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Gives a layer its rounded weights, their steps times `factor`, and a bias that keeps the mean of its output."""
+    form, weight = node.op.matrix, node.weight
+    assert form is not None and weight is not None and weight.quant is not None and node.op.weight_index is not None
+    factors = factor.ravel() if weight.quant.per_channel else factor.ravel()[0]
+    params = dataclasses.replace(weight.quant, scale=(weight.quant.scale * factors).astype(np.float32))
+    moved = form.join(node.attrs, rounded, weight.shape).astype(np.float32)
+    graph.set_input(node, node.op.weight_index, graph.constant(moved, weight.name, params))
+    annotate_bias(graph, node)
+    shift = np.einsum("gok,gk->go", w, means[0]) - np.einsum("gok,gk->go", rounded, means[1])
+    shift_bias(graph, node, shift.ravel())
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -138,16 +154,13 @@ class Problem:
     power: float
 
     @classmethod
-    def of(
-        cls, w: np.ndarray, step: np.ndarray, qmax: int, a: np.ndarray, b: np.ndarray
-    ) -> tuple[Problem, np.ndarray, np.ndarray]:
-        """From inputs `[groups, rows, columns]` of the float and of the quantized network; their means, too."""
-        (a, mean_a), (b, mean_b) = _centred(a), _centred(b)
+    def of(cls, w: np.ndarray, step: np.ndarray, qmax: int, a: np.ndarray, b: np.ndarray) -> Problem:
+        """From centred inputs `[groups, rows, columns]` of the float and of the quantized network."""
         turned = b.transpose(0, 2, 1)
         gram = (turned @ b).astype(np.float64) / b.shape[1]
         cross = (turned @ a).astype(np.float64).transpose(0, 2, 1) / b.shape[1]
         own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
-        return cls(w, step, qmax, gram, cross, float(((w @ own) * w).sum())), mean_a, mean_b
+        return cls(w, step, qmax, gram, cross, float(((w @ own) * w).sum()))
 
     def nearest(self) -> np.ndarray:
         """The float weights, rounded one by one."""
