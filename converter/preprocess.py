@@ -98,6 +98,22 @@ def apply_mode(values: np.ndarray, mode: str) -> np.ndarray:
     return x
 
 
+def check_pixels(batch: Sequence[np.ndarray]) -> str | None:
+    """A warning where images reach a network as pixels of 0 to 255, though nobody said that it takes those.
+
+    Args:
+      batch: one array per input. Floats of rank 4, with the channels of an image, from 0 to between 32 and 255 count
+        as pixels.
+    """
+    images = [a for a in batch if a.ndim == 4 and a.shape[-1] in (1, 3) and np.issubdtype(a.dtype, np.floating)]
+    if not any(a.size and a.min() >= 0 and 32 < a.max() <= 255 for a in images):
+        return None
+    return (
+        "the network was given pixels of 0 to 255; if it was trained on other values, pass --preprocess (unit: 0 to 1, "
+        "tf: -1 to 1, torch, caffe), and if on these, --preprocess none."
+    )
+
+
 def check_range(batch: np.ndarray | Sequence[np.ndarray], preprocess: str | None) -> str | None:
     """A warning where values cannot be what the network's preprocessing gives, or None where they can.
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.preprocess import MODES, USUAL_RANGE, apply_mode, check_range
+from converter.preprocess import MODES, USUAL_RANGE, apply_mode, check_pixels, check_range
 from ir.errors import OptionError
 
 
@@ -75,6 +75,13 @@ def test_part_of_the_range_and_unknown_modes_do_not_warn() -> None:
 def test_only_images_are_judged_where_there_are_any() -> None:
     image = np.linspace(-1, 1, 48, dtype=np.float32).reshape(1, 4, 4, 3)
     assert check_range((image, np.full((1, 2), 1e6, np.float32)), "tf") is None
+
+
+def test_pixels_warn_where_no_mode_was_named() -> None:
+    pixels = np.linspace(0, 255, 48, dtype=np.float32).reshape(1, 4, 4, 3)
+    assert "pixels of 0 to 255" in str(check_pixels([pixels]))
+    for other in (pixels / 255, pixels - 1, pixels * 2, pixels.reshape(1, 48), pixels.reshape(1, 2, 2, 12)):
+        assert check_pixels([other]) is None
 
 
 def test_errors() -> None:

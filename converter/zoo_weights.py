@@ -4,22 +4,14 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
+from converter.frontends.keras_file import first_words, load_keras
 from ir.errors import ModelError
 
-if TYPE_CHECKING:
-    import keras
-
 WEIGHT_SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")
-
-
-def first_words(error: Exception) -> str:
-    """The beginning of an error's text, on one line."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:200].rstrip(" .") + ("..." if len(text) > 200 else "")
 
 
 def check_weights_path(path: Path) -> Path:
@@ -73,21 +65,6 @@ def _mark_as_missing(model: keras.Model) -> None:
             variable.assign(np.full(variable.shape, np.nan, np.float32))
 
 
-def load_keras(path: Path) -> keras.Model:
-    """A .keras file as a model; raises ModelError where it does not load."""
-    import keras
-
-    try:
-        return keras.models.load_model(str(path), compile=False)
-    except Exception as error:
-        raise ModelError(
-            expected="a Keras model file (.keras)",
-            found=f"one that does not load ({first_words(error)})",
-            where=str(path),
-            fix="save the model again",
-        ) from error
-
-
 def _checked_whole(what: str, reference: keras.Model, model: keras.Model, path: Path) -> keras.Model:
     """`model`, after a check that its layers with weights are of the reference's types, in its order."""
     wanted, found = (
@@ -110,8 +87,6 @@ def _restore_input_scaling(model: keras.Model) -> None:
     that by another layer, x / sqrt(deviation), but only for weights="imagenet"; here the variance v becomes
     v * v instead, since (x - mean) / sqrt(v) / sqrt(v) = (x - mean) / sqrt(v * v).
     """
-    import keras
-
     deviations = np.asarray([0.229, 0.224, 0.225], np.float32)
     for layer in model.layers:
         if not (isinstance(layer, keras.layers.Normalization) and len(layer.get_weights()) == 3):

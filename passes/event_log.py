@@ -24,12 +24,18 @@ def _crc_table() -> tuple[int, ...]:
 _TABLE = _crc_table()
 
 
-def _masked_crc(data: bytes) -> bytes:
+def masked_crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli), rotated and offset as TFRecord wants it."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
     crc ^= 0xFFFFFFFF
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+
+
+def _framed(data: bytes) -> bytes:
+    length = struct.pack("<Q", len(data))
+    return length + struct.pack("<I", masked_crc32c(length)) + data + struct.pack("<I", masked_crc32c(data))
 
 
 def _varint(value: int) -> bytes:
@@ -60,6 +66,5 @@ class EventLog:
 
     def _append(self, content: bytes, step: int) -> None:
         event = _varint(1 << 3 | 1) + struct.pack("<d", time.time()) + _varint(2 << 3) + _varint(step) + content
-        length = struct.pack("<Q", len(event))
         with self.path.open("ab") as file:
-            file.write(length + _masked_crc(length) + event + _masked_crc(event))
+            file.write(_framed(event))

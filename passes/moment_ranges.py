@@ -36,11 +36,14 @@ class MomentRanges(Pass):
             else:
                 unknown.append(value.name)
         if unknown:
+            inputs = {v.name for v in graph.inputs}
+            also = ", or --preprocess, which says what values the images take" if inputs.issuperset(unknown) else ""
             shown = ", ".join(unknown[:3]) + (f" and {len(unknown) - 3} more" if len(unknown) > 3 else "")
             raise ModelError(
                 expected="batch norms from which every range can be derived",
                 found=f"no statistics for {shown}",
                 where=f"model '{graph.name}'",
-                fix="pass --calibration_data",
+                fix=f"pass --calibration_data{also}",
             )
-        return PassReport(changed=(f"{len(context.ranges)} ranges from batch norms, no data was used",))
+        changed = f"{len(context.ranges)} ranges from batch norms, no data was used"
+        return PassReport(changed=(changed,), notes=("without data, how close the answers stayed is not known",))

@@ -15,8 +15,9 @@ from typing import Any
 from absl import app, flags
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
-from converter.tflite.writer import write_atomically
+from converter.tflite.writer import check_place, write_atomically
 from ir.errors import ConversionError
 
 console = Console(highlight=False)
@@ -36,8 +37,11 @@ def run_command(
 
     def guarded(argv: list[str]) -> int:
         if len(argv) > 1 and not positional:
-            return _report(f"expected only flags, found '{argv[1]}'; see --help.")
+            meant = f"did you mean --model={argv[1]}? See --help" if "model" in flag_values else "see --help"
+            return _report(f"expected only flags, found '{argv[1]}'; {meant}.")
         try:
+            if "json" in flag_values and flag_values.json:
+                check_place(flag_values.json)  # better before the work than after it
             main(argv[1:]) if positional else main()
         except ConversionError as error:
             return _report(str(error))
@@ -49,6 +53,8 @@ def run_command(
             return OURS
         return DONE
 
+    if {"-h", "-help", "--help"} & set(sys.argv[1:]):
+        sys.exit(_help(sys.modules[main.__module__].__doc__ or ""))
     try:
         app.run(guarded, flags_parser=_parse)
     except flags.Error as error:
@@ -57,9 +63,35 @@ def run_command(
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS(argv)
+        return flags.FLAGS([_expanded(argument) for argument in argv])
     except flags.Error as error:
-        sys.exit(_report(f"{str(error).rstrip('.')}; see --help."))
+        sys.exit(_report(f"{str(error).rstrip('. ?')}; see --help."))
+
+
+def _expanded(argument: str) -> str:
+    """`--flag=~/file` with the home folder, which shells expand only where it begins a word."""
+    name, equals, value = argument.partition("=")
+    return f"{name}={os.path.expanduser(value)}" if equals and value.startswith("~") else argument
+
+
+def _help(about: str) -> int:
+    """Prints what a command does and its flags in the order of their definition; absl knows no flags of scripts."""
+    table = Table.grid(padding=(0, 2))
+    for module, defined in flags.FLAGS.flags_by_module_dict().items():
+        for flag in defined if module == sys.argv[0] or module.startswith("tools.") else ():
+            name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
+            text = " ".join(flag.help.partition(";\n")[0].split())  # absl adds a line to flags that are lists ...
+            if text.startswith("<"):  # ... and the choices, in one word
+                text = text.replace("|", ", ", text.partition(">")[0].count("|"))
+            table.add_row(_plain(name), _plain(f"{text}{_default(flag.default)}"))
+    console.print(f"{about.strip()}\n", markup=False)
+    console.print(table)
+    return DONE
+
+
+def _default(value: Any) -> str:
+    shown = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return "" if value is None or value is False or shown == "" else f" Default: {shown}."
 
 
 def _report(sentence: str) -> int:

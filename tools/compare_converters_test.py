@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
-from absl import flags
 
 from converter.conversion import convert
 from ir.errors import DataError, OptionError
 from tools import _judging, _subjects, compare_converters
-from tools._command import console
+from tools._flags_testing import run_with_flags
 
 COLUMNS = {
     "model", "metric", "converter", "granularity", "calibration_images", "samples", "float_score", "score", "agreement",
@@ -23,15 +21,9 @@ COLUMNS = {
 
 
 def run(tmp_path: Path, **given) -> tuple[list[dict], str]:
-    values = flags.FlagValues()
-    compare_converters.define_flags(values)
-    values.mark_as_parsed()
     small = {"models": ["digits"], "test_samples": 20, "calibration_samples": 8, "granularities": ["per_channel"]}
-    for name, value in {**small, "json": str(tmp_path / "rows.json"), **given}.items():
-        setattr(values, name, value)
-    with mock.patch.object(compare_converters, "FLAGS", values), console.capture() as captured:
-        compare_converters.main()
-    return json.loads((tmp_path / "rows.json").read_text()), captured.get()
+    text = run_with_flags(compare_converters, **{**small, "json": str(tmp_path / "rows.json"), **given})
+    return json.loads((tmp_path / "rows.json").read_text()), text
 
 
 def test_one_run_prints_one_table(tmp_path):

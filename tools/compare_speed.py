@@ -68,11 +68,11 @@ def main() -> None:
     """Measures as the flags say."""
     if FLAGS.convert_with is not None:
         return convert_once()
-    content, result = measure_conversions()
     import_backend()
     from tools._subjects import load_subject
 
     subject = load_subject(FLAGS.model, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.exact_samples)
+    content, result = measure_conversions()
     samples = np.concatenate([batch[0] for batch in subject.test.batches(16)])[: FLAGS.exact_samples]
     measure_latency(content, samples[:1], result)
     measure_emulator(content["ours"], samples, result)

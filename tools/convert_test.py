@@ -17,6 +17,7 @@ import pytest
 from absl.testing import flagsaver
 from keras import layers
 
+import converter
 from converter.tflite.model_file import load
 from tools import convert as command
 
@@ -59,6 +60,9 @@ def folder(tmp_path_factory) -> Path:
     (here / "broken" / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
     np.save(here / "x.npy", X)
     np.save(here / "far.npy", X * 3000)
+    np.save(here / "pixels.npy", ((X + 1) * 127.5).astype(np.uint8))
+    np.save(here / "wide.npy", X[:, :, :6])
+    converter.convert(small(), calibration_data=[X], pipeline="fast", check=False, output=here / "integer.tflite")
     return here
 
 
@@ -122,7 +126,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "open sizes": (
         instead("--model", "dynamic.keras"),
-        r"input 'image' .* found the shape \(\?, \?, \?, 3\); build the model",
+        r"input 'image' .* found the shape \(\?, \?, \?, 3\); pass --input_shape image=1,SIZE,SIZE,3",
     ),
     "no data there": (instead("--calibration_data", "y.npy"), "y.npy: expected a folder of images, .*, found nothing"),
     "empty folder": (instead("--calibration_data", "folder"), r"folder: expected images .*, found none in this folder"),
@@ -144,13 +148,37 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         instead("--print_after", "fold"),
         "--print_after: expected 'all' or the name of a pass",
     ),
+    "training without a pipeline that trains": (
+        instead("--epochs", "3"),
+        "--pipeline: expected a pipeline that trains, for epochs, found one that does not; choose fat, or leave",
+    ),
     "no model": (GOOD[2:], "convert: expected --model, found none; pass"),
-    "no flag": ((*GOOD, "good.keras"), "expected only flags, found 'good.keras'; see --help"),
+    "no flag": ((*GOOD, "good.keras"), r"expected only flags, found 'good.keras'; did you mean --model=good.keras\?"),
+    "a model that is an integer file already": (
+        instead("--model", "integer.tflite"),
+        "integer.tflite: expected a float model, found one that is already quantized .*; convert the float model",
+    ),
+    "data of another shape": (
+        instead("--calibration_data", "wide.npy"),
+        r"wide.npy, input 'image': expected shape \[samples, 8, 8, 3\], found \[12, 8, 6, 3\]",
+    ),
+    "no data, and no batch norms": (
+        (*GOOD[:2], *GOOD[6:]),
+        "expected batch norms .*, found no statistics for .*; pass --calibration_data",
+    ),
+    "no data, and inputs that may hold anything": (
+        ("--model", str(SHIPPED / "digits_mobilenet_v2.keras"), *GOOD[6:]),
+        "found no statistics for input_layer; pass --calibration_data, or --preprocess",
+    ),
     "no folder for the output": (
         instead("--output", "none/out.tflite"),
         "none/out.tflite: expected a file in a folder .*, found no",
     ),
     "a folder as the output": (instead("--output", "folder"), "folder: expected a file .*, found a directory"),
+    "the model as the output": (
+        instead("--output", "./good.keras"),
+        "good.keras: expected another file than the model, found the model itself",
+    ),
     "no folder for the JSON": (
         instead("--json", "none/out.json"),
         "none/out.json: expected a file in a folder .*, found no",
@@ -176,16 +204,39 @@ def test_whatever_is_wrong_is_one_sentence(case, run, folder):
     assert output.read_bytes() == b"the old model" and sorted(os.listdir(folder)) == before
 
 
+def test_home_is_understood(run, monkeypatch, folder):
+    monkeypatch.setenv("HOME", str(folder))
+    result = run("--model=~/none.keras")
+    assert result.status == 1 and f"error: {folder}/none.keras: expected a Keras model" in result.err
+
+
 def test_values_far_outside_the_usual_range(run):
     result = run(*instead("--calibration_data", "far.npy"), "--preprocess", "tf")
     assert result.status == 0 and not result.err.strip()
     assert "warning: the data's values run from" in result.out and "preprocessing 'tf' gives -1 to 1" in result.out
 
 
+def test_pixels_that_nobody_said_how_to_preprocess(run):
+    pixels = instead("--calibration_data", "pixels.npy")
+    assert "warning: the network was given pixels of 0 to 255; if it was" in run(*pixels).out
+    assert "warning" not in run(*pixels, "--preprocess", "tf").out + run(*pixels, "--preprocess", "none").out
+
+
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help_lists_the_flags(run, flag):
+    result = run(flag)
+    assert result.status == 0 and not result.err and result.out.startswith("`convert`: turns a trained network into")
+    lines = result.out.splitlines()
+    assert any(re.match("--calibration_samples +Samples to calibrate on, .*", line) for line in lines)
+    assert "Default: 100." in result.out and "--[no]list_models" in result.out and "--logtostderr" not in result.out
+
+
 def test_a_run_shows_and_writes_what_happened(run, folder):
     result = run(*GOOD, "--io", "float", "--json", "out.json", "--print_after", "fuse_activation")
     assert result.status == 0 and not result.err.strip()
     content = json.loads((folder / "out.json").read_text())
+    readme = (ROOT / "README.md").read_text()
+    assert [key for key in (*content, *content["passes"][0]) if f"`{key}`" not in readme] == []
     assert content["output"] == "out.tflite" and content["size_bytes"] == (folder / "out.tflite").stat().st_size
     assert [
         t.type_name
@@ -204,6 +255,36 @@ def test_a_run_shows_and_writes_what_happened(run, folder):
     assert "1 CONV_2D" in result.out and "out.tflite: 0.00 MB" in result.out
 
 
+EDGETPU = ("--target=edgetpu", "--min_runtime_version=12")
+LOG = """Edge TPU Compiler version 16.0.384591198
+
+Operator                       Count      Status
+
+CONV_2D                        1          Mapped to Edge TPU
+MEAN                           1          Mapped to Edge TPU
+FULLY_CONNECTED                1          More than one subgraph is not supported
+"""
+
+
+def test_the_edge_tpus_compiler_is_asked_where_it_is_installed(run, tmp_path, monkeypatch):
+    program = tmp_path / "edgetpu_compiler"
+    program.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/asked\ncat <<'END'\n{LOG}END\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    done = run(*GOOD, *EDGETPU)
+    assert done.status == 0 and "predicted for edgetpu: all 3 operators mapped" in done.out
+    assert "compiler 16.0.384591198 (edgetpu_compiler): the prediction agrees on 2 of 3 operators" in done.out
+    assert "--min_runtime_version 12" in (tmp_path / "asked").read_text()
+    program.write_text("#!/bin/sh\necho hello\n")
+    done = run(*GOOD, *EDGETPU)
+    assert done.status == 0 and "note: --edgetpu_log: expected a log of edgetpu_compiler" in done.out
+
+
+def test_a_runtime_version_of_another_target(run):
+    done = run(*GOOD, "--min_runtime_version=12")
+    assert done.status == 1 and "expected a target whose runtime has versions, found --target=cpu" in done.err
+
+
 def test_lists(run):
     passes = run("--list_passes")
     assert (
@@ -219,6 +300,7 @@ def test_the_output_is_called_like_the_model():
     assert command.default_output("some/where/model.v2.keras") == "model.v2.tflite"
     assert command.default_output("saved_model/") == "saved_model.tflite"
     assert command.default_output("mobilenet_v2") == "mobilenet_v2.tflite"
+    assert command.default_output("some/where/float.tflite") == "float_int8.tflite"  # not in the place of the model
 
 
 def test_a_fault_of_ours_is_no_fault_of_the_user(run, monkeypatch):

@@ -9,6 +9,7 @@ import dataclasses
 import sys
 from pathlib import Path
 
+from converter.targets import TARGETS
 from ir.ops import OPERATORS
 from passes import pipeline as pipelines
 from passes.quantize import integer_gap
@@ -42,6 +43,8 @@ def passes() -> str:
         for granularity in texts:
             steps = pipelines.to_text(pipelines.named(name, granularity=granularity, io="int8"))
             parts.append(f"| `{name}` | {granularity} | `{steps}` |")
+    parts.append("\nAfter `fuse_pad`, targets add:\n\n| target | passes |\n|---|---|")
+    parts += [f"| `{target.name}` | `{target.rewrites}` |" for target in TARGETS.values() if target.rewrites]
     return "\n".join(parts) + "\n"
 
 

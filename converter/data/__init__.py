@@ -2,6 +2,6 @@
 
 from converter.data.opening import from_arrays, open_data
 from converter.data.source import DataSource, InputSpec
-from converter.preprocess import USUAL_RANGE, check_range
+from converter.preprocess import USUAL_RANGE, check_pixels, check_range
 
-__all__ = ["USUAL_RANGE", "DataSource", "InputSpec", "check_range", "from_arrays", "open_data"]
+__all__ = ["USUAL_RANGE", "DataSource", "InputSpec", "check_pixels", "check_range", "from_arrays", "open_data"]

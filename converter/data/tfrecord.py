@@ -18,30 +18,10 @@ from converter.data.images import decode, image_size
 from converter.data.labels import check_labels
 from converter.data.source import InputSpec
 from ir.errors import DataError
+from passes.event_log import masked_crc32c
 
 TFRECORD_SUFFIXES = (".tfrecord", ".tfrecords")
 _IMAGE, _LABELS = "image/encoded", ("image/class/label", "label")
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for value in range(256):
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_CRC_TABLE = _crc_table()
-
-
-def masked_crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated and offset as TFRecord wants it."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
-    crc ^= 0xFFFFFFFF
-    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def index_records(path: Path) -> list[tuple[int, int]]:
