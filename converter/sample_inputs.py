@@ -91,7 +91,8 @@ def _array(
 ) -> np.ndarray:
     if is_image(value) and files and root is not None:
         size = (value.shape[1], value.shape[2], value.shape[3])
-        images = [_picture(root / files[i % len(files)], size, crops, rng) for i in range(count)]
+        chosen = [files[(i * max(1, len(files) // count)) % len(files)] for i in range(count)]  # spread over the folder
+        images = [_picture(root / name, size, crops, rng) for name in chosen]
         return apply_mode(np.stack(images), preprocess)
     shape = (count, *value.shape[1:])
     if not value.dtype.is_float:

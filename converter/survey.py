@@ -9,6 +9,7 @@ What is measured, on inputs that calibration did not see:
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -22,12 +23,13 @@ from converter.compare import to_integers, to_reals
 from converter.conversion import ConversionResult, convert
 from converter.data import DataSource, open_data
 from converter.frontends import ModelOptions, load_model
+from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime, installed_packages
 from converter.sample_inputs import make_samples, specs, states
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from ir.errors import ConversionError
+from ir.errors import ConversionError, RuntimeFailure
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 from ir.profile import PROFILES, Kernels, Runtime
@@ -40,7 +42,7 @@ class SurveyOptions:
     """How to convert and judge.
 
     Attributes:
-      photographs: a folder of images for networks that take images.
+      photographs: a folder of images for networks that take images; `calibration_photographs` others to calibrate on.
       preprocess: of the photographs.
       data, calibration_data: samples to judge and to calibrate on, in place of photographs and noise.
       calibration_samples, samples: how many to calibrate and to judge on.
@@ -49,6 +51,7 @@ class SurveyOptions:
     """
 
     photographs: Path | None = None
+    calibration_photographs: Path | None = None
     preprocess: str = "unit"
     data: str | None = None
     calibration_data: str | None = None
@@ -76,7 +79,9 @@ class SurveyRow:
     Attributes:
       status: "converted", "refused" (a ConversionError says why) or "failed" (our fault).
       sqnr_db: the median over outputs; `cosine` is the smallest.
-      emulator_equal: per profile the number of differing output elements; "not run" where the runtime is missing.
+      emulator_equal: whether all runtimes that ran the file gave what the emulator gives; None if none ran it.
+      differing: per profile the number of differing output elements; "not run" where the runtime is missing, and its
+        words where it cannot run the file.
     """
 
     file: str
@@ -108,6 +113,7 @@ def survey_model(path: Path, options: SurveyOptions | None = None) -> SurveyRow:
         row = SurveyRow(file=path.name, status="refused", reason=str(error))
     except Exception as error:  # ours: it is shown as such, and the other models still get their rows
         row = SurveyRow(file=path.name, status="failed", reason=f"{type(error).__name__}: {error}")
+    gc.collect()  # compiled graphs refer to themselves, and hold gigabytes after a few models
     return SurveyRow(**{**row.__dict__, "seconds": round(time.perf_counter() - start, 3)})
 
 
@@ -120,8 +126,8 @@ def _measured(path: Path, options: SurveyOptions) -> SurveyRow:
     result = convert(
         path, calibration_data=calibration, check=False, model_options=options.model_options, **options.convert
     )
-    qualities = measure(graph, run, result, judged)
     differing = differing_elements(result.model, first_inputs(result.model, judged, options.exact_samples), options)
+    qualities = measure(graph, run, result, judged, _runs(differing))
     counted = [n for n in differing.values() if isinstance(n, int)]
     return SurveyRow(
         file=path.name,
@@ -143,10 +149,11 @@ def _samples(
 ) -> DataSource:
     if data is not None:
         return open_data(data, specs(graph), preprocess=options.preprocess, samples=count)
+    photographs = options.calibration_photographs if calibrating else None
     return make_samples(
         graph,
         count,
-        photographs=options.photographs,
+        photographs=photographs or options.photographs,
         preprocess=options.preprocess,
         crops=calibrating,
         seed=1 if calibrating else 2,
@@ -160,11 +167,19 @@ def first_inputs(model: bytes, judged: DataSource, count: int) -> list[np.ndarra
     return [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, to_graph(parse(model)).inputs, strict=True)]
 
 
-def measure(graph: Graph, run: Any, result: ConversionResult, judged: DataSource) -> list[OutputQuality]:
-    """Every output of the emitted file against the float network's."""
+def _runs(differing: Mapping[str, int | str]) -> ModelRuntime:
+    """The first runtime that ran the file, else the emulator."""
+    for name, profile in PROFILES.items():
+        if isinstance(differing[name], int):
+            return LocalRuntime(package=_PACKAGE[profile.runtime], kernels=profile.kernels.value)
+    return EmulatorRuntime()
+
+
+def measure(
+    graph: Graph, run: Any, result: ConversionResult, judged: DataSource, runtime: ModelRuntime
+) -> list[OutputQuality]:
+    """Every output of the emitted file, on a runtime, against the float network's."""
     emitted = to_graph(parse(result.model))
-    package = next(iter(installed_packages()), None)
-    runtime = EmulatorRuntime() if package is None else LocalRuntime(package=package)
     session = runtime.load(result.model)
     sums = np.zeros((len(graph.outputs), 4))
     for batch in judged.batches(8 if batchable(graph) else max(1, graph.inputs[0].shape[0])):
@@ -184,14 +199,18 @@ def _quality(name: str, ff: float, qq: float, fq: float, noise: float) -> Output
 
 
 def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: SurveyOptions) -> dict[str, int | str]:
-    """Per profile, on how many output elements the emulator and the kernels differ."""
+    """Per profile, on how many output elements the emulator and the kernels differ, or why that is not known."""
     found: dict[str, int | str] = {}
     for name, profile in PROFILES.items():
         package = _PACKAGE[profile.runtime]
         if package not in installed_packages() or (profile.kernels is Kernels.REF and not options.reference_kernels):
             found[name] = "not run"
             continue
-        wanted = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
+        try:
+            wanted = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
+        except RuntimeFailure as error:
+            found[name] = f"cannot run it: {error.found.strip()}"
+            continue
         emulated = EmulatorRuntime(profile).load(model).invoke(inputs)
         found[name] = sum(
             int((a != b).sum()) if a.shape == b.shape else a.size for a, b in zip(wanted, emulated, strict=True)

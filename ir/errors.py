@@ -40,3 +40,7 @@ class OutputError(ConversionError):
 
 class RuntimeFailure(ConversionError):
     """A runtime or device that was asked to run a model is missing or failed."""
+
+
+class GateError(ConversionError):
+    """The file could be made, but is not as good as was asked, or that cannot be judged."""

@@ -229,6 +229,16 @@ class Graph:
             value.producer = node
         self._sorted = None
 
+    def replace(self, old: Node, makers: Sequence[Node]) -> None:
+        """`makers`, one for each output of `old`, make from now on what `old` made; `old` is gone."""
+        made, old.outputs = old.outputs, ()
+        self.remove(old)
+        for maker, value in zip(makers, made, strict=True):
+            assert not maker.output.uses and maker.output.shape == value.shape, f"{maker} does not make {value}"
+            maker.outputs = (value,)
+            value.producer = maker
+        self._sorted = None
+
     def prune(self) -> list[Node]:
         """Removes nodes that no output depends on; returns them."""
         wanted: set[Node] = set()

@@ -64,6 +64,8 @@ class QuantRule:
       fixed: output parameters by activation bits, where the kernel insists on them.
       integer: whether an integer kernel exists at all; if not, `reason` says what to do.
       activation_types: storage types that the integer kernels take for activations.
+      scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
+        first, below the second.
     """
 
     tied: tuple[str, ...] = ()
@@ -71,6 +73,7 @@ class QuantRule:
     integer: bool = True
     reason: str = ""
     activation_types: tuple[DType, ...] = (DType.INT8,)
+    scales: tuple[float, float] | None = None
 
 
 class Passage(enum.Enum):

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 class Runtime(enum.Enum):
     """A runtime whose integer kernels were read and tested."""
 
-    TFLITE_RUNTIME = "tflite_runtime"  # 2.14.0
+    TFLITE_RUNTIME = "tflite_runtime"  # 2.14.0 on x86
+    TFLITE_RUNTIME_ARM64 = "arm64"  # the same on 64-bit Arm
     LITERT = "litert"  # ai-edge-litert 2.3
 
 
@@ -27,6 +28,16 @@ class Profile:
     kernels: Kernels = Kernels.BUILTIN
     runtime: Runtime = Runtime.TFLITE_RUNTIME
 
+    @property
+    def vectors(self) -> bool:
+        """Whether the kernels were built with the NEON loops: on Arm always, on x86 through a translation in LiteRT."""
+        return self.kernels is Kernels.BUILTIN and self.runtime is not Runtime.TFLITE_RUNTIME
+
+    @property
+    def saturates(self) -> bool:
+        """Whether floats that do not fit an integer become its nearest end, as Arm does and LiteRT; else as x86 does."""
+        return self.runtime is not Runtime.TFLITE_RUNTIME
+
     def __str__(self) -> str:
         return (
             self.kernels.value
@@ -35,4 +46,9 @@ class Profile:
         )
 
 
-PROFILES = {str(p): p for p in (Profile(k, r) for r in Runtime for k in Kernels)}
+# The reference kernels equal those on x86. Of the optimized ones it is not exact for FULLY_CONNECTED of int16 without a
+# bias, EXP of int16 (another libm), nor where CAST overflows.
+ARM64 = Profile(runtime=Runtime.TFLITE_RUNTIME_ARM64)
+# Of this machine's processor, and all that can be emulated; by name.
+PROFILES = {str(p): p for p in (Profile(k, r) for r in (Runtime.TFLITE_RUNTIME, Runtime.LITERT) for k in Kernels)}
+EMULATED = {**PROFILES, str(ARM64): ARM64}

@@ -108,6 +108,17 @@ class QuantParams:
         return f"{width} scale[{self.scale.size}]={lo:.3g}..{hi:.3g} axis={self.axis}"
 
 
+def outward(x: np.ndarray | float, bits: int = 10) -> np.ndarray:
+    """`x` rounded away from zero to `bits` significant bits, at most `2^(1 - bits)` of itself.
+
+    Ranges that were measured in floats carry the noise of another order of summation; rounded so, the same network
+    from another kind of file, on another machine or with other threads, gets the same parameters.
+    """
+    fraction, exponent = np.frexp(np.asarray(x, np.float64))
+    steps = np.abs(fraction) * (1 << bits)
+    return np.copysign(np.ldexp(np.ceil(steps - 2.0**-9), exponent - bits), x)
+
+
 def asymmetric(low: float, high: float, *, bits: int = 8, signed: bool = True) -> QuantParams:
     """Parameters whose range holds `[low, high]` and 0, with the zero point nudged to an integer.
 

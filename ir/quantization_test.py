@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ir.quantization import QuantParams, asymmetric, symmetric
+from ir.quantization import QuantParams, asymmetric, outward, symmetric
 
 _REALS = st.floats(-1e4, 1e4, width=32)
 
@@ -57,3 +57,18 @@ def test_parameters_that_mean_nothing_are_refused(fields):
 def test_a_range_of_no_width_still_represents_zero():
     params = asymmetric(0.0, 0.0)
     assert float(params.dequantize(params.quantize(np.zeros(1)))[0]) == 0.0
+
+
+def test_outward_rounding_keeps_what_is_short_and_widens_the_rest_a_little():
+    short = np.array([0.0, 6.0, -1.0, 0.75, 1023.0, -0.0009765625])
+    np.testing.assert_array_equal(outward(short), short)
+    x = np.random.default_rng(0).normal(size=1000) * np.exp(np.random.default_rng(1).normal(size=1000) * 9)
+    wider = outward(x)
+    assert (np.sign(wider) == np.sign(x)).all()
+    assert (np.abs(wider) >= np.abs(x) * (1 - 2.0**-18)).all() and (np.abs(wider) <= np.abs(x) * (1 + 2.0**-9)).all()
+
+
+def test_outward_rounding_forgets_the_noise_of_float_arithmetic():
+    x = np.random.default_rng(0).normal(size=10000)
+    assert (outward(x) != outward(x * (1 + 2.0**-23))).mean() < 1e-3
+    assert outward(6.0000005) == 6.0

@@ -1,5 +1,10 @@
 """Measures whether a pass helps: the error of the logits on a few calibration samples, before and after it.
 
+Every output counts equally, whatever its unit: with `e[s, o]` the squared error of sample `s` in output `o` the score
+is the geometric mean over outputs of `sum_s e[s, o] / sum_s f[s, o]^2`. A step did harm if that grew by more than
+chance would have it: by more than a percent or two, and by more than the standard error of its logarithm, which the
+jackknife over samples gives (few samples, or few logits, prove little).
+
 Before `quantize` a graph has no error of its own, so a trial is measured: the rest of the pipeline's calibration and
 quantization on a copy, with corrected biases (without which shifted means would hide everything else).
 """
@@ -23,6 +28,7 @@ from passes.simulate import quantized
 
 _SAMPLES = 32
 _TOLERANCE = 1.02  # the error of 32 samples moves by a percent or two when nothing of substance has changed
+_SMALLEST = 1e-30
 
 
 class _Few:
@@ -45,8 +51,43 @@ class _Few:
             yield tuple(a[start : start + batch_size] for a in self.arrays)
 
 
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Errors of the logits, `[samples, outputs]`, each output's relative to its power over all samples."""
+
+    errors: np.ndarray
+
+    @property
+    def error(self) -> float:
+        """The geometric mean over outputs."""
+        return float(np.exp(self._log(self.errors)))
+
+    @staticmethod
+    def _log(errors: np.ndarray) -> float:
+        return float(np.log(errors.sum(axis=0) + _SMALLEST).mean())
+
+    def growth(self, after: Score) -> tuple[float, float]:
+        """The logarithm of how much larger the error became, and its standard error (paired by samples)."""
+        grown = self._log(after.errors) - self._log(self.errors)
+        count = len(self.errors)
+        if count < 2:
+            return grown, 0.0
+        without = np.array(
+            [
+                self._log(np.delete(after.errors, i, axis=0)) - self._log(np.delete(self.errors, i, axis=0))
+                for i in range(count)
+            ]
+        )
+        return grown, float(np.sqrt((count - 1) / count * np.square(without - without.mean()).sum()))
+
+
+def _sums(x: np.ndarray) -> np.ndarray:
+    """Sums of squares by sample, of `[samples, elements]`."""
+    return np.square(x.astype(np.float64)).sum(axis=1)
+
+
 class Guard:
-    """Scores of a graph under one pipeline: mean square error of the logits against the float network's."""
+    """Scores of a graph under one pipeline: the error of the logits against the float network's."""
 
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
         assert context.samples is not None
@@ -64,14 +105,15 @@ class Guard:
             found.append(node.inputs[0] if node is not None and fixed and node.inputs[0] is not None else value)
         return found
 
-    def score(self, graph: Graph, context: Context) -> float:
+    def score(self, graph: Graph, context: Context) -> Score:
         """Of the annotated graph, or of a trial quantization of one that is not annotated yet."""
         if not any(v.quant is not None for v in graph.inputs):
             graph = self._tried(graph, context)
         found = _values(graph, self._samples, self._logits(graph), simulate=True)
-        return sum(
-            float(np.square(a - b, dtype=np.float64).mean()) for a, b in zip(self._wanted[0], found, strict=True)
-        )
+        pairs = list(zip(self._wanted[0], found, strict=True))
+        power = [max(_sums(f).sum(), _SMALLEST) for f, _ in pairs]
+        errors = [_sums(f.astype(np.float64) - q) / p for (f, q), p in zip(pairs, power, strict=True)]
+        return Score(errors=np.stack(errors, axis=1))
 
     def _tried(self, graph: Graph, context: Context) -> Graph:
         trial, _ = graph.copy()
@@ -83,10 +125,12 @@ class Guard:
 
 
 def _values(graph: Graph, samples: _Few, wanted: Sequence[Value], simulate: bool = False) -> list[np.ndarray]:
+    """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
     run = compiled(lambda t: run_float(graph, t, wanted=wanted, transform=quantized if simulate else None))
-    size = len(samples) if batchable(graph) else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
-    parts = [run(batch) for batch in samples.batches(size)]
-    return [np.concatenate([np.atleast_1d(p) for p in column]) for column in zip(*parts, strict=True)]
+    together = batchable(graph)
+    size = len(samples) if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
+    parts = [[np.reshape(y, (size if together else 1, -1)) for y in run(batch)] for batch in samples.batches(size)]
+    return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 
 @dataclasses.dataclass
@@ -112,6 +156,7 @@ class Snapshot:
             setattr(context, name, table)
 
 
-def worse(before: float, after: float) -> bool:
+def worse(before: Score, after: Score) -> bool:
     """Whether a step did harm beyond what chance does."""
-    return after > before * _TOLERANCE
+    grown, uncertain = before.growth(after)
+    return grown > max(np.log(_TOLERANCE), uncertain)

@@ -3,7 +3,8 @@
 Activations: asymmetric over their range, real 0 exact. Values that a kernel wants to share parameters form a group
 with one range, the hull of its members'; outputs whose parameters a kernel fixes (softmax) keep them, and a
 `quantize` node is put where such an output meets a group that needs more. Weights: symmetric over `max|W|`, per
-output channel or per tensor. Biases: `S_in * S_w`, 32 bits (64 with 16-bit activations).
+output channel or per tensor, rounded outward (folded in another order it is another float). Biases: `S_in * S_w`, 32
+bits (64 with 16-bit activations).
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, Role
 from ir.ops.conversion import QUANTIZE
 from ir.ops.elementwise import MAXIMUM, MINIMUM
-from ir.quantization import QuantParams, asymmetric, symmetric
+from ir.quantization import QuantParams, asymmetric, outward, symmetric
 from passes.base import Context, Pass, PassReport, Range
+from passes.comparable import fit_scales
 from passes.fuse import will_be_fused
 from passes.tied import separate_narrow
 
@@ -57,16 +59,22 @@ class Quantize(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         notes = separate_narrow(graph, context)
         notes += _separate_fixed(graph, context, self.activation_bits)
-        for group in tie_groups(graph):
-            params = _group_params(group, context, self.activation_bits)
-            for value in group:
-                value.quant = params
+        notes += fit_scales(graph, context, self._params(graph, context))
+        for value, params in self._params(graph, context).items():
+            value.quant = params
         for node in graph.nodes:
             if node.weight is not None:
                 notes += self._weights(graph, node, context)
         context.unrounded, _ = graph.copy()
         count = sum(v.quant is not None for v in graph.values())
         return PassReport(changed=(f"{count} values",), notes=tuple(notes))
+
+    def _params(self, graph: Graph, context: Context) -> dict[Value, QuantParams]:
+        """Of every activation; values that share parameters share the object."""
+        found: dict[Value, QuantParams] = {}
+        for group in tie_groups(graph):
+            found.update(dict.fromkeys(group, _group_params(group, context, self.activation_bits)))
+        return found
 
     def _weights(self, graph: Graph, node: Node, context: Context) -> list[str]:
         per_channel = (
@@ -202,10 +210,9 @@ def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> 
 
 
 def weight_threshold(data: np.ndarray, axis: int | None) -> np.ndarray:
-    """`max|W|`, per index of `axis` or of the whole tensor."""
-    if axis is None:
-        return np.abs(data).max(initial=0)
-    return np.abs(data).max(axis=tuple(i for i in range(data.ndim) if i != axis), initial=0)
+    """`max|W|` rounded outward, per index of `axis` or of the whole tensor."""
+    others = None if axis is None else tuple(i for i in range(data.ndim) if i != axis)
+    return outward(np.abs(data).max(axis=others, initial=0))
 
 
 def annotate_bias(graph: Graph, node: Node) -> None:

@@ -15,7 +15,7 @@ from ir.graph import Graph
 from ir.verify import verify
 from passes import statistics
 from passes.base import Context, Pass, PassReport, Skip
-from passes.guard import Guard, Snapshot, worse
+from passes.guard import Guard, Score, Snapshot, worse
 from passes.quantize import Quantize
 
 
@@ -52,7 +52,7 @@ class _Runner:
         self.graph, self.passes, self.context = graph, passes, context
         self.records: list[PassRecord] = []
         self._guard: Guard | None = None
-        self._score: float | None = None  # of the graph as it is, None if that is not known
+        self._score: Score | None = None  # of the graph as it is, None if that is not known
 
     def run(self, step: Pass) -> None:
         self._collect(step)
@@ -93,7 +93,7 @@ class _Runner:
         if not report.changed:
             return report
         self._score = self._guard.score(self.graph, self.context)
-        note = f"error of the logits {before:.4g} before, {self._score:.4g} after"
+        note = f"error of the logits {before.error:.3%} before, {self._score.error:.3%} after"
         if not worse(before, self._score):
             return dataclasses.replace(report, notes=(*report.notes, note))
         snapshot.put_back(self.graph, self.context)

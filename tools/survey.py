@@ -2,7 +2,8 @@
 
 The options file holds an object by file name; each entry may have `input_shape` (a list of texts), `signature`,
 `input_arrays`, `output_arrays`, `output_nodes`, `batch_size` as in `convert`; `preprocess`; `data` and
-`calibration_data` (samples to judge and to calibrate on, in place of photographs and noise); and `why`, a remark.
+`calibration_data` (samples to judge and to calibrate on, in place of photographs and noise); `images` and
+`calibration_images` (folders of photographs, in place of `--images`); and `why`, a remark.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
 MODEL_SUFFIXES = (".tflite", ".lite", ".keras", ".h5", ".hdf5", ".pb")
 _KEYS = ("input_shape", "signature", "input_arrays", "output_arrays", "output_nodes", "batch_size")
 _PATHS = ("data", "calibration_data")
+_FOLDERS = {"images": "photographs", "calibration_images": "calibration_photographs"}
 _REMARKS = ("why", "floor_db", "refused", "fast")
 
 
@@ -94,7 +96,7 @@ def read_options(path: str | None) -> dict[str, dict[str, Any]]:
         content = json.loads(Path(path).read_text())
     except (OSError, ValueError) as error:
         raise OptionError(expected="a JSON file", found=str(error), where="--options", fix="check the file") from error
-    known = {*_KEYS, *_PATHS, *_REMARKS, "preprocess"}
+    known = {*_KEYS, *_PATHS, *_FOLDERS, *_REMARKS, "preprocess"}
     if not isinstance(content, dict) or not all(isinstance(v, dict) and set(v) <= known for v in content.values()):
         raise OptionError(
             expected=f"an object by file name, with {', '.join(sorted(known))}",
@@ -124,7 +126,8 @@ def options_for(override: dict[str, Any]) -> Any:
         model_options=ModelOptions(input_shapes=shapes, **listed),
         convert={**arguments, "allow_float_fallback": FLAGS.allow_float_fallback},
     )
-    paths = {k: str(Path(FLAGS.data_root) / override[k]) for k in _PATHS if k in override}
+    paths: dict[str, Any] = {k: str(Path(FLAGS.data_root) / override[k]) for k in _PATHS if k in override}
+    paths |= {f: Path(FLAGS.data_root) / override[k] for k, f in _FOLDERS.items() if k in override}
     return dataclasses.replace(options, preprocess=override.get("preprocess", FLAGS.preprocess), **paths)
 
 

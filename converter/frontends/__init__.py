@@ -57,6 +57,8 @@ def load_model(model: Any, *, weights: str | None = None, options: ModelOptions 
             where=str(path),
             fix="save the model with model.save('model.keras')",
         )
+    if len(path.parts) > 1 or path.suffix:
+        raise ModelError(expected=_KINDS, found="nothing there", where=str(path), fix="check the path")
     return _ending_at(_from_zoo(str(model), weights, options), options)
 
 
@@ -69,10 +71,10 @@ def _from_object(model: Any, options: ModelOptions) -> Source:
     if module == "tf_keras" or any(c.__module__.split(".")[0] == "tf_keras" for c in type(model).__mro__):
         from converter.frontends.tfmot_model import from_tf_keras
 
-        return from_tf_keras(model, batch_size=_batch(options))
+        return from_tf_keras(model, **_sizes(options))
     from converter.frontends.keras_model import from_keras
 
-    return Source(from_keras(model, batch_size=_batch(options)))
+    return Source(from_keras(model, **_sizes(options)))
 
 
 def _from_keras_file(path: Path, options: ModelOptions) -> Source:
@@ -80,8 +82,8 @@ def _from_keras_file(path: Path, options: ModelOptions) -> Source:
     from converter.frontends.tfmot_model import from_tf_keras_file, needs_tf_keras
 
     if needs_tf_keras(path):
-        return from_tf_keras_file(path, batch_size=_batch(options))
-    return Source(from_keras(load_keras(path), batch_size=_batch(options)))
+        return from_tf_keras_file(path, **_sizes(options))
+    return Source(from_keras(load_keras(path), **_sizes(options)))
 
 
 def _from_zoo(name: str, weights: str | None, options: ModelOptions) -> Source:
@@ -89,7 +91,7 @@ def _from_zoo(name: str, weights: str | None, options: ModelOptions) -> Source:
     from converter.zoo import load_zoo
 
     entry = load_zoo(name, weights)
-    return Source(from_keras(entry.model, batch_size=_batch(options)), entry.preprocess)
+    return Source(from_keras(entry.model, **_sizes(options)), entry.preprocess)
 
 
 def _from_tflite(model: Path | bytes, options: ModelOptions) -> Source:
@@ -104,10 +106,9 @@ def _from_saved_model(path: Path, options: ModelOptions) -> Source:
     return from_saved_model(path, options)
 
 
-def _batch(options: ModelOptions) -> int:
-    """The batch of a Keras model; options that concern other kinds of models are refused."""
+def _sizes(options: ModelOptions) -> dict[str, Any]:
+    """The batch and the shapes of a Keras model; options that concern other kinds of models are refused."""
     for flag, given in (
-        ("--input_shape", options.input_shapes),
         ("--signature", options.signature),
         ("--input_arrays", options.input_arrays),
         ("--output_arrays", options.output_arrays),
@@ -117,9 +118,9 @@ def _batch(options: ModelOptions) -> int:
                 expected="an option that concerns Keras models",
                 found=flag,
                 where="convert",
-                fix="leave it out; the sizes of a Keras model are those of its keras.Input",
+                fix="leave it out",
             )
-    return options.batch_size or 1
+    return {"batch_size": options.batch_size or 1, "shapes": options.input_shapes}
 
 
 def _ending_at(source: Source, options: ModelOptions) -> Source:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -9,7 +11,8 @@ from keras import KerasTensor
 
 from converter.frontends.keras_file import load_keras
 from converter.frontends.keras_import import Importer, element_type, is_graph
-from ir.errors import ModelError
+from converter.frontends.tflite_patterns import recognize
+from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
 from ir.ops.shape import RESHAPE
 from ir.types import TensorType
@@ -17,7 +20,9 @@ from ir.types import TensorType
 __all__ = ["from_keras", "load_keras"]
 
 
-def from_keras(model: keras.Model, *, batch_size: int = 1) -> Graph:
+def from_keras(
+    model: keras.Model, *, batch_size: int = 1, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Graph:
     """The float graph of a model's inference.
 
     Batch norms and activations are nodes of their own; weights are float32 in TFLite's layouts, whatever the
@@ -27,24 +32,30 @@ def from_keras(model: keras.Model, *, batch_size: int = 1) -> Graph:
       model: functional, sequential (built), or subclassed if it computes with layers and `keras.ops` and was
       built.
       batch_size: axis 0 of every input.
+      shapes: whole shapes by input name, for inputs that leave sizes open; "" is the only input.
 
     Raises:
+      OptionError: a shape is of no input, or does not fit.
       ModelError: names the layer that cannot be converted, what was found and what to do.
     """
     _check_kind(model)
+    sizes = _Sizes(batch_size, dict(shapes or {}))
     graph = Graph(model.name)
     importer = Importer(graph)
     with importer.model_frame(type(model).__name__):
         if is_graph(model):
             names = [_name(tensor) for tensor in model.outputs]
-            values = [_input(graph, model, tensor, batch_size) for tensor in model.inputs]
+            values = [_input(graph, model, tensor, sizes) for tensor in model.inputs]
+            sizes.check(graph)
             graph.outputs = importer.inline(model, values)
         else:
             tensor = _built_input(model)
-            value = _input(graph, model, tensor, batch_size)
+            value = _input(graph, model, tensor, sizes)
+            sizes.check(graph)
             graph.outputs = keras.tree.flatten(importer.apply(_inference(model), value))
             names = [f"output_{i}" for i in range(len(graph.outputs))]
     _name_outputs(graph, names)
+    recognize(graph)
     return graph
 
 
@@ -89,7 +100,45 @@ def _inference(model: keras.Model) -> Any:
     return (lambda x: model.call(x, training=False)) if takes else model.call
 
 
-def _input(graph: Graph, model: keras.Model, tensor: KerasTensor, batch_size: int) -> Value:
+@dataclass(frozen=True)
+class _Sizes:
+    """The batch, and shapes by input name that the user gave."""
+
+    batch_size: int
+    shapes: dict[str, tuple[int, ...]]
+
+    def of(self, name: str, known: Sequence[int | None]) -> tuple[int | None, ...]:
+        """The shape of an input whose sizes the model knows in part. Raises OptionError for one that does not fit."""
+        given = self.shapes.get(name) or self.shapes.get("")
+        if given is None:
+            return (self.batch_size, *known[1:])
+        if len(given) != len(known) or any(k not in (None, g) for k, g in zip(known[1:], given[1:], strict=True)):
+            raise OptionError(
+                expected=f"a shape that fits {_shown(known)}",
+                found=_shown(given),
+                where=f"--input_shape {name}",
+                fix="keep the sizes that the model fixes",
+            )
+        return given
+
+    def check(self, graph: Graph) -> None:
+        """Raises OptionError for shapes of inputs that are not there."""
+        names = [value.name for value in graph.inputs]
+        unknown = [n for n in self.shapes if n not in names and (n or len(names) > 1)]
+        if unknown:
+            raise OptionError(
+                expected=f"an input of {', '.join(names)}",
+                found=", ".join(map(repr, unknown)),
+                where="--input_shape",
+                fix="name one of them",
+            )
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"({', '.join('?' if d is None else str(d) for d in shape)})"
+
+
+def _input(graph: Graph, model: keras.Model, tensor: KerasTensor, sizes: _Sizes) -> Value:
     name, dtype = _name(tensor), element_type(tensor)
     where = f"input '{name}' of model '{model.name}'"
     if dtype is None or tensor.sparse or tensor.ragged:
@@ -99,15 +148,19 @@ def _input(graph: Graph, model: keras.Model, tensor: KerasTensor, batch_size: in
             where=where,
             fix="cut the preprocessing off the model and convert the rest",
         )
-    if not tensor.shape or None in tensor.shape[1:]:
-        shown = ", ".join("?" if d is None else str(d) for d in tensor.shape)
+    shape = sizes.of(name, tensor.shape) if tensor.shape else ()
+    known = tuple(d for d in shape if d is not None)
+    if not shape or len(known) < len(shape):
+        example = ",".join("SIZE" if d is None else str(d) for d in shape)
         raise ModelError(
             expected="a fixed size of every axis but the batch",
-            found=f"the shape ({shown})",
+            found=f"the shape {_shown(tensor.shape)}",
             where=where,
-            fix="build the model with an input such as keras.Input((224, 224, 3)), and load the same weights",
+            fix=f"pass --input_shape {name}={example} with numbers in place of SIZE"
+            if shape
+            else "build the model with an input such as keras.Input((224, 224, 3)), and load the same weights",
         )
-    return graph.input(name, TensorType((batch_size, *tensor.shape[1:]), dtype))
+    return graph.input(name, TensorType(known, dtype))
 
 
 def _name(tensor: KerasTensor) -> str:

@@ -12,8 +12,8 @@ from keras import layers
 
 from converter.frontends.keras_model import from_keras
 from converter.frontends.keras_testing import assert_same_function, randomized
-from ir.errors import ModelError
-from ir.execute import batchable
+from ir.errors import ModelError, OptionError
+from ir.execute import batchable, run_float
 from ir.graph import Graph
 
 
@@ -101,6 +101,29 @@ def test_batch_size() -> None:
     model = keras.Sequential([keras.Input((4, 4, 2)), layers.Flatten(), layers.Dense(3), layers.Reshape((3, 1))])
     assert batchable(from_keras(model))
     assert from_keras(model, batch_size=5).outputs[0].shape == (5, 3, 1)
+
+
+def test_sizes_that_the_model_leaves_open_can_be_given() -> None:
+    x = keras.Input((None, None, 3), name="image")
+    model = keras.Model(x, layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3, strides=2, padding="same")(x)))
+    message = r"found the shape \(\?, \?, \?, 3\); pass --input_shape image=1,SIZE,SIZE,3 with numbers"
+    with pytest.raises(ModelError, match=message):
+        from_keras(model)
+    for name in ("image", ""):
+        graph = from_keras(model, shapes={name: (2, 9, 7, 3)})
+        assert graph.inputs[0].shape == (2, 9, 7, 3) and graph.outputs[0].shape == (2, 4)
+    picture = np.random.default_rng(0).normal(size=(2, 9, 7, 3)).astype(np.float32)
+    np.testing.assert_allclose(run_float(graph, [picture])[0], model(picture), atol=1e-6)
+    with pytest.raises(OptionError, match=r"a shape that fits \(\?, \?, \?, 3\), found \(1, 9, 7, 4\)"):
+        from_keras(model, shapes={"image": (1, 9, 7, 4)})
+    with pytest.raises(OptionError, match="an input of image, found 'picture'"):
+        from_keras(model, shapes={"picture": (1, 9, 7, 3), "image": (1, 9, 7, 3)})
+
+
+def test_signs_and_squares_become_products() -> None:
+    x = keras.Input((4,))
+    graph = assert_same_function(keras.Model(x, -keras.ops.square(x)))
+    assert [node.op.name for node in graph.nodes] == ["mul", "mul"]
 
 
 def test_a_fixed_batch_gives_way() -> None:

@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -66,6 +67,23 @@ def _quietly() -> Iterator[None]:
 def _words(error: BaseException) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text[:300] + ("..." if len(text) > 300 else "")
+
+
+def _lacking(error: BaseException) -> tuple[str, str]:
+    """What TensorFlow's converter could not do, in a few words, and what to do about it."""
+    text = str(error)
+    found = dict.fromkeys(
+        name for line in re.findall(r"TF (?:Select|Custom) ops: (.+)", text) for name in line.split(", ")
+    )
+    if found:
+        half = " on half-precision numbers" if re.search(r"x(?:b?f16)>", text) else ""
+        fix = "export it in float32, or without them" if half else "export it without them, or end it before them"
+        return f"operators that TFLite does not have: {', '.join(found)}{half}", fix
+    if "TensorList" in text:
+        fix = "save the model as .keras, or build its recurrent layers with unroll=True"
+        return "a loop over lists of tensors, as recurrent layers export it", fix
+    complaints = dict.fromkeys(re.findall(r"error: ('tf\.[^\n]{0,120})", text))
+    return "; ".join(complaints) or _words(error), "export it without these operators, or end it before them"
 
 
 # --- a Keras model inside ---------------------------------------------------------------------------------------------
@@ -194,12 +212,8 @@ def _converted(path: Path, make: Callable[[], bytes], options: ModelOptions, out
         with _quietly():
             content = make()
     except Exception as error:  # of the converter: most are operators that TFLite does not have
-        raise _error(
-            path,
-            "a network that TensorFlow converts to a float .tflite file",
-            _words(error),
-            "export it without these operators, or end it before them",
-        ) from error
+        found, fix = _lacking(error)
+        raise _error(path, "a network that TensorFlow converts to a float .tflite file", found, fix) from error
     plain = dataclasses.replace(options, signature=None, input_shapes={}, batch_size=None)
     try:
         graph = from_tflite(content, plain)
@@ -224,6 +238,8 @@ def _from_frozen(path: Path, options: ModelOptions) -> Source:
         definition.ParseFromString(path.read_bytes())
     except Exception as error:  # google.protobuf raises its own kinds
         raise _error(path, "a frozen GraphDef", f"a file that is none ({_words(error)})", "check the path") from error
+    if not definition.node:
+        raise _error(path, "a frozen GraphDef", "a graph without nodes", "write or download the file again")
     inputs = options.input_arrays or _placeholders(definition)
     outputs = options.output_arrays or _ends(definition)
     _check_arrays(definition, inputs, outputs)

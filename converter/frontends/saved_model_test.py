@@ -86,6 +86,26 @@ def test_what_keras_3_exports(tmp_path: Path) -> None:
     np.testing.assert_allclose(_run(source, x)[0], model.predict(x, verbose=0), atol=_TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("layer", "shape", "message"),
+    [
+        ("LSTM", (6, 4), "found a loop over lists of tensors.*save the model as .keras"),
+        ("Dense", (4,), r"operators that TFLite does not have: .*MatMul.* on half-precision.*export it in float32"),
+    ],
+)
+def test_what_tensorflow_cannot_convert_is_said_in_a_few_words(
+    tmp_path: Path, layer: str, shape: tuple[int, ...], message: str
+) -> None:
+    import keras
+
+    dtype = "mixed_bfloat16" if layer == "Dense" else "float32"
+    model = keras.Sequential([keras.Input(shape), getattr(keras.layers, layer)(3, dtype=dtype)])
+    model.export(str(tmp_path / "m"), verbose=False)
+    with pytest.raises(ModelError, match=message) as error:
+        load_model(tmp_path / "m")
+    assert len(str(error.value)) < 500
+
+
 def test_a_frozen_graph(tmp_path: Path) -> None:
     import tensorflow as tf
 
@@ -107,9 +127,16 @@ def test_a_frozen_graph(tmp_path: Path) -> None:
     np.testing.assert_allclose(prob, _run(whole, image)[0], atol=_TOLERANCE)
     with pytest.raises(OptionError, match=r"--output_arrays: expected nodes of the graph.*found nowhere"):
         load_model(path, options=ModelOptions(output_arrays=("nowhere",)))
-    path.write_bytes(b"no graph")
-    with pytest.raises(ModelError, match="a frozen GraphDef"):
-        load_model(path)
+    for content in (b"no graph", b""):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="a frozen GraphDef"):
+            load_model(path)
+
+
+def test_a_path_where_nothing_is(tmp_path: Path) -> None:
+    for name in ("nothing", "net.onnx", "folder/net"):
+        with pytest.raises(ModelError, match="found nothing there; check the path"):
+            load_model(tmp_path / name)
 
 
 # --- Keras 2 and TensorFlow Model Optimization ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ make of PReLU, softmax and the like are recognized (`tflite_patterns`). Batch no
 from __future__ import annotations
 
 import dataclasses
+import math
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.opdef import OpDef, Role
+from ir.ops.conversion import CAST
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.ops.shape import RESHAPE
 from ir.ops.static import RANK, SHAPE
@@ -252,6 +254,7 @@ class FloatReader(GraphReader):
         for index in dict.fromkeys(self.subgraph.inputs):
             record = self.subgraph.tensors[index]
             dtype = tensor_type(record, self.model.path).dtype
+            dtype = DType.FLOAT32 if dtype.is_float else dtype
             self.values[index] = self.graph.input(record.name or "input", TensorType(self._shapes[index], dtype))
         for position in self._wanted:
             self._operator(position, self.subgraph.operators[position])
@@ -294,10 +297,12 @@ class FloatReader(GraphReader):
             attrs = decode_attributes(op, record.options_name, record.options, constants)
             attrs = op.any_batch(attrs, [None if v is None else v.type for v in inputs])
             if op is RESHAPE:
-                attrs = self._without_placeholder(attrs, record)
+                attrs = self._without_placeholder(attrs, record, inputs)
             types = op.infer(attrs, [v.type for v in inputs if v is not None])
             self._check_results(record, types)
-            if self._is_known(op, inputs):
+            if op is CAST and {DType.FLOAT16, DType.FLOAT32} >= {attrs.in_data_type, attrs.out_data_type}:
+                results = [v for v in inputs if v is not None]  # all floats are float32 here
+            elif self._is_known(op, inputs):
                 results = self._computed(op, attrs, inputs, types, name)
             elif op is UNIDIRECTIONAL_SEQUENCE_LSTM:
                 results = unrolled(self.graph, attrs, inputs, name or op.name)
@@ -310,11 +315,16 @@ class FloatReader(GraphReader):
         self._check_weights(op, inputs, where)
         self.values.update(zip(record.outputs, results, strict=True))
 
-    def _without_placeholder(self, attrs: Any, record: OperatorRecord) -> Any:
-        """A reshape's attributes with the size that -1 stood for, so that another batch does not end up there."""
+    def _without_placeholder(self, attrs: Any, record: OperatorRecord, inputs: list[Value | None]) -> Any:
+        """A reshape's attributes with the size that -1 stood for, so that another batch does not end up there.
+
+        Where the file leaves the batch open, what it stores may be the shape of no tensor there is (after a
+        `SPACE_TO_BATCH_ND`): then -1 stays.
+        """
         stored = self.subgraph.tensors[record.outputs[0]].shape if record.outputs else ()
-        known = -1 in attrs.shape and self._sizes_as_stored and len(stored) == len(attrs.shape)
-        return dataclasses.replace(attrs, shape=stored) if known and min(stored) > 0 else attrs
+        known = -1 in attrs.shape and self._sizes_as_stored and len(stored) == len(attrs.shape) and min(stored) > 0
+        fits = inputs[0] is not None and math.prod(stored) == inputs[0].type.size
+        return dataclasses.replace(attrs, shape=stored) if known and fits else attrs
 
     def _check_results(self, record: OperatorRecord, types: list[TensorType]) -> None:
         """Files whose shapes were not changed must agree with what is computed."""

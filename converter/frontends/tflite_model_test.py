@@ -213,6 +213,36 @@ def test_shape_arithmetic_leaves_nothing() -> None:
     assert from_tflite(data, ModelOptions(batch_size=5)).outputs[0].shape == (5, 12)
 
 
+def test_a_placeholder_that_stands_for_no_batch_stays() -> None:
+    """Dilation of a signal: between the two, axis 0 counts blocks, while the file stores the open batch's 1."""
+    file = File()
+    x, y = (file.tensor([1, 8, 3], name=n, shapeSignature=[-1, 8, 3]) for n in "xy")
+    spread, flat = (file.tensor([1, *s], shapeSignature=[-1, *s]) for s in ((4, 3), (1, 4, 3)))
+    folded = file.tensor([1, 4, 3], shapeSignature=[-1, 4, 3])
+    block = file.constant(np.array([2], np.int32))
+    none = file.constant(np.zeros((1, 2), np.int32))
+    file.op("SPACE_TO_BATCH_ND", [x, block, none], [spread])
+    file.op("RESHAPE", [spread, file.constant(np.array([-1, 1, 4, 3], np.int32))], [flat], schema.ReshapeOptionsT())
+    file.op("RESHAPE", [flat, file.constant(np.array([-1, 4, 3], np.int32))], [folded], schema.ReshapeOptionsT())
+    file.op("BATCH_TO_SPACE_ND", [folded, block, none], [y])
+    graph = _check(file.finish([x], [y]), _numbers(1, 8, 3))
+    again = LocalRuntime(package="ai_edge_litert", kernels="builtin").load(to_bytes(graph))
+    assert again.invoke([_numbers(1, 8, 3)])[0].shape == (1, 8, 3)
+
+
+def test_half_precision_tensors_become_float32() -> None:
+    file = File()
+    x, wide = file.tensor([1, 3], "FLOAT16", name="x"), file.tensor([1, 3])
+    y, narrow = file.tensor([1, 3]), file.tensor([1, 3], "FLOAT16", name="y")
+    types = schema.TensorType
+    file.op("CAST", [x], [wide], schema.CastOptionsT(inDataType=types.FLOAT16, outDataType=types.FLOAT32))
+    file.op("RELU", [wide], [y])
+    file.op("CAST", [y], [narrow], schema.CastOptionsT(inDataType=types.FLOAT32, outDataType=types.FLOAT16))
+    graph = from_tflite(file.finish([x], [narrow]))
+    assert [node.op for node in graph.nodes] == [RELU]
+    assert {v.dtype for v in graph.values()} == {DType.FLOAT32}
+
+
 def test_signature_names_and_shared_outputs() -> None:
     file = File()
     x, y = file.tensor([1, 6], name="serving_default_x:0"), file.tensor([1, 4], name="Identity")

@@ -1,4 +1,4 @@
-"""What exporters write as compositions of operators, as the operators that were meant.
+"""What exporters and users write as compositions of operators, as the operators that were meant.
 
 - a fused activation, as a node of its own (`passes.fuse` fuses it again where a kernel can);
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);

@@ -15,7 +15,7 @@ import json
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from converter.frontends import Source
 from ir.errors import ModelError
 from ir.graph import Graph, Value
 from passes.base import Range
+
+Shapes = Mapping[str, tuple[int, ...]]
 
 _WRAPPERS = ("PruneLowMagnitude", "ClusterWeights", "QuantizeWrapper", "QuantizeWrapperV2", "QuantizeLayer")
 
@@ -57,7 +59,7 @@ def _class_names(config: Any) -> set[str]:
     return found
 
 
-def from_tf_keras_file(path: Path, *, batch_size: int = 1) -> Source:
+def from_tf_keras_file(path: Path, *, batch_size: int = 1, shapes: Shapes | None = None) -> Source:
     """The network of a file of Keras 2, with or without what TensorFlow Model Optimization put into it."""
     tf_keras = _package("tf_keras", str(path))
     try:
@@ -73,7 +75,7 @@ def from_tf_keras_file(path: Path, *, batch_size: int = 1) -> Source:
             where=str(path),
             fix="save it with model.save('model.h5') in the environment that made it",
         ) from error
-    return from_tf_keras(model, batch_size=batch_size)
+    return from_tf_keras(model, batch_size=batch_size, shapes=shapes)
 
 
 @contextlib.contextmanager
@@ -103,8 +105,8 @@ def _package(name: str, where: str) -> Any:
         ) from error
 
 
-def from_tf_keras(model: Any, *, batch_size: int = 1) -> Source:
-    """The network of a `tf_keras` model object."""
+def from_tf_keras(model: Any, *, batch_size: int = 1, shapes: Shapes | None = None) -> Source:
+    """The network of a `tf_keras` model object; arguments as for `from_keras`."""
     from converter.frontends.keras_model import from_keras, load_keras
 
     plain, ranges, input_ranges = stripped(model)
@@ -113,7 +115,7 @@ def from_tf_keras(model: Any, *, batch_size: int = 1) -> Source:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             plain.save(path, save_format="h5", include_optimizer=False)
-        graph = from_keras(load_keras(path), batch_size=batch_size)
+        graph = from_keras(load_keras(path), batch_size=batch_size, shapes=shapes)
     return Source(graph, ranges=_by_value(graph, ranges, input_ranges))
 
 

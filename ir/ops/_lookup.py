@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from ir.opdef import IntegerCall
-from ir.profile import Runtime
 from ir.types import DType
 
 FloatFunction = Callable[[np.ndarray], np.ndarray]
@@ -73,7 +72,7 @@ def _table_int8(call: IntegerCall, function: FloatFunction) -> np.ndarray:
     with np.errstate(all="ignore"):
         scaled = round_away(function(real) * (np.float32(1) / out.scale))
         scaled = scaled + np.float32(out.zero_point)
-    if call.profile.runtime is Runtime.LITERT:  # saturates where tflite-runtime's conversion overflows
+    if call.profile.saturates:
         return np.clip(scaled, -128, 127).astype(np.int8)
     integers = to_int32(scaled)
     return np.clip(integers, -128, 127).astype(np.int8)

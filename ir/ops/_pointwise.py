@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import IntegerCall
+from ir.opdef import IntegerCall, ShapeError
 from ir.types import TensorType
 
 Table = Callable[[np.ndarray], np.ndarray]
@@ -18,6 +18,27 @@ Table = Callable[[np.ndarray], np.ndarray]
 def infer_same(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
     """The shape and element type of the first operand."""
     return [TensorType(types[0].shape, types[0].dtype)]
+
+
+def infer_broadcast(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
+    """The shape that all operands broadcast to, the element type of the last. Raises ShapeError."""
+    try:
+        shape = np.broadcast_shapes(*(t.shape for t in types))
+    except ValueError:
+        raise ShapeError(f"{' and '.join(str(t.shape) for t in types)} do not broadcast") from None
+    return [TensorType(shape, types[-1].dtype)]
+
+
+def aligned(call: IntegerCall) -> list[np.ndarray]:
+    """All operands at one rank; one of lower rank that carries the emulator's batch keeps it on axis 0."""
+    types = [t for t in call.in_types if t is not None]
+    rank = max(t.rank for t in types)
+    arrays = []
+    for x, type_ in zip(call.inputs, types, strict=True):
+        assert x is not None
+        lead = x.shape[:1] if x.shape != type_.shape else ()
+        arrays.append(x.reshape((*lead, *(1,) * (rank - x.ndim), *x.shape[len(lead) :])))
+    return arrays
 
 
 def operand(call: IntegerCall, index: int = 0) -> tuple[np.ndarray, np.float32, int]:

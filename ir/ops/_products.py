@@ -16,8 +16,10 @@ import numpy as np
 from ir.fixed_point import Rounding, accumulator_bound
 from ir.opdef import IntegerCall
 from ir.ops._common import Requantizer, clamp_range, exact_float
-from ir.profile import Kernels, Runtime
+from ir.profile import Runtime
 from ir.types import DType, TensorType
+
+_VECTOR_ROWS, _VECTOR_DEPTH = 4, 8  # the least that Arm's kernel of a matrix and a vector takes
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,18 @@ def lanes_rounding(call: IntegerCall) -> Rounding:
     """The law of `optimized_ops::Quantize`: LiteRT's x86 builds compile its NEON loops, TFLite 2.14's do not."""
     if is_int16(call):
         return Rounding.REDUCED
-    vectors = call.profile.kernels is Kernels.BUILTIN and call.profile.runtime is Runtime.LITERT
-    return Rounding.DOUBLE_LANES if vectors else Rounding.DOUBLE_AWAY
+    return Rounding.DOUBLE_LANES if call.profile.vectors else Rounding.DOUBLE_AWAY
+
+
+def product_rounding(call: IntegerCall, rows: int, depth: int, columns: int) -> Rounding:
+    """The law of the optimized product `[rows, depth] x [depth, columns]` of one invocation (cpu_backend_gemm.h).
+
+    On Arm it is half away from zero, but for the kernel of a matrix and a vector (cpu_backend_gemm_custom_gemv.h).
+    """
+    if call.profile.runtime is not Runtime.TFLITE_RUNTIME_ARM64 or is_int16(call):
+        return Rounding.DOUBLE_UP
+    by_vector = columns == 1 and rows >= _VECTOR_ROWS and depth >= _VECTOR_DEPTH
+    return Rounding.DOUBLE_UP if by_vector else Rounding.DOUBLE_AWAY
 
 
 def multiply_rows(p: Products) -> np.ndarray:

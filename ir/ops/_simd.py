@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
+from ir.opdef import IntegerCall
 from ir.ops._gemmlowp import high_mul
-from ir.profile import Kernels, Profile, Runtime
+from ir.profile import Profile
 
 
 class Loop(enum.Enum):
@@ -45,7 +47,22 @@ class Runs:
 
 def uses_vectors(profile: Profile) -> bool:
     """Whether the kernels of a profile were built with the vector loops."""
-    return profile.kernels is Kernels.BUILTIN and profile.runtime is Runtime.LITERT
+    return profile.vectors
+
+
+Law = Callable[[np.ndarray], np.ndarray]
+
+
+def by_vectors(call: IntegerCall, x: np.ndarray, width: int, vector: Law, scalar: Law) -> np.ndarray:
+    """`vector` on the whole vectors of each sample of the operator's first input `x`, `scalar` on what is left of it.
+
+    A sample is what the kernel sees at a time; the emulator may be given a batch of more.
+    """
+    seen = call.in_types[0]
+    assert seen is not None
+    samples = x.reshape(-1, seen.size)
+    whole = seen.size // width * width
+    return np.concatenate([vector(samples[:, :whole]), scalar(samples[:, whole:])], axis=1).reshape(x.shape)
 
 
 def runs(a: tuple[int, ...], b: tuple[int, ...]) -> Runs:

@@ -33,7 +33,8 @@ from ir.ops._common import clamp_range
 from ir.ops._lookup import FloatFunction, libm, lookup
 from ir.ops._pointwise import by_table, infer_same, operand
 from ir.ops._shapes import BOTH_WIDTHS, version_by_type
-from ir.profile import Kernels
+from ir.ops._simd import by_vectors
+from ir.profile import Kernels, Runtime
 from ir.types import TensorType
 
 _F32 = np.float32
@@ -120,7 +121,7 @@ def _integer_hard_swish(call: IntegerCall) -> list[np.ndarray]:
     output, output_shift = _half_multiplier(float(fine / out.scale))
     gate, gate_shift = _half_multiplier(float(fine / _F32(3 / 32768)))
 
-    def one(q: np.ndarray) -> np.ndarray:
+    def one(q: np.ndarray, vector: bool = False) -> np.ndarray:
         value = (q - zero_point) << 7
         reached = value
         if gate_shift > 0:
@@ -130,10 +131,15 @@ def _integer_hard_swish(call: IntegerCall) -> list[np.ndarray]:
             reached = np.clip(reached << 1, -(1 << 15), (1 << 15) - 1)
         reached = rounding_shift(reached, max(-gate_shift, 0))
         product = ((reached + (1 << 15)) >> 1) * _gemmlowp.high_mul(value, output, 16)
-        truncated = np.sign(product) * (np.abs(product) >> 15)
-        return np.clip(rounding_shift(truncated, -output_shift) + out.zero_point, -128, 127)
+        high = product >> 15 if vector else np.sign(product) * (np.abs(product) >> 15)
+        return np.clip(rounding_shift(high, -output_shift, away=not vector) + out.zero_point, -128, 127)
 
-    return [by_table(x, one, np.int8)]
+    def scalar(part: np.ndarray) -> np.ndarray:
+        return by_table(part, one, np.int8)
+
+    if call.profile.runtime is not Runtime.TFLITE_RUNTIME_ARM64:
+        return [scalar(x)]
+    return [by_vectors(call, x, 8, lambda part: by_table(part, lambda q: one(q, vector=True), np.int8), scalar)]
 
 
 def _sigmoids() -> np.ndarray:

@@ -12,7 +12,7 @@ another gives the output types when the node is added.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,8 @@ from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS
-from ir.profile import Kernels, Profile, Runtime
+from ir.ops._simd import Law, by_vectors, uses_vectors
+from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType
 
 
@@ -59,33 +60,21 @@ def _compute_cast(attrs: CastAttributes, x: Any) -> Any:
     return K.cast(x, attrs.out_data_type.numpy.name)
 
 
-Law = Callable[[np.ndarray], np.ndarray]
-
-
-def _vectorized(profile: Profile) -> bool:
-    """Whether a profile's kernels were built with vector loops."""
-    return profile.kernels is Kernels.BUILTIN and profile.runtime is Runtime.LITERT
-
-
-def _by_vectors(x: np.ndarray, size: int, width: int, vector: Law, scalar: Law) -> np.ndarray:
-    """`vector` on the whole vectors of each sample of `size` elements, `scalar` on what is left of it."""
-    samples = x.reshape(-1, size)
-    whole = size // width * width
-    return np.concatenate([vector(samples[:, :whole]), scalar(samples[:, whole:])], axis=1).reshape(x.shape)
-
-
-def _to_int32(x: np.ndarray) -> np.ndarray:
-    """int64 numbers that an x86 conversion of floats to int32 gives: the lowest where it does not fit."""
+def _to_int32(x: np.ndarray, arm: bool) -> np.ndarray:
+    """int64 numbers that a conversion of floats to int32 gives; where it does not fit, x86 gives the lowest."""
     lowest = -(1 << 31)
+    if arm:
+        return np.nan_to_num(np.clip(x.astype(np.float64), lowest, -lowest - 1)).astype(np.int64)
     return np.where((x >= lowest) & (x < -lowest), x, lowest).astype(np.int64)
 
 
 def _quantize(call: IntegerCall, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     out, limits = call.out_types[0].params(), np.iinfo(dtype)
     scale, zero_point = out.shaped(x.ndim)
+    arm = call.profile.runtime is Runtime.TFLITE_RUNTIME_ARM64
 
     def finished(rounded: np.ndarray) -> np.ndarray:
-        shifted = (_to_int32(rounded) + zero_point).astype(np.int32)  # wraps around, as int32 does
+        shifted = (_to_int32(rounded, arm) + zero_point).astype(np.int32)  # wraps around, as int32 does
         return np.clip(shifted, limits.min, limits.max).astype(dtype)
 
     def by_reciprocal(part: np.ndarray) -> np.ndarray:
@@ -97,16 +86,9 @@ def _quantize(call: IntegerCall, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         if call.profile.kernels is Kernels.REF or out.per_channel:
             return finished(half_away(x / scale))
-        if _vectorized(call.profile):
-            return _by_vectors(x, _sample_size(call), 8, by_reciprocal, by_double)
+        if uses_vectors(call.profile):
+            return by_vectors(call, x, 8, by_reciprocal, by_double)
         return by_double(x)
-
-
-def _sample_size(call: IntegerCall) -> int:
-    """Elements that the kernel sees at a time; the emulator may be given a batch of more."""
-    x = call.in_types[0]
-    assert x is not None
-    return x.size
 
 
 def _requantize(call: IntegerCall, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -121,8 +103,8 @@ def _requantize(call: IntegerCall, x: np.ndarray, dtype: np.dtype) -> np.ndarray
 
         return exactly if x.dtype.itemsize > 2 else _tabulated(exactly, x.dtype)
 
-    if _vectorized(call.profile) and x.dtype.itemsize == 1 and dtype.itemsize == 1:
-        return _by_vectors(x, _sample_size(call), 16, law(Rounding.DOUBLE_UP), law(Rounding.DOUBLE_AWAY))
+    if uses_vectors(call.profile) and x.dtype.itemsize == 1 and dtype.itemsize == 1:
+        return by_vectors(call, x, 16, law(Rounding.DOUBLE_UP), law(Rounding.DOUBLE_AWAY))
     return law(Rounding.DOUBLE_AWAY)(x)
 
 
@@ -145,14 +127,16 @@ def _integer_dequantize(call: IntegerCall) -> list[np.ndarray]:
     if source.dtype.is_float:
         return [x.astype(np.float32)]
     params = source.params()
-    if params.per_channel or not _vectorized(call.profile):
+    if params.per_channel or not uses_vectors(call.profile):
         return [params.dequantize(x)]
     offset = np.float32(-int(params.zero_point) * np.float64(params.scale))
 
     def multiply_add(q: np.ndarray) -> np.ndarray:
+        if call.profile.runtime is Runtime.TFLITE_RUNTIME_ARM64:  # rounds once
+            return (q.astype(np.float64) * params.scale + offset).astype(np.float32)
         return q.astype(np.float32) * params.scale + offset
 
-    return [_by_vectors(x, _sample_size(call), 8, multiply_add, params.dequantize)]
+    return [by_vectors(call, x, 8, multiply_add, params.dequantize)]
 
 
 def _truncated(x: np.ndarray, dtype: np.dtype, runtime: Runtime) -> np.ndarray:

@@ -6,6 +6,7 @@ the upstream runtime (arXiv:1712.05877, section 2.2); the rounding of each profi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +34,7 @@ from ir.ops._products import (
     is_int16,
     lanes_rounding,
     multiply_rows,
+    product_rounding,
     products,
     real_multiplier,
     scaled_types,
@@ -134,7 +136,9 @@ def _integer_conv(call: IntegerCall) -> list[np.ndarray]:
     x, w, _ = scaled_types(call)
     grouped = x.shape[3] != w.shape[3]  # grouped convolutions have only reference kernels
     away = grouped or call.profile.kernels is Kernels.REF
-    rounding = Rounding.REDUCED if is_int16(call) else Rounding.DOUBLE_AWAY if away else Rounding.DOUBLE_UP
+    pixels = x.shape[0] * math.prod(call.out_types[0].shape[1:3])
+    optimized = product_rounding(call, w.shape[0], math.prod(w.shape[1:]), pixels)
+    rounding = Rounding.REDUCED if is_int16(call) else Rounding.DOUBLE_AWAY if away else optimized
     prepared = products(call, 0, rounding, real_multiplier(call), wide=is_int16(call))
     return [convolve(prepared, call.attrs)]
 
@@ -150,7 +154,8 @@ def _dense_law(call: IntegerCall) -> tuple[Rounding, bool]:
     if is_int16(call) and (has_bias(call) or (litert and not optimized)):
         return (Rounding.REAL if litert else Rounding.REDUCED), True
     if optimized:
-        return Rounding.DOUBLE_UP, False
+        x, w, _ = scaled_types(call)
+        return product_rounding(call, w.shape[0], w.shape[1], x.size // w.shape[1]), False
     return (Rounding.REAL if litert else Rounding.DOUBLE_AWAY), False
 
 

@@ -27,12 +27,10 @@ from ir.opdef import (
     OpDef,
     Operand,
     QuantRule,
-    Role,
-    ShapeError,
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
-from ir.ops._pointwise import by_pair_table, by_table, operand
+from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, operand
 from ir.ops._shapes import BOTH_WIDTHS, Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
@@ -46,8 +44,6 @@ __all__ = [
     "DIV",
     "EXP",
     "FLOOR",
-    "GREATER_EQUAL",
-    "LESS",
     "LOG",
     "MAXIMUM",
     "MINIMUM",
@@ -55,7 +51,6 @@ __all__ = [
     "NEG",
     "ROUND",
     "RSQRT",
-    "SELECT_V2",
     "SIN",
     "SQRT",
     "SQUARE",
@@ -79,34 +74,11 @@ _OPERANDS = (Operand(name="a"), Operand(name="b"))
 _NO_POT = {"pot_scale_int16": ""}
 
 
-def _infer(attrs: Any, types: Sequence[TensorType]) -> list[TensorType]:
-    try:
-        shape = np.broadcast_shapes(*(t.shape for t in types))
-    except ValueError:
-        raise ShapeError(f"{' and '.join(str(t.shape) for t in types)} do not broadcast") from None
-    return [TensorType(shape, types[-1].dtype)]
-
-
-def _infer_comparison(attrs: Any, types: Sequence[TensorType]) -> list[TensorType]:
-    return [TensorType(_infer(attrs, types)[0].shape, DType.BOOL)]
-
-
 def _shapes(call: IntegerCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of both operands in the file, which the kernels see; the emulator's arrays may hold a batch."""
     a, b = call.in_types[0], call.in_types[1]
     assert a is not None and b is not None
     return a.shape, b.shape
-
-
-def _aligned(call: IntegerCall) -> tuple[np.ndarray, np.ndarray]:
-    """Both operands at one rank; one of lower rank that carries a batch keeps it on axis 0."""
-    arrays = []
-    rank = max(map(len, _shapes(call)))
-    for x, shape in zip(call.inputs, _shapes(call), strict=True):
-        assert x is not None
-        lead = x.shape[:1] if x.shape != shape else ()
-        arrays.append(x.reshape((*lead, *(1,) * (rank - x.ndim), *x.shape[len(lead) :])))
-    return arrays[0], arrays[1]
 
 
 def _finish(call: IntegerCall, acc: np.ndarray, real: float, activation: FusedActivation) -> np.ndarray:
@@ -162,7 +134,7 @@ def _integer_sum(call: IntegerCall, sign: int) -> list[np.ndarray]:
     wide = out.dtype is DType.INT16
     if wide and call.attrs.pot_scale_int16 and all(exact for _, exact in _exponents(call)):
         return [_pot_sum(call, sign)]
-    a, b = _aligned(call)
+    a, b = aligned(call)
     scalar = by_pair_table(a, b, lambda x, y: _general_sum(call, x, y, sign, None))
     walk = runs(*_shapes(call))
     vectors = uses_vectors(call.profile) and sign > 0 and walk.loop is not Loop.GENERIC
@@ -190,14 +162,14 @@ def _exponents(call: IntegerCall) -> list[tuple[int, bool]]:
 
 def _pot_sum(call: IntegerCall, sign: int) -> np.ndarray:
     log_a, log_b, log_out = (exponent for exponent, _ in _exponents(call))
-    a, b = (x.astype(np.int64) for x in _aligned(call))
+    a, b = (x.astype(np.int64) for x in aligned(call))
     total = rounding_shift(a, log_out - log_a) + sign * rounding_shift(b, log_out - log_b)
     return np.clip(total, *clamp_range(call.attrs.activation, call.out_types[0].params())).astype(np.int16)
 
 
 def _integer_plain(call: IntegerCall, function: Pair) -> list[np.ndarray]:
     """Integers that are no reals (int32 and int64 without parameters): the machine's own arithmetic."""
-    result = function(*_aligned(call))
+    result = function(*aligned(call))
     low, high = getattr(call.attrs, "activation", FusedActivation.NONE).bounds
     info = np.iinfo(result.dtype)
     bounds = info.min if low == -np.inf else int(low), info.max if high == np.inf else int(high)
@@ -214,7 +186,7 @@ def _integer_mul(call: IntegerCall) -> list[np.ndarray]:
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.subtract(a, zero_a, dtype=np.int32) * np.subtract(b, zero_b, dtype=np.int32)
 
-    a, b = _aligned(call)
+    a, b = aligned(call)
     scalar = by_pair_table(a, b, lambda x, y: _finish(call, product(x, y), real, call.attrs.activation))
     if not uses_vectors(call.profile) or out.dtype is DType.INT16:
         return [scalar]
@@ -232,7 +204,8 @@ def _integer_squared_difference(call: IntegerCall) -> list[np.ndarray]:
         real = common * common / ((1 << 14) * float(out.params().scale))
         return _finish(call, np.square(a - b), real, FusedActivation.NONE)
 
-    return [by_pair_table(*_aligned(call), square)]
+    a, b = aligned(call)
+    return [by_pair_table(a, b, square)]
 
 
 def _version(versions: dict[DType, int], wide: int = 1) -> Version:
@@ -260,7 +233,7 @@ ADD = OpDef(
     summary="Sum.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=_infer,
+    infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a + b, attrs.activation),
     integer=lambda call: _integer_sum(call, 1),
     quantization=QuantRule(activation_types=BOTH_WIDTHS),
@@ -274,7 +247,7 @@ SUB = OpDef(
     summary="Difference.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=_infer,
+    infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a - b, attrs.activation),
     integer=lambda call: _integer_sum(call, -1),
     quantization=QuantRule(activation_types=BOTH_WIDTHS),
@@ -290,7 +263,7 @@ MUL = OpDef(
     summary="Product.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=_infer,
+    infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a * b, attrs.activation),
     integer=_integer_mul,
     quantization=QuantRule(activation_types=BOTH_WIDTHS),
@@ -302,7 +275,7 @@ DIV = OpDef(
     summary="Quotient.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=_infer,
+    infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a / b, attrs.activation),
     quantization=QuantRule(
         integer=False,
@@ -317,9 +290,9 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
         name=name,
         summary=summary,
         operands=_OPERANDS,
-        infer=_infer,
+        infer=infer_broadcast,
         compute=lambda attrs, a, b: compute(a, b),
-        integer=lambda call: [integer(*_aligned(call))],
+        integer=lambda call: [integer(*aligned(call))],
         quantization=QuantRule(tied=("a", "b", "output"), activation_types=BOTH_WIDTHS),
         encoding=Encoding(
             code=name.upper(),
@@ -336,38 +309,8 @@ SQUARED_DIFFERENCE = OpDef(
     name="squared_difference",
     summary="Square of the difference.",
     operands=_OPERANDS,
-    infer=_infer,
+    infer=infer_broadcast,
     compute=lambda attrs, a, b: K.square(a - b),
     integer=_integer_squared_difference,
     encoding=Encoding(code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})),
-)
-
-
-def _comparison(name: str, summary: str, options: str, compute: Callable[..., Any]) -> OpDef:
-    return OpDef(
-        name=name,
-        summary=summary,
-        operands=_OPERANDS,
-        infer=_infer_comparison,
-        compute=lambda attrs, a, b: compute(a, b),
-        quantization=QuantRule(
-            integer=False, reason="its result is no real number; write the choice with maximum and minimum"
-        ),
-        encoding=Encoding(code=name.upper(), options=options, version=_version({DType.INT8: 2, DType.INT16: 3})),
-    )
-
-
-GREATER_EQUAL = _comparison("greater_equal", "Whether a >= b.", "GreaterEqualOptions", K.greater_equal)
-LESS = _comparison("less", "Whether a < b.", "LessOptions", K.less)
-
-SELECT_V2 = OpDef(
-    name="select_v2",
-    summary="a where the condition holds, b elsewhere.",
-    operands=(Operand(name="condition", role=Role.INDEX), *_OPERANDS),
-    infer=_infer,
-    compute=lambda attrs, condition, a, b: K.where(condition, a, b),
-    quantization=QuantRule(
-        integer=False, reason="its condition is no real number; write the choice with maximum and minimum"
-    ),
-    encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
 )

@@ -5,6 +5,7 @@ Integer semantics after `reference/batch_matmul.h` of the upstream runtime.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from ir.fixed_point import Rounding
 from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, ShapeError
 from ir.ops._common import Requantizer, exact_float
-from ir.ops._products import is_int16, single_multiplier
+from ir.ops._products import is_int16, product_rounding, single_multiplier
 from ir.profile import Kernels, Profile, Runtime
 from ir.types import DType, TensorType
 
@@ -63,8 +64,21 @@ def _centred(call: IntegerCall, index: int, swapped: bool) -> tuple[np.ndarray, 
 def _rounding(call: IntegerCall) -> Rounding:
     if is_int16(call):
         return Rounding.REDUCED
+    if call.profile.runtime is Runtime.TFLITE_RUNTIME_ARM64:
+        return _arm_rounding(call)
     optimized = call.profile == Profile(Kernels.BUILTIN, Runtime.TFLITE_RUNTIME)  # LiteRT has the reference kernel only
     return Rounding.DOUBLE_UP if optimized else Rounding.DOUBLE_AWAY
+
+
+def _arm_rounding(call: IntegerCall) -> Rounding:
+    """Another library multiplies where `y` is not transposed; `y` of one matrix takes all of `x` at once."""
+    if not call.attrs.adj_y:
+        return Rounding.SINGLE
+    x, y = (t.shape for t in call.in_types[:2] if t is not None)
+    columns = x[-1] if call.attrs.adj_x else x[-2]
+    if math.prod(y[:-2]) == 1:
+        columns *= math.prod(x[:-2])
+    return product_rounding(call, y[-2], y[-1], columns)
 
 
 def _integer(call: IntegerCall) -> list[np.ndarray]:

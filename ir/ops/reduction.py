@@ -98,7 +98,7 @@ def _rescaled_mean(total: np.ndarray, count: int, source: QuantParams, out: Quan
     return scaled + int(out.zero_point)
 
 
-def _picture_mean(total: np.ndarray, count: int, source: QuantParams, out: QuantParams, runtime: Runtime) -> np.ndarray:
+def _picture_mean(total: np.ndarray, count: int, source: QuantParams, out: QuantParams, vectors: bool) -> np.ndarray:
     """The optimized mean over height and width: a float32 scale, zero points rounded on their own."""
     half = np.float32(0.5)
     offset = np.float32(int(source.zero_point)) * source.scale / out.scale
@@ -106,7 +106,7 @@ def _picture_mean(total: np.ndarray, count: int, source: QuantParams, out: Quant
     multiplier, shift = quantize_multiplier(float(source.scale / (np.float32(count) * out.scale)))
     bias = int(out.zero_point) - int(offset)
     scaled = multiply(total, multiplier, shift, Rounding.DOUBLE_AWAY)
-    if runtime is Runtime.LITERT:
+    if vectors:
         whole = total.shape[-1] // _VECTOR * _VECTOR
         scaled[..., :whole] = multiply(total[..., :whole], multiplier, shift, Rounding.DOUBLE_UP)
     return scaled + bias
@@ -125,7 +125,7 @@ def _integer_mean(call: IntegerCall) -> list[np.ndarray]:
     source, out = _params(call)
     total, count = _sum(x, axes, call.attrs.keep_dims)
     if x.dtype != np.int16 and _is_picture(call.attrs, x.ndim, call.profile):
-        mean = _picture_mean(total, count, source, out, call.profile.runtime)
+        mean = _picture_mean(total, count, source, out, call.profile.vectors)
     else:
         mean = _rescaled_mean(total, count, source, out)
     return [_saturated(mean, dtype)]

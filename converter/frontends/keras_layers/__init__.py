@@ -9,10 +9,11 @@ from converter.frontends.keras_layers import (
     moves,
     normalization,
     pooling,
+    recurrent,
     refused,
 )
 from converter.frontends.keras_layers._registry import followable, layer_handler, operation_handler, refusal
 
-FAMILIES = (activations, arithmetic, convolution, images, linear, moves, normalization, pooling, refused)
+FAMILIES = (activations, arithmetic, convolution, images, linear, moves, normalization, pooling, recurrent, refused)
 
 __all__ = ["FAMILIES", "followable", "layer_handler", "operation_handler", "refusal"]

@@ -16,9 +16,21 @@ from converter.frontends.keras_layers._shapes import axes_of, reshape
 from converter.frontends.keras_layers.normalization import scaled_and_shifted
 from ir.graph import Value
 from ir.opdef import OpDef
+from ir.ops.comparison import (
+    EQUAL,
+    GREATER,
+    GREATER_EQUAL,
+    LESS,
+    LESS_EQUAL,
+    LOGICAL_AND,
+    LOGICAL_NOT,
+    LOGICAL_OR,
+    NOT_EQUAL,
+    SELECT_V2,
+)
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
-from ir.ops.reduction import MEAN, REDUCE_MAX, REDUCE_MIN, SUM
+from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_MAX, REDUCE_MIN, SUM
 from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
 from ir.types import DType
 
@@ -79,6 +91,34 @@ def divide(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
             "mend it",
         )
     return b.node(MUL, as_float(b, x1), b.constant(1.0 / divisor, "reciprocal"))
+
+
+for _name, _op in {
+    "Greater": GREATER,
+    "GreaterEqual": GREATER_EQUAL,
+    "Less": LESS,
+    "LessEqual": LESS_EQUAL,
+    "Equal": EQUAL,
+    "NotEqual": NOT_EQUAL,
+}.items():
+    operation(_name)(lambda b, op, x1, x2, _op=_op: _binary(b, _op, x1, x2))
+
+for _name, _op in {"LogicalAnd": LOGICAL_AND, "LogicalOr": LOGICAL_OR, "LogicalNot": LOGICAL_NOT}.items():
+    operation(_name)(lambda b, op, *truths, _op=_op: _logic(b, _op, truths))
+
+
+def _logic(b: Importer, op: OpDef, truths: Sequence[Any]) -> Value:
+    if not all(isinstance(x, Value) and x.dtype is DType.BOOL for x in truths):
+        raise b.fail("results of comparisons", "something else", "compare with a number first")
+    return b.node(op, *truths)
+
+
+@operation("Where")
+def where(b: Importer, op: Any, condition: Any, x1: Any = None, x2: Any = None) -> Value:
+    if x1 is None or x2 is None or not isinstance(condition, Value) or condition.dtype is not DType.BOOL:
+        raise b.fail("keras.ops.where(condition, x1, x2) with a comparison", "another form of it", "write it so")
+    like = next((x for x in (x1, x2) if isinstance(x, Value)), None)
+    return b.node(SELECT_V2, condition, b.operand(x1, like=like), b.operand(x2, like=like))
 
 
 def _binary(b: Importer, op: OpDef, x1: Any, x2: Any) -> Value:
@@ -143,6 +183,15 @@ operation("Mean")(_reduced(MEAN))
 operation("Sum")(_reduced(SUM))
 operation("Max", "Amax")(_reduced(REDUCE_MAX))
 operation("Min", "Amin")(_reduced(REDUCE_MIN))
+
+
+@operation("Argmax")
+def argmax(b: Importer, op: Any, x: Value) -> Value:
+    if op.axis is None:
+        raise b.fail("argmax along an axis", "one over all elements", "name the axis")
+    axis = op.axis % len(x.shape)
+    found = b.node(ARG_MAX, x, axis=axis)
+    return reshape(b, found, (*x.shape[:axis], 1, *x.shape[axis + 1 :])) if op.keepdims else found
 
 
 @operation("Var")

@@ -225,10 +225,42 @@ def test_signal_activation_stands_next_to_its_convolution() -> None:
 
 
 @pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.LSTM(3),
+        lambda: layers.LSTM(3, return_sequences=True, use_bias=False),
+        lambda: layers.GRU(3, go_backwards=True, return_sequences=True),
+        lambda: layers.GRU(3, reset_after=False),
+        lambda: layers.SimpleRNN(3, activation="relu", dropout=0.5),
+        lambda: layers.RNN(layers.LSTMCell(3)),
+        lambda: layers.Bidirectional(layers.LSTM(3)),
+        lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="ave"),
+    ],
+)
+def test_recurrent_layers_are_written_out(make: Callable[[], keras.Layer]) -> None:
+    layer = make()
+    graph = assert_same_function(_sequential((5, 4), layer))
+    assert graph.nodes[0].op is TABLE["unpack"] and len(graph.nodes[0].outputs) == 5
+
+
+def test_a_recurrent_layer_gives_its_last_states() -> None:
+    x = keras.Input((5, 4))
+    assert len(assert_same_function(keras.Model(x, list(layers.LSTM(3, return_state=True)(x)))).outputs) == 3
+
+
+def test_first_states_of_recurrent_layers_are_refused() -> None:
+    x, state = keras.Input((5, 4)), keras.Input((3,))
+    model = keras.Model([x, state], layers.GRU(3, name="gru")(x, initial_state=state))
+    with pytest.raises(ModelError, match=r"layer 'gru' \(GRU\): expected a sequence alone"):
+        from_keras(model)
+
+
+@pytest.mark.parametrize(
     ("layer", "shape", "found"),
     [
-        (layers.LSTM(3), (6, 4), "a recurrent layer"),
-        (layers.Bidirectional(layers.GRU(3)), (6, 4), "a recurrent layer"),
+        (layers.ConvLSTM2D(3, 3), (4, 6, 6, 2), "a recurrent layer of convolutions"),
+        (layers.RNN([layers.LSTMCell(3), layers.LSTMCell(2)]), (6, 4), "a stack of cells"),
+        (layers.GRU(3), (513, 4), "at most 512 steps, found 513"),
         (layers.TimeDistributed(layers.Dense(3)), (6, 4), "time steps as a batch"),
         (layers.Masking(), (6, 4), "makes a mask"),
         (layers.Embedding(9, 3, mask_zero=True), (6,), "makes a mask"),

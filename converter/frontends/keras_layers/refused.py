@@ -7,9 +7,10 @@ import keras
 from converter.frontends.keras_layers._registry import refuse
 
 refuse(
-    keras.layers.RNN,
-    keras.layers.Bidirectional,
-    found="a recurrent layer",
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+    keras.layers.ConvLSTM3D,
+    found="a recurrent layer of convolutions",
     fix="use convolutions over time (Conv1D), or convert the part of the model without recurrence",
 )
 refuse(

@@ -1,0 +1,99 @@
+"""Recurrent layers over sequences of a fixed length, written out step by step from what their cells compute.
+
+The states before the first step are zeros: a converted network starts every invocation anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import keras
+import numpy as np
+
+from converter.frontends.keras_layers._registry import layer
+from ir.graph import Value
+from ir.ops.joining import PACK, UNPACK
+
+if TYPE_CHECKING:
+    from converter.frontends.keras_import import Importer
+
+_MOST_STEPS = 512
+_FIX = "use convolutions over time (Conv1D), or convert the part of the model without recurrence"
+
+
+@layer(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
+def recurrent(b: Importer, layer: Any, x: Value, **arguments: Any) -> Any:
+    """The last output, or all of them; and the last states, if the layer returns them."""
+    _check(b, layer, x, arguments)
+    outputs, states = _steps(b, layer, x)
+    result = _stacked(b, outputs) if layer.return_sequences else outputs[-1]
+    return (result, *states) if layer.return_state else result
+
+
+@layer(keras.layers.Bidirectional)
+def bidirectional(b: Importer, layer: Any, x: Value, **arguments: Any) -> Any:
+    """Two layers, one from each end; the steps of the second in the order of the first."""
+    directions = (layer.forward_layer, layer.backward_layer)
+    for one in directions:
+        if not isinstance(one, keras.layers.RNN) or one.return_state:
+            raise b.fail("a recurrent layer inside, without states as results", type(one).__name__, _FIX)
+        _check(b, one, x, arguments)
+    runs = [_steps(b, one, x)[0] for one in directions]
+    if layer.return_sequences:
+        ends = [_stacked(b, runs[0]), _stacked(b, runs[1][::-1])]
+    else:
+        ends = [outputs[-1] for outputs in runs]
+    merge = {
+        "concat": lambda p, q: keras.ops.concatenate([p, q], axis=-1),
+        "sum": keras.ops.add,
+        "ave": lambda p, q: (p + q) / 2,
+        "mul": keras.ops.multiply,
+    }.get(layer.merge_mode)
+    return tuple(ends) if merge is None else b.apply(merge, *ends)
+
+
+def _check(b: Importer, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
+    if any(v is not None for v in arguments.values()):
+        raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave first states and masks out")
+    if layer.stateful:
+        raise b.fail("a layer that starts anew", "a stateful one", "give the states as inputs, and use the cell")
+    if isinstance(layer.cell, keras.layers.StackedRNNCells):
+        raise b.fail("one cell", "a stack of cells", "use one recurrent layer after the other")
+    if x.shape[1] > _MOST_STEPS:
+        raise b.fail(f"a sequence of at most {_MOST_STEPS} steps", f"{x.shape[1]}, each to be written out", _FIX)
+
+
+def _steps(b: Importer, layer: Any, x: Value) -> tuple[list[Value], Sequence[Value]]:
+    """The outputs in the order in which they are computed, and the last states."""
+    parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
+    cell, states = layer.cell, [np.zeros((x.shape[0], size), np.float32) for size in _sizes(layer.cell)]
+    outputs = []
+    with _without_dropout(cell):
+        for part in parts[::-1] if layer.go_backwards else parts:
+            output, states = b.apply(lambda x, s: cell.call(x, s, training=False), part, states)
+            states = list(states) if isinstance(states, (list, tuple)) else [states]
+            outputs.append(output)
+    return outputs, states
+
+
+@contextlib.contextmanager
+def _without_dropout(cell: Any) -> Iterator[None]:
+    """Cells draw their masks before they ask whether it is training."""
+    kept = {name: getattr(cell, name) for name in ("dropout", "recurrent_dropout") if hasattr(cell, name)}
+    try:
+        for name in kept:
+            setattr(cell, name, 0.0)
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(cell, name, value)
+
+
+def _sizes(cell: Any) -> list[int]:
+    return list(cell.state_size) if isinstance(cell.state_size, (list, tuple)) else [cell.state_size]
+
+
+def _stacked(b: Importer, outputs: Sequence[Value]) -> Value:
+    return b.node(PACK, *outputs, name="all_steps", values_count=len(outputs), axis=1)

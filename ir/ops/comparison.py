@@ -1,0 +1,153 @@
+"""Comparisons, logic on truth values, and the choice between two tensors.
+
+Integer semantics after `comparisons.cc` with `reference/comparisons.h`, `select.cc` and `logical.cc` of the upstream
+runtime. An int8 kernel compares
+
+    round(2^8 (a - Z_a) S_a)   with   round(2^8 (b - Z_b) S_b),
+
+scales as 31-bit multipliers below 1 (it aborts at a scale of 1 or more). So reals closer than 2^-8 are equal to it,
+and `EXACT_SCALES` are the scales at which no two integers fall together. A choice returns integers as they are.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ir.fixed_point import Rounding, multiply, quantize_multiplier
+from ir.keras_ops import K
+from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, Role, ShapeError
+from ir.ops._pointwise import aligned, by_table, infer_broadcast, operand
+from ir.ops._shapes import BOTH_WIDTHS
+from ir.types import DType, TensorType
+
+EXACT_SCALES = (2.0**-7, 1.0)  # twice the kernel's resolution, because it rounds; below 1
+_RESOLUTION_BITS = 8
+
+_PAIR = (Operand(name="a"), Operand(name="b"))
+_TRUTHS = (Operand(name="a", role=Role.INDEX), Operand(name="b", role=Role.INDEX))
+
+
+def _infer_truth(attrs: Attributes, types: Sequence[TensorType]) -> list[TensorType]:
+    return [TensorType(infer_broadcast(attrs, types)[0].shape, DType.BOOL)]
+
+
+def _comparable(call: IntegerCall) -> list[np.ndarray]:
+    """Both operands as the kernel compares them."""
+    arrays = []
+    for i, x in enumerate(aligned(call)):
+        type_ = call.in_types[i]
+        assert type_ is not None
+        if type_.quant is not None:
+            _, scale, zero_point = operand(call, i)
+            x = by_table(x, functools.partial(_scaled, float(scale), zero_point))
+        arrays.append(x)
+    return arrays
+
+
+def _scaled(scale: float, zero_point: int, q: np.ndarray) -> np.ndarray:
+    return multiply((q - zero_point) << _RESOLUTION_BITS, *quantize_multiplier(scale), Rounding.DOUBLE_AWAY)
+
+
+def _version(_: Any, inputs: Sequence[TensorType | None], __: Sequence[TensorType]) -> int:
+    a = inputs[0]
+    assert a is not None
+    return {DType.INT8: 2, DType.INT16: 3}.get(a.dtype, 1)
+
+
+def _comparison(code: str, summary: str, compute: Callable[..., Any], integer: Callable[..., np.ndarray]) -> OpDef:
+    return OpDef(
+        name=code.lower(),
+        summary=summary,
+        operands=_PAIR,
+        infer=_infer_truth,
+        compute=lambda attrs, a, b: compute(a, b),
+        integer=lambda call: [integer(*_comparable(call))],
+        quantization=QuantRule(scales=EXACT_SCALES),
+        encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options", version=_version),
+    )
+
+
+GREATER = _comparison("GREATER", "Whether a > b.", K.greater, np.greater)
+GREATER_EQUAL = _comparison("GREATER_EQUAL", "Whether a >= b.", K.greater_equal, np.greater_equal)
+LESS = _comparison("LESS", "Whether a < b.", K.less, np.less)
+LESS_EQUAL = _comparison("LESS_EQUAL", "Whether a <= b.", K.less_equal, np.less_equal)
+EQUAL = _comparison("EQUAL", "Whether a = b.", K.equal, np.equal)
+NOT_EQUAL = _comparison("NOT_EQUAL", "Whether a and b differ.", K.not_equal, np.not_equal)
+
+
+def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callable[..., np.ndarray]) -> OpDef:
+    return OpDef(
+        name=code.lower(),
+        summary=summary,
+        operands=_TRUTHS if code != "LOGICAL_NOT" else _TRUTHS[:1],
+        infer=_infer_truth,
+        compute=lambda attrs, *truths: compute(*truths),
+        integer=lambda call: [integer(*aligned(call))],
+        encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options"),
+    )
+
+
+LOGICAL_AND = _logic("LOGICAL_AND", "Whether both hold.", K.logical_and, np.logical_and)
+LOGICAL_OR = _logic("LOGICAL_OR", "Whether one of two holds.", K.logical_or, np.logical_or)
+LOGICAL_NOT = _logic("LOGICAL_NOT", "Whether it does not hold.", K.logical_not, np.logical_not)
+
+
+def _infer_select(attrs: Attributes, types: Sequence[TensorType]) -> list[TensorType]:
+    condition, a, b = types
+    if a.shape != b.shape:
+        raise ShapeError(f"a choice between {a.shape} and {b.shape}")
+    if condition.size != 1 and condition.shape not in (a.shape, a.shape[:1]):
+        raise ShapeError(f"a condition {condition.shape} for {a.shape}")
+    return [TensorType(a.shape, a.dtype)]
+
+
+def _by_rows(condition: Any, rank: int) -> Any:
+    """A vector of conditions beside tensors of more axes chooses their rows."""
+    rows = len(condition.shape) == 1 < rank
+    return condition.reshape((-1, *(1,) * (rank - 1))) if rows else condition
+
+
+def _compute_select(attrs: Attributes, condition: Any, a: Any, b: Any) -> Any:
+    rows = len(condition.shape) == 1 < len(a.shape)
+    return K.where(K.reshape(condition, (-1, *(1,) * (len(a.shape) - 1))) if rows else condition, a, b)
+
+
+def _integer_select(call: IntegerCall) -> list[np.ndarray]:
+    condition, a, b = call.inputs
+    assert condition is not None and a is not None and b is not None
+    return [np.where(_by_rows(condition, a.ndim), a, b)]
+
+
+def _integer_choice(call: IntegerCall) -> list[np.ndarray]:
+    condition, a, b = aligned(call)
+    return [np.where(condition, a, b)]
+
+
+_CHOICE = (Operand(name="condition", role=Role.INDEX), *_PAIR)
+_TIED = QuantRule(tied=("a", "b", "output"), activation_types=BOTH_WIDTHS)
+
+SELECT = OpDef(
+    name="select",
+    summary="a where the condition holds, b elsewhere; a vector of conditions chooses rows.",
+    operands=_CHOICE,
+    infer=_infer_select,
+    compute=_compute_select,
+    integer=_integer_select,
+    quantization=_TIED,
+    encoding=Encoding(code="SELECT", options="SelectOptions"),
+)
+
+SELECT_V2 = OpDef(
+    name="select_v2",
+    summary="a where the condition holds, b elsewhere.",
+    operands=_CHOICE,
+    infer=infer_broadcast,
+    compute=lambda attrs, condition, a, b: K.where(condition, a, b),
+    integer=_integer_choice,
+    quantization=_TIED,
+    encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
+)
