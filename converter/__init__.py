@@ -1,6 +1,6 @@
 """From a trained network to a fully integer TFLite file: frontends, writer, runtimes, reports.
 
-`converter.convert(...)` is the command `convert` from Python; errors of the user's making are `ConversionError`.
+`converter.convert(...)` is the command `convert` from Python, `converter.analyze(result)` says where accuracy was lost; errors of the user's making are `ConversionError`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ir.errors import (
     ConversionError,
     DataError,
+    GateError,
     ModelError,
     OptionError,
     OutputError,
@@ -17,16 +18,21 @@ from ir.errors import (
 )
 
 if TYPE_CHECKING:
+    from converter.analysis import Analysis
+    from converter.analysis.analyzing import analyze
     from converter.conversion import ConversionResult, convert
 
 __all__ = [
+    "Analysis",
     "ConversionError",
     "ConversionResult",
     "DataError",
+    "GateError",
     "ModelError",
     "OptionError",
     "OutputError",
     "RuntimeFailure",
+    "analyze",
     "convert",
 ]
 
@@ -37,4 +43,8 @@ def __getattr__(name: str) -> Any:
         from converter import conversion
 
         return getattr(conversion, name)
+    if name in ("analyze", "Analysis"):
+        from converter import analysis
+
+        return getattr(analysis, name)
     raise AttributeError(f"module 'converter' has no attribute '{name}'")

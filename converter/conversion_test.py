@@ -193,6 +193,8 @@ def test_fields_and_json_keys():
         "samples",
         "pipeline",
         "passes",
+        "judged_on",
+        "prediction",
         "warnings",
         "seconds",
     }

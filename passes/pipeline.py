@@ -105,7 +105,7 @@ _QUANTIZE = "quantize{{granularity={granularity}}}"
 _EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
 _SPREAD = {
     "per_channel": "level_activations,reuse_channels",
-    "per_tensor": "equalize,absorb_bias,reuse_channels",
+    "per_tensor": "equalize,absorb_bias,balance{{granularity=per_tensor}},reuse_channels",
 }
 
 
@@ -117,10 +117,7 @@ def _both(text: str) -> dict[str, str]:
 PIPELINES: dict[str, dict[str, str]] = {
     "fast": _both(f"{_PREPARE},calibrate,{_QUANTIZE},{_EMIT}"),
     "default": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,{_EMIT}"),
-    "fat": {
-        granularity: f"{_PREPARE},{spread},calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"
-        for granularity, spread in (_SPREAD | {"per_tensor": "balance{{granularity=per_tensor}}"}).items()
-    },
+    "fat": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"),
     "data_free": _both(f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"),
 }
 

@@ -111,6 +111,20 @@ def test_named_pipelines():
         named("fast", granularity="both", io="int8")
 
 
+def test_the_pipeline_for_a_user_who_names_none():
+    asked: list[float] = []
+
+    def seconds() -> float:
+        asked.append(60.0)
+        return asked[-1]
+
+    assert automatic(False, 1e9, seconds) == "data_free"
+    assert automatic(True, None, seconds) == "default"
+    assert not asked
+    assert automatic(True, 59.0, seconds) == "default"
+    assert automatic(True, 60.0, seconds) == "fat"
+
+
 def test_single_passes_of_a_pipeline_can_be_changed_or_left_out():
     def text(changes: str) -> str:
         return to_text(named("fast", granularity="per_channel", io="int8", changes=changes))

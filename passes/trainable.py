@@ -27,6 +27,7 @@ from passes.losses import Loss, means
 from passes.quantize import fixed_params, tie_groups
 
 BIAS_LIMIT = float(1 << 30)
+_SCALE_LIMITS = (-0.25, 0.25)
 _CELL = 0.4  # of a step to either side of its integer: where a weight may start
 
 
@@ -36,7 +37,8 @@ class Rates:
 
     Attributes:
       activations: factors of activation thresholds.
-      weights: factors of weight thresholds.
+      weights: factors of weight thresholds; the weights are rounded anew at every step.
+      scales: factors of weight scales; the integers stay, so that no rounding error is redrawn.
       factors: pointwise factors of weights, within [0.75, 1.25].
       steps: pointwise shifts of weights, in quantization steps, within [-1, 1] (learned rounding).
       biases: in steps of the layer's output.
@@ -45,6 +47,7 @@ class Rates:
 
     activations: float = 1.0
     weights: float = 0.0
+    scales: float = 0.0
     factors: float = 0.0
     steps: float = 0.0
     biases: float = 0.0
@@ -176,6 +179,9 @@ class TrainableModel(keras.Model):
                 "alpha": self._deviation(
                     value.quant.scale.shape, self._rates.weights, f"{_plain(value)}_threshold", (low - 1, high - 1)
                 ),
+                "scale": self._deviation(
+                    value.quant.scale.shape, self._rates.scales, f"{_plain(value)}_scale", _SCALE_LIMITS
+                ),
                 "factor": self._deviation(value.shape, self._rates.factors, f"{_plain(value)}_factor", (-0.25, 0.25)),
                 "steps": self._deviation(value.shape, self._rates.steps, f"{_plain(value)}_steps", (-1.0, 1.0)),
             }
@@ -222,6 +228,8 @@ class TrainableModel(keras.Model):
             gain = (value.type.size / max(params.scale.size, 1) * params.qmax) ** -0.5 if self._rates.lsq else 1.0
             factor = 1.0 + self._rates.weights * fq.scale_gradient(alpha, gain)
             scale = fq.symmetric_scale(params.scale * np.float32(params.qmax), factor, params.qmax)
+        if self._weights[value]["scale"] is not None:
+            scale = scale * (1.0 + self._rates.scales * self._weights[value]["scale"])
         for node in value.consumers:
             if node.bias in self._bias_of and node.inputs[0] in inputs:
                 least = fq.least_weight_scale(self.bias(self._bias_of[node.bias]), inputs[node.inputs[0]], BIAS_LIMIT)
@@ -242,6 +250,8 @@ class TrainableModel(keras.Model):
         parts, w = self._weights[value], K.convert_to_tensor(self._bases.get(value, value.data))
         if value.quant.axis is not None:
             scale = K.reshape(scale, [-1 if i == value.quant.axis else 1 for i in range(len(value.shape))])
+        if parts["alpha"] is None and parts["factor"] is None and parts["steps"] is None:
+            return K.convert_to_tensor(value.quant.quantize(value.data).astype(np.float32)), scale
         if parts["factor"] is not None:
             w = w * (1.0 + self._rates.factors * parts["factor"])
         if parts["steps"] is not None:

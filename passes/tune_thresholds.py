@@ -2,13 +2,15 @@
 
 Runs on an annotated graph (after `quantize`, before activations are fused). The teacher is the float network as it was
 read, its logits before softmax are computed once; no labels. Adam with cosine annealing trains, each at its own
-multiple of the learning rate (0 switches it off): factors of the activation thresholds (`activations`), of the weight
-thresholds (`weights`), pointwise factors of the weights in [0.75, 1.25] (`factors`), shifts of single weights by at
-most one step (`steps`), biases (`biases`).
+multiple of the learning rate (0 switches it off): factors of the activation thresholds (`activations`), scales of
+weights whose integers stay (`scales`), biases (`biases`); factors of the weight thresholds (`weights`), pointwise factors
+of the weights in [0.75, 1.25] (`factors`), shifts of single weights by at most one step (`steps`).
 
-A changed weight redraws the rounding of its tensor and with it the mean of every channel after it. With `centre` the
-mean of every layer's output over the batch is moved to the teacher's inside the forward pass, so that training sees
-what bias correction leaves; after each epoch the biases are corrected on `correct` samples, and those are emitted.
+The last three redraw the rounding of a tensor at every step and with it the mean of every channel after it, which undoes
+what rounding with feedback (`round_weights`) has gained: they are off, and are meant for pipelines without it. They want
+`centre`: the mean of every layer's output over the batch is moved to the teacher's inside the forward pass, so that
+training sees what bias correction leaves; and `correct`: after each epoch the biases are corrected on so many samples,
+and those are emitted.
 
 Start from the best state without training (`round_weights`, `correct_bias`): weights that these passes
 moved start inside the cell of their integer, as near to their float values (`Context.unrounded`) as that allows.
@@ -50,18 +52,19 @@ class TuneThresholds(Pass):
 
     epochs: int = 6
     batch_size: int = 16
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     warmup: float = 0.05
     tuning_samples: int = 0
     loss: str = "rmse"
     activations: float = 0.3
     weights: float = 0.0
+    scales: float = 1.0
     factors: float = 0.0
-    steps: float = 1.0
-    biases: float = 0.0
+    steps: float = 0.0
+    biases: float = 10.0
     lsq: bool = False
-    centre: bool = True
-    correct: int = 100
+    centre: bool = False
+    correct: int = 0
     features: float = 0.0
     average: float = 0.95
     reset_every: int = 0
@@ -143,6 +146,7 @@ class TuneThresholds(Pass):
         rates = Rates(
             activations=self.activations,
             weights=self.weights,
+            scales=self.scales,
             factors=self.factors,
             steps=self.steps,
             biases=self.biases,

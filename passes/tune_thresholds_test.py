@@ -18,7 +18,8 @@ from passes.simulate import quantized
 from passes.tune_thresholds import TuneThresholds, logits_of
 from passes.tuning_testing import annotated, network, samples
 
-QUICK = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.02)
+QUICK = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005)
+ROUNDING = dict(steps=1.0, scales=0.0, biases=0.0, centre=True, correct=100)
 
 
 def tuned(
@@ -39,6 +40,12 @@ def error(graph: Graph, context: Context) -> float:
     return float(np.sqrt(np.mean((teacher - student) ** 2)))
 
 
+def weights(graph: Graph) -> list[bytes]:
+    """The integers of all weights."""
+    found = [node.weight for node in graph.nodes if node.weight is not None]
+    return [w.quant.quantize(w.data).tobytes() for w in found if w.quant is not None and w.data is not None]
+
+
 def contents(graph: Graph) -> list[bytes]:
     """Everything that a file would hold of the parameters."""
     parts = []
@@ -54,18 +61,27 @@ def test_it_comes_closer_to_the_float_network(granularity: str) -> None:
     start, context = annotated(granularity, weight_bits=4)
     before = error(start, context)
     graph, context, _ = tuned(
-        TuneThresholds(batch_size=16, learning_rate=0.02, activations=0.1), granularity, weight_bits=4
+        TuneThresholds(batch_size=16, learning_rate=0.02, activations=0.1, **ROUNDING), granularity, weight_bits=4
     )
     assert error(graph, context) < 0.7 * before
+
+
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_without_a_new_rounding_it_comes_closer_and_all_integers_stay(granularity: str) -> None:
+    start, context = annotated(granularity, weight_bits=4)
+    before, integers = error(start, context), weights(start)
+    graph, context, _ = tuned(TuneThresholds(batch_size=16, learning_rate=0.01), granularity, weight_bits=4)
+    assert error(graph, context) < 0.8 * before
+    assert weights(graph) == integers
 
 
 @pytest.mark.parametrize(
     "step",
     [
-        TuneThresholds(epochs=1, steps=0.0, centre=False, correct=0),
-        TuneThresholds(epochs=1, steps=0.0, weights=1.0, lsq=True, loss="kl"),
-        TuneThresholds(epochs=1, steps=0.0, factors=0.5, biases=0.5, features=1.0, loss="mixed"),
-        TuneThresholds(epochs=1, average=0.0, warmup=0.0, reset_every=2, loss="cosine"),
+        TuneThresholds(epochs=1),
+        TuneThresholds(epochs=1, scales=0.0, weights=1.0, lsq=True, loss="kl"),
+        TuneThresholds(epochs=1, scales=0.0, factors=0.5, biases=0.5, features=1.0, loss="mixed", centre=True),
+        TuneThresholds(epochs=1, average=0.0, warmup=0.0, reset_every=2, loss="cosine", **ROUNDING),
     ],
 )
 def test_every_option_trains(step: TuneThresholds) -> None:
@@ -88,12 +104,27 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
     assert first != other
 
 
+def test_the_whole_pipeline_repeats_itself() -> None:
+    def made() -> tuple[list[bytes], list[str]]:
+        graph = network()
+        context = Context(samples=samples(32), reference=graph.copy()[0], tuning=samples(64, 1), seed=5)
+        changes = "tune_thresholds{epochs=2 learning_rate=0.005}"
+        steps = pipeline.named("fat", granularity="per_tensor", io="int8", changes=changes)
+        names = [r.name.split("{")[0] for r in run_passes(graph, steps, context)]
+        return contents(graph), names
+
+    (first, names), (second, _) = made(), made()
+    assert first == second
+    wanted = ["balance", "calibrate", "quantize", "round_weights", "correct_bias", "tune_thresholds"]
+    assert [n for n in names if n in wanted] == wanted
+
+
 class Interrupted(Exception):
     pass
 
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    options = dict(epochs=3, batch_size=16, learning_rate=0.02, biases=1.0, checkpoint_dir=str(tmp_path))
+    options = dict(epochs=3, batch_size=16, learning_rate=0.005, checkpoint_dir=str(tmp_path))
     wanted = contents(tuned(TuneThresholds(**options))[0])  # type: ignore[arg-type]
     for file in tmp_path.iterdir():
         file.unlink()

@@ -43,7 +43,7 @@ def samples(count: int, seed: int = 0) -> Arrays:
     return Arrays(np.clip(coarse + rng.normal(0, 0.1, coarse.shape), -1, 1).astype(np.float32))
 
 
-class _Builder:
+class Builder:
     def __init__(self, seed: int) -> None:
         self.graph, self.rng = Graph("small"), np.random.default_rng(seed)
 
@@ -63,7 +63,7 @@ class _Builder:
 
 def network(seed: int = 0, classes: int = 10) -> Graph:
     """Convolution, depthwise and pointwise layers with ReLU6, max-pool, concatenation, dense layer, softmax."""
-    b = _Builder(seed)
+    b = Builder(seed)
     x = b.graph.input("x", TensorType((1, 12, 12, 3)))
     x = b.graph.add(RELU6, [b.layer(CONV_2D, x, (8, 3, 3, 3), Conv2DAttributes(stride_h=2, stride_w=2), 2.0)]).output
     x = b.graph.add(RELU6, [b.layer(DEPTHWISE_CONV_2D, x, (1, 3, 3, 8), DepthwiseAttributes(), 2.0)]).output

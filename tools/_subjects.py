@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +28,8 @@ class Subject:
       labels: [test samples] classes; or, where `metric` is "AUC", [recordings] whether each is an anomaly: then the
         test samples are the windows of the recordings, as many of each.
       metric: "top-1" or "AUC".
+      tuning: what can be tuned on, calibration's samples among it; `untouched` are the test samples that are not
+        (all of them, if None).
     """
 
     name: str
@@ -37,6 +39,8 @@ class Subject:
     test: DataSource
     labels: np.ndarray
     metric: str = "top-1"
+    tuning: DataSource
+    untouched: np.ndarray | None = None
 
     def score(self, outputs: np.ndarray, errors: np.ndarray) -> float:
         """The metric of the test samples' outputs; `errors` [samples] are mean squared reconstruction errors."""
@@ -68,12 +72,20 @@ def load_subject(name: str, shared: Path, calibration_samples: int, test_samples
     return subject if test_samples is None else _fewer(subject, test_samples)
 
 
+def load_tuned_subject(name: str, shared: Path, calibration_samples: int, test_samples: int | None) -> Subject:
+    """The same, judged only on samples that are not in `tuning`."""
+    subject = load_subject(name, shared, calibration_samples, None)
+    if subject.untouched is not None:
+        chosen = subject.untouched
+        subject = replace(subject, test=subject.test.subset(chosen), labels=subject.labels[chosen], untouched=None)
+    return subject if test_samples is None else _fewer(subject, test_samples)
+
+
 def _fewer(subject: Subject, samples: int) -> Subject:
     if subject.metric == "AUC":
         return subject
     chosen = choose(len(subject.test), samples)
-    values = dict(subject.__dict__, test=subject.test.subset(chosen), labels=subject.labels[chosen])
-    return Subject(**values)
+    return replace(subject, test=subject.test.subset(chosen), labels=subject.labels[chosen], untouched=None)
 
 
 def _specs(path: Path) -> list[InputSpec]:
@@ -81,13 +93,17 @@ def _specs(path: Path) -> list[InputSpec]:
 
 
 def _image_net(name: str, file: str) -> Callable[[Path, int], Subject]:
-    """Calibrated on evenly spaced ones of every tenth image, judged on those that are no tenth."""
+    """Calibrated on evenly spaced ones of every tenth image, judged on those that are no tenth.
+
+    Every fifth image, from the fifth on, is left out of what can be tuned on.
+    """
 
     def load(shared: Path, samples: int) -> Subject:
         path, data = shared / "models" / file, shared / "data" / "imagenet_samples"
         images = open_data(data / "images", _specs(path), preprocess="tf", labels=data / "labels.csv")
         tenth = np.arange(len(images)) % 10 == 0
         calibration = np.flatnonzero(tenth)
+        left_out = np.arange(len(images)) % 5 == 4
         test = images.subset(np.flatnonzero(~tenth))
         assert test.labels is not None
         return Subject(
@@ -97,6 +113,8 @@ def _image_net(name: str, file: str) -> Callable[[Path, int], Subject]:
             calibration=images.subset(calibration[choose(len(calibration), samples)]),
             test=test,
             labels=test.labels,
+            tuning=images.subset(np.flatnonzero(~left_out)),
+            untouched=np.flatnonzero(left_out[~tenth]),
         )
 
     return load
@@ -116,6 +134,7 @@ def _tiny(name: str, file: str, preprocess: str) -> Callable[[Path, int], Subjec
             path=path,
             preprocess=preprocess,
             calibration=from_arrays(chosen, specs, preprocess=preprocess),
+            tuning=from_arrays(calibration, specs, preprocess=preprocess),
             test=from_arrays(test, specs, preprocess=preprocess),
             labels=labels,
         )
@@ -137,6 +156,7 @@ def _anomaly_detection(shared: Path, samples: int) -> Subject:
         test=from_arrays(test, specs),
         labels=labels,
         metric="AUC",
+        tuning=from_arrays(calibration, specs),
     )
 
 
@@ -160,6 +180,7 @@ def _digits(shared: Path, samples: int) -> Subject:
         calibration=open_data(SHIPPED / about["data"]["calibration"], specs, preprocess=mode, samples=samples),
         test=test,
         labels=test.labels,
+        tuning=open_data(SHIPPED / about["data"]["calibration"], specs, preprocess=mode),
     )
 
 

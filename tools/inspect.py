@@ -1,4 +1,4 @@
-"""`inspect`: what a .tflite file holds, and what of it a device is predicted to run."""
+"""`inspect`: what a .tflite file holds, what of it a device is predicted to run, and how it differs from another."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich.markup import escape
-from rich.table import Table
 
+from converter.analysis.contents import contents_json, operators_json
+from converter.analysis.differences import compare_files
 from converter.targets import TARGETS, CheckReport, Verdict, get_target, vela
 from converter.targets import edgetpu_log as compiler
 from converter.targets.edgetpu import TARGET as EDGETPU
 from converter.tflite.model_file import ModelFile, load
 from ir.errors import OptionError
 from tools._command import console, run_command, write_json
+from tools.inspect_contents import say, show_contents, show_difference, show_operators
 
 FLAGS = flags.FLAGS
 _SHOWN = 3  # places per reason
@@ -28,6 +29,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("min_runtime_version", None, "The oldest Edge TPU runtime that must run it (10 to 14).")
     flags.DEFINE_string("accelerator", None, "For Vela: ethos-u55-128 or another of its names.")
     flags.DEFINE_bool("all", False, "Lists every operator, not only those that are not mapped.")
+    flags.DEFINE_string("diff", None, "Another .tflite file: says what differs from FILE to it.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
 
 
@@ -38,7 +40,7 @@ def main(arguments: list[str]) -> None:
             expected="one .tflite file",
             found=f"{len(arguments)} arguments",
             where="inspect",
-            fix="run inspect FILE --target=NAME",
+            fix="run inspect FILE --target=NAME, or inspect FILE --diff=OTHER",
         )
     target = get_target(FLAGS.target)
     if target is not EDGETPU and (FLAGS.edgetpu_log or FLAGS.min_runtime_version is not None):
@@ -49,20 +51,28 @@ def main(arguments: list[str]) -> None:
             fix="choose that target, or leave the flags out",
         )
     model = load(arguments[0])
-    report = target.check(model, FLAGS.min_runtime_version)
+    other = load(FLAGS.diff) if FLAGS.diff else None
+    report = target.at(FLAGS.min_runtime_version).judge(model)
     if target.compiler == vela.PROGRAM and vela.installed():
         report = vela.decide(report, vela.run_vela(arguments[0], FLAGS.accelerator or vela.ACCELERATORS[target.name]))
+    operators, contents = operators_json(model.main), contents_json(model)
     describe(model)
-    show_report(report, every=FLAGS.all)
+    show_contents(contents, operators, [v.layer for v in report.verdicts])
+    if FLAGS.all:
+        show_operators(report, operators)
+    show_report(report)
     content = {"file": arguments[0], "size_bytes": model.size_bytes, **interface_json(model), **report.as_json()}
+    content["operators"] = [{**a, **b} for a, b in zip(content["operators"], operators, strict=True)]
+    content["contents"] = contents
+    if other is not None:
+        difference = compare_files(model, other)
+        show_difference(difference, arguments[0], FLAGS.diff)
+        content["diff"] = {"file": FLAGS.diff, **difference.as_json()}
     if target is EDGETPU:
-        content["compiler"] = show_compiler(report, arguments[0])
+        content["compiler"] = show_compiler(
+            report, arguments[0], log_file=FLAGS.edgetpu_log, min_runtime_version=FLAGS.min_runtime_version
+        )
     write_json(FLAGS.json, content)
-
-
-def say(text: str) -> None:
-    """Prints a line as it is."""
-    console.print(text, markup=False, soft_wrap=True)
 
 
 def describe(model: ModelFile) -> None:
@@ -93,13 +103,8 @@ def _tensor_json(tensor: Any) -> dict[str, Any]:
     }
 
 
-def show_report(report: CheckReport, *, every: bool = False) -> None:
-    """Every operator as a table if asked for; those that are not mapped, by reason; the notes."""
-    if every:
-        table = Table("#", "operator", "status", "layer")
-        for v in report.verdicts:
-            table.add_row(*(escape(text) for text in (str(v.index), v.name, v.status, v.layer)))
-        say(table)
+def show_report(report: CheckReport) -> None:
+    """The operators that are not mapped, by reason; the notes."""
     groups: dict[tuple[str, str, str, str], list[Verdict]] = {}
     for v in report.unmapped:
         groups.setdefault((v.name, v.status, v.reason, v.fix), []).append(v)
@@ -125,12 +130,14 @@ def summary_line(report: CheckReport) -> str:
     )
 
 
-def show_compiler(report: CheckReport, path: str) -> dict[str, Any] | None:
+def show_compiler(
+    report: CheckReport, path: str | Path, *, log_file: str | None = None, min_runtime_version: int | None = None
+) -> dict[str, Any] | None:
     """Runs the compiler or reads the log that was given, and holds it against the prediction."""
-    if FLAGS.edgetpu_log:
-        log, source = compiler.read_log(FLAGS.edgetpu_log), FLAGS.edgetpu_log
+    if log_file:
+        log, source = compiler.read_log(log_file), log_file
     elif compiler.installed():
-        log, source = compiler.run_compiler(Path(path), FLAGS.min_runtime_version), compiler.COMPILER
+        log, source = compiler.run_compiler(path, min_runtime_version), compiler.COMPILER
     else:
         say(f"{compiler.COMPILER} is not on the PATH: nothing but the prediction was checked")
         return None

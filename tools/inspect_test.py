@@ -8,6 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from converter.analysis.analysis_testing import converted
+from converter.analysis.contents import contents_json, operators_json
+from converter.analysis.differences import compare_files
+from converter.tflite.model_file import load
+
 ROOT = Path(__file__).parent.parent
 PAIRS = ROOT.parent / "shared" / "models" / "edgetpu"
 needs_pairs = pytest.mark.skipif(
@@ -90,3 +95,59 @@ def test_the_compiler_is_run_where_it_is_on_the_path(tmp_path):
 def test_an_edgetpu_flag_beside_another_target():
     done = run(str(PAIRS / "test_data__split_concat.tflite"), "--target=cpu", "--min_runtime_version=13")
     assert done.returncode == 1 and "--target=edgetpu" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory):
+    """Two files of the shipped network: a scale per channel, and one per tensor."""
+    folder = tmp_path_factory.mktemp("files")
+    for name, graph in zip(("a", "b"), (converted(), converted(granularity="per_tensor")), strict=True):
+        (folder / f"{name}.tflite").write_bytes(graph.model)
+    return folder
+
+
+def test_what_a_file_holds(ours):
+    done = run(str(ours / "a.tflite"), "--all", f"--json={ours / 'out.json'}")
+    assert done.returncode == 0, done.stderr
+    assert "they compute: 65 in int8" in done.stdout and "signature serving_default: " in done.stdout
+    assert "memory arena: " in done.stdout
+    content = json.loads((ours / "out.json").read_text())
+    first = content["operators"][0]
+    assert first["index"] == 0 and {"name", "mapped", "status", "reason"} <= set(first)
+    assert first["results"][0]["scale"] > 0 and first["constant_bytes"] > 0 and first["version"] >= 1
+    assert content["contents"]["arena"]["size_bytes"] >= content["contents"]["arena"]["live_bytes"]
+
+
+def test_what_differs_between_two_files(ours):
+    done = run(str(ours / "a.tflite"), f"--diff={ours / 'b.tflite'}", f"--json={ours / 'out.json'}")
+    assert done.returncode == 0, done.stderr
+    assert "changed: #0 CONV_2D 'Conv1_relu': filter: 16 -> 1 scales" in done.stdout
+    difference = json.loads((ours / "out.json").read_text())["diff"]
+    assert difference["same"] + len(difference["changed"]) == 65 and not difference["added"]
+    assert difference["size_bytes"][1] < difference["size_bytes"][0]
+
+
+def test_a_second_file_that_is_damaged(ours):
+    (ours / "cut.tflite").write_bytes((ours / "a.tflite").read_bytes()[:20000])
+    done = run(str(ours / "a.tflite"), f"--diff={ours / 'cut.tflite'}", f"--json={ours / 'none.json'}")
+    assert done.returncode == 1 and "cut.tflite" in done.stderr and not (ours / "none.json").exists()
+
+
+needs_models = pytest.mark.skipif(
+    not PAIRS.exists(), reason="the networks of others are not in this checkout (../shared/models)"
+)
+
+
+@needs_models
+def test_every_file_of_others_is_described_and_compared():
+    files = sorted(PAIRS.parent.glob("**/*.tflite"))
+    assert len(files) >= 70
+    before = None
+    for path in files:
+        model = load(path)
+        json.dumps([contents_json(model), operators_json(model.main)], allow_nan=False)
+        same = compare_files(model, model)
+        assert same.same == len(model.main.operators) and not same.changed, path
+        if before is not None:
+            json.dumps(compare_files(before, model).as_json(), allow_nan=False)
+        before = model

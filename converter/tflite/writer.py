@@ -17,11 +17,13 @@ from ai_edge_litert import schema_py_generated as schema
 from converter.tflite.codec import DTYPE_CODES, encode_options, layout, pack_bits
 from ir.errors import ModelError, OutputError
 from ir.graph import Graph, Node, Value
+from ir.opdef import OpDef
 from ir.types import DType
 
 
 class _Writer:
-    def __init__(self) -> None:
+    def __init__(self, last_versions: Mapping[OpDef, int]) -> None:
+        self.last_versions = last_versions
         self.buffers: list[Any] = [schema.BufferT()]  # buffer 0 is the empty one by convention
         self.buffer_of: dict[bytes, int] = {}
         self.tensors: list[Any] = []
@@ -60,6 +62,7 @@ class _Writer:
         assert node.op.encoding is not None
         code = getattr(schema.BuiltinOperator, node.op.encoding.code)
         version = node.op.encoding.version(node.attrs, node.in_types, node.out_types)
+        version = min(version, self.last_versions.get(node.op, 0) or version)
         if (code, version) not in self.code_of:
             self.code_of[code, version] = len(self.codes)
             self.codes.append(
@@ -121,12 +124,19 @@ def _signature(writer: _Writer, graph: Graph, key: str) -> Any:
     )
 
 
-def to_bytes(graph: Graph, metadata: Mapping[str, Any] | None = None, signature: str = "serving_default") -> bytes:
+def to_bytes(
+    graph: Graph,
+    metadata: Mapping[str, Any] | None = None,
+    signature: str = "serving_default",
+    last_versions: Mapping[OpDef, int] | None = None,
+) -> bytes:
     """The file's bytes. The same graph and metadata give the same bytes.
 
     `metadata` values are stored as JSON under their names. Raises ModelError for a node that TFLite has no operator for.
+    `last_versions`: of operators, the newest that an old compiler reads. Newer ones are written as these: kernels look at
+    types, not at versions (0: it does not know the operator at all, which is written as it is).
     """
-    writer = _Writer()
+    writer = _Writer(last_versions or {})
     inputs = [writer.tensor(v) for v in graph.inputs]
     operators = [writer.operator(node) for node in graph.nodes]
     outputs = [writer.tensor(v) for v in graph.outputs]
@@ -190,7 +200,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             expected=f"to write {len(data)} bytes",
             found=error.strerror or str(error),
             where=str(path),
-            fix="free space, or choose an existing folder you may write to with --output",
+            fix="free space, or choose an existing folder that you may write to",
         ) from error
 
 

@@ -1,0 +1,199 @@
+"""What an analysis found: plain frozen records with small arrays, each as JSON and as columns."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+def plain(value: Any) -> Any:
+    """`value` as what JSON holds: records and arrays opened, numbers that are not finite as None."""
+    if hasattr(value, "as_json"):
+        return value.as_json()
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, dict):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class _Record:
+    """A dataclass that says itself as JSON, a key per field."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The fields by name; arrays as lists, numbers that are not finite as None."""
+        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold(_Record):
+    """The range of a value after a pass: `low` and `high` in reals, scale and zero point once it has them."""
+
+    low: float
+    high: float
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History(_Record):
+    """Ranges after the passes that changed them.
+
+    Attributes:
+      passes: names in order; a pass that runs twice is `name`, then `name#2`.
+      weights: node name -> pass name -> `(low, high)`, each `[channels]`. `""` is the pass before the first.
+      activations: value name -> pass name -> Threshold.
+    """
+
+    passes: tuple[str, ...] = ()
+    weights: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
+    activations: dict[str, dict[str, Threshold]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histogram(_Record):
+    """`counts` of float values between neighbouring `edges` (one more)."""
+
+    counts: np.ndarray
+    edges: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerAnalysis(_Record):
+    """One operator of the emitted file.
+
+    Attributes:
+      name: the node in the emitted graph; `operator` its TFLite name; `layers` the layers of the source it stands for.
+      output: name of its (first) output, of `shape`.
+      sqnr_alone_db: SQNR of its output when it alone is quantized (exact inputs; quantized weights, bias and output).
+      sqnr_db: SQNR of its output in the integer network, everything before it quantized too.
+      cosine: between that integer output and the float one.
+      clipped: share of the float values outside the range that the integers have.
+      scale, zero_point: of the output. `range` is what they represent, `float_range` what was seen.
+      histogram: of the float output.
+      weight_bytes: of its constants in the file, `share_of_size` their part of the file.
+      weight_low, weight_high: `[channels]`, as quantized; `_before`: after folding, before any scaling of channels.
+      range_before_tuning: the range that calibration chose, None where nothing changed it later.
+      cause, suggestion: what most likely costs accuracy here and the option to try; None where nothing stands out.
+      contribution: share of this layer in the sum of the squared errors that each layer, quantized alone, makes in
+        the logits; None where sensitivity was not measured.
+      logits_sqnr_db: SQNR of the logits with this layer alone quantized; None where not measured.
+    """
+
+    name: str
+    operator: str
+    layers: tuple[str, ...] = ()
+    output: str = ""
+    shape: tuple[int, ...] = ()
+    sqnr_alone_db: float | None = None
+    sqnr_db: float | None = None
+    cosine: float | None = None
+    clipped: float | None = None
+    scale: float | None = None
+    zero_point: int | None = None
+    range: tuple[float, float] | None = None
+    float_range: tuple[float, float] | None = None
+    histogram: Histogram | None = None
+    weight_bytes: int = 0
+    share_of_size: float = 0.0
+    weight_low: np.ndarray | None = None
+    weight_high: np.ndarray | None = None
+    weight_low_before: np.ndarray | None = None
+    weight_high_before: np.ndarray | None = None
+    range_before_tuning: tuple[float, float] | None = None
+    cause: str | None = None
+    suggestion: str | None = None
+    contribution: float | None = None
+    logits_sqnr_db: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorstInput(_Record):
+    """A sample that the integer network answers worst: `(class, probability or score)` best first.
+
+    Attributes:
+      index: of the sample in the data.
+      label: its true class, if known.
+      image: uint8 `[height, width, 3]`, None where the input is no image.
+    """
+
+    index: int
+    float_top: tuple[tuple[int, float], ...]
+    integer_top: tuple[tuple[int, float], ...]
+    sqnr_db: float
+    label: int | None = None
+    image: np.ndarray | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cause(_Record):
+    """Why accuracy is lost: `severity` 0 (nothing) to 1, `where` a layer, "input" or None (the whole network)."""
+
+    severity: float
+    title: str
+    explanation: str
+    suggestion: str
+    where: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassChange(_Record):
+    """What a pass of the pipeline did: `changed` nodes, `skipped` `(where, reason)`, its notes."""
+
+    name: str
+    changed: tuple[str, ...] = ()
+    skipped: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(_Record):
+    """Where a conversion lost accuracy, and why.
+
+    Attributes:
+      layers: operators in the file's order.
+      causes: worst first.
+      worst_inputs: worst first.
+      summary: `samples`, `float_accuracy` and `integer_accuracy` and `agreement` (each None, or `value`, `low`, `high`
+        with the 95 % Wilson interval), `sqnr_db`, `size_bytes`, `pipeline`, `target` (None, or `name`, `mapped`,
+        `operators`), `sensitivity` (None, or `measured`, `layers`, `seconds`).
+      passes: the passes in order.
+      history: ranges after each pass; empty if the conversion did not record it.
+    """
+
+    layers: tuple[LayerAnalysis, ...] = ()
+    causes: tuple[Cause, ...] = ()
+    worst_inputs: tuple[WorstInput, ...] = ()
+    summary: dict[str, Any] = field(default_factory=dict)
+    passes: tuple[PassChange, ...] = ()
+    history: History = field(default_factory=History)
+
+    def columns(self) -> dict[str, list[Any]]:
+        """A list per column of the layer table, one entry per layer: what a DataFrame takes."""
+        names = [f.name for f in dataclasses.fields(LayerAnalysis)]
+        return {name: [getattr(layer, name) for layer in self.layers] for name in names}
+
+    def to_pandas(self) -> Any:
+        """The layer table as a `pandas.DataFrame`. Raises ImportError where pandas is not installed."""
+        return importlib.import_module("pandas").DataFrame(self.columns())
+
+    def worst(self, n: int = 5) -> tuple[LayerAnalysis, ...]:
+        """The `n` layers that cost most: by what they do to the logits where it was measured, then by their own SQNR."""
+        return tuple(sorted(self.layers, key=_badness)[:n])
+
+
+def _badness(layer: LayerAnalysis) -> tuple[float, float, float]:
+    share = -1.0 if layer.contribution is None else layer.contribution
+    effect = math.inf if layer.logits_sqnr_db is None else layer.logits_sqnr_db
+    alone = math.inf if layer.sqnr_alone_db is None else layer.sqnr_alone_db
+    return -share, effect, alone

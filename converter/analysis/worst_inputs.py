@@ -1,0 +1,81 @@
+"""The samples on which the integer network is worst: answers side by side, and a thumbnail of what was fed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from converter.analysis.table import WorstInput
+from converter.preprocess import USUAL_RANGE
+
+_TOP = 3
+_SIDE = 96
+
+
+def worst_inputs(
+    arrays: Sequence[np.ndarray],
+    scores: tuple[np.ndarray, np.ndarray] | None,
+    logits: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
+    indices: np.ndarray,
+    labels: np.ndarray | None,
+    mode: str,
+    limit: int = 8,
+) -> tuple[WorstInput, ...]:
+    """Samples with another answer first, then by the SQNR of their logits.
+
+    Args:
+      scores: float and integer `[samples, classes]`, None if the outputs are no classes.
+      logits: float and integer, an array per output, samples first.
+      indices: numbers of the samples in the data.
+    """
+    sqnr = sample_sqnr(*logits)
+    flips = np.zeros(len(sqnr), bool) if scores is None else scores[0].argmax(axis=1) != scores[1].argmax(axis=1)
+    order = sorted(range(len(sqnr)), key=lambda i: (not flips[i], sqnr[i]))[:limit]
+    return tuple(
+        WorstInput(
+            index=int(indices[i]),
+            float_top=() if scores is None else _top(scores[0][i]),
+            integer_top=() if scores is None else _top(scores[1][i]),
+            sqnr_db=float(sqnr[i]),
+            label=None if labels is None else int(labels[i]),
+            image=thumbnail(arrays, i, mode),
+        )
+        for i in order
+    )
+
+
+def sample_sqnr(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> np.ndarray:
+    """SQNR of each sample over all outputs, dB, `[samples]`; infinite where nothing differs."""
+
+    def squares(x: np.ndarray) -> np.ndarray:
+        return np.square(x, dtype=np.float64).reshape(len(x), -1).sum(axis=1)
+
+    signal = np.sum([squares(a) for a in wanted], axis=0)
+    noise = np.sum([squares(b.reshape(a.shape) - a) for a, b in zip(wanted, found, strict=True)], axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(noise > 0, 10 * np.log10(np.maximum(signal, 1e-30) / noise), np.inf)
+
+
+def _top(scores: np.ndarray) -> tuple[tuple[int, float], ...]:
+    best = np.argsort(-scores, kind="stable")[:_TOP]
+    return tuple((int(i), float(scores[i])) for i in best)
+
+
+def thumbnail(arrays: Sequence[np.ndarray], index: int, mode: str) -> np.ndarray | None:
+    """uint8 `[height, width, 3]`, at most 96 wide and high, of the first input that is an image; None if none is."""
+    images = [a for a in arrays if a.ndim == 4 and a.shape[3] in (1, 3) and min(a.shape[1:3]) >= 8]
+    if not images:
+        return None
+    x = images[0][index].astype(np.float32)
+    if mode == "caffe" and x.shape[-1] == 3:
+        x = x[..., ::-1]
+    usual = USUAL_RANGE.get(mode)
+    seen = float(x.min()), float(x.max())
+    fits = usual is not None and usual.low - 0.1 * usual.width <= seen[0] and seen[1] <= usual.high + 0.1 * usual.width
+    low, high = (usual.low, usual.high) if usual is not None and fits else seen
+    pixels = np.clip((x - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
+    picture = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+    picture.thumbnail((_SIDE, _SIDE))
+    return np.asarray(picture)

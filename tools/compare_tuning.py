@@ -1,0 +1,205 @@
+"""`compare_tuning`: what each option of fine-tuning does: one network, one start, a file for every choice of options.
+
+Everything before `tune_thresholds` is done once; every row tunes a copy of that, emits it and has the file judged by
+the kernels of ai-edge-litert on samples that were used for nothing else. Of the ImageNet networks these are 200 images,
+and the other 800 (calibration's among them) are what can be tuned on; of MLPerf Tiny and the shipped network they are
+the test data, and tuning sees the calibration data. `--json` writes a list of rows: `model`, `granularity`, `options`,
+`tuning_samples`, `samples`, `float_score`, `score`, `agreement`, `sqnr_db`, `held_out_before`, `held_out_after`, `epoch`,
+`seconds`, `cpu_seconds` and `peak_gb` (of this process so far).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import resource
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from rich import box
+from rich.table import Table
+
+from ir.errors import OptionError
+from passes import pipeline as pipelines
+from tools._command import console, import_backend, progress_bar, run_command, write_json
+
+FLAGS = flags.FLAGS
+_HERE = Path(__file__).resolve().parent
+_WIDTH = 160
+OPTIONS: dict[str, dict[str, Any]] = {
+    "no tuning": {},
+    "fat": {},
+    "activations=0": {"activations": 0.0},
+    "scales=0": {"scales": 0.0},
+    "biases=0": {"biases": 0.0},
+    "scales=0 weights=1": {"scales": 0.0, "weights": 1.0},
+    "scales=0 factors=0.5": {"scales": 0.0, "factors": 0.5},
+    "scales=0 steps=1": {"scales": 0.0, "steps": 1.0},
+    "centre=true correct=100": {"centre": True, "correct": 100},
+    "lsq=true": {"lsq": True},
+    "loss=kl": {"loss": "kl"},
+    "loss=cosine": {"loss": "cosine"},
+    "loss=mixed": {"loss": "mixed"},
+    "features=0.1": {"features": 0.1},
+    "average=0": {"average": 0.0},
+    "reset_every=20": {"reset_every": 20},
+}
+
+
+def define_flags(values: flags.FlagValues = FLAGS) -> None:
+    """The flags of this command; defined when it runs."""
+    flags.DEFINE_string(
+        "model", "mobilenet_v1", "A network of compare_converters; 'digits' needs no --shared.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.", flag_values=values
+    )
+    flags.DEFINE_list("granularities", ["per_tensor", "per_channel"], "Scales of weights.", flag_values=values)
+    flags.DEFINE_multi_string(
+        "row", list(OPTIONS), f"A row of the table, by default all of: {'; '.join(OPTIONS)}.", flag_values=values
+    )
+    flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("tuning_samples", 800, "At most so many to tune on.", lower_bound=2, flag_values=values)
+    flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("epochs", None, "By default those of tune_thresholds.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", flag_values=values)
+    flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
+
+
+def main() -> None:
+    """Compares as the flags say."""
+    strangers = [row for row in FLAGS.row if row not in OPTIONS]
+    if strangers:
+        raise OptionError(
+            expected=f"rows of: {'; '.join(OPTIONS)}", found=strangers[0], where="--row", fix="choose some of them"
+        )
+    import_backend()
+    from tools._judging import float_answers
+    from tools._subjects import load_tuned_subject
+
+    subject = load_tuned_subject(FLAGS.model, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.test_samples)
+    wanted = float_answers(subject)
+    rows: list[dict[str, Any]] = []
+    for granularity in FLAGS.granularities:
+        start = _Start(subject, granularity)
+        for name in FLAGS.row:
+            rows.append(start.row(name, wanted))
+            write_json(FLAGS.json, rows)
+            console.print(f"{granularity}, {name}: done", markup=False, soft_wrap=True)
+    show(rows)
+
+
+class _Start:
+    """The network as it is before it is tuned."""
+
+    def __init__(self, subject: Any, granularity: str) -> None:
+        from converter.data.source import choose
+        from converter.frontends import load_model
+        from converter.targets import get_target
+        from passes.base import Context
+        from passes.runner import run_passes
+
+        self.subject, self.granularity = subject, granularity
+        steps = pipelines.named("fat", granularity=granularity, io="int8")
+        at = [s.name for s in steps].index("tune_thresholds")
+        self._tune, self._emit = steps[at], steps[at + 1 :]
+        reference = load_model(str(subject.path)).graph
+        self._graph, _ = reference.copy()
+        self._context = Context(
+            samples=subject.calibration, reference=reference, limits=get_target("cpu"), seed=FLAGS.seed
+        )
+        count = min(FLAGS.tuning_samples, len(subject.tuning))
+        self._context.tuning = subject.tuning.subset(choose(len(subject.tuning), count))
+        run_passes(self._graph, steps[:at], self._context)
+
+    def row(self, name: str, wanted: Any) -> dict[str, Any]:
+        from converter.tflite.writer import to_bytes
+        from passes.runner import run_passes
+        from tools._converters import Clock
+        from tools._judging import judge
+
+        changes = dict(OPTIONS[name])
+        if FLAGS.epochs is not None:
+            changes["epochs"] = FLAGS.epochs
+        graph, _ = self._graph.copy()
+        clock, notes = Clock(), ""
+        with progress_bar() as progress:
+            context = dataclasses.replace(self._context, progress=progress, statistics={}, ranges={}, learned={})
+            if name != "no tuning":
+                step = dataclasses.replace(self._tune, **changes)
+                notes = run_passes(graph, [step], context)[0].report.changed[0]
+        time = clock.read()
+        run_passes(graph, self._emit, context)
+        result = judge(to_bytes(graph, {}), wanted)
+        found = re.match(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)
+        return {
+            "model": self.subject.name,
+            "metric": self.subject.metric,
+            "granularity": self.granularity,
+            "options": name,
+            "tuning_samples": 0 if name == "no tuning" else len(self._context.tuning),
+            "samples": result.samples,
+            "float_score": result.float_score,
+            "score": result.score,
+            "agreement": result.agreement,
+            "sqnr_db": result.sqnr_db,
+            "held_out_before": float(found[2]) if found else None,
+            "held_out_after": float(found[3]) if found else None,
+            "epoch": int(found[1]) if found else None,
+            **time,
+            "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        }
+
+
+_COLUMNS = ("score", "loss", "agree", "SQNR dB", "held-out loss", "epoch", "wall s", "CPU s", "peak GB")
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """The table."""
+    if not console.is_terminal:
+        console.width = _WIDTH
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("model, float", "weights", "options", "tuned on", *_COLUMNS):
+        table.add_column(heading, justify="right" if heading in _COLUMNS else "left", no_wrap=True)
+    before = None
+    for row in rows:
+        first = before is None or before["granularity"] != row["granularity"]
+        if first and before is not None:
+            table.add_section()
+        table.add_row(*_cells(row, first))
+        before = row
+    console.print(table)
+    console.print(f"judged: {rows[0]['model']} on {rows[0]['samples']} ({rows[0]['metric']})", markup=False)
+
+
+def _cells(row: dict[str, Any], first: bool) -> list[str]:
+    percent = row["metric"] == "top-1"
+    loss = row["float_score"] - row["score"]
+    shown = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.3f}")
+    tuned = row["held_out_before"] is not None
+    return [
+        f"{row['model']} {shown(row['float_score'])}" if first else "",
+        row["granularity"].removeprefix("per_") if first else "",
+        row["options"],
+        str(row["tuning_samples"]),
+        shown(row["score"]),
+        f"{100 * loss:.1f}" if percent else f"{loss:.3f}",
+        "-" if row["agreement"] is None else f"{row['agreement']:.1%}",
+        f"{row['sqnr_db']:.1f}",
+        f"{row['held_out_before']:.4g} -> {row['held_out_after']:.4g}" if tuned else "-",
+        str(row["epoch"]) if tuned else "-",
+        f"{row['seconds']:.0f}",
+        f"{row['cpu_seconds']:.0f}",
+        f"{row['peak_gb']:.2f}",
+    ]
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()

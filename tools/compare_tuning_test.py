@@ -1,0 +1,85 @@
+"""The table of tuning's options on a small network, and what may be tuned on and judged on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from converter.data import InputSpec, from_arrays
+from ir.errors import OptionError
+from tools import _subjects, compare_tuning
+from tools._flags_testing import run_with_flags
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+COLUMNS = {
+    "model", "metric", "granularity", "options", "tuning_samples", "samples", "float_score", "score", "agreement",
+    "sqnr_db", "held_out_before", "held_out_after", "epoch", "seconds", "cpu_seconds", "peak_gb",
+}  # fmt: skip
+
+
+def small_subject(folder: Path) -> _subjects.Subject:
+    """Two convolutions and a dense layer, never trained, on smooth noise."""
+    keras.utils.set_random_seed(1)
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3), name="x"),
+            layers.Conv2D(8, 3, strides=2, activation="relu6"),
+            layers.DepthwiseConv2D(3, activation="relu6"),
+            layers.Conv2D(16, 1, activation="relu6"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(4, activation="softmax"),
+        ]
+    )
+    model.save(folder / "small.keras")
+    x = np.random.default_rng(0).uniform(-1, 1, (96, 4, 4, 3)).repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+    specs = [InputSpec(name="x", shape=(1, 16, 16, 3))]
+    labels = np.asarray(model(x[64:])).argmax(axis=1)
+    return _subjects.Subject(
+        name="small",
+        path=folder / "small.keras",
+        preprocess="none",
+        calibration=from_arrays(x[:16], specs),
+        tuning=from_arrays(x[:64], specs),
+        test=from_arrays(x[64:], specs),
+        labels=labels,
+    )
+
+
+def test_one_row_per_choice_of_options(tmp_path, monkeypatch):
+    monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
+    text = run_with_flags(
+        compare_tuning,
+        granularities=["per_channel"],
+        row=["no tuning", "fat", "activations=0"],
+        tuning_samples=32,
+        epochs=1,
+        json=str(tmp_path / "rows.json"),
+    )
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [r["options"] for r in rows] == ["no tuning", "fat", "activations=0"]
+    assert [r["tuning_samples"] for r in rows] == [0, 32, 32]
+    for row in rows:
+        assert set(row) == COLUMNS and row["options"] in text
+        assert row["float_score"] == 1 and row["samples"] == 32 and row["sqnr_db"] > 15
+    assert rows[0]["held_out_before"] is None
+    assert rows[1]["held_out_before"] == rows[2]["held_out_before"] > 0
+    assert rows[1]["held_out_after"] <= rows[1]["held_out_before"]
+
+
+def test_unknown_rows_are_refused():
+    with pytest.raises(OptionError, match=r"--row: expected rows of: no tuning; fat;.*, found scales=2"):
+        run_with_flags(compare_tuning, row=["scales=2"])
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")
+def test_images_that_are_judged_are_not_tuned_on():
+    subject = _subjects.load_tuned_subject("mobilenet_v1", SHARED, 100, None)
+    assert (len(subject.tuning), len(subject.test), len(subject.calibration)) == (800, 200, 100)
+    judged = {int(label) for label in subject.labels}  # one image per class
+    tuned, calibrated = ({int(label) for label in data.labels} for data in (subject.tuning, subject.calibration))
+    assert len(judged) == 200 and not judged & tuned and calibrated <= tuned
