@@ -184,9 +184,10 @@ def convert(
 
     def training_seconds() -> float:
         assert tuning is not None
-        given = as_source(calibration_data if tuning.data is None else tuning.data, graph, mode, tuning.samples, seed, None)
+        given = calibration_data if tuning.data is None else tuning.data
+        samples = as_source(given, graph, mode, tuning.samples, seed, None)
         epochs = int(tuning.options.get("epochs", TuneThresholds().epochs))
-        return 0.0 if given is None else tuning_seconds(graph, given, tuning.samples or len(given), epochs)
+        return 0.0 if samples is None else tuning_seconds(graph, samples, tuning.samples or len(samples), epochs)
 
     budget = None if tuning is None else tuning.seconds
     auto = pipelines.automatic(has_data, budget, training_seconds) if pipeline is None and passes is None else None

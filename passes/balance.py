@@ -10,8 +10,8 @@ one passes (as in `level_activations`), the noise that rounding adds to the logi
 
 with the maximum in `S_o` over all channels where a tensor has one scale. (Means do not count: bias correction
 takes their shifts back.) `feedback` is the share of the weights' noise that rounding with feedback leaves; C is `cut`:
-an error of cutting is the same over whole regions, so it does more than independent noise. The sum is minimised over `log s` by Adam, with maxima as p-norms: seconds, no training of the
-network. Cutting lets channels pass or lose what ReLU6 cuts seldom, where that buys finer steps; so the function is not
+an error of cutting is the same over whole regions, so it does more than independent noise. The sum is minimised over
+`log s` by Adam, with maxima as p-norms: seconds, no training of the network. Cutting lets channels pass or lose what ReLU6 cuts seldom, where that buys finer steps; so the function is not
 kept exactly, and the pass is undone where the logits' error on held-out samples does not become smaller.
 """
 
@@ -30,7 +30,7 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fuse import will_be_fused
-from passes.level_activations import _Channels, _rescale
+from passes.joined_channels import JoinedChannels, rescale
 from passes.quantize import fixed_params, tie_groups
 from passes.sensitivity import sensitivities
 from passes.tune_thresholds import logits_of
@@ -77,7 +77,7 @@ class Balance(Pass):
         s, before, after = problem.solve(self.steps, self.rate)
         if not (np.isfinite(s).all() and after < before):
             return PassReport(skipped=(Skip(graph.name, "no other scales are predicted to be better"),))
-        changed = [node.name for node in graph.nodes if _rescale(graph, node, problem.channels, s)]
+        changed = [node.name for node in graph.nodes if rescale(graph, node, problem.channels, s)]
         for value, ids in problem.channels.ids.items():
             if np.any(s[ids] != 1):
                 context.scale_channels(value, s[ids])
@@ -130,7 +130,7 @@ class _Cut:
 class _Problem:
     def __init__(self, graph: Graph, context: Context, options: Balance) -> None:
         self.options = options
-        self.channels = _Channels(graph)
+        self.channels = JoinedChannels(graph)
         self.roots = self.channels.roots()
         bounded = [n for n in graph.nodes if n.op.limit is not None and n.inputs[0] in self.channels.ids]
         layers = [n for n in graph.nodes if self._fits(n)]

@@ -26,7 +26,7 @@ from tools._command import console, import_backend, progress_bar, run_command, w
 
 FLAGS = flags.FLAGS
 _HERE = Path(__file__).resolve().parent
-_WIDTH = 160
+_WIDTH = 190
 OPTIONS: dict[str, dict[str, Any]] = {
     "no tuning": {},
     "fat": {},

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 
+from converter.conversion import Tuning, convert
 from converter.data import InputSpec, from_arrays
 from ir.errors import OptionError
 from tools import _subjects, compare_tuning
@@ -69,6 +70,21 @@ def test_one_row_per_choice_of_options(tmp_path, monkeypatch):
     assert rows[0]["held_out_before"] is None
     assert rows[1]["held_out_before"] == rows[2]["held_out_before"] > 0
     assert rows[1]["held_out_after"] <= rows[1]["held_out_before"]
+
+
+def test_a_conversion_tunes_by_itself_where_that_fits(tmp_path):
+    subject = small_subject(tmp_path)
+    data = next(subject.tuning.batches(64))[0]
+
+    def made(seconds):
+        tuning = Tuning(seconds=seconds, samples=32, options={"epochs": 1} if seconds else {})
+        return convert(str(subject.path), calibration_data=data, preprocess="none", tuning=tuning, check=False)
+
+    tuned = made(600.0)
+    assert "tune_thresholds" in tuned.pipeline
+    assert made(600.0).model == tuned.model
+    assert "tune_thresholds" not in made(0.0).pipeline
+    assert "tune_thresholds" not in made(None).pipeline
 
 
 def test_unknown_rows_are_refused():
