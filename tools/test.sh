@@ -8,7 +8,7 @@ bash tools/system_packages.sh
 
 export TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow PYTHONHASHSEED=0 PYTHONUNBUFFERED=1
 export PATH="$PWD/.venv/bin:$PATH"
-readonly PYTEST=(python -m pytest -q -n 2 --durations=15)
+readonly PYTEST=(python -m pytest -q -n 2 --dist worksteal --durations=15)
 
 summary=()
 failed=0
