@@ -5,6 +5,9 @@ Both walk the nodes once and drop every tensor after its last use, so memory sta
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -154,4 +157,16 @@ def compiled(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[n
     def run(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         return list(model.predict_on_batch(list(arrays)))
 
+    weakref.finalize(run, release, model).atexit = False
     return run
+
+
+def release(model: Any) -> None:
+    """Frees the memory of a Keras model that nobody will call again.
+
+    Such a model lies in cycles of references: its compiled graphs, with copies of all weights, would stay until
+    Python's collector comes by, which may be several models later; and glibc keeps what was freed unless it is asked.
+    """
+    vars(model).clear()
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another C library has no such function
+        ctypes.CDLL(None).malloc_trim(0)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import weakref
 
+import keras
 import numpy as np
 import pytest
 
@@ -150,3 +151,21 @@ def test_integers_and_the_operators_left_in_float():
     (found,) = run_integer(graph, [q], Profile())
     assert found.dtype == np.int8
     np.testing.assert_array_equal(found, params.quantize(np.sin(params.dequantize(q)) / 2))
+
+
+def test_a_compiled_function_leaves_no_model_behind(monkeypatch):
+    models: list[weakref.ref] = []
+    begun = keras.Model.compile
+    monkeypatch.setattr(
+        keras.Model, "compile", lambda model, **options: (models.append(weakref.ref(model)), begun(model, **options))[1]
+    )
+    run = compiled(lambda tensors: [tensors[0] * 2.0])
+    gc.collect()
+    gc.disable()
+    try:
+        np.testing.assert_array_equal(run([np.ones((1, 3), np.float32)])[0], np.full((1, 3), 2.0))
+        assert models[0]() is not None
+        del run
+        assert models[0]() is None
+    finally:
+        gc.enable()

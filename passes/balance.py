@@ -25,7 +25,7 @@ import keras
 import numpy as np
 
 from ir.errors import OptionError
-from ir.execute import batchable, compiled, run_float
+from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
@@ -219,6 +219,7 @@ class _Problem:
         model.fit(dummy, dummy, batch_size=1, epochs=1, shuffle=False, verbose=0)
         after = float(K.convert_to_numpy(model.noise()))
         s = np.exp(np.asarray(K.convert_to_numpy(model.logs()), np.float64))
+        release(model)
         return s[self.roots], before, after
 
 

@@ -19,7 +19,7 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fold_batch_norm import weights_of
-from passes.lockstep import run_both
+from passes.lockstep import Slices, run_both
 from passes.moments import kernel_share, propagate
 from passes.quantize import annotate_bias
 from passes.statistics import stream
@@ -67,8 +67,10 @@ def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:
     graph.set_input(node, index, moved)
 
 
-def _mean(tensor: Any) -> Any:
-    return K.mean(tensor, axis=tuple(range(len(tensor.shape) - 1)))
+def _mean(slices: Slices) -> Any:
+    """Per channel."""
+    total = sum(len(x) for x in slices)
+    return sum(K.mean(x, axis=tuple(range(len(x.shape) - 1))) * (len(x) / total) for x in slices)
 
 
 def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], block: int) -> dict[Value, np.ndarray]:
@@ -76,12 +78,14 @@ def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], 
     totals = {value: np.zeros(value.shape[-1]) for value in layers}
     seen = 0
 
-    def correct(node: Node, y: Any, yq: Any) -> Any:
+    def correct(node: Node, y: Slices, yq: Slices) -> Slices:
         if node.output not in layers:
             return yq
         shift = _mean(y) - _mean(yq)
         totals[node.output] += K.convert_to_numpy(shift).astype(np.float64) * count
-        return yq + shift
+        for i, x in enumerate(yq):
+            yq[i] = x + shift
+        return yq
 
     assert context.samples is not None
     for batch in stream(graph, context.samples, dataclasses.replace(context, batch_size=block), "bias correction"):

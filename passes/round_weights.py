@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -29,7 +29,7 @@ from ir.graph import Graph, Node
 from ir.keras_ops import K
 from passes.base import HELD_OUT, Context, Pass, PassReport, Skip
 from passes.correct_bias import shift_bias
-from passes.lockstep import run_both
+from passes.lockstep import Slices, run_both
 from passes.quantize import annotate_bias
 
 
@@ -52,11 +52,11 @@ class RoundWeights(Pass):
         skipped: list[Skip] = []
         rng = np.random.default_rng(context.seed)
 
-        def before(node: Node, x: Any, xq: Any) -> None:
+        def before(node: Node, x: Slices, xq: Slices) -> None:
             if reason := refusal(node):
                 skipped.append(Skip(node.name, reason))
                 return
-            gain = self._round(graph, node, K.convert_to_numpy(x), K.convert_to_numpy(xq), rng)
+            gain = self._round(graph, node, x, xq, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
         if not batchable(graph):
@@ -71,13 +71,14 @@ class RoundWeights(Pass):
         count = max(1, min(self.samples, len(context.samples), _TENSOR_BYTES // (4 * largest)))
         return next(iter(context.samples.batches(count)))
 
-    def _round(self, graph: Graph, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator) -> float:
+    def _round(self, graph: Graph, node: Node, x: Slices, xq: Slices, rng: np.random.Generator) -> float:
         """Rounds one layer; returns the squared error of its output relative to nearest rounding."""
         weight = node.weight
         assert weight is not None and weight.quant is not None
-        held_out = np.arange(len(x)) % HELD_OUT == 0 if len(x) > 2 * HELD_OUT else np.zeros(len(x), bool)
-        problem, means = self._problem(node, x[~held_out], xq[~held_out], rng)
-        judge, _ = self._problem(node, x[held_out], xq[held_out], rng) if held_out.any() else (problem, means)
+        count = sum(len(part) for part in x)
+        held_out = np.arange(count) % HELD_OUT == 0 if count > 2 * HELD_OUT else np.zeros(count, bool)
+        problem, means = self._problem(node, x, xq, ~held_out, rng)
+        judge, _ = self._problem(node, x, xq, held_out, rng) if held_out.any() else (problem, means)
         factor = problem.best_clip(self.clip, weight.quant.per_channel)
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
         rounded = min((finer.solve(self.damping, ridge) for ridge in _RIDGES), key=judge.error)
@@ -85,9 +86,9 @@ class RoundWeights(Pass):
         return judge.error(rounded) / max(judge.error(problem.nearest()), 1e-30)
 
     def _problem(
-        self, node: Node, x: np.ndarray, xq: np.ndarray, rng: np.random.Generator
+        self, node: Node, x: Slices, xq: Slices, chosen: np.ndarray, rng: np.random.Generator
     ) -> tuple[Problem, tuple[np.ndarray, np.ndarray]]:
-        """A layer in matrix form on what it reads in the float and the quantized network, and the means of both."""
+        """A layer in matrix form on what it reads in the float and the quantized network (`chosen` samples), and the means of both."""
         form, weight = node.op.matrix, node.weight
         assert form is not None and weight is not None and weight.data is not None and weight.quant is not None
         w = form.split(node.attrs, weight.data.astype(np.float64))
@@ -95,8 +96,13 @@ class RoundWeights(Pass):
         step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
         count = min(self.rows, max(1, _ROW_ELEMENTS // w[:, 0].size))
         seed = int(rng.integers(1 << 31))
-        a, mean_a = _centred(form.rows(node.attrs, weight.shape, x, count, np.random.default_rng(seed)))
-        b, mean_b = _centred(form.rows(node.attrs, weight.shape, xq, count, np.random.default_rng(seed)))
+
+        def rows(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+            return _centred(
+                form.rows(node.attrs, weight.shape, _joined(slices, chosen), count, np.random.default_rng(seed))
+            )
+
+        (a, mean_a), (b, mean_b) = rows(x), rows(xq)
         return Problem.of(w, step, weight.quant.qmax, a, b), (mean_a, mean_b)
 
 
@@ -118,6 +124,13 @@ def _put(
     annotate_bias(graph, node)
     shift = np.einsum("gok,gk->go", w, means[0]) - np.einsum("gok,gk->go", rounded, means[1])
     shift_bias(graph, node, shift.ravel())
+
+
+def _joined(slices: Slices, chosen: np.ndarray) -> np.ndarray:
+    """The chosen ones of all samples."""
+    starts = np.cumsum([len(part) for part in slices])[:-1]
+    masks = np.split(chosen, starts)
+    return np.concatenate([K.convert_to_numpy(x)[mask] for x, mask in zip(slices, masks, strict=True)])
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -95,11 +95,16 @@ def test_lockstep_takes_float_constants_from_the_unrounded_copy():
     RoundWeights().run(graph, context)
     batch = random_inputs(graph, 3)
     seen = {}
-    run_both(graph, batch, floats=context.unrounded, after=lambda n, y, yq: seen.setdefault(n.name, (y, yq))[1])
-    np.testing.assert_allclose(np.asarray(seen["last"][0]), outputs(reference, batch)[0], rtol=1e-4, atol=1e-5)
+
+    def after(node, y, yq):
+        seen[node.name] = np.concatenate(y), np.concatenate(yq)
+        return yq
+
+    run_both(graph, batch, floats=context.unrounded, after=after)
+    np.testing.assert_allclose(seen["last"][0], outputs(reference, batch)[0], rtol=1e-4, atol=1e-5)
     simulated = outputs(graph, batch, transform=quantized)[0]
     np.testing.assert_allclose(
-        np.asarray(graph.outputs[0].quant.dequantize(graph.outputs[0].quant.quantize(np.asarray(seen["last"][1])))),
+        np.asarray(graph.outputs[0].quant.dequantize(graph.outputs[0].quant.quantize(seen["last"][1]))),
         simulated,
         atol=float(graph.outputs[0].quant.scale) * 1.01,
     )

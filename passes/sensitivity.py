@@ -16,7 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from ir.execute import compiled, run_float
+from ir.execute import compiled, release, run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from passes.base import Progress, Samples
@@ -120,4 +120,6 @@ def sensitivities(
     data = _Directions(batches, sizes, outputs, projections, seed, progress)
     probe.fit(data, epochs=1, shuffle=False, verbose=0)
     scale = 1.0 / (total * projections)
-    return {v: -np.asarray(K.convert_to_numpy(s), np.float64) * scale for v, s in probe.sums.items()}
+    found = {v: -np.asarray(K.convert_to_numpy(s), np.float64) * scale for v, s in probe.sums.items()}
+    release(probe)
+    return found

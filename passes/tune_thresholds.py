@@ -31,7 +31,7 @@ import keras
 import numpy as np
 
 from ir.errors import DataError, OptionError
-from ir.execute import batchable, compiled, run_float
+from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Value
 from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, PassReport, Skip
@@ -110,6 +110,7 @@ class TuneThresholds(Pass):
         changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
         changed += write_back(model, graph)
         notes = [f"held-out loss after each epoch: {', '.join(f'{x:.4g}' for x in best.history)}"]
+        release(model)
         if not best.epoch:
             notes.append("no epoch was better than the start by enough: the start was kept")
         return PassReport(changed=tuple(changed), notes=tuple(notes))
