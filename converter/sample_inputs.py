@@ -3,7 +3,7 @@
 - An input of shape `[1, height, width, 1 or 3]` gets photographs of a folder: for judging as the data package scales
   and crops them, for calibration random parts of them, mirrored half of the time.
 - An input that has an output of its own shape, beside another input, is a state: zeros at first, then what the float
-  network gave out before.
+  network gave out for the sample before.
 - Any other gets smooth noise between -1 and 1.
 """
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from converter.data import DataSource, InputSpec, from_arrays
 from converter.data.images import decode, find_images, fit
+from converter.data.source import choose
 from converter.preprocess import apply_mode
 from ir.graph import Graph, Value
 from ir.types import DType
@@ -69,15 +70,35 @@ def make_samples(
     files = find_images(photographs) if photographs is not None and pictures else []
     if files and not crops:
         count = min(count, len(files))
-    arrays = [
-        np.zeros((count, *v.shape[1:]), np.float32)
-        if i in fed_back
-        else _array(v, count, files, photographs, preprocess, crops, rng)
-        for i, v in enumerate(graph.inputs)
-    ]
-    if fed_back and run is not None:
-        _feed_back(arrays, fed_back, run)
-    return from_arrays(arrays, specs(graph))
+    given = [v for i, v in enumerate(graph.inputs) if i not in fed_back]
+    arrays = [_array(v, count, files, photographs, preprocess, crops, rng) for v in given]
+    source = from_arrays(arrays, stateless(graph) if fed_back else specs(graph))
+    return stream(graph, source, count, run) if fed_back and run is not None else source
+
+
+def stateless(graph: Graph) -> list[InputSpec]:
+    """What the data package wants to know of the inputs that are no states."""
+    return [spec for i, spec in enumerate(specs(graph)) if i not in states(graph)]
+
+
+def stream(graph: Graph, source: DataSource, count: int, run: RunFloat) -> DataSource:
+    """Samples with their states, from consecutive samples of the other inputs.
+
+    The float network computes all of `source`, each sample with the states that the one before left behind; kept are
+    `count` of them, evenly spaced.
+    """
+    fed_back = states(graph)
+    kept = set(choose(len(source), count).tolist())
+    state = {i: np.zeros(graph.inputs[i].shape, np.float32) for i in fed_back}
+    rows = []
+    for position, sample in enumerate(source.batches(1)):
+        given = iter(sample)
+        arrays = [state[i] if i in fed_back else next(given) for i in range(len(graph.inputs))]
+        if position in kept:
+            rows.append(arrays)
+        results = run(arrays)
+        state = {i: np.asarray(results[output]) for i, output in fed_back.items()}
+    return from_arrays([np.concatenate(parts) for parts in zip(*rows, strict=True)], specs(graph))
 
 
 def _array(
@@ -131,11 +152,3 @@ def smooth_noise(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray
     axes = tuple(range(1, len(shape)))
     loudness = rng.uniform(0.2, 1.0, (shape[0], *(1,) * (len(shape) - 1)))
     return (loudness * x / np.abs(x).max(axis=axes, keepdims=True)).astype(np.float32)
-
-
-def _feed_back(arrays: list[np.ndarray], fed_back: dict[int, int], run: RunFloat) -> None:
-    """Fills the states, sample after sample."""
-    for sample in range(len(arrays[0]) - 1):
-        results = run([a[sample : sample + 1] for a in arrays])
-        for index, output in fed_back.items():
-            arrays[index][sample + 1] = np.asarray(results[output])[0]

@@ -3,7 +3,8 @@
 What is measured, on inputs that calibration did not see:
 
 - per output, `SQNR = 10 log10(sum f^2 / sum (f - q)^2)` and the cosine of the angle between `f` and `q`, where `f` is
-  what the float network gives and `q` what the emitted file gives on a runtime, all samples together;
+  what the float network gives and `q` what the emitted file gives on a runtime, all samples together (so that a loud
+  sample counts for more than a quiet one); beside it the median of the samples' own SQNRs;
 - whether the emulator gives the same integers as the runtimes, on every element of every output.
 """
 
@@ -26,7 +27,7 @@ from converter.frontends import ModelOptions, load_model
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime, installed_packages
-from converter.sample_inputs import make_samples, specs, states
+from converter.sample_inputs import make_samples, specs, stateless, states, stream
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.errors import ConversionError, RuntimeFailure
@@ -44,7 +45,8 @@ class SurveyOptions:
     Attributes:
       photographs: a folder of images for networks that take images; `calibration_photographs` others to calibrate on.
       preprocess: of the photographs.
-      data, calibration_data: samples to judge and to calibrate on, in place of photographs and noise.
+      data, calibration_data: samples to judge and to calibrate on, in place of photographs and noise; for a network
+        with states consecutive samples of its other inputs.
       calibration_samples, samples: how many to calibrate and to judge on.
       exact_samples: how many to compare with the runtimes' kernels; `reference_kernels`: those too (slow).
       convert: further arguments of `convert()`.
@@ -65,10 +67,11 @@ class SurveyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputQuality:
-    """How close one output is to the float network's."""
+    """How close one output is to the float network's: on all samples together, and on the median sample."""
 
     name: str
     sqnr_db: float
+    sample_sqnr_db: float
     cosine: float
 
 
@@ -78,7 +81,7 @@ class SurveyRow:
 
     Attributes:
       status: "converted", "refused" (a ConversionError says why) or "failed" (our fault).
-      sqnr_db: the median over outputs; `cosine` is the smallest.
+      sqnr_db, sample_sqnr_db: the medians over outputs; `cosine` is the smallest.
       emulator_equal: whether all runtimes that ran the file gave what the emulator gives; None if none ran it.
       differing: per profile the number of differing output elements; "not run" where the runtime is missing, and its
         words where it cannot run the file.
@@ -89,6 +92,7 @@ class SurveyRow:
     reason: str = ""
     integer_only: bool | None = None
     sqnr_db: float | None = None
+    sample_sqnr_db: float | None = None
     cosine: float | None = None
     outputs: tuple[OutputQuality, ...] = ()
     emulator_equal: bool | None = None
@@ -134,6 +138,7 @@ def _measured(path: Path, options: SurveyOptions) -> SurveyRow:
         status="converted",
         integer_only=not result.float_operators,
         sqnr_db=statistics.median(q.sqnr_db for q in qualities),
+        sample_sqnr_db=statistics.median(q.sample_sqnr_db for q in qualities),
         cosine=min(q.cosine for q in qualities),
         outputs=tuple(qualities),
         emulator_equal=not any(counted) if counted else None,
@@ -148,7 +153,9 @@ def _samples(
     graph: Graph, options: SurveyOptions, data: str | None, count: int, calibrating: bool, run: Any
 ) -> DataSource:
     if data is not None:
-        return open_data(data, specs(graph), preprocess=options.preprocess, samples=count)
+        if run is None:
+            return open_data(data, specs(graph), preprocess=options.preprocess, samples=count)
+        return stream(graph, open_data(data, stateless(graph), preprocess=options.preprocess), count, run)
     photographs = options.calibration_photographs if calibrating else None
     return make_samples(
         graph,
@@ -181,21 +188,32 @@ def measure(
     """Every output of the emitted file, on a runtime, against the float network's."""
     emitted = to_graph(parse(result.model))
     session = runtime.load(result.model)
-    sums = np.zeros((len(graph.outputs), 4))
-    for batch in judged.batches(8 if batchable(graph) else max(1, graph.inputs[0].shape[0])):
+    sums: list[list[np.ndarray]] = [[] for _ in graph.outputs]
+    together = batchable(graph)
+    for batch in judged.batches(8 if together else max(1, graph.inputs[0].shape[0])):
         wanted = run(batch)
         raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)])
         found = [to_reals(y, v.quant) for y, v in zip(raw, emitted.outputs, strict=True)]
-        for row, a, b in zip(sums, wanted, found, strict=True):
-            f, q = np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel()
-            row += (f @ f, q @ q, f @ q, (f - q) @ (f - q))
-    return [_quality(v.name, *row) for v, row in zip(graph.outputs, sums, strict=True)]
+        rows = len(batch[0]) if together else 1
+        for table, a, b in zip(sums, wanted, found, strict=True):
+            f, q = (np.asarray(x, np.float64).reshape(rows, -1) for x in (a, b))
+            table.append(np.stack([(f * f).sum(1), (q * q).sum(1), (f * q).sum(1), np.square(f - q).sum(1)], axis=1))
+    return [quality(v.name, np.concatenate(table)) for v, table in zip(graph.outputs, sums, strict=True)]
 
 
-def _quality(name: str, ff: float, qq: float, fq: float, noise: float) -> OutputQuality:
-    sqnr = 99.0 if not noise else -99.0 if not ff else float(np.clip(10 * np.log10(ff / noise), -99, 99))
-    cosine = float(fq / np.sqrt(ff * qq)) if ff and qq else float(ff == qq)
-    return OutputQuality(name=name, sqnr_db=sqnr, cosine=cosine)
+def quality(name: str, sums: np.ndarray) -> OutputQuality:
+    """From `[samples, 4]`, the sums of `f^2`, `q^2`, `f q` and `(f - q)^2` of every sample."""
+    ff, qq, fq, noise = (float(x) for x in sums.sum(axis=0))
+    return OutputQuality(
+        name=name,
+        sqnr_db=_decibels(ff, noise),
+        sample_sqnr_db=statistics.median(_decibels(f, n) for f, _, _, n in sums.tolist()),
+        cosine=float(fq / np.sqrt(ff * qq)) if ff and qq else float(ff == qq),
+    )
+
+
+def _decibels(signal: float, noise: float) -> float:
+    return 99.0 if not noise else -99.0 if not signal else float(np.clip(10 * np.log10(signal / noise), -99, 99))
 
 
 def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: SurveyOptions) -> dict[str, int | str]:

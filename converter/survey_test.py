@@ -34,6 +34,13 @@ def test_a_network_that_converts(network: Path) -> None:
     assert {"file", "status", "reason", "integer_only", "sqnr_db", "seconds"} <= set(row.as_json())
 
 
+def test_one_loud_sample_does_not_hide_the_others_in_the_median() -> None:
+    quiet, loud = (1.0, 1.0, 1.0, 1e-3), (1e6, 1e6, 1e6, 1e6)  # sums of f^2, q^2, f q and (f - q)^2
+    found = survey.quality("out", np.array([quiet, loud, quiet]))
+    assert found.sqnr_db == pytest.approx(0.0, abs=1e-4) and found.sample_sqnr_db == pytest.approx(30.0)
+    assert survey.quality("out", np.array([(0.0, 0.0, 0.0, 0.0)])).sample_sqnr_db == 99
+
+
 def test_a_runtime_that_cannot_run_the_file_says_so_in_its_column(
     network: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from converter.frontends import ModelOptions, parse_input_shapes
 from converter.survey import SurveyOptions, survey_model
+from runtime_tests import corpus_sounds
 from runtime_tests.corpus_pictures import expected, options, write
 
 SHARED = Path(os.environ.get("INTACT_SHARED") or Path(__file__).resolve().parents[1] / "../shared")
@@ -28,9 +29,10 @@ pytestmark = pytest.mark.skipif(not (MODELS / "float_tflite").is_dir(), reason="
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders of pictures by kind."""
+    """Folders of pictures, and sounds, by kind."""
     folder = tmp_path_factory.mktemp("pictures")
     write(SHARED / "data/imagenet_samples/images", folder)
+    corpus_sounds.write(folder)
     return folder
 
 

@@ -2,8 +2,9 @@
 
 The options file holds an object by file name; each entry may have `input_shape` (a list of texts), `signature`,
 `input_arrays`, `output_arrays`, `output_nodes`, `batch_size` as in `convert`; `preprocess`; `data` and
-`calibration_data` (samples to judge and to calibrate on, in place of photographs and noise); `images` and
-`calibration_images` (folders of photographs, in place of `--images`); and `why`, a remark.
+`calibration_data` (samples to judge and to calibrate on, in place of photographs and noise; for a network with states
+consecutive samples of its other inputs); `images` and `calibration_images` (folders of photographs, in place of
+`--images`); and `why`, a remark.
 """
 
 from __future__ import annotations
@@ -138,8 +139,9 @@ def line(row: Any) -> str:
     equal = {True: "equal", False: f"DIFFERS {row.differing}", None: "not compared"}[row.emulator_equal]
     kind = "integer only" if row.integer_only else f"float: {', '.join(row.float_operators)}"
     return (
-        f"{row.file}: {kind}, SQNR {row.sqnr_db:.1f} dB "
-        f"({', '.join(f'{q.name} {q.sqnr_db:.1f}' for q in row.outputs)}), emulator {equal}, {row.seconds:.1f} s"
+        f"{row.file}: {kind}, SQNR {row.sqnr_db:.1f} dB, of the median sample {row.sample_sqnr_db:.1f} "
+        f"({', '.join(f'{q.name} {q.sqnr_db:.1f} {q.sample_sqnr_db:.1f}' for q in row.outputs)}), "
+        f"emulator {equal}, {row.seconds:.1f} s"
     )
 
 
@@ -152,7 +154,7 @@ def show(rows: list[Any]) -> None:
             row.file,
             row.status,
             "-" if row.integer_only is None else "yes" if row.integer_only else "no",
-            "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f}",
+            "-" if row.sqnr_db is None else f"{row.sqnr_db:.1f} ({row.sample_sqnr_db:.1f})",
             "-" if row.cosine is None else f"{row.cosine:.4f}",
             equal,
             "-" if row.size_bytes is None else f"{row.size_bytes / 1e6:.2f}",
