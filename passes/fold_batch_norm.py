@@ -1,8 +1,8 @@
 """Batch norms and other per-channel affine steps go into the weights beside them.
 
-With `a = gamma / sqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.05877, eq. 14):
+With `a = gamma rsqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.05877, eq. 14):
 
-- after a convolution, depthwise, transposed or fully connected layer: `W[k] *= a[k]`, `b[k] = a[k] b[k] + c[k]`;
+- after a convolution, depthwise, transposed or fully connected layer: `W[k] *= a[k]`, `b[k] = c[k] + a[k] b[k]`;
 - before one: `W[:, k] *= a[k]` along the input channels and `b += sum_k W[:, k] c[k]` over the kernel. A shift `c`
   cannot pass zero padding, whose zeros it would move, nor a transposed convolution, whose outputs meet different parts
   of the kernel: there this is refused unless `c` is zero;
@@ -10,6 +10,10 @@ With `a = gamma / sqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.
 
 Refused where the weights belong to several layers, or the value between has another reader. The statistics of a
 batch norm are kept in `Context.normals` for the methods that need no data.
+
+What goes into a layer before is computed in float32, one rounding per operation in the order written above, with the
+backend's own rsqrt: as TFLiteConverter 2.21 folds it, bit for bit. A weight that lies between two integers then
+rounds the same way whether the network is read from Keras or from the float file that was made of it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from typing import ClassVar
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.keras_ops import K
 from ir.opdef import Passage
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
@@ -30,7 +35,7 @@ from passes.base import ChannelNormal, Context, Pass, PassReport, Skip
 
 @dataclass(frozen=True)
 class Affine:
-    """`a x + c` per channel of the last axis, shapes `[channels]`, float64."""
+    """`a x + c` per channel of the last axis, shapes `[channels]`, float32."""
 
     a: np.ndarray
     c: np.ndarray
@@ -70,8 +75,8 @@ def affine_of(node: Node) -> Affine | None:
         return None
     channels = x.shape[-1]
     if node.op is BATCH_NORM:
-        gamma, beta, mean, variance = (v.data.astype(np.float64) for v in node.inputs[1:])  # type: ignore[union-attr]
-        a = gamma / np.sqrt(variance + node.attrs.epsilon)
+        gamma, beta, mean, variance = (v.data.astype(np.float32) for v in node.inputs[1:])  # type: ignore[union-attr]
+        a = gamma * K.convert_to_numpy(K.rsqrt(variance + np.float32(node.attrs.epsilon)))
         return Affine(a, beta - mean * a)
     if node.op not in (MUL, ADD) or node.attrs.activation or x.is_constant:
         return None
@@ -83,8 +88,9 @@ def affine_of(node: Node) -> Affine | None:
         or other.shape[-1:] not in ((), (1,), (channels,))
     ):
         return None
-    vector = np.broadcast_to(other.data.astype(np.float64).ravel(), (channels,))
-    return Affine(vector, np.zeros(channels)) if node.op is MUL else Affine(np.ones(channels), vector)
+    vector = np.broadcast_to(other.data.astype(np.float32).ravel(), (channels,))
+    zeros = np.zeros(channels, np.float32)
+    return Affine(vector, zeros) if node.op is MUL else Affine(zeros + 1, vector)
 
 
 def _normal(node: Node) -> ChannelNormal:
@@ -194,8 +200,8 @@ def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> s
     assert layer.weight is not None
     axis = layer.op.weight_operand.channel_axis
     assert axis is not None
-    w, b = weights_of(layer)
-    set_weights(graph, layer, w * along(affine.a, axis, w.ndim), b * affine.a + affine.c)
+    w, b = (x.astype(np.float32) for x in weights_of(layer))
+    set_weights(graph, layer, w * along(affine.a, axis, w.ndim), affine.c + b * affine.a)
     made = layer.output
     if node.output in context.normals:
         context.normals[made] = context.normals.pop(node.output)

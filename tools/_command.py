@@ -107,12 +107,25 @@ def import_backend() -> None:
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     try:
-        import keras
+        with _absent("matplotlib.pyplot", "sklearn"):
+            import keras
 
         keras.ops.zeros(())
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def _absent(*modules: str) -> Iterator[None]:
+    """As if these were not installed: Keras imports them for parts that no command uses, which takes half a second each."""
+    hidden = [name for name in modules if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # None stands for "not there" in the import system
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def _plain(text: str) -> str:

@@ -13,7 +13,6 @@ import importlib.util
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,13 +26,13 @@ from rich.table import Table
 
 from ir.errors import OptionError
 from tools._command import console, run_command, write_json
+from tools._process import run_printed
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = ROOT / "examples"
 _CONVERTED = re.compile(r"digits\.tflite: [\d.]+ MB")
 _GATE = re.compile(r"--(?:min_agreement|max_accuracy_drop)\S*: expected .*")
-_MOST_SECONDS = 500
 BUILDS = ("first", "no-op", "touched", "changed", "gate")
 
 
@@ -181,20 +180,7 @@ def tell(system: System, sample: Path, scratch: Path) -> Story:
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str]:
-    """Exit status and what was printed."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={"INTACT_PYTHON": sys.executable, **os.environ},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=_MOST_SECONDS,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    return run_printed(command, folder, {"INTACT_PYTHON": sys.executable, **os.environ})
 
 
 def define_flags() -> None:

@@ -10,17 +10,17 @@ kernels (ai-edge-litert, builtin; ms: median of an inference by XNNPACK on one t
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich import box
-from rich.table import Table
 
 from ir.errors import ConversionError, OptionError
 from passes import pipeline as pipelines
 from tools._command import console, import_backend, run_command, write_json
+from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
 _HERE = Path(__file__).resolve().parent
@@ -32,8 +32,6 @@ _MODELS = [
     "keyword_spotting",
     "anomaly_detection",
 ]
-_FIGURES = ("score", "loss", "agree", "SQNR dB", "MB", "wall s", "CPU s", "ms")
-_WIDTH = 200  # of the table where the output is no terminal
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -164,21 +162,7 @@ def _row(subject: Any, made: Any, judgement: Any, refusal: str, float_score: flo
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table, and why rows are missing from it."""
-    if not console.is_terminal:
-        console.width = _WIDTH
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("model, float", "weights", "converter", "images", *_FIGURES, "in float", "io"):
-        table.add_column(heading, justify="right" if heading in _FIGURES else "left", no_wrap=True)
-    before = None
-    for row in rows:
-        if row["refusal"]:
-            continue
-        place = (row["model"], row["granularity"])
-        if before is not None and place != before:
-            table.add_section()
-        table.add_row(*(_cells(row, place != before)))
-        before = place
-    console.print(table)
+    show_scores([row for row in rows if not row["refusal"]], _WORDS, _FIGURES, _LAST_WORDS)
     for row in rows:
         if row["refusal"]:
             place = f"{row['model']}, {row['granularity']}, {row['converter']}"
@@ -194,27 +178,26 @@ def say(text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
-def _cells(row: dict[str, Any], first: bool) -> list[str]:
-    percent = row["metric"] == "top-1"
-    shown = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.3f}")
-    loss = row["float_score"] - row["score"]
-    counted = {name: row["float_operators"].count(name) for name in dict.fromkeys(row["float_operators"])}
-    return [
-        f"{row['model']} {shown(row['float_score'])}" if first else "",
-        row["granularity"].removeprefix("per_") if first else "",
-        row["converter"],
-        str(row["calibration_images"]),
-        shown(row["score"]),
-        f"{100 * loss:.1f}" if percent else f"{loss:.3f}",
-        "-" if row["agreement"] is None else f"{row['agreement']:.1%}",
-        "-" if row["sqnr_db"] is None else f"{row['sqnr_db']:.1f}",
-        f"{row['size_bytes'] / 1e6:.2f}" if row["size_bytes"] >= 5e5 else f"{row['size_bytes'] / 1e6:.3f}",
-        f"{row['convert_seconds']:.1f}",
-        f"{row['cpu_seconds']:.1f}",
-        f"{row['latency_ms']:.{2 if row['latency_ms'] >= 1 else 3}f}",
-        ", ".join(f"{count} {name}" for name, count in counted.items()) or "none",
-        row["io"],
-    ]
+def _megabytes(row: Row) -> str:
+    return f"{row['size_bytes'] / 1e6:.{2 if row['size_bytes'] >= 5e5 else 3}f}"
+
+
+def _in_float(row: Row) -> str:
+    counts = Counter(row["float_operators"])
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+
+
+_WORDS: Columns = {
+    "converter": lambda row: row["converter"],
+    "images": lambda row: str(row["calibration_images"]),
+}
+_FIGURES: Columns = {
+    "MB": _megabytes,
+    "wall s": lambda row: f"{row['convert_seconds']:.1f}",
+    "CPU s": lambda row: f"{row['cpu_seconds']:.1f}",
+    "ms": lambda row: f"{row['latency_ms']:.{2 if row['latency_ms'] >= 1 else 3}f}",
+}
+_LAST_WORDS: Columns = {"in float": _in_float, "io": lambda row: row["io"]}
 
 
 def run() -> None:

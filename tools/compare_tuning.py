@@ -17,16 +17,14 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from rich import box
-from rich.table import Table
 
 from ir.errors import OptionError
 from passes import pipeline as pipelines
 from tools._command import console, import_backend, progress_bar, run_command, write_json
+from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
 _HERE = Path(__file__).resolve().parent
-_WIDTH = 190
 OPTIONS: dict[str, dict[str, Any]] = {
     "no tuning": {},
     "fat": {},
@@ -152,47 +150,24 @@ class _Start:
         }
 
 
-_COLUMNS = ("score", "loss", "agree", "SQNR dB", "held-out loss", "epoch", "wall s", "CPU s", "peak GB")
+def _held_out(row: Row) -> str:
+    return "-" if row["epoch"] is None else f"{row['held_out_before']:.4g} -> {row['held_out_after']:.4g}"
+
+
+_WORDS: Columns = {"options": lambda row: row["options"], "tuned on": lambda row: str(row["tuning_samples"])}
+_FIGURES: Columns = {
+    "held-out loss": _held_out,
+    "epoch": lambda row: "-" if row["epoch"] is None else str(row["epoch"]),
+    "wall s": lambda row: f"{row['seconds']:.0f}",
+    "CPU s": lambda row: f"{row['cpu_seconds']:.0f}",
+    "peak GB": lambda row: f"{row['peak_gb']:.2f}",
+}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
     """The table."""
-    if not console.is_terminal:
-        console.width = _WIDTH
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("model, float", "weights", "options", "tuned on", *_COLUMNS):
-        table.add_column(heading, justify="right" if heading in _COLUMNS else "left", no_wrap=True)
-    before = None
-    for row in rows:
-        first = before is None or before["granularity"] != row["granularity"]
-        if first and before is not None:
-            table.add_section()
-        table.add_row(*_cells(row, first))
-        before = row
-    console.print(table)
+    show_scores(rows, _WORDS, _FIGURES)
     console.print(f"judged: {rows[0]['model']} on {rows[0]['samples']} ({rows[0]['metric']})", markup=False)
-
-
-def _cells(row: dict[str, Any], first: bool) -> list[str]:
-    percent = row["metric"] == "top-1"
-    loss = row["float_score"] - row["score"]
-    shown = (lambda x: f"{x:.1%}") if percent else (lambda x: f"{x:.3f}")
-    tuned = row["held_out_before"] is not None
-    return [
-        f"{row['model']} {shown(row['float_score'])}" if first else "",
-        row["granularity"].removeprefix("per_") if first else "",
-        row["options"],
-        str(row["tuning_samples"]),
-        shown(row["score"]),
-        f"{100 * loss:.1f}" if percent else f"{loss:.3f}",
-        "-" if row["agreement"] is None else f"{row['agreement']:.1%}",
-        f"{row['sqnr_db']:.1f}",
-        f"{row['held_out_before']:.4g} -> {row['held_out_after']:.4g}" if tuned else "-",
-        str(row["epoch"]) if tuned else "-",
-        f"{row['seconds']:.0f}",
-        f"{row['cpu_seconds']:.0f}",
-        f"{row['peak_gb']:.2f}",
-    ]
 
 
 def run() -> None:

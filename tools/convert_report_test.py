@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import keras
 import pytest
-from absl.testing import flagsaver
 from keras import layers
 from PIL import Image
 
-from converter.report.browser_testing import Page, browsing, faults, find_browser, screenshot_folder
+from converter.report.browser_testing import Page, browsing, faults, screenshot_folder
 from tools import convert as command
+from tools._runs_testing import Run, runner
 
 SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -23,35 +22,22 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Page]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
-    with browsing(program, tmp_path_factory.mktemp("browser")) as page:
+    with browsing(tmp_path_factory.mktemp("browser")) as page:
         yield page
 
 
 @pytest.fixture
-def convert(tmp_path, monkeypatch, capsys) -> Callable[..., tuple[int, str, str]]:
-    """Runs the command in `tmp_path`; its exit status and what it printed."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["convert", *arguments])
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
-            command.run()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
+def convert(tmp_path, monkeypatch, capsys) -> Callable[..., Run]:
+    return runner(command, tmp_path, monkeypatch, capsys)
 
 
 def test_the_page_of_the_shipped_network(convert, page, tmp_path):
-    status, out, err = convert(
+    done = convert(
         "--model=digits_mobilenet_v2", f"--calibration_data={SHIPPED / 'digits_calibration.npz'}", "--pipeline=fast",
         "--calibration_samples=20", "--report=pages/digits", "--output=digits.tflite", "--target=edgetpu",
     )  # fmt: skip
-    assert status == 0, err
-    assert re.search(r"^report: pages/digits/index\.html, \d+\.\d s$", out, re.MULTILINE)
+    assert done.status == 0, done.err
+    assert re.search(r"^report: pages/digits/index\.html, \d+\.\d s$", done.out, re.MULTILINE)
     folder = tmp_path / "pages" / "digits"
     assert sorted(p.name for p in folder.iterdir()) == ["index.html", "report.json"]
     assert (folder / "index.html").stat().st_size < 5_000_000
@@ -77,8 +63,8 @@ def test_the_page_without_data_of_a_layer_whose_name_is_markup(convert, page, tm
     x = keras.Input((8, 8, 3), name="image")
     y = layers.ReLU()(layers.BatchNormalization()(layers.Conv2D(4, 3, name=HOSTILE)(x)))
     keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y))).save(tmp_path / "m.keras")
-    status, _, err = convert("--model=m.keras", "--preprocess=tf", "--report=report", "--quiet")
-    assert status == 0, err
+    done = convert("--model=m.keras", "--preprocess=tf", "--report=report", "--quiet")
+    assert done.status == 0, done.err
     page.open(tmp_path / "report" / "index.html", width=390)
     assert faults(page) == []
     assert page.evaluate("document.images.length") == 0
@@ -91,7 +77,7 @@ def test_the_page_without_data_of_a_layer_whose_name_is_markup(convert, page, tm
 
 def test_a_folder_that_cannot_be_written_is_refused_before_the_work(convert, tmp_path):
     (tmp_path / "taken").write_text("a file")
-    status, _, err = convert("--model=digits_mobilenet_v2", "--report=taken", "--output=x.tflite")
-    assert status == 1
-    assert "taken: expected a folder, or a place for one, found 'taken' is no folder" in " ".join(err.split())
+    done = convert("--model=digits_mobilenet_v2", "--report=taken", "--output=x.tflite")
+    assert done.status == 1
+    assert "taken: expected a folder, or a place for one, found 'taken' is no folder" in " ".join(done.err.split())
     assert sorted(p.name for p in tmp_path.iterdir()) == ["taken"]

@@ -14,14 +14,13 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from absl.testing import flagsaver
 from keras import layers
 
 import converter
 from converter.tflite.model_file import load
 from tools import convert as command
+from tools._runs_testing import ROOT, Run, run_process, runner
 
-ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ROOT / "converter" / "shipped"
 X = np.random.default_rng(0).uniform(-1, 1, (12, 8, 8, 3)).astype(np.float32)
 
@@ -66,24 +65,9 @@ def folder(tmp_path_factory) -> Path:
     return here
 
 
-class Run:
-    """What came of a run of the command in this process."""
-
-    def __init__(self, status: int, out: str, err: str) -> None:
-        self.status, self.out, self.err = status, out, err
-
-
 @pytest.fixture
 def run(folder, monkeypatch, capsys) -> Callable[..., Run]:
-    def run(*arguments: str) -> Run:
-        monkeypatch.chdir(folder)
-        monkeypatch.setattr(sys, "argv", ["convert", *arguments])
-        with flagsaver.flagsaver(), pytest.raises(SystemExit) as ended:
-            command.run()
-        captured = capsys.readouterr()
-        return Run(int(ended.value.code or 0), captured.out, captured.err)
-
-    return run
+    return runner(command, folder, monkeypatch, capsys)
 
 
 GOOD = ("--model", "good.keras", "--calibration_data", "x.npy", "--pipeline", "fast", "--output", "out.tflite")
@@ -332,17 +316,7 @@ def process(*arguments: str, folder: Path, most_bytes: int | None = None) -> sub
         if most_bytes is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "tools.convert", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        preexec_fn=limit,
-        check=False,
-    )
+    return run_process("convert", *arguments, cwd=folder, preexec_fn=limit)
 
 
 def test_the_readmes_command(tmp_path):
@@ -367,6 +341,20 @@ def test_the_readmes_command(tmp_path):
     content = json.loads((tmp_path / "out.json").read_text())
     assert content["float_operators"] == [] and content["samples"] == 16 and content["accuracy"]["float"] > 0.9
     assert sorted(os.listdir(tmp_path)) == ["digits_mobilenet_v2.tflite", "out.json"]
+
+
+def test_keras_comes_without_what_no_command_uses():
+    """Importing pyplot and scikit-learn with it takes a second; who asks for them afterwards has them."""
+    unused = "{'matplotlib.pyplot', 'sklearn'}"
+    code = f"import_backend(); import sys, keras; print({unused} & set(sys.modules)); import matplotlib.pyplot"
+    done = subprocess.run(
+        [sys.executable, "-c", f"from tools._command import import_backend; {code}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "set()\n"), done.stderr
 
 
 def test_a_disk_without_room(folder, tmp_path):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from tools._process import run_printed
+
 ROOT = Path(__file__).absolute().parent.parent  # not resolved: in a sandbox of Bazel the files are links
 
 # Commands that are not run from here, and who runs them.
@@ -30,7 +32,6 @@ _LEFT_BEHIND = (".git", ".venv", ".hypothesis", ".*_cache", "build", "bazel-*", 
 _FILE = re.compile(r"# ([\w./-]+\.\w+)\n")
 _SCRIPT = re.compile(r'^(\w+) = "([\w.]+):run"$', re.MULTILINE)
 _MARK = "--- block {} ---"
-_MOST_SECONDS = 500
 OUTPUT = "output.txt"  # beside the copy: all that a page printed
 
 
@@ -123,20 +124,9 @@ def run_page(page: Path, root: Path) -> tuple[list[str], list[str]]:
         ran.append((number, block))
     script = root.parent / "page.sh"
     script.write_text("\n".join([*parts, f"echo; echo '{_MARK.format('end')}'", ""]))
-    done = subprocess.run(
-        ["bash", str(script)],
-        cwd=root,
-        env=_environment(root),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=_MOST_SECONDS,
-        check=False,
-    )
-    (root.parent / OUTPUT).write_text(done.stdout)
-    return _judge(done.stdout, ran), left_out
+    _, printed = run_printed(["bash", str(script)], root, _environment(root))
+    (root.parent / OUTPUT).write_text(printed)
+    return _judge(printed, ran), left_out
 
 
 def _as_shell(block: Block, root: Path, number: int, left_out: list[str]) -> str:

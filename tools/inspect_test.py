@@ -3,8 +3,6 @@
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,8 +10,8 @@ from converter.analysis.analysis_testing import converted
 from converter.analysis.contents import contents_json, operators_json
 from converter.analysis.differences import compare_files
 from converter.tflite.model_file import load
+from tools._runs_testing import ROOT, run_process
 
-ROOT = Path(__file__).parent.parent
 PAIRS = ROOT.parent / "shared" / "models" / "edgetpu"
 needs_pairs = pytest.mark.skipif(
     not PAIRS.exists(), reason="the compiled pairs are not in this checkout (../shared/models/edgetpu)"
@@ -28,15 +26,7 @@ SPLIT                          1          {status}
 
 
 def run(*arguments: str, path: str = "") -> subprocess.CompletedProcess:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path or os.environ["PATH"]}
-    return subprocess.run(
-        [sys.executable, "-m", "tools.inspect", *arguments],
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=ROOT,
-        timeout=300,
-    )
+    return run_process("inspect", *arguments, environment={"PATH": path} if path else None)
 
 
 def test_a_file_must_be_named():

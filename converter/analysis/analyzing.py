@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,20 +13,19 @@ from converter.analysis.effects import INPUT, OUTPUT, WEIGHTS, Effects, Held, Ke
 from converter.analysis.facts import Facts, gather
 from converter.analysis.global_causes import Answers
 from converter.analysis.measure import Measurement, Twins, make_twins
+from converter.analysis.reasons import DOMINANT, Setting
 from converter.analysis.table import Analysis, Cause, PassChange
 from converter.analysis.worst_inputs import worst_inputs
 from converter.compare import logits_of
-from converter.data.source import choose
+from converter.data.given import Data, as_source
+from converter.data.source import DataSource, choose
 from converter.evaluation import Share
+from converter.result import ConversionResult
 from converter.tflite.model_file import parse
 from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
 from passes.base import Progress, silent
-
-if TYPE_CHECKING:
-    from converter.conversion import ConversionResult, Data
-    from converter.data import DataSource
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
 _QUICK = 15.0  # seconds for them
@@ -69,13 +68,8 @@ def analyze(
 
 
 def _source(result: ConversionResult, data: Data | None, labels: Any) -> DataSource:
-    from converter.conversion import as_source
-
-    found = (
-        result.trace.data
-        if data is None
-        else as_source(data, result.reference, result.trace.preprocess, None, 0, labels)
-    )
+    trace = result.trace
+    found = trace.data if data is None else as_source(data, result.reference, trace.preprocess, labels=labels)
     if found is None or not len(found):
         raise DataError(
             expected="data to measure on", found="none", where="analyze", fix="pass data=, the conversion had none"
@@ -145,7 +139,7 @@ class _Work:
         better = None
         if heads and max(heads) > batch_norms.BROAD:
             better = batch_norms.better_mode(result.reference, self.arrays, trace.preprocess, max(heads))
-        setting = layer_causes.Setting(pipeline=result.pipeline, data_free=trace.data is None)
+        setting = Setting(pipeline=result.pipeline, data_free=trace.data is None)
         blame = layer_causes.Blame(self.twins.floats, facts, setting)
         found = global_causes.norm_causes(norms, better, blame)
         if not any(c.where == "input" for c in found):
@@ -277,7 +271,7 @@ def suspects(twins: Twins, facts: Facts) -> list[Key]:
     """Every place that may be quantized alone, worst guess first: relative noise, raised by what is conspicuous."""
     guesses: dict[Key, float] = {(INPUT, name): f.noise * f.rarity for name, f in facts.inputs.items()}
     for name, f in facts.values.items():
-        guesses[OUTPUT, name] = f.noise * max(1.0, f.rarity, f.dominance / layer_causes.DOMINANT)
+        guesses[OUTPUT, name] = f.noise * max(1.0, f.rarity, f.dominance / DOMINANT)
     for name, w in facts.weights.items():
         guesses[WEIGHTS, name] = w.noise * (1.0 + w.shift)
     return sorted(guesses, key=lambda key: -guesses[key])

@@ -145,3 +145,11 @@ def test_a_thumbnail_shows_the_pixels():
     shown = thumbnail([pixels.astype(np.float32) / 127.5 - 1], 0, "tf")
     assert np.abs(shown.astype(int) - pixels[0]).max() <= 1
     assert thumbnail([np.zeros((1, 5))], 0, "tf") is None
+
+
+def test_spectra_of_sound_are_no_pictures():
+    spectra = RNG.normal(0, 10, (4, 49, 10, 1))  # as MFCCs: below and above every preprocessing of grey levels
+    grey = RNG.uniform(0, 255, (4, 49, 10, 1))
+    assert thumbnail([spectra], 0, "") is None
+    assert thumbnail([grey], 0, "") is not None and thumbnail([grey / 127.5 - 1], 0, "tf") is not None
+    assert thumbnail([spectra, grey], 1, "").shape == (49, 10, 3)

@@ -9,7 +9,8 @@ import numpy as np
 
 from converter.analysis.batch_norms import BROAD, Mismatch
 from converter.analysis.effects import decibel
-from converter.analysis.layer_causes import OUTLIER_TITLE, SHOWN, Blame, severity
+from converter.analysis.layer_causes import SHOWN, Blame, severity
+from converter.analysis.reasons import OUTLIER_TITLE
 from converter.analysis.table import Cause
 from converter.evaluation import Share
 from converter.preprocess import USUAL_RANGE

@@ -1,13 +1,13 @@
 """What a conversion leaves for its analysis: ranges after every pass, and the graphs that layers are compared in.
 
-The recorder is called before the first pass and after every one. It keeps references to arrays that exist anyway and
+The recorder sees the graph before the first pass and after every one. It keeps references to arrays that exist anyway and
 two numbers per channel of what changed, so it costs milliseconds and is always on.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -45,26 +45,33 @@ class Trace:
 
 
 class Recorder:
-    """Call it with `(None, graph)` before the first pass and with `(pass, graph)` after each."""
+    """Made of the graph before the first pass; call it after each."""
 
-    def __init__(self) -> None:
+    def __init__(self, graph: Graph) -> None:
         self.annotated: Graph | None = None
         self.unrounded: Graph | None = None
         self._passes: list[str] = []
         self._weights: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         self._activations: dict[str, dict[str, Threshold]] = {}
         self._seen: dict[str, np.ndarray] = {}
+        self._record(START, graph)
 
     @property
     def history(self) -> History:
         """What was recorded so far."""
         return History(passes=tuple(self._passes), weights=self._weights, activations=self._activations)
 
-    def __call__(self, step: Pass | None, graph: Graph) -> None:
+    def trace(self, **beside: Any) -> Trace:
+        """What was recorded, with the fields of `Trace` that are `beside` it."""
+        return Trace(history=self.history, annotated=self.annotated, unrounded=self.unrounded, **beside)
+
+    def __call__(self, step: Pass, graph: Graph) -> None:
         """Records what `step` changed."""
-        name = START if step is None else self._unique(step.name)
-        if step is not None:
-            self._passes.append(name)
+        name = self._unique(step.name)
+        self._passes.append(name)
+        self._record(name, graph)
+
+    def _record(self, name: str, graph: Graph) -> None:
         if any(v.quant is not None and not v.dtype.is_float for v in graph.values()):
             return  # lowered: the numbers are those of before, as integers
         for node in graph.nodes:

@@ -24,8 +24,7 @@ def recorded(text):
     net = Net()
     y = net.conv(net.input(6, 6, 3), 4, name="a", spread=3.0)
     net.graph.outputs = [net.conv(y, 4, name="b")]
-    recorder = Recorder()
-    recorder(None, net.graph)
+    recorder = Recorder(net.graph)
     run_passes(net.graph, parse(text), Context(samples=_Samples()), recorder)
     return recorder
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from converter.analysis.effects import OUTPUT, WEIGHTS, Effects, decibel
 from converter.analysis.facts import Facts
-from converter.analysis.layer_causes import SHOWN, Setting, reason_of, severity
+from converter.analysis.layer_causes import SHOWN, severity
 from converter.analysis.measure import BINS, ChannelSums, Twins
+from converter.analysis.reasons import Setting, reason_of
 from converter.analysis.table import Histogram, LayerAnalysis
 from ir.graph import Node
 

@@ -12,6 +12,8 @@ from converter.preprocess import USUAL_RANGE
 
 _TOP = 3
 _SIDE = 96
+_SMALLEST = 8  # pixels: a picture of less shows nothing
+_GREY = ("none", "unit", "tf")  # the preprocessings of one channel
 
 
 def worst_inputs(
@@ -65,7 +67,7 @@ def _top(scores: np.ndarray) -> tuple[tuple[int, float], ...]:
 
 def thumbnail(arrays: Sequence[np.ndarray], index: int, mode: str) -> np.ndarray | None:
     """uint8 `[height, width, 3]`, at most 96 wide and high, of the first input that is an image; None if none is."""
-    images = [a for a in arrays if a.ndim == 4 and a.shape[3] in (1, 3) and min(a.shape[1:3]) >= 8]
+    images = [a for a in arrays if _holds_pictures(a)]
     if not images:
         return None
     x = images[0][index].astype(np.float32)
@@ -79,3 +81,14 @@ def thumbnail(arrays: Sequence[np.ndarray], index: int, mode: str) -> np.ndarray
     picture = Image.fromarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
     picture.thumbnail((_SIDE, _SIDE))
     return np.asarray(picture)
+
+
+def _holds_pictures(array: np.ndarray) -> bool:
+    """Whether an input is of pictures: in colour, or in one channel whose values could be grey levels.
+
+    One channel is also the shape of spectra over time; those of sound (log-mel, MFCC) leave every range of pixels.
+    """
+    if array.ndim != 4 or min(array.shape[1:3]) < _SMALLEST or array.shape[3] not in (1, 3):
+        return False
+    low, high = float(array.min()), float(array.max())
+    return array.shape[3] == 3 or any(USUAL_RANGE[m].low <= low and high <= USUAL_RANGE[m].high for m in _GREY)

@@ -61,27 +61,17 @@ def open_data(
     """
     check_mode(preprocess)
     data, key = _split(path)
-    where = str(path)
     if data.is_dir() or data.suffix.lower() in IMAGE_SUFFIXES:
         return _open_images(data, inputs, preprocess, samples, seed, labels, files)
-    found_labels: np.ndarray | None = None
-    reader: Reader
-    if data.suffix.lower() == ".npy":
-        reader = ArrayReader([open_npy(data)], inputs, where=where)
-    elif data.suffix.lower() == ".npz":
-        reader, found_labels = _open_npz(data, key, inputs)
-    elif data.suffix.lower() in TFRECORD_SUFFIXES:
-        reader = TFRecordReader(data, inputs)
-    else:
-        raise DataError(expected=_KINDS, found=f"'{data.name}'", where=where, fix="convert the data to one of these")
+    reader, found_labels = _open_file(data, key, inputs, str(path))
     if labels is not None:
         found_labels = check_labels(_read_labels(labels), len(reader), str(labels))
-    pool = np.arange(len(reader)) if files is None else _as_numbers(files, len(reader), where)
+    pool = np.arange(len(reader)) if files is None else _as_numbers(files, len(reader), str(path))
     chosen = pool[choose(len(pool), samples, seed)]
     return DataSource(
         reader=reader,
         inputs=inputs,
-        description=_describe(len(chosen), len(reader), "samples", where, preprocess),
+        description=_describe(len(chosen), len(reader), "samples", str(path), preprocess),
         preprocess=preprocess,
         indices=chosen,
         labels=None if found_labels is None else found_labels[chosen],
@@ -166,6 +156,20 @@ def _open_images(
         preprocess=preprocess,
         labels=None if labels is None else labels_of_files(_split(labels, _LABELS)[0], chosen, root),
     )
+
+
+def _open_file(
+    data: Path, key: str | None, inputs: Sequence[InputSpec], where: str
+) -> tuple[Reader, np.ndarray | None]:
+    """The samples of a file that holds many, and the labels beside them."""
+    suffix = data.suffix.lower()
+    if suffix == ".npy":
+        return ArrayReader([open_npy(data)], inputs, where=where), None
+    if suffix == ".npz":
+        return _open_npz(data, key, inputs)
+    if suffix in TFRECORD_SUFFIXES:
+        return TFRecordReader(data, inputs), None
+    raise DataError(expected=_KINDS, found=f"'{data.name}'", where=where, fix="convert the data to one of these")
 
 
 def _as_names(files: Sequence[str | int], names: Sequence[str], where: str) -> list[str]:

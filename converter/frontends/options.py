@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ir.errors import OptionError
@@ -32,6 +32,23 @@ class ModelOptions:
             raise OptionError(
                 expected="a batch of 1 or more", found=str(self.batch_size), where="--batch_size", fix="pass 1"
             )
+
+    def shapes_of(self, inputs: Sequence[str], also: Collection[str] = ()) -> dict[str, tuple[int, ...]]:
+        """`input_shapes` of these inputs, the only one by its name; raises OptionError for a name of no input.
+
+        `also` are other names that inputs go by.
+        """
+        given = dict(self.input_shapes)
+        if "" in given and len(inputs) == 1:
+            given[inputs[0]] = given.pop("")
+        if unknown := sorted(set(given) - {*inputs, *also}):
+            raise OptionError(
+                expected=f"an input of {', '.join(inputs)}",
+                found=", ".join(repr(name) for name in unknown),
+                where="--input_shape",
+                fix="name one of them",
+            )
+        return given
 
 
 def parse_input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:

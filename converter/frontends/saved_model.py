@@ -165,16 +165,7 @@ def _fixed(path: Path, loaded: Any, key: str, options: ModelOptions) -> Any:
 
     function = loaded.signatures[key]
     arguments = function.structured_input_signature[1]
-    given = dict(options.input_shapes)
-    if "" in given and len(arguments) == 1:
-        given[next(iter(arguments))] = given.pop("")
-    if unknown := sorted(set(given) - set(arguments)):
-        raise OptionError(
-            expected=f"an input of {', '.join(sorted(arguments))}",
-            found=", ".join(repr(n) for n in unknown),
-            where="--input_shape",
-            fix="name one of them",
-        )
+    given = options.shapes_of(sorted(arguments))
     specs = {}
     for name, spec in arguments.items():
         shape = given.get(name) or _static(path, name, spec.shape, options.batch_size)

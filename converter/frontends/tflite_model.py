@@ -166,17 +166,7 @@ def _input_shapes(
 ) -> dict[int, tuple[int, ...]]:
     """The shape of every input. Raises ModelError naming an input that leaves open what the options do not say."""
     names = _input_names(subgraph, signature)
-    given = dict(options.input_shapes)
-    if "" in given and len(names) == 1:
-        given[next(iter(names.values()))] = given.pop("")
-    known = {*names.values(), *(subgraph.tensors[i].name for i in names)}
-    if unknown := sorted(set(given) - known):
-        raise OptionError(
-            expected=f"an input of {', '.join(names.values())}",
-            found=", ".join(repr(name) for name in unknown),
-            where="--input_shape",
-            fix="name one of them",
-        )
+    given = options.shapes_of(list(names.values()), also={subgraph.tensors[i].name for i in names})
     shapes = {}
     for index, name in names.items():
         record = subgraph.tensors[index]

@@ -11,7 +11,7 @@ from passes.base import Progress, silent
 
 if TYPE_CHECKING:
     from converter.analysis.table import Analysis
-    from converter.conversion import ConversionResult
+    from converter.result import ConversionResult
 
 PAGE, DATA = "index.html", "report.json"
 

@@ -14,15 +14,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import websocket
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _START_S, _ANSWER_S = 40, 60
 
 
-def find_browser() -> str | None:
-    """The first of the known programs on the PATH."""
-    return next(filter(None, map(shutil.which, PROGRAMS)), None)
+def _browser() -> str:
+    """The first of the known programs on the PATH; without one, the test that asks is skipped."""
+    program = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    return program or pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
 
 
 def screenshot_folder() -> Path:
@@ -103,8 +105,9 @@ class Page:
 
 
 @contextmanager
-def browsing(program: str, folder: Path) -> Iterator[Page]:
+def browsing(folder: Path) -> Iterator[Page]:
     """A browser with a profile of its own in `folder`, ended with all its processes."""
+    program = _browser()
     flags = ["--headless=new", "--remote-debugging-port=0", "--no-first-run", "--disable-gpu", "--hide-scrollbars"]
     flags += ["--disable-dev-shm-usage", "--disable-background-networking", "--remote-allow-origins=*"]
     flags += [f"--user-data-dir={folder}"] + (["--no-sandbox"] if os.geteuid() == 0 else [])

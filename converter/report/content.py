@@ -20,7 +20,7 @@ from converter.version import VERSION
 from passes.base import Progress, silent
 
 if TYPE_CHECKING:
-    from converter.conversion import ConversionResult
+    from converter.result import ConversionResult
 
 
 @dataclass(frozen=True, kw_only=True)

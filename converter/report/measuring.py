@@ -14,7 +14,7 @@ from passes.base import Progress, silent
 from passes.runner import PassRecord
 
 if TYPE_CHECKING:
-    from converter.conversion import ConversionResult
+    from converter.result import ConversionResult
 
 _NO_DATA = Cause(
     severity=0.5,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from converter.analysis.table import Analysis
-from converter.report.browser_testing import Page, browsing, faults, find_browser, screenshot_folder
+from converter.report.browser_testing import Page, browsing, faults, screenshot_folder
 from converter.report.content import Content
 from converter.report.page import breakable, render, spoken
 from converter.report.report_testing import BREAKING, HOSTILE, invented, invented_layer
@@ -23,10 +23,7 @@ SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Iterator[Page]:
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
-    with browsing(program, tmp_path_factory.mktemp("browser")) as page:
+    with browsing(tmp_path_factory.mktemp("browser")) as page:
         yield page
 
 
@@ -178,10 +175,7 @@ def test_long_names_may_be_broken():
 
 
 def test_the_browser_is_ended(tmp_path):
-    program = find_browser()
-    if program is None:
-        pytest.skip("no Chromium on the PATH (Debian: apt-get install chromium)")
-    with browsing(program, tmp_path):
+    with browsing(tmp_path):
         own = tmp_path / "SingletonLock"
         process = int(os.readlink(own).rsplit("-", 1)[1])
         os.kill(process, 0)

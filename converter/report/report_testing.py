@@ -59,25 +59,63 @@ def invented_layer(name: str, seed: int, **fields: object) -> LayerAnalysis:
 def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add", "logits")) -> Content:
     """A network of five layers with a branch, its analysis and all the rest."""
     layers = tuple(invented_layer(name, seed) for seed, name in enumerate(names))
-    sources = ((), (0,), (1,), (2,), (1, 3), (4,))
-    rows = tuple(
-        Row(
-            name=name,
-            operator="CONV_2D" if number else "input",
-            details="int8 1 × 14 × 14 × 24, scale 0.0123, zero point -128",
-            weights=f"weights int8 of {name}" if number else "",
-            sources=read,
-            sqnr_db=layers[number - 1].sqnr_db if number else None,
-            is_output=number == len(names),
+    verdicts = tuple(
+        Verdict(
+            index=i, name="CONV_2D", layer=name, mapped=i > 0, status="CPU", reason=HOSTILE if not i else "", fix="wait"
         )
-        for number, (name, read) in enumerate(zip(("image", *names), sources, strict=True))
+        for i, name in enumerate(names)
     )
+    return Content(
+        title=f"{HOSTILE}.tflite",
+        analysis=_analysis(layers),
+        headline={
+            "samples": 100,
+            "float_accuracy": {"value": 0.97, "low": 0.915, "high": 0.99},
+            "integer_accuracy": {"value": 0.96, "low": 0.902, "high": 0.984},
+            "agreement": {"value": 0.98, "low": 0.93, "high": 0.994},
+            "sqnr_db": 27.4,
+        },
+        rows=_rows(layers),
+        operators={"CONV_2D": 5},
+        float_operators=(BREAKING,),
+        warnings=(HOSTILE,),
+        check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,)),
+        integer=Speed(size_bytes=615_792, median_ms=0.67, p90_ms=0.7, runs=20, runtime="tflite-runtime/builtin"),
+        floating=Speed(size_bytes=1_624_688, median_ms=0.9, p90_ms=1.0, runs=20, runtime="tflite-runtime/builtin"),
+    )
+
+
+def _rows(layers: tuple[LayerAnalysis, ...]) -> tuple[Row, ...]:
+    """The input and five layers, of which the last but one joins two."""
+    image = Row(name="image", operator="input", details=_DETAILS, weights="", sources=())
+    return (
+        image,
+        *(
+            Row(
+                name=layer.name,
+                operator="CONV_2D",
+                details=_DETAILS,
+                weights=f"weights int8 of {layer.name}",
+                sources=sources,
+                sqnr_db=layer.sqnr_db,
+                is_output=layer is layers[-1],
+            )
+            for layer, sources in zip(layers, ((0,), (1,), (2,), (1, 3), (4,)), strict=True)
+        ),
+    )
+
+
+_DETAILS = "int8 1 × 14 × 14 × 24, scale 0.0123, zero point -128"
+
+
+def _analysis(layers: tuple[LayerAnalysis, ...]) -> Analysis:
     top = ((7, 0.62), (2, 0.31), (0, 0.02))
     picture = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
-    analysis = Analysis(
+    second = layers[1].name
+    return Analysis(
         layers=layers,
         causes=(
-            Cause(severity=0.9, title="Outlier channel", explanation=HOSTILE, suggestion=BREAKING, where=names[1]),
+            Cause(severity=0.9, title="Outlier channel", explanation=HOSTILE, suggestion=BREAKING, where=second),
             Cause(severity=0.2, title="Few samples", explanation="12 samples.", suggestion="Give 100.", where="input"),
         ),
         worst_inputs=(
@@ -94,28 +132,4 @@ def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add"
                 "stem": {"calibrate": Threshold(low=0, high=3.6), BREAKING: Threshold(low=0, high=3.1, scale=0.0122)}
             }
         ),
-    )
-    verdicts = tuple(
-        Verdict(
-            index=i, name="CONV_2D", layer=name, mapped=i > 0, status="CPU", reason=HOSTILE if not i else "", fix="wait"
-        )
-        for i, name in enumerate(names)
-    )
-    return Content(
-        title=f"{HOSTILE}.tflite",
-        analysis=analysis,
-        headline={
-            "samples": 100,
-            "float_accuracy": {"value": 0.97, "low": 0.915, "high": 0.99},
-            "integer_accuracy": {"value": 0.96, "low": 0.902, "high": 0.984},
-            "agreement": {"value": 0.98, "low": 0.93, "high": 0.994},
-            "sqnr_db": 27.4,
-        },
-        rows=rows,
-        operators={"CONV_2D": 5},
-        float_operators=(BREAKING,),
-        warnings=(HOSTILE,),
-        check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,)),
-        integer=Speed(size_bytes=615_792, median_ms=0.67, p90_ms=0.7, runs=20, runtime="tflite-runtime/builtin"),
-        floating=Speed(size_bytes=1_624_688, median_ms=0.9, p90_ms=1.0, runs=20, runtime="tflite-runtime/builtin"),
     )

@@ -89,15 +89,19 @@ def test_prediction_agrees_with_the_compiler_on_the_pairs():
     assert whole >= 0.9 * len(pairs), f"{whole} of {len(pairs)} models"
 
 
-def test_one_partition_from_the_start_and_branch_by_branch():
-    file = model(
+def branching() -> ModelFile:
+    """One operator, read by one that is not mapped, which a third reads, and by a fourth."""
+    return model(
         [tensor(1, 4, 4, 8) for _ in range(5)],
         ("RELU", [0], [1], {}),
         ("ELU", [1], [2], {}),
         ("RELU", [2], [3], {}),
         ("RELU", [1], [4], {}),
     )
-    report = edgetpu.check(file)
+
+
+def test_one_partition_from_the_start_and_branch_by_branch():
+    report = edgetpu.check(branching())
     assert [v.status for v in report.verdicts] == [
         edgetpu.MAPPED,
         edgetpu.NOT_SUPPORTED,
@@ -230,14 +234,7 @@ ELU                            1          Operation not supported
 
 
 def log_and_report(mapped: int, left: int):
-    file = model(
-        [tensor(1, 4, 4, 8) for _ in range(5)],
-        ("RELU", [0], [1], {}),
-        ("ELU", [1], [2], {}),
-        ("RELU", [2], [3], {}),
-        ("RELU", [1], [4], {}),
-    )
-    return edgetpu.check(file), edgetpu_log.parse_log(LOG.format(mapped=mapped, left=left))
+    return edgetpu.check(branching()), edgetpu_log.parse_log(LOG.format(mapped=mapped, left=left))
 
 
 def test_log_is_read():

@@ -52,24 +52,8 @@ for _name, _op in {
     operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x))
 
 
-@operation("Add")
-def add(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
-    return _binary(b, ADD, x1, x2)
-
-
-@operation("Multiply")
-def multiply(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
-    return _binary(b, MUL, x1, x2)
-
-
-@operation("Maximum")
-def maximum(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
-    return _binary(b, MAXIMUM, x1, x2)
-
-
-@operation("Minimum")
-def minimum(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
-    return _binary(b, MINIMUM, x1, x2)
+for _name, _op in {"Add": ADD, "Multiply": MUL, "Maximum": MAXIMUM, "Minimum": MINIMUM}.items():
+    operation(_name)(lambda b, op, x1, x2, _op=_op: _binary(b, _op, x1, x2))
 
 
 @operation("Subtract")

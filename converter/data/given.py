@@ -1,0 +1,82 @@
+"""Whatever a user gives as data, as samples for a network's graph, and what looks wrong with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.data.opening import from_arrays, open_data
+from converter.data.source import DataSource, InputSpec
+from converter.preprocess import check_pixels, check_range
+from ir.errors import DataError
+from ir.graph import Graph
+
+Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
+
+
+def as_source(
+    given: Data | None,
+    graph: Graph,
+    preprocess: str,
+    *,
+    samples: int | None = None,
+    seed: int = 0,
+    labels: Any = None,
+) -> DataSource | None:
+    """Data in any form that `convert` takes, as a source for the inputs of a graph; options as of `open_data`.
+
+    Raises:
+      DataError: as `open_data`.
+    """
+    if given is None or isinstance(given, DataSource):
+        return given
+    inputs = [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
+    if isinstance(given, (str, Path)):
+        return open_data(given, inputs, preprocess=preprocess or "none", samples=samples, seed=seed, labels=labels)
+    if isinstance(labels, (str, Path)):
+        raise DataError(
+            expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array"
+        )
+    return from_arrays(given, inputs, labels=labels)
+
+
+def whole_batches(data: DataSource | None, graph: Graph) -> DataSource | None:
+    """As many samples as fill the batches of a graph whose batch is not 1. Raises DataError if they fill none."""
+    batch = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else 1
+    if data is None or batch < 2 or len(data) % batch == 0:
+        return data
+    if len(data) < batch:
+        raise DataError(
+            expected=f"at least {batch} samples, which are one batch of this network",
+            found=str(len(data)),
+            where="calibration data",
+            fix="give more samples, or convert with a batch of 1",
+        )
+    return data.subset(np.arange(len(data) // batch * batch))
+
+
+def data_warnings(given: Data | None, data: DataSource | None, graph: Graph, used: str, usual: str) -> tuple[str, ...]:
+    """What makes it doubtful that the network was trained on such values.
+
+    Args:
+      given: what the user gave, `data` the samples of it.
+      graph: the network as it was read.
+      used, usual: how `data` is preprocessed and how the network's images usually are; "" where that is not known.
+    """
+    if data is None or not len(data):
+        return ()
+    found = [check_range(next(data.batches(8)), usual or used or None)]
+    if not used and isinstance(given, (str, Path)) and not _rescales(graph):
+        found.append(check_pixels(next(data.batches(1))))
+    return tuple(filter(None, found))
+
+
+def _rescales(graph: Graph) -> bool:
+    """Whether an input goes first into arithmetic, as of a Rescaling layer, and not into a layer with weights."""
+    nodes = [node for value in graph.inputs for node in value.consumers]
+    while any(node.op.pads_zeros for node in nodes):
+        nodes = [n for node in nodes for n in (node.output.consumers if node.op.pads_zeros else [node])]
+    return any(node.weight is None for node in nodes)

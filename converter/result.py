@@ -1,0 +1,103 @@
+"""What a conversion made: the bytes of the file, and everything the user should know about it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converter.analysis.recording import Trace
+from converter.compare import Comparison
+from converter.targets import CheckReport
+from converter.tflite.model_file import parse
+from ir.graph import Graph
+from passes.runner import PassRecord
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConversionResult:
+    """What a conversion made.
+
+    Attributes:
+      model: the bytes of the .tflite file; `output` is where they were written, if they were.
+      quality: comparison with the float model on the test data, or else the calibration data (None without data);
+        `judged_on` says on which.
+      passes: a record per pass; `pipeline` is their text.
+      warnings: what the user should look at.
+      reference, graph: the float graph as read and the integer graph as written.
+      prediction: which operators of the file the target is predicted to run.
+      trace: what `converter.analyze` needs beside them.
+    """
+
+    model: bytes
+    output: Path | None
+    quality: Comparison | None
+    passes: tuple[PassRecord, ...]
+    pipeline: str
+    warnings: tuple[str, ...]
+    seconds: float
+    reference: Graph = field(repr=False)
+    graph: Graph = field(repr=False)
+    prediction: CheckReport = field(repr=False)
+    judged_on: str = "calibration"
+    trace: Trace = field(repr=False, default_factory=Trace)
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.model)
+
+    @cached_property
+    def operators(self) -> dict[str, int]:
+        """Operators of the file by TFLite name, most frequent first."""
+        counts = Counter(op.code for op in parse(self.model).main.operators)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @cached_property
+    def float_operators(self) -> tuple[str, ...]:
+        """Operators of the file that compute in float."""
+        return float_operators(self.graph)
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented keys of `convert --json`; `sqnr_db` is null without data, and where nothing differs."""
+        q = self.quality
+        return {
+            "output": None if self.output is None else str(self.output),
+            "size_bytes": self.size_bytes,
+            "operators": self.operators,
+            "float_operators": list(self.float_operators),
+            "agreement": None if q is None else q.agreement,
+            "sqnr_db": None if q is None or not np.isfinite(q.sqnr_db) else q.sqnr_db,
+            "accuracy": None
+            if q is None or q.float_accuracy is None
+            else {"float": q.float_accuracy, "integer": q.integer_accuracy},
+            "samples": 0 if q is None else q.samples,
+            "judged_on": None if q is None else self.judged_on,
+            "pipeline": self.pipeline,
+            "passes": [_record_json(r) for r in self.passes],
+            "warnings": list(self.warnings),
+            "prediction": self.prediction.as_json(),
+            "seconds": self.seconds,
+        }
+
+
+def _record_json(record: PassRecord) -> dict[str, Any]:
+    return {
+        "pass": record.name,
+        "changed": list(record.report.changed),
+        "skipped": [{"where": s.where, "reason": s.reason} for s in record.report.skipped],
+        "notes": list(record.report.notes),
+        "seconds": record.seconds,
+    }
+
+
+def float_operators(graph: Graph) -> tuple[str, ...]:
+    """The operators of an emitted graph that compute with floats; conversions at the ends do not count."""
+    return tuple(
+        f"{node.op.name} '{node.name}'"
+        for node in graph.nodes
+        if not node.op.is_conversion and any(v is not None and v.dtype.is_float for v in (*node.inputs, *node.outputs))
+    )
