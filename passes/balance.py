@@ -54,10 +54,10 @@ class Balance(Pass):
     granularity: str = "per_channel"
     samples: int = 48
     projections: int = 2
-    steps: int = 300
-    rate: float = 0.03
+    steps: int = 400
+    rate: float = 0.01
     feedback: float = 0.3
-    cut: float = 16.0
+    cut: float = 8.0
 
     def __post_init__(self) -> None:
         if self.granularity not in ("per_channel", "per_tensor"):

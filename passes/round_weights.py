@@ -10,6 +10,8 @@ the already quantized part, both centred:
   of several the one whose rounded weights are best on samples that nothing was fitted to (infinite: `W* = W`);
 - the columns of `W*` are rounded one after the other; with `U` the upper Cholesky factor of `(H + d I)^-1`, the
   error of column `i` is taken out of the later columns: `W[:, j] -= (w_i - q_i) U[i, j] / U[i, i]`;
+- then every column once more takes the step that is best beside all the others (coordinate descent, as in QuantEase,
+  arXiv:2309.01885): the first columns had been rounded before anything was known of the later ones;
 - the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
 
 Layers go in order, each with those before it in place. Unlabelled data, no
@@ -44,18 +46,19 @@ class RoundWeights(Pass):
 
     samples: int = 100
     rows: int = 20000
-    damping: float = 0.5
+    damping: float = 0.2
+    sweeps: int = 1
     clip: float = 0.4
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed: list[str] = []
         skipped: list[Skip] = []
-        rng = np.random.default_rng(context.seed)
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
             if reason := refusal(node):
                 skipped.append(Skip(node.name, reason))
                 return
+            rng = np.random.default_rng(context.seed)  # one each: the order of layers depends on the kind of file
             gain = self._round(graph, node, x, xq, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
@@ -81,7 +84,7 @@ class RoundWeights(Pass):
         judge, _ = self._problem(node, x, xq, held_out, rng) if held_out.any() else (problem, means)
         factor = problem.best_clip(self.clip, weight.quant.per_channel)
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
-        rounded = min((finer.solve(self.damping, ridge) for ridge in _RIDGES), key=judge.error)
+        rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
         _put(graph, node, problem.w, rounded, factor, means)
         return judge.error(rounded) / max(judge.error(problem.nearest()), 1e-30)
 
@@ -197,7 +200,7 @@ class Problem:
             costs.append(rows if per_channel else np.broadcast_to(rows.sum(), rows.shape))
         return factors[np.argmin(costs, axis=0)]
 
-    def solve(self, damping: float, ridge: float) -> np.ndarray:
+    def solve(self, damping: float, ridge: float, sweeps: int) -> np.ndarray:
         """Weights on the grid, `[groups, out, columns]`."""
         columns = self.w.shape[2]
         power = np.einsum("gkk->g", self.gram) / columns + 1e-12
@@ -206,7 +209,11 @@ class Problem:
         if np.isfinite(ridge):
             kept = self.w @ (self.cross + ridge * unit)
             target = np.linalg.solve(self.gram + ridge * unit, kept.transpose(0, 2, 1)).transpose(0, 2, 1)
-        return round_with_feedback(target, self.gram + damping * unit, self.step, self.qmax)
+        damped = self.gram + damping * unit
+        rounded = round_with_feedback(target, damped, self.step, self.qmax)
+        for _ in range(sweeps):
+            rounded = descend(rounded, target, damped, self.step, self.qmax)
+        return rounded
 
 
 _RIDGES = (np.inf, 3.0, 0.3)
@@ -235,3 +242,22 @@ def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: in
     back = np.empty_like(result)
     back[:, :, order] = result
     return back
+
+
+def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+    """One sweep of coordinate descent on `(v - w) h (v - w)^T` over the columns of `v` `[groups, out, columns]`.
+
+    On the grid a column's best value, the others given, is the rounded one of its best real value.
+    """
+    v, slope = v.copy(), (v - w) @ h
+    columns = v.shape[2]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        block, before = slope[:, :, start:stop].copy(), v[:, :, start:stop].copy()
+        for i in range(start, stop):
+            best = v[:, :, i] - block[:, :, i - start] / h[:, None, i, i]
+            moved = np.clip(np.rint(best / step[:, :, i]), -qmax, qmax) * step[:, :, i]
+            block += (moved - v[:, :, i])[:, :, None] * h[:, None, i, start:stop]
+            v[:, :, i] = moved
+        slope += (v[:, :, start:stop] - before) @ h[:, start:stop]
+    return v

@@ -18,7 +18,7 @@ from passes.correct_bias import shift_bias
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs, run_alone
 from passes.lockstep import run_both
 from passes.quantize import Quantize
-from passes.round_weights import Problem, RoundWeights, round_with_feedback
+from passes.round_weights import Problem, RoundWeights, descend, round_with_feedback
 from passes.runner import run_passes
 from passes.simulate import quantized
 from passes.tuning_testing import Arrays
@@ -62,6 +62,36 @@ def test_feedback_stays_on_the_grid_and_never_loses_to_nearest_rounding_by_much(
     problem = Problem(w, step, 127, h, h, float(((w @ h) * w).sum()))
     if columns > 8:
         assert problem.error(q) < problem.error(problem.nearest())
+
+
+def _cost(v: np.ndarray, w: np.ndarray, h: np.ndarray) -> np.ndarray:
+    return (((v - w) @ h) * (v - w)).sum(axis=2)
+
+
+@given(st.integers(0, 1000), st.integers(1, 150), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_descent_costs_no_row_anything_and_ends_where_no_single_step_helps(seed, columns, groups):
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=(groups, 4, columns))
+    x = rng.normal(size=(groups, 200, columns)) @ rng.normal(size=(columns, columns))
+    h = x.transpose(0, 2, 1) @ x / 200 + 0.01 * np.eye(columns)
+    step = np.full_like(w, 0.25)
+    v = np.clip(np.rint(w / step), -5, 5) * step
+    first = _cost(v, w, h)
+    for _ in range(100):
+        better = descend(v, w, h, step, 5)
+        assert (_cost(better, w, h) <= _cost(v, w, h) * (1 + 1e-9)).all()
+        if np.array_equal(better, v):
+            break
+        v = better
+    assert np.abs(v / step).max() <= 5
+    np.testing.assert_array_equal(v / step, np.rint(v / step))
+    assert (_cost(v, w, h) <= first * (1 + 1e-9)).all()
+    for column in {0, columns // 2, columns - 1}:
+        for move in (-1, 1):
+            other = v.copy()
+            other[:, :, column] = np.clip(other[:, :, column] / step[:, :, column] + move, -5, 5) * step[:, :, column]
+            assert (_cost(other, w, h) >= _cost(v, w, h) * (1 - 1e-9)).all()
 
 
 def test_uncorrelated_inputs_round_to_nearest():
