@@ -51,21 +51,23 @@ class FoldBatchNorm(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []
         for node in graph.nodes:
+            if node.op is BATCH_NORM:
+                context.normals[node.output] = _normal(node)
+            affine = affine_of(node)
+            if affine is not None and not _refusal_after(graph, node):
+                changed.append(_fold_after(graph, node, affine, context))
+        for node in reversed(graph.nodes):  # a product before a sum is next to the layer once the sum is gone
             affine = affine_of(node)
             if affine is None:
                 continue
-            if node.op is BATCH_NORM:
-                context.normals[node.output] = _normal(node)
-            after = _refusal_after(graph, node)
-            before = _refusal_before(graph, node, affine) if after else ""
-            if not after:
-                changed.append(_fold_after(graph, node, affine, context))
-            elif not before:
+            before = _refusal_before(graph, node, affine)
+            if not before:
                 changed.append(_fold_before(graph, node, affine))
             elif node.op is BATCH_NORM:
-                skipped.append(Skip(node.name, f"not folded, became mul and add: {after}; {before}"))
+                reason = f"not folded, became mul and add: {_refusal_after(graph, node)}; {before}"
+                skipped.append(Skip(node.name, reason))
                 changed.append(_to_mul_add(graph, node, affine, context))
-        return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+        return PassReport(changed=tuple(changed), skipped=tuple(reversed(skipped)))
 
 
 def affine_of(node: Node) -> Affine | None:

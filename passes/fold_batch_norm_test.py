@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph, Value
+from ir.keras_ops import K
 from ir.ops import TABLE
 from ir.ops._common import Padding
 from ir.ops.activation import RELU
@@ -122,6 +123,29 @@ def test_constant_mul_and_add_are_folded_and_other_constants_are_not():
     graph = net.ends(x)
     assert len(fold(graph).changed) == 2
     assert ops(graph) == ["conv_2d", "mul"]
+
+
+def test_a_product_and_a_sum_before_a_layer_fold_both():
+    net = Net(11)
+    x = net.then(RELU, net.input(*FEATURES))
+    x = net.then(MUL, x, net.constant(net.rng.normal(size=4), "scale"))
+    x = net.then(ADD, x, net.constant(net.rng.normal(size=4), "shift"))
+    graph = net.ends(net.conv(x, 3, padding=Padding.VALID))
+    assert len(fold(graph).changed) == 2
+    assert ops(graph) == ["relu", "conv_2d"]
+
+
+def test_every_operation_rounds_to_float32_in_the_order_of_tensorflows_converter():
+    net = Net(12)
+    made = net.conv(net.input(*FEATURES), 64)
+    bn, layer = net.batch_norm(made).producer, made.producer
+    gamma, beta, mean, variance = (v.data for v in bn.inputs[1:])
+    w, b = layer.weight.data, layer.bias.data
+    a = gamma * K.convert_to_numpy(K.rsqrt(variance + np.float32(bn.attrs.epsilon)))
+    graph = net.ends(bn.output)
+    FoldBatchNorm().run(graph, Context())
+    np.testing.assert_array_equal(layer.weight.data, w * a[:, None, None, None])
+    np.testing.assert_array_equal(layer.bias.data, (beta - mean * a) + b * a)
 
 
 def normals_of(graph: Graph, value: Value) -> tuple[np.ndarray, np.ndarray]:
