@@ -1,14 +1,20 @@
 """Bias correction (DFQ, arXiv:1906.04721, section 4.3): quantization shifts the mean of every output; the bias takes it back.
 
 *Empirical*: the float and the fake-quantized network see the same samples; layer by layer from the input to the
-output, `b += E[y] - E[y~]` per output channel before the activation, with all corrections before already in place.
+output, `b += E[f(y)] - E[f(y~)]` per output channel, `f` the activation after it, with all corrections before already in
+place. (What a ReLU cuts off must not count: where a channel is mostly negative its mean is that of values nobody sees.
+`f` has a slope of at most 1, so one step goes part of the way and never beyond.)
 Samples are taken in blocks, each corrected in sequence, and the corrections averaged.
+Where only a sum reads a layer, what the sum is still shifted by is corrected too, in that layer: a shortcut has no
+bias of its own, and a residual branch answers the shifts that its shortcut brings it. Held to its own mean it could
+not, and they would add up over the blocks.
 *Analytic*, without data: `b -= sum (W~ - W) E[x]` (eq. 17) with `E[x]` from batch norms (`passes.moments`).
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -17,8 +23,10 @@ import numpy as np
 from ir.errors import OptionError
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
+from ir.ops.elementwise import ADD
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fold_batch_norm import weights_of
+from passes.fuse import will_be_fused
 from passes.lockstep import Slices, run_both
 from passes.moments import kernel_share, propagate
 from passes.quantize import annotate_bias
@@ -67,22 +75,47 @@ def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:
     graph.set_input(node, index, moved)
 
 
-def _mean(slices: Slices) -> Any:
-    """Per channel."""
+def _mean(slices: Slices, f: Callable[[Any], Any]) -> Any:
+    """Of `f` of a tensor, per channel."""
     total = sum(len(x) for x in slices)
-    return sum(K.mean(x, axis=tuple(range(len(x.shape) - 1))) * (len(x) / total) for x in slices)
+    return sum(K.mean(f(x), axis=tuple(range(len(x.shape) - 1))) * (len(x) / total) for x in slices)
+
+
+def _activation(graph: Graph, value: Value) -> Callable[[Any], Any]:
+    """What is fused to a value, as a function; the identity if nothing is."""
+    if not will_be_fused(graph, value):
+        return lambda x: x
+    node = value.consumers[0]
+    return lambda x: node.op.compute(node.attrs, x)
+
+
+def _movers(graph: Graph, layers: Iterable[Value]) -> dict[Value, Value]:
+    """The layer, by its output, whose bias moves a value's mean: its own, and a sum's if only the sum reads it."""
+    movers = {value: value for value in layers}
+    for node in graph.nodes:
+        if node.op is not ADD:
+            continue
+        for x in node.inputs:
+            if x in movers and len(x.uses) == 1 and x not in graph.outputs and x.shape == node.output.shape:
+                movers[node.output] = movers[x]
+    return movers
 
 
 def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], block: int) -> dict[Value, np.ndarray]:
-    """`E[y] - E[y~]` per layer output, each with the shifts before it in place."""
+    """What to add to each layer's output, so that it and the sums that it moves have the float network's mean.
+
+    Each is found with the shifts before it in place.
+    """
     totals = {value: np.zeros(value.shape[-1]) for value in layers}
+    movers = _movers(graph, layers)
     seen = 0
 
     def correct(node: Node, y: Slices, yq: Slices) -> Slices:
-        if node.output not in layers:
+        if node.output not in movers:
             return yq
-        shift = _mean(y) - _mean(yq)
-        totals[node.output] += K.convert_to_numpy(shift).astype(np.float64) * count
+        f = _activation(graph, node.output)
+        shift = _mean(y, f) - _mean(yq, f)
+        totals[movers[node.output]] += K.convert_to_numpy(shift).astype(np.float64) * count
         for i, x in enumerate(yq):
             yq[i] = x + shift
         return yq

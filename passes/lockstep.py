@@ -40,7 +40,8 @@ def run_both(
       floats: a copy from before weights and biases moved (`Context.unrounded`): the float run takes its constants.
       before: `(layer, float input, quantized input)`, called for every layer with weights before it is computed; it
         may change the layer's constants: the quantized run takes the new ones, the float run keeps the old.
-      after: `(layer, float output, quantized output) -> quantized output`, before any activation.
+      after: `(node, float output, quantized output) -> quantized output`, for every node with one output, before any
+        activation.
     """
 
     originals = {} if floats is None else {n.name: n for n in floats.nodes if n.weight is not None}
@@ -58,7 +59,7 @@ def run_both(
         left.subtract(v for v in node.inputs if v is not None)
         spent = [v is not None and not left[v] for v in node.inputs]
         a, b = _outputs(node, exact, spent, count), _outputs(node, quants, spent, count)
-        if layer and after is not None:
+        if after is not None and len(node.outputs) == 1:
             b[0] = after(node, a[0], b[0])
         return [(x, _quantized(v, y)) for v, x, y in zip(node.outputs, a, b, strict=True)]
 
