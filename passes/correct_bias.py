@@ -3,7 +3,7 @@
 *Empirical*: the float and the fake-quantized network see the same samples; layer by layer from the input to the
 output, `b += E[f(y)] - E[f(y~)]` per output channel, `f` the activation after it, with all corrections before already in
 place. (What a ReLU cuts off must not count: where a channel is mostly negative its mean is that of values nobody sees.
-`f` has a slope of at most 1, so one step goes part of the way and never beyond.)
+`f` has a slope of at most 1, so a step goes part of the way and never beyond: a few are taken.)
 Samples are taken in blocks, each corrected in sequence, and the corrections averaged.
 Where only a sum reads a layer, what the sum is still shifted by is corrected too, in that layer: a shortcut has no
 bias of its own, and a residual branch answers the shifts that its shortcut brings it. Held to its own mean it could
@@ -31,6 +31,8 @@ from passes.lockstep import Slices, run_both
 from passes.moments import kernel_share, propagate
 from passes.quantize import annotate_bias
 from passes.statistics import stream
+
+_STEPS = 4  # towards the mean after an activation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,18 +77,31 @@ def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:
     graph.set_input(node, index, moved)
 
 
-def _mean(slices: Slices, f: Callable[[Any], Any]) -> Any:
-    """Of `f` of a tensor, per channel."""
+def _mean(slices: Slices, f: Callable[[Any], Any], shift: Any = 0.0) -> Any:
+    """Of `f` of a tensor plus `shift`, per channel."""
     total = sum(len(x) for x in slices)
-    return sum(K.mean(f(x), axis=tuple(range(len(x.shape) - 1))) * (len(x) / total) for x in slices)
+    return sum(K.mean(f(x + shift), axis=tuple(range(len(x.shape) - 1))) * (len(x) / total) for x in slices)
+
+
+def _same(x: Any) -> Any:
+    return x
 
 
 def _activation(graph: Graph, value: Value) -> Callable[[Any], Any]:
     """What is fused to a value, as a function; the identity if nothing is."""
     if not will_be_fused(graph, value):
-        return lambda x: x
+        return _same
     node = value.consumers[0]
     return lambda x: node.op.compute(node.attrs, x)
+
+
+def _shift(y: Slices, yq: Slices, f: Callable[[Any], Any]) -> Any:
+    """What to add to `yq` so that the mean of `f` of it is that of `f(y)`, or nearer to it; per channel."""
+    wanted = _mean(y, f)
+    shift = wanted - _mean(yq, f)
+    for _ in range(_STEPS - 1 if f is not _same else 0):
+        shift = shift + wanted - _mean(yq, f, shift)
+    return shift
 
 
 def _movers(graph: Graph, layers: Iterable[Value]) -> dict[Value, Value]:
@@ -114,7 +129,7 @@ def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], 
         if node.output not in movers:
             return yq
         f = _activation(graph, node.output)
-        shift = _mean(y, f) - _mean(yq, f)
+        shift = _shift(y, yq, f)
         totals[movers[node.output]] += K.convert_to_numpy(shift).astype(np.float64) * count
         for i, x in enumerate(yq):
             yq[i] = x + shift

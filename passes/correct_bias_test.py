@@ -82,23 +82,24 @@ def test_what_an_activation_cuts_off_does_not_count():
     assert not shift[:2].any() and shift[2:].all()
 
 
-def shift_of_sum() -> float:
-    """What a correction leaves of the shift of a sum, whose shortcut no bias is near to."""
+def shift_of_sums() -> float:
+    """What a correction leaves of the shifts of sums, whose shortcuts no bias is near to."""
     net = Net(4)
     x = net.then(RELU, net.conv(net.input(6, 6, 3), 8, spread=2.0))
-    branch = net.conv(net.depthwise(x, spread=2.0), 8, kernel=1)
-    graph = net.ends(net.conv(net.then(ADD, x, branch), 5, kernel=1))
+    for _ in range(3):
+        x = net.then(RELU, net.then(ADD, x, net.conv(net.depthwise(x, spread=2.0), 8, kernel=1)))
+    graph = net.ends(net.conv(x, 5, kernel=1))
     context = annotated(graph)
     reference, _ = graph.copy()
     CorrectBias(block=len(X)).run(graph, context)
-    where = [n.op for n in graph.nodes if n.weight is not None or n.op is ADD].index(ADD)
-    return mean_errors(graph, reference)[where]
+    layers = [n.op for n in graph.nodes if n.weight is not None or n.op is ADD]
+    return max(e for e, op in zip(mean_errors(graph, reference), layers, strict=True) if op is ADD)
 
 
 def test_a_branch_corrects_the_sum_that_it_ends_in(monkeypatch):
-    found = shift_of_sum()
+    found = shift_of_sums()
     monkeypatch.setattr(correct_bias, "_movers", lambda graph, layers: {v: v for v in layers})
-    assert found < 0.7 * shift_of_sum()  # than where each layer minds its own mean only
+    assert found < 0.3 * shift_of_sums()  # than where each layer minds its own mean only
 
 
 def test_a_sum_is_corrected_only_by_a_layer_that_nothing_else_reads():
@@ -162,7 +163,8 @@ def test_analytic_and_empirical_correction_agree_on_normal_inputs():
     analytic, skipped = analytic_shifts(graph, context, layers)
     empirical = empirical_shifts(graph, context, layers, 300)
     first, second = layers
-    assert not skipped and np.abs(analytic[first]).max() < 1e-6 and np.abs(empirical[first]).max() < 0.03
+    assert not skipped and np.abs(analytic[first]).max() < 1e-6 and np.abs(empirical[first]).max() < 0.05
+    # (Weights of 3 bits change the spread of what the ReLU6 is given, and so the mean behind it: 0.04.)
     assert np.abs(empirical[second]).max() > 0.1
     # The batch norm's epsilon, errors of 9600 draws, and the first layer's own rounding, which only one of them sees.
     np.testing.assert_allclose(analytic[second], empirical[second], atol=0.02)
