@@ -49,14 +49,18 @@ def quantized_small(bits: int, seed: int = 0) -> tuple[Graph, Graph, Context]:
     return graph, reference, context
 
 
-@given(st.integers(0, 1000), st.integers(1, 70), st.integers(1, 3))
-@settings(max_examples=25, deadline=None)
-def test_feedback_stays_on_the_grid_and_never_loses_to_nearest_rounding_by_much(seed, columns, groups):
+def problem_of(seed: int, columns: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, the second moments of correlated inputs, and steps."""
     rng = np.random.default_rng(seed)
     w = rng.normal(size=(groups, 4, columns))
     x = rng.normal(size=(groups, 200, columns)) @ rng.normal(size=(columns, columns))
-    h = x.transpose(0, 2, 1) @ x / 200 + 0.01 * np.eye(columns)
-    step = np.full_like(w, 0.25)
+    return w, x.transpose(0, 2, 1) @ x / 200 + 0.01 * np.eye(columns), np.full_like(w, 0.25)
+
+
+@given(st.integers(0, 1000), st.integers(1, 70), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_feedback_stays_on_the_grid_and_never_loses_to_nearest_rounding_by_much(seed, columns, groups):
+    w, h, step = problem_of(seed, columns, groups)
     q = round_with_feedback(w, h, step, 127)
     np.testing.assert_allclose(q / step, np.rint(q / step), atol=1e-9)
     problem = Problem(w, step, 127, h, h, float(((w @ h) * w).sum()))
@@ -71,11 +75,7 @@ def _cost(v: np.ndarray, w: np.ndarray, h: np.ndarray) -> np.ndarray:
 @given(st.integers(0, 1000), st.integers(1, 150), st.integers(1, 3))
 @settings(max_examples=25, deadline=None)
 def test_descent_costs_no_row_anything_and_ends_where_no_single_step_helps(seed, columns, groups):
-    rng = np.random.default_rng(seed)
-    w = rng.normal(size=(groups, 4, columns))
-    x = rng.normal(size=(groups, 200, columns)) @ rng.normal(size=(columns, columns))
-    h = x.transpose(0, 2, 1) @ x / 200 + 0.01 * np.eye(columns)
-    step = np.full_like(w, 0.25)
+    w, h, step = problem_of(seed, columns, groups)
     v = np.clip(np.rint(w / step), -5, 5) * step
     first = _cost(v, w, h)
     for _ in range(100):
