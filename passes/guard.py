@@ -23,6 +23,7 @@ from passes import statistics
 from passes.base import HELD_OUT, Context, Pass, Samples
 from passes.calibrate import Calibrate
 from passes.correct_bias import CorrectBias
+from passes.moment_ranges import MomentRanges
 from passes.quantize import Quantize
 from passes.simulate import quantized
 
@@ -93,7 +94,7 @@ class Guard:
         assert context.samples is not None
         self._samples = _Few(context.samples, _SAMPLES)
         self._wanted = [_values(graph, self._samples, self._logits(graph))]
-        self._trial = [s for s in steps if isinstance(s, (Calibrate, Quantize))]
+        self._trial = [s for s in steps if isinstance(s, (Calibrate, MomentRanges, Quantize))]
 
     @staticmethod
     def _logits(graph: Graph) -> list[Value]:
@@ -116,8 +117,11 @@ class Guard:
         return Score(errors=np.stack(errors, axis=1))
 
     def _tried(self, graph: Graph, context: Context) -> Graph:
-        trial, _ = graph.copy()
-        inner = Context(samples=self._samples, limits=context.limits, seed=context.seed)
+        trial, copies = graph.copy()
+        inner = Context(
+            samples=self._samples, limits=context.limits, seed=context.seed, input_range=context.input_range
+        )
+        inner.normals = {copies[v]: normal for v, normal in context.normals.items() if v in copies}
         inner.statistics = dict(statistics.collect(trial, inner))
         for step in (*self._trial, CorrectBias()):
             step.run(trial, inner)

@@ -144,6 +144,23 @@ def test_ranges_hold_normal_data():
             assert r.low <= s.low and s.high <= r.high + 1e-6
 
 
+def test_ranges_hold_what_samples_reach():
+    """Deviations of a sum are not those of independent terms: `x + x` goes twice as far, not 1.4 times."""
+    net = Net(1)
+    x = net.batch_norm(net.conv(net.input(6, 6, 3), 5))
+    graph = net.ends(net.then(ADD, x, x))
+    normal = np.random.default_rng(0).normal(size=(50, 6, 6, 3)).astype(np.float32)
+    alone, beside = Context(input_range=Range(-1.0, 1.0)), Context(input_range=Range(-1.0, 1.0), samples=Arrays(normal))
+    reached = []
+    for context in (alone, beside):
+        twin, copies = graph.copy()
+        run_passes(twin, [FoldBatchNorm(), MomentRanges(sigmas=1.0)], context)
+        reached.append(context.ranges[copies[graph.outputs[0]]])
+    seen = outputs(graph, [normal])[0]
+    assert seen.min() < reached[0].low and reached[0].high < seen.max()
+    assert reached[1].low <= seen.min() + 1e-4 and seen.max() - 1e-4 <= reached[1].high
+
+
 def test_without_batch_norms_or_input_range_data_is_asked_for():
     net = Net(5)
     graph = net.ends(net.then(LEAKY_RELU, net.conv(net.input(4, 4, 3), 2), attrs=LeakyReluAttributes(alpha=0.1)))

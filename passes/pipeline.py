@@ -118,7 +118,10 @@ PIPELINES: dict[str, dict[str, str]] = {
     "fast": _both(f"{_PREPARE},calibrate,{_QUANTIZE},{_EMIT}"),
     "default": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,{_EMIT}"),
     "fat": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"),
-    "data_free": _both(f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"),
+    "data_free": _both(f"{_PREPARE},distill_samples,SPREAD,moment_ranges,{_QUANTIZE},round_weights,{_EMIT}"),
+    "data_free_fast": _both(
+        f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"
+    ),
 }
 
 

@@ -60,8 +60,8 @@ class Clock:
 
 
 def ours(subject: Subject, pipeline: str, granularity: str) -> Made:
-    """One of our pipelines; `data_free` gets no data."""
-    data = None if pipeline == "data_free" else subject.calibration
+    """One of our pipelines; those that begin with `data_free` get no data."""
+    data = None if pipeline.startswith("data_free") else subject.calibration
     label = {"converter": f"intact {pipeline}", "granularity": granularity, "images": 0 if data is None else len(data)}
     clock = Clock()
     try:

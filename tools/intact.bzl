@@ -115,7 +115,7 @@ def intact_tflite(
       test_data: the samples that the file is judged on; by default the calibration data.
       labels: a CSV of file and label for these samples, where they have none inside.
       preprocess: what the network expects of images: tf, torch, caffe, unit or none.
-      pipeline: fast, default, data_free or fat.
+      pipeline: fast, default, fat, data_free or data_free_fast.
       granularity: per_channel or per_tensor; by default what the target prefers.
       io: the type of the file's inputs and outputs; int8 by default.
       min_agreement: a gate: the least agreement with the float network, in per cent (97.5) or as a share (0.975).
