@@ -8,6 +8,8 @@ Samples are taken in blocks, each corrected in sequence, and the corrections ave
 Where only a sum reads a layer, what the sum is still shifted by is corrected too, in that layer: a shortcut has no
 bias of its own, and a residual branch answers the shifts that its shortcut brings it. Held to its own mean it could
 not, and they would add up over the blocks.
+Layers whose weights are whole steps already are left alone: `round_weights` has kept their means, and a second
+correction made MobileNetV2 worse (per channel, logits of 300 images: 21.5 -> 20.7 dB).
 *Analytic*, without data: `b -= sum (W~ - W) E[x]` (eq. 17) with `E[x]` from batch norms (`passes.moments`).
 """
 
@@ -33,6 +35,7 @@ from passes.quantize import annotate_bias
 from passes.statistics import stream
 
 _STEPS = 4  # towards the mean after an activation
+_ON_GRID = 1e-3  # of a step, float32's rounding of a multiple of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +56,12 @@ class CorrectBias(Pass):
             )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        layers = {n.output: n for n in graph.nodes if n.weight is not None and n.weight.quant is not None}
+        quantized = [n for n in graph.nodes if n.weight is not None and n.weight.quant is not None]
+        layers = {n.output: n for n in quantized if not _is_rounded(n)}
+        if not layers:
+            return PassReport(
+                skipped=(Skip(graph.name, "every layer's weights are rounded already, its mean with them"),)
+            )
         if self.method == "analytic":
             shifts, skipped = analytic_shifts(graph, context, layers)
         else:
@@ -62,6 +70,17 @@ class CorrectBias(Pass):
             shift_bias(graph, layers[value], shift)
         changed = [f"{layers[v].name}: by at most {np.abs(s).max():.3g}" for v, s in shifts.items()]
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+
+def _is_rounded(node: Node) -> bool:
+    """Whether the weights lie on their grid: then nothing rounds them any more, or `round_weights` kept the mean."""
+    weight = node.weight
+    assert weight is not None and weight.quant is not None
+    if weight.data is None:
+        return False
+    scale, _ = weight.quant.shaped(weight.data.ndim)
+    off = np.abs(weight.quant.dequantize(weight.quant.quantize(weight.data)) - weight.data)
+    return bool((off <= _ON_GRID * scale).all())
 
 
 def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:

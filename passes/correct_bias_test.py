@@ -7,6 +7,7 @@ from ir.errors import OptionError
 from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.ops.activation import RELU, RELU6
+from ir.ops.convolution import DEPTHWISE_CONV_2D
 from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
 from passes import correct_bias
@@ -18,6 +19,7 @@ from passes.fuse import FuseActivation, will_be_fused
 from passes.graph_testing import Net
 from passes.lower import LowerToInteger
 from passes.quantize import Quantize
+from passes.round_weights import RoundWeights
 from passes.runner import run_passes
 from passes.simulate import quantized
 from passes.tuning_testing import Arrays
@@ -168,6 +170,19 @@ def test_analytic_and_empirical_correction_agree_on_normal_inputs():
     assert np.abs(empirical[second]).max() > 0.1
     # The batch norm's epsilon, errors of 9600 draws, and the first layer's own rounding, which only one of them sees.
     np.testing.assert_allclose(analytic[second], empirical[second], atol=0.02)
+
+
+def test_rounded_layers_are_left_alone():
+    graph = network()
+    context = annotated(graph)
+    layer = next(n for n in graph.nodes if n.op is DEPTHWISE_CONV_2D)
+    nearest = layer.weight
+    RoundWeights().run(graph, context)
+    graph.set_input(layer, 1, nearest)
+    assert [text.split(":")[0] for text in CorrectBias().run(graph, context).changed] == [layer.name]
+    RoundWeights().run(graph, context)
+    report = CorrectBias().run(graph, context)
+    assert not report.changed and "rounded already" in report.skipped[0].reason
 
 
 def test_analytic_correction_where_nothing_is_known():
