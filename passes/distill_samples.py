@@ -64,7 +64,7 @@ class DistillSamples(Pass):
         if not batchable(graph):
             return max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
         floats = sum(v.type.size for v in graph.values() if not v.is_constant)
-        return max(2, min(self.group, self.samples, _FLOATS // max(1, floats)))
+        return max(1, min(self.group, self.samples, _FLOATS // max(1, floats)))
 
 
 def _check(graph: Graph, context: Context) -> None:
