@@ -136,7 +136,7 @@ def convert(
 
     context = Context(
         samples=data,
-        tuning=tuned_on,
+        tuning=tuned_on if any(isinstance(s, TuneThresholds) for s in steps) else None,
         distribution=None if tuning is None else tuning.distribution,
         reference=source.graph,
         learned={copies[value]: learned for value, learned in source.ranges.items()},

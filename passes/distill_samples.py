@@ -40,8 +40,8 @@ class DistillSamples(Pass):
 
     samples: int = 32
     group: int = 16
-    steps: int = 40
-    learning_rate: float = 0.05
+    steps: int = 30
+    learning_rate: float = 0.08
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         from passes.distilling import distill  # Keras takes seconds to load

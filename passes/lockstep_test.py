@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from ir.graph import Graph
+from ir.graph import Graph, Node
+from ir.ops._common import Padding
 from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from passes import lockstep
@@ -11,7 +12,7 @@ from passes.base import Context, Pass
 from passes.calibrate import Calibrate
 from passes.correct_bias import CorrectBias
 from passes.graph_testing import Net, random_inputs
-from passes.lockstep import run_both
+from passes.lockstep import Slices, run_both
 from passes.quantize import Quantize
 from passes.round_weights import RoundWeights
 from passes.runner import run_passes
@@ -61,6 +62,44 @@ def test_a_pass_sees_every_sample_once_and_in_order(monkeypatch):
     run_both(graph, (x,), before=lambda n, y, yq: seen.update({n.name: np.concatenate(y)}))
     np.testing.assert_array_equal(seen["first"], x)
     assert len(seen["last"]) == 7
+
+
+def narrowing() -> Graph:
+    """Tensors of 300, 1200, 768 and 64 elements."""
+    made = Net(4)
+    x = made.then(RELU6, made.conv(made.input(10, 10, 3), 12, name="first"), name="clip")
+    y = made.depthwise(x, padding=Padding.VALID, name="depth")
+    return made.ends(made.conv(y, 4, 5, padding=Padding.VALID, name="last"))
+
+
+def both_inputs(graph: Graph, batch: np.ndarray, room: int | None, floats: Graph | None) -> dict[str, list[np.ndarray]]:
+    """What every layer reads in the float and in the quantized network, where each gets other weights on the way."""
+    seen: dict[str, list[np.ndarray]] = {}
+
+    def before(node: Node, x: Slices, xq: Slices) -> None:
+        seen[node.name] = [np.concatenate(x), np.concatenate(xq)]
+        graph.set_input(
+            node, 1, graph.constant(node.weight.data * np.float32(0.75), f"{node.name}/less", node.weight.quant)
+        )
+
+    run_both(graph, (batch,), floats=floats, before=before, room=room)
+    return seen
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_samples_without_room_follow_through_what_is_done_to_where_tensors_are_smaller(monkeypatch, copied):
+    monkeypatch.setattr(lockstep, "SLICE_BYTES", 2 * 4 * 1200)
+    found = {}
+    for room in (None, 4 * 4 * 1200):
+        graph = narrowing()
+        annotated(graph, 8)
+        (batch,) = random_inputs(graph, 14, seed=5)
+        found[room] = both_inputs(graph, batch, room, graph.copy()[0] if copied else None)
+    wanted, staged = found.values()
+    assert {name: len(pair[0]) for name, pair in staged.items()} == {"first": 4, "depth": 4, "last": 6}
+    for name, pair in staged.items():
+        for a, b in zip(pair, wanted[name], strict=True):
+            np.testing.assert_allclose(a, b[: len(a)], rtol=1e-5, atol=1e-6)
 
 
 def peak_bytes(step: Pass, samples: int) -> int:

@@ -14,8 +14,11 @@ the already quantized part, both centred:
   arXiv:2309.01885): the first columns had been rounded before anything was known of the later ones;
 - the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
 
-Layers go in order, each with those before it in place. Unlabelled data, no
-gradient: seconds.
+Layers go in order, each with those before it in place. Unlabelled data, no gradient: seconds.
+
+The wide tensors of the first layers limit how many samples fit; those layers have thousands of positions in every
+sample, the last ones few, and it is there that more samples help. So more of them join where tensors become smaller
+(`lockstep`, `room`). Where there are data for training they are taken from, but for what training holds out.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.keras_ops import K
-from passes.base import HELD_OUT, Context, Pass, PassReport, Skip
+from passes.base import HELD_OUT, Context, Pass, PassReport, Samples, Skip
 from passes.correct_bias import shift_bias
 from passes.lockstep import Slices, run_both
 from passes.quantize import annotate_bias
+from passes.tuning_data import HOLDOUT, split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +49,7 @@ class RoundWeights(Pass):
     guarded: ClassVar[bool] = True
 
     samples: int = 100
+    tuning_samples: int = 400
     rows: int = 20000
     damping: float = 0.2
     sweeps: int = 1
@@ -59,29 +64,41 @@ class RoundWeights(Pass):
                 skipped.append(Skip(node.name, reason))
                 return
             rng = np.random.default_rng(context.seed)  # one each: the order of layers depends on the kind of file
-            gain = self._round(graph, node, x, xq, rng)
+            gain = self._round(graph, node, x, xq, held_out, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
         if not batchable(graph):
             return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
-        run_both(graph, self._batch(graph, context), floats=context.unrounded, before=before)
+        batch, held_out = self._batch(graph, context)
+        run_both(graph, batch, floats=context.unrounded, before=before, room=_TENSOR_BYTES)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
-    def _batch(self, graph: Graph, context: Context) -> tuple[np.ndarray, ...]:
-        """As many samples as fit the memory that one tensor may take."""
-        assert context.samples is not None
-        largest = max((v.type.size for v in graph.values() if not v.is_constant), default=1)
-        count = max(1, min(self.samples, len(context.samples), _TENSOR_BYTES // (4 * largest)))
-        return next(iter(context.samples.batches(count)))
+    def _batch(self, graph: Graph, context: Context) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Samples in an order drawn at random, the first of them as good as any, and which of them nothing is fitted to."""
+        samples, most = context.samples, self.samples
+        assert samples is not None
+        kept = np.zeros(0, int)
+        if context.tuning is not None and len(context.tuning) > len(samples):
+            samples, most = context.tuning, self.tuning_samples
+            kept = split(len(samples), HOLDOUT)[1]
+        fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
+        order = np.random.default_rng(context.seed).permutation(len(samples))[: max(1, min(most, fits))]
+        return _read(samples, order, context.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)
 
-    def _round(self, graph: Graph, node: Node, x: Slices, xq: Slices, rng: np.random.Generator) -> float:
-        """Rounds one layer; returns the squared error of its output relative to nearest rounding."""
+    def _round(
+        self, graph: Graph, node: Node, x: Slices, xq: Slices, held_out: np.ndarray, rng: np.random.Generator
+    ) -> float:
+        """Rounds one layer; returns the squared error of its output relative to nearest rounding.
+
+        Args:
+          held_out: of all samples, of which the slices hold the first ones.
+        """
         weight = node.weight
         assert weight is not None and weight.quant is not None
-        count = sum(len(part) for part in x)
-        held_out = np.arange(count) % HELD_OUT == 0 if count > 2 * HELD_OUT else np.zeros(count, bool)
-        problem, means = self._problem(node, x, xq, ~held_out, rng)
-        judge, _ = self._problem(node, x, xq, held_out, rng) if held_out.any() else (problem, means)
+        held_out = held_out[: sum(len(part) for part in x)]
+        parted = len(held_out) > 2 * HELD_OUT and held_out.any() and not held_out.all()
+        problem, means = self._problem(node, x, xq, ~held_out if parted else np.ones_like(held_out), rng)
+        judge, _ = self._problem(node, x, xq, held_out, rng) if parted else (problem, means)
         factor = problem.best_clip(self.clip, weight.quant.per_channel)
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
         rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
@@ -98,12 +115,19 @@ class RoundWeights(Pass):
         scale, _ = weight.quant.shaped(len(weight.shape))
         step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
         count = min(self.rows, max(1, _ROW_ELEMENTS // w[:, 0].size))
+        masks = np.split(chosen, np.cumsum([len(part) for part in x])[:-1])
+        ends = np.cumsum([mask.sum() for mask in masks]) * count // chosen.sum()
+        shares = np.diff(ends, prepend=0)
         seed = int(rng.integers(1 << 31))
 
         def rows(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
-            return _centred(
-                form.rows(node.attrs, weight.shape, _joined(slices, chosen), count, np.random.default_rng(seed))
-            )
+            drawn = np.random.default_rng(seed)
+            parts = [
+                form.rows(node.attrs, weight.shape, K.convert_to_numpy(part)[mask], share, drawn)
+                for part, mask, share in zip(slices, masks, shares, strict=True)
+                if share
+            ]
+            return _centred(np.concatenate(parts, axis=1))
 
         (a, mean_a), (b, mean_b) = rows(x), rows(xq)
         return Problem.of(w, step, weight.quant.qmax, a, b), (mean_a, mean_b)
@@ -129,11 +153,19 @@ def _put(
     shift_bias(graph, node, shift.ravel())
 
 
-def _joined(slices: Slices, chosen: np.ndarray) -> np.ndarray:
-    """The chosen ones of all samples."""
-    starts = np.cumsum([len(part) for part in slices])[:-1]
-    masks = np.split(chosen, starts)
-    return np.concatenate([K.convert_to_numpy(x)[mask] for x, mask in zip(slices, masks, strict=True)])
+def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+    """The samples of these numbers, in this order, one array per input."""
+    place = np.full(len(samples), -1)
+    place[order] = np.arange(len(order))
+    arrays: list[np.ndarray] = []
+    seen = 0
+    for batch in samples.batches(batch_size):
+        at = place[seen : seen + len(batch[0])]
+        seen += len(at)
+        arrays = arrays or [np.empty((len(order), *x.shape[1:]), x.dtype) for x in batch]
+        for array, x in zip(arrays, batch, strict=True):
+            array[at[at >= 0]] = x[at >= 0]
+    return tuple(arrays)
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +249,8 @@ class Problem:
 
 
 _RIDGES = (np.inf, 3.0, 0.3)
-_TENSOR_BYTES = 1 << 27
+_TENSOR_BYTES = 1 << 27  # of all samples that have joined
+_INPUT_BYTES = 1 << 28  # of all samples, which wait in memory
 _ROW_ELEMENTS = 1 << 24
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
 

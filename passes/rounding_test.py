@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ir.graph import Graph
 from ir.ops._common import Padding
 from ir.ops.activation import RELU, RELU6
+from passes import lockstep, round_weights
 from passes.absorb_bias import AbsorbBias
 from passes.base import Context, Pass, PassReport
 from passes.calibrate import Calibrate
@@ -21,6 +22,7 @@ from passes.quantize import Quantize
 from passes.round_weights import Problem, RoundWeights, descend, round_with_feedback
 from passes.runner import run_passes
 from passes.simulate import quantized
+from passes.tuning_data import HOLDOUT, split
 from passes.tuning_testing import Arrays
 
 
@@ -118,6 +120,58 @@ def test_rounded_weights_are_numbers_of_their_grid():
             params, data = node.weight.quant, node.weight.data
             np.testing.assert_allclose(params.dequantize(params.quantize(data)), data, rtol=1e-6, atol=1e-9)
             np.testing.assert_allclose(node.bias.quant.scale, node.inputs[0].quant.scale * params.scale, rtol=1e-6)
+
+
+def weights_after(context: Context, seed: int = 0) -> list[np.ndarray]:
+    graph, _, _ = quantized_small(4, seed)
+    RoundWeights(tuning_samples=60).run(graph, context)
+    return [n.weight.data for n in graph.nodes if n.weight is not None]
+
+
+def test_training_data_are_used_where_they_are_more_but_not_those_that_training_holds_out(monkeypatch):
+    monkeypatch.setattr(round_weights, "_RIDGES", (np.inf,))  # or what is held out chooses among them
+    graph = small()
+    context, (x,) = context_of(graph), random_inputs(graph, 117, seed=3)
+    alone = weights_after(context)
+    context.tuning = Arrays(x)
+    fitted = weights_after(context)
+    assert any(not np.array_equal(a, b) for a, b in zip(alone, fitted, strict=True))
+    other = x.copy()
+    held_out = split(117, HOLDOUT)[1]
+    other[held_out] = random_inputs(graph, len(held_out), seed=4)[0]
+    context.tuning = Arrays(other)
+    for a, b in zip(fitted, weights_after(context), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other[1] = -other[1]  # one that is neither held out nor a fifth
+    context.tuning = Arrays(np.concatenate([other[1:2]] * 117))
+    assert any(not np.array_equal(a, b) for a, b in zip(fitted, weights_after(context), strict=True))
+    context.tuning = Arrays(x[:20])
+    for a, b in zip(alone, weights_after(context), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkeypatch):
+    monkeypatch.setattr(lockstep, "SLICE_BYTES", 4 * 8 * 8 * 12)
+    monkeypatch.setattr(round_weights, "_TENSOR_BYTES", 12 * 4 * 8 * 8 * 12)
+    joined = {}
+    problem = RoundWeights._problem
+
+    def watched(self, node, x, xq, chosen, rng):
+        joined[node.name] = joined.get(node.name, 0) + int(chosen.sum())
+        return problem(self, node, x, xq, chosen, rng)
+
+    monkeypatch.setattr(RoundWeights, "_problem", watched)
+    net = Net(0)
+    y = net.then(RELU, net.conv(net.input(8, 8, 3), 12, name="first"), name="rectify")
+    graph = net.ends(net.conv(net.conv(y, 6, 5, padding=Padding.VALID, name="second"), 5, 1, name="last"))
+    context = context_of(graph)
+    run_passes(graph, [Calibrate(), Quantize(weight_bits=4)], context)
+    RoundWeights().run(graph, context)
+    assert joined == {"first": 12, "second": 12, "last": 40}
+    joined.clear()
+    monkeypatch.setattr(round_weights, "_INPUT_BYTES", 25 * 4 * 8 * 8 * 3)
+    RoundWeights().run(graph, context)
+    assert joined["last"] == 25
 
 
 def test_lockstep_takes_float_constants_from_the_unrounded_copy():

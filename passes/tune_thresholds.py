@@ -38,7 +38,7 @@ from passes.base import Context, Pass, PassReport, Skip
 from passes.event_log import EventLog
 from passes.losses import LOSSES
 from passes.trainable import Rates, TrainableModel, channel_means, trained_layers
-from passes.tuning_data import Batches, TuningData, collect, split
+from passes.tuning_data import HOLDOUT, Batches, TuningData, collect, split
 from passes.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.write_back import write_back
 
@@ -68,7 +68,7 @@ class TuneThresholds(Pass):
     features: float = 0.0
     average: float = 0.95
     reset_every: int = 0
-    holdout: float = 0.1
+    holdout: float = HOLDOUT
     patience: int = 3
     least_gain: float = 0.01
     resume: bool = False

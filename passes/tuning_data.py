@@ -18,6 +18,7 @@ from ir.graph import Value
 from passes.base import Progress, Samples
 
 MEMORY = 1 << 30
+HOLDOUT = 0.1  # the share of the samples that training does not see
 
 Teacher = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
