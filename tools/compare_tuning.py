@@ -99,14 +99,13 @@ class _Start:
         from passes.runner import run_passes
 
         self.subject, self.granularity = subject, granularity
-        steps = pipelines.named("fat", granularity=granularity, io="int8")
+        target = get_target("cpu")
+        steps = pipelines.named("fat", granularity=granularity, io="int8", rewrites=target.rewrites)
         at = [s.name for s in steps].index("tune_thresholds")
         self._tune, self._emit = steps[at], steps[at + 1 :]
         reference = load_model(str(subject.path)).graph
         self._graph, _ = reference.copy()
-        self._context = Context(
-            samples=subject.calibration, reference=reference, limits=get_target("cpu"), seed=FLAGS.seed
-        )
+        self._context = Context(samples=subject.calibration, reference=reference, limits=target, seed=FLAGS.seed)
         count = min(FLAGS.tuning_samples, len(subject.tuning))
         self._context.tuning = subject.tuning.subset(choose(len(subject.tuning), count))
         run_passes(self._graph, steps[:at], self._context)
