@@ -21,7 +21,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import ModelError
+from ir.errors import ModelError, OptionError
 from ir.execute import batchable
 from ir.graph import Graph
 from passes.base import Context, Pass, PassReport, Skip
@@ -42,6 +42,15 @@ class DistillSamples(Pass):
     group: int = 16
     steps: int = 30
     learning_rate: float = 0.08
+
+    def __post_init__(self) -> None:
+        if min(self.samples, self.group, self.steps) < 1 or not self.learning_rate > 0:
+            raise OptionError(
+                expected="samples, group and steps of at least 1, a learning rate above 0",
+                found=str(self),
+                where="distill_samples",
+                fix="choose larger ones",
+            )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         from passes.distilling import distill  # Keras takes seconds to load

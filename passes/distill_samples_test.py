@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ir.errors import ModelError
+from ir.errors import ModelError, OptionError
 from ir.graph import Graph
 from ir.ops.activation import RELU6
 from ir.ops.reduction import MEAN, ReduceAttributes
@@ -101,6 +101,12 @@ def test_what_is_missing_is_said_before_the_work():
     with pytest.raises(ModelError, match="--preprocess"):
         DistillSamples().run(graph, context)
     assert context.samples is None
+
+
+@pytest.mark.parametrize("options", [{"samples": 0}, {"group": 0}, {"steps": 0}, {"learning_rate": 0.0}])
+def test_nothing_to_do_is_no_option(options: dict[str, float]):
+    with pytest.raises(OptionError, match="distill_samples"):
+        DistillSamples(**options)
 
 
 def test_the_finest_level_of_a_pyramid_is_the_sample():
