@@ -46,6 +46,20 @@ class Samples(Protocol):
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]: ...
 
 
+@dataclass(frozen=True)
+class SamplesInMemory:
+    """Samples as arrays, one per graph input."""
+
+    arrays: tuple[np.ndarray, ...]
+
+    def __len__(self) -> int:
+        return len(self.arrays[0])
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
+        for start in range(0, len(self), batch_size):
+            yield tuple(a[start : start + batch_size] for a in self.arrays)
+
+
 class Distribution(Protocol):
     """Several devices or processes that train together (see `converter.distribution`)."""
 

@@ -15,16 +15,13 @@ ranges still come from the batch norms (`moment_ranges`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
 
 from ir.errors import ModelError, OptionError
 from ir.execute import batchable
 from ir.graph import Graph
-from passes.base import Context, Pass, PassReport, Skip
+from passes.base import Context, Pass, PassReport, SamplesInMemory, Skip
 from passes.moment_ranges import moment_ranges
 
 _FLOATS = 1 << 27  # that the activations of one group may hold; training holds them and their slopes
@@ -64,7 +61,7 @@ class DistillSamples(Pass):
         arrays, (first, last) = distill(
             graph, context, size=size, groups=groups, steps=self.steps, learning_rate=self.learning_rate
         )
-        context.samples = Distilled(arrays)
+        context.samples = SamplesInMemory(arrays)
         note = f"their statistics are {last:.2g} off those of the batch norms, {first:.2g} at first (mean square)"
         return PassReport(changed=(f"{groups * size} samples made from batch norms",), notes=(note,))
 
@@ -87,17 +84,3 @@ def _check(graph: Graph, context: Context) -> None:
         where=f"model '{graph.name}'",
         fix="pass --calibration_data",
     )
-
-
-@dataclass(frozen=True)
-class Distilled:
-    """Samples held in memory, one array per graph input."""
-
-    arrays: tuple[np.ndarray, ...]
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
-        for start in range(0, len(self), batch_size):
-            yield tuple(a[start : start + batch_size] for a in self.arrays)

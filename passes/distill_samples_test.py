@@ -8,8 +8,8 @@ from ir.graph import Graph
 from ir.ops.activation import RELU6
 from ir.ops.reduction import MEAN, ReduceAttributes
 from passes import pipeline
-from passes.base import ChannelNormal, Context, Range
-from passes.distill_samples import Distilled, DistillSamples
+from passes.base import ChannelNormal, Context, Range, SamplesInMemory
+from passes.distill_samples import DistillSamples
 from passes.distilling import level_shapes
 from passes.graph_testing import Net, outputs
 from passes.runner import run_passes
@@ -46,7 +46,7 @@ def distilled(step: DistillSamples, seed: int = 0) -> tuple[np.ndarray, float]:
     graph, context = network()
     context.seed = seed
     step.run(graph, context)
-    assert isinstance(context.samples, Distilled)
+    assert isinstance(context.samples, SamplesInMemory)
     (images,) = context.samples.arrays
     return images, distance(graph, context, images)
 
@@ -67,7 +67,7 @@ def test_the_same_seed_gives_the_same_samples():
 
 def test_samples_come_again_in_batches():
     arrays = (np.arange(10.0)[:, None], np.arange(10.0)[:, None] * 2)
-    samples = Distilled(arrays)
+    samples = SamplesInMemory(arrays)
     assert len(samples) == 10
     for _ in range(2):
         parts = list(samples.batches(4))
@@ -86,7 +86,7 @@ def test_channels_that_never_vary_and_other_ranks_do_no_harm():
 
 def test_given_data_are_kept():
     graph, context = network()
-    context.samples = given = Distilled((np.zeros((1, 16, 16, 3), np.float32),))
+    context.samples = given = SamplesInMemory((np.zeros((1, 16, 16, 3), np.float32),))
     report = DistillSamples().run(graph, context)
     assert context.samples is given and report.skipped[0].reason == "there are calibration data"
 

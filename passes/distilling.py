@@ -61,7 +61,7 @@ def level_shapes(shape: Sequence[int]) -> list[tuple[int, ...]]:
 
 
 class SampleModel(keras.Model):
-    """One group of samples as variables: called, it gives how far their statistics are from the batch norms'.
+    """One group of samples as variables; the loss is how far their statistics are from the batch norms'.
 
     The samples of an input are `middle + half * clip(sum of its levels, -1, 1)`.
     """
@@ -89,15 +89,14 @@ class SampleModel(keras.Model):
         return [self._middle + self._half * K.clip(_summed(levels), -1.0, 1.0) for levels in self._levels]
 
     def call(self, step: Any) -> Any:
-        values = [v for v, _ in self._normals]
-        tensors = run_float(self._graph, self.samples(), wanted=values)
-        losses = [_distance(x, normal) for x, (_, normal) in zip(tensors, self._normals, strict=True)]
-        return sum(losses) / len(losses) + 0.0 * K.sum(step)
+        return step
 
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        return y_pred
+        tensors = run_float(self._graph, self.samples(), wanted=[v for v, _ in self._normals])
+        losses = [_distance(t, normal) for t, (_, normal) in zip(tensors, self._normals, strict=True)]
+        return sum(losses) / len(losses)
 
 
 def _summed(levels: Sequence[Any]) -> Any:

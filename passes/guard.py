@@ -20,7 +20,7 @@ import numpy as np
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph, Value
 from passes import statistics
-from passes.base import HELD_OUT, Context, Pass, Samples
+from passes.base import HELD_OUT, Context, Pass, Samples, SamplesInMemory
 from passes.calibrate import Calibrate
 from passes.correct_bias import CorrectBias
 from passes.moment_ranges import MomentRanges
@@ -32,24 +32,15 @@ _TOLERANCE = 1.02  # the error of 32 samples moves by a percent or two when noth
 _SMALLEST = 1e-30
 
 
-class _Few:
-    """The samples that fitting leaves out (`HELD_OUT`), a few of them, held in memory."""
-
-    def __init__(self, samples: Samples, count: int) -> None:
-        kept: list[tuple[np.ndarray, ...]] = []
-        for i, batch in enumerate(samples.batches(1)):
-            if i % HELD_OUT == 0:
-                kept.append(batch)
-            if len(kept) == count:
-                break
-        self.arrays = tuple(np.concatenate(parts) for parts in zip(*kept, strict=True))
-
-    def __len__(self) -> int:
-        return len(self.arrays[0])
-
-    def batches(self, batch_size: int) -> Any:
-        for start in range(0, len(self), batch_size):
-            yield tuple(a[start : start + batch_size] for a in self.arrays)
+def _few(samples: Samples, count: int) -> SamplesInMemory:
+    """The samples that fitting leaves out (`HELD_OUT`), a few of them."""
+    kept: list[tuple[np.ndarray, ...]] = []
+    for i, batch in enumerate(samples.batches(1)):
+        if i % HELD_OUT == 0:
+            kept.append(batch)
+        if len(kept) == count:
+            break
+    return SamplesInMemory(tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +83,7 @@ class Guard:
 
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
         assert context.samples is not None
-        self._samples = _Few(context.samples, _SAMPLES)
+        self._samples = _few(context.samples, _SAMPLES)
         self._wanted = [_values(graph, self._samples, self._logits(graph))]
         self._trial = [s for s in steps if isinstance(s, (Calibrate, MomentRanges, Quantize))]
 
@@ -128,7 +119,9 @@ class Guard:
         return trial
 
 
-def _values(graph: Graph, samples: _Few, wanted: Sequence[Value], simulate: bool = False) -> list[np.ndarray]:
+def _values(
+    graph: Graph, samples: SamplesInMemory, wanted: Sequence[Value], simulate: bool = False
+) -> list[np.ndarray]:
     """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
     run = compiled(lambda t: run_float(graph, t, wanted=wanted, transform=quantized if simulate else None))
     together = batchable(graph)
