@@ -29,15 +29,18 @@ def walk(
     constant: Callable[[Value], Any],
     apply: Callable[[Node, list[Any]], Sequence[Any]],
     transform: Transform | None,
-    wanted: Sequence[Value],
+    wanted: Iterable[Value] | None = None,
 ) -> list[Any]:
     """Visits the nodes in order: `apply(node, tensors of its inputs)` gives those of its outputs.
 
     What stands for a tensor is the caller's affair; `run_float` and `run_integer` are the two usual ones.
+    Nodes that nothing `wanted` depends on are not visited; by default all are, and the outputs are returned.
     """
     assert len(inputs) == len(graph.inputs), f"{len(graph.inputs)} inputs wanted, {len(inputs)} given"
-    keep = set(wanted)
-    left = Counter(v for node in graph.nodes for v in node.inputs if v is not None)
+    results_of = list(graph.outputs if wanted is None else wanted)
+    nodes = graph.nodes if wanted is None else needed(graph, results_of)
+    keep = set(results_of)
+    left = Counter(v for node in nodes for v in node.inputs if v is not None)
     tensors: dict[Value, Any] = {}
 
     def store(value: Value, tensor: Any) -> None:
@@ -50,7 +53,7 @@ def walk(
 
     for value, tensor in zip(graph.inputs, inputs, strict=True):
         store(value, tensor)
-    for node in graph.nodes:
+    for node in nodes:
         results = apply(node, [None if v is None else fetch(v) for v in node.inputs])
         for value, tensor in zip(node.outputs, results, strict=True):
             store(value, tensor)
@@ -59,7 +62,18 @@ def walk(
                 left[used] -= 1
                 if not left[used] and used not in keep:
                     tensors.pop(used, None)
-    return [fetch(v) for v in wanted]
+    return [fetch(v) for v in results_of]
+
+
+def needed(graph: Graph, wanted: Iterable[Value]) -> list[Node]:
+    """The nodes that make `wanted` or something that it depends on, in order."""
+    values = set(wanted)
+    found: list[Node] = []
+    for node in reversed(graph.nodes):
+        if not values.isdisjoint(node.outputs):
+            values.update(v for v in node.inputs if v is not None)
+            found.append(node)
+    return found[::-1]
 
 
 def run_float(
@@ -69,7 +83,7 @@ def run_float(
 
     Args:
       inputs: one tensor per graph input; axis 0 may hold any number of samples if `batchable(graph)`.
-      wanted: which values to return, the outputs by default.
+      wanted: which values to return (what they do not depend on is not computed), the outputs by default.
       transform: called with every value (inputs, constants, results) and its tensor; what it returns is used in
         place of the tensor. Fake quantization, statistics and trained parameters hook in here.
     """
@@ -82,7 +96,7 @@ def run_float(
         assert value.data is not None, f"{value} has no producer"
         return K.convert_to_tensor(value.data)
 
-    return walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
+    return walk(graph, inputs, constant, apply, transform, wanted)
 
 
 def run_integer(
@@ -112,7 +126,7 @@ def run_integer(
         assert value.data is not None, f"{value} has no producer"
         return value.data
 
-    return walk(graph, inputs, constant, apply, transform, list(graph.outputs if wanted is None else wanted))
+    return walk(graph, inputs, constant, apply, transform, wanted)
 
 
 def _batched(type_: TensorType, batch: int) -> TensorType:
@@ -140,10 +154,16 @@ def batchable(graph: Graph) -> bool:
     return True
 
 
+def eager(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """A function on backend tensors, as it is: arrays in, arrays out. For a few batches, not worth compiling."""
+    return lambda arrays: [K.convert_to_numpy(y) for y in function([K.convert_to_tensor(x) for x in arrays])]
+
+
 def compiled(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
     """A function on backend tensors, compiled by Keras for its backend: arrays in, arrays out.
 
-    `function` takes and returns lists of tensors; it is traced once per shape of its inputs.
+    `function` takes and returns lists of tensors; it is traced once per shape of its inputs, which costs as much as
+    some ten batches of samples.
     """
     import keras
 

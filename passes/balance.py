@@ -17,6 +17,7 @@ kept exactly, and the pass is undone where the logits' error on held-out samples
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -28,18 +29,17 @@ from ir.errors import OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
-from passes.base import Context, Pass, PassReport, Skip
+from passes.base import Context, Pass, PassReport, Samples, Skip
+from passes.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
 from passes.fuse import will_be_fused
 from passes.joined_channels import JoinedChannels, rescale
 from passes.quantize import fixed_params, tie_groups
 from passes.sensitivity import sensitivities
+from passes.statistics import Statistics
 from passes.tune_thresholds import logits_of
 
-_LEVELS, _WEIGHT_LEVELS = 255.0, 127.0
-_NORM = 40.0  # the exponent of the norms that stand for maxima
-_MOST = 4.0  # of |log s|
-_GRID = np.linspace(-_MOST, _MOST, 81)
 _BINS = 400
+_BATCH, _ROWS = 4, 3000  # samples at a time, and about how many places of a tensor are counted of them
 _TINY = 1e-12
 
 
@@ -54,7 +54,7 @@ class Balance(Pass):
     granularity: str = "per_channel"
     samples: int = 48
     projections: int = 2
-    steps: int = 400
+    steps: int = 250
     rate: float = 0.01
     feedback: float = 0.3
     cut: float = 8.0
@@ -72,7 +72,7 @@ class Balance(Pass):
         if not batchable(graph) or context.samples is None:
             return PassReport(skipped=(Skip(graph.name, "samples of this network cannot be put into batches"),))
         problem = _Problem(graph, context, self)
-        if not problem.layers:
+        if problem.empty:
             return PassReport(skipped=(Skip(graph.name, "no layer has weights of its own"),))
         s, before, after = problem.solve(self.steps, self.rate)
         if not (np.isfinite(s).all() and after < before):
@@ -93,38 +93,6 @@ def _input(node: Node) -> Value:
     value = node.inputs[0]
     assert value is not None
     return value
-
-
-@dataclass(frozen=True)
-class _Layer:
-    """One layer's part: `log |W|` `[in, out]` (largest over taps; `[1, out]` depthwise), channel numbers and sizes."""
-
-    logs: np.ndarray
-    inputs: np.ndarray
-    outputs: np.ndarray
-    weight: np.ndarray  # F of its output
-    power: np.ndarray  # taps Var(x), by input channel
-    depthwise: bool
-    per_channel: bool
-
-
-@dataclass(frozen=True)
-class _Tensor:
-    """Values with one range: channel numbers, `log` of the reach above and below 0, the limit, and F."""
-
-    ids: np.ndarray
-    high: np.ndarray
-    low: np.ndarray
-    limit: float
-    weight: np.ndarray
-
-
-@dataclass(frozen=True)
-class _Cut:
-    """What a bounded activation changes at other scales: channel numbers, and F E(...)^2 on the grid of log s."""
-
-    ids: np.ndarray
-    table: np.ndarray
 
 
 class _Problem:
@@ -150,17 +118,19 @@ class _Problem:
             progress=context.progress,
         )
         variance, counts = _measure(
-            graph, context, [_input(n) for n in layers], [_input(n) for n in bounded], options.samples
+            graph, context.samples, [_input(n) for n in layers], [_input(n) for n in bounded], options.samples
         )
-        self.layers = [self._layer(n, variance[_input(n)], options, context) for n in layers]
-        self.tensors = [t for group in tie_groups(graph) if (t := self._tensor(group, kept, context)) is not None]
-        self.cuts = [
-            _Cut(
-                self.roots[self.channels.ids[n.output]],
-                _cut_table(counts[_input(n)], n.op.limit or np.inf) * self._f[n.output][:, None],
-            )
-            for n in bounded
+        rows = np.cumsum([0, *(n.output.shape[-1] for n in layers)])
+        shares: list[tuple[float, list[Any]]] = [
+            (
+                options.feedback,
+                [self._layer(n, variance[_input(n)], context, r) for n, r in zip(layers, rows, strict=False)],
+            ),
+            (1.0, self._tensors(graph, kept, context)),
+            (options.cut, [self._cut(n, counts[_input(n)]) for n in bounded]),
         ]
+        self.parts = [(share, joined(parts)) for share, parts in shares if parts]
+        self.empty = not layers
 
     def _fits(self, node: Node) -> bool:
         """Whether a layer's channels are those of what it reads and makes."""
@@ -168,44 +138,54 @@ class _Problem:
             return False
         return node.inputs[0] in self.channels.ids and node.output in self.channels.ids
 
-    def _layer(self, node: Node, variance: np.ndarray, options: Balance, context: Context) -> _Layer:
+    def _layer(self, node: Node, variance: np.ndarray, context: Context, first_row: int) -> LayerNoise:
         w, operand = node.weight, node.op.weight_operand
         assert w is not None and w.data is not None and operand.input_axis is not None
         assert operand.channel_axis is not None
         inner, outer = operand.input_axis % w.data.ndim, operand.channel_axis % w.data.ndim
-        data = np.abs(w.data.astype(np.float64))
-        depthwise = inner == outer
-        others = tuple(i for i in range(data.ndim) if i not in (inner, outer))
-        largest = data.max(axis=others)
-        if depthwise:
+        others = tuple(i for i in range(w.data.ndim) if i not in (inner, outer))
+        largest = np.abs(w.data.astype(np.float64)).max(axis=others)
+        if inner == outer:
             largest = largest[None]
         elif inner > outer:
             largest = largest.T
-        taps = np.prod([data.shape[i] for i in others]) if others else 1
+        taps = np.prod([w.data.shape[i] for i in others]) if others else 1
         allowed = context.limits is None or context.limits.weight_per_channel(node.op)
-        return _Layer(
-            np.log(largest + 1e-9).astype(np.float32),
-            self.roots[self.channels.ids[_input(node)]],
-            self.roots[self.channels.ids[node.output]],
-            self._f[node.output].astype(np.float32),
-            (variance * taps).astype(np.float32),
-            depthwise,
-            options.granularity == "per_channel" and allowed,
+        return LayerNoise.of(
+            largest,
+            (self.roots[self.channels.ids[_input(node)]], self.roots[self.channels.ids[node.output]]),
+            self._f[node.output],
+            variance * taps,
+            per_channel=self.options.granularity == "per_channel" and allowed,
+            first_row=first_row,
         )
 
-    def _tensor(self, group: Sequence[Value], kept: Sequence[Value], context: Context) -> _Tensor | None:
-        members = [v for v in group if v in kept and v in context.statistics and v in self._f]
-        if not members or any(fixed_params(v, 8) is not None for v in group):
-            return None
-        tables = [context.statistics[v] for v in members]
-        limit = max(v.producer.op.limit or np.inf if v.producer is not None else np.inf for v in members)
-        return _Tensor(
-            np.concatenate([self.roots[self.channels.ids[v]] for v in members]),
-            np.log(np.maximum(np.concatenate([t.high for t in tables]), 1e-9)).astype(np.float32),
-            np.log(np.maximum(-np.concatenate([t.low for t in tables]), 1e-9)).astype(np.float32),
-            float(np.log(limit)),
-            np.concatenate([self._f[v] for v in members]).astype(np.float32),
+    def _tensors(self, graph: Graph, kept: Sequence[Value], context: Context) -> list[TensorNoise]:
+        found: list[TensorNoise] = []
+        known = {v for v in kept if v in context.statistics and v in self._f}
+        for group in tie_groups(graph):
+            members = [v for v in group if v in known]
+            if not members or any(fixed_params(v, 8) is not None for v in group):
+                continue
+            limit = max(v.producer.op.limit or np.inf if v.producer is not None else np.inf for v in members)
+            number = len(found)
+            found += [self._tensor(v, context.statistics[v], float(np.log(limit)), number) for v in members]
+        return found
+
+    def _tensor(self, value: Value, table: Statistics, limit: float, group: int) -> TensorNoise:
+        ids = self.roots[self.channels.ids[value]]
+        return TensorNoise(
+            ids,
+            np.full(len(ids), group),
+            np.log(np.maximum(table.high, 1e-9)).astype(np.float32),
+            np.log(np.maximum(-table.low, 1e-9)).astype(np.float32),
+            np.full(len(ids), limit, np.float32),
+            self._f[value].astype(np.float32),
         )
+
+    def _cut(self, node: Node, counts: np.ndarray) -> CutNoise:
+        table = _cut_table(counts, node.op.limit or np.inf) * self._f[node.output][:, None]
+        return CutNoise(self.roots[self.channels.ids[node.output]], table)
 
     def solve(self, steps: int, rate: float) -> tuple[np.ndarray, float, float]:
         """Scales by channel number, and the predicted noise before and after."""
@@ -231,15 +211,11 @@ class Scales(keras.Model):
         self.built = True
 
     def logs(self) -> Any:
-        return K.clip(self.t, -_MOST, _MOST) * self._free
+        return K.clip(self.t, -MOST, MOST) * self._free
 
     def noise(self) -> Any:
         t = self.logs()
-        options = self._problem.options
-        weights = sum(_layer_noise(layer, t) for layer in self._problem.layers)
-        tensors = sum(_tensor_noise(tensor, t) for tensor in self._problem.tensors)
-        cuts = sum(_cut_noise(cut, t) for cut in self._problem.cuts)
-        return options.feedback * weights + tensors + options.cut * cuts
+        return sum(share * part.power(t) for share, part in self._problem.parts)
 
     def call(self, x: Any) -> Any:
         return x
@@ -250,64 +226,37 @@ class Scales(keras.Model):
         return K.log(self.noise() + 1e-30) + 1e-4 * K.mean(K.square(self.t))
 
 
-def _log_max(x: Any, axis: Any = None) -> Any:
-    return K.logsumexp(_NORM * x, axis=axis) / _NORM
-
-
-def _layer_noise(layer: _Layer, t: Any) -> Any:
-    inner, outer = K.take(t, layer.inputs), K.take(t, layer.outputs)
-    moved = layer.logs + outer[None, :] - (inner[None, :] if layer.depthwise else inner[:, None])
-    step = _log_max(moved, axis=0) if layer.per_channel else _log_max(moved)
-    power = layer.power * K.exp(2 * inner)
-    power = power if layer.depthwise else K.sum(power)
-    return K.sum(layer.weight * K.exp(2 * (step - outer)) * power) / (12 * _WEIGHT_LEVELS**2)
-
-
-def _tensor_noise(tensor: _Tensor, t: Any) -> Any:
-    own = K.take(t, tensor.ids)
-    high = K.exp(_log_max(K.minimum(tensor.high + own, tensor.limit)))
-    low = K.exp(_log_max(tensor.low + own))
-    return K.sum(tensor.weight * K.exp(-2 * own)) * K.square((high + low) / _LEVELS) / 12
-
-
-def _cut_noise(cut: _Cut, t: Any) -> Any:
-    own = K.take(t, cut.ids)
-    place = (own + _MOST) / (_GRID[1] - _GRID[0])
-    index = K.clip(K.cast(K.floor(K.stop_gradient(place)), "int32"), 0, len(_GRID) - 2)
-    share = place - K.cast(index, "float32")
-    flat = K.convert_to_tensor(cut.table.reshape(-1).astype(np.float32))
-    first = np.arange(len(cut.table), dtype=np.int32) * len(_GRID) + index
-    return K.sum(K.take(flat, first) * (1 - share) + K.take(flat, first + 1) * share)
-
-
 def _measure(
-    graph: Graph, context: Context, inputs: Sequence[Value], cut: Sequence[Value], count: int
+    graph: Graph, samples: Samples, inputs: Sequence[Value], cut: Sequence[Value], count: int
 ) -> tuple[dict[Value, np.ndarray], dict[Value, np.ndarray]]:
     """Variance per channel of `inputs`; counts per channel of positive values of `cut`, `_BINS` of 1/16 of a unit."""
     inputs, cut = list(dict.fromkeys(inputs)), list(dict.fromkeys(cut))
-    run = compiled(lambda t: run_float(graph, t, wanted=[*inputs, *cut]))
-    sums = {v: np.zeros((2, v.shape[-1])) for v in inputs}
-    counts = {v: np.zeros((v.shape[-1], _BINS)) for v in cut}
-    done = 0
-    assert context.samples is not None
-    for batch in context.samples.batches(4):
+    every = [max(1, _BATCH * v.type.size // v.shape[-1] // _ROWS) for v in cut]
+
+    def summaries(tensors: list[Any]) -> list[Any]:
+        found = [K.reshape(x, (-1, x.shape[-1])) for x in run_float(graph, tensors, wanted=[*inputs, *cut])]
+        means = [K.stack([K.mean(x, axis=0), K.mean(K.square(x), axis=0)]) for x in found[: len(inputs)]]
+        return means + [x[::step] for x, step in zip(found[len(inputs) :], every, strict=True)]
+
+    run = compiled(summaries)
+    sums = [np.zeros((2, v.shape[-1])) for v in inputs]
+    counts = [np.zeros((v.shape[-1], _BINS)) for v in cut]
+    batches = -(-min(count, len(samples)) // _BATCH)
+    for batch in itertools.islice(samples.batches(_BATCH), batches):
         found = run(batch)
-        for value, x in zip(inputs, found, strict=False):
-            flat = x.reshape(-1, x.shape[-1])
-            sums[value] += [flat.mean(axis=0), np.square(flat).mean(axis=0)]
-        for value, x in zip(cut, found[len(inputs) :], strict=True):
-            _count(counts[value], x)
-        done += 1
-        if done * 4 >= count:
-            break
-    return {v: np.maximum(m2 / done - np.square(m / done), 1e-12) for v, (m, m2) in sums.items()}, counts
+        for total, means in zip(sums, found[: len(inputs)], strict=True):
+            total += means
+        for table, rows in zip(counts, found[len(inputs) :], strict=True):
+            _count(table, rows)
+    moments = [total / batches for total in sums]
+    variance = {v: np.maximum(m[1] - np.square(m[0]), 1e-12) for v, m in zip(inputs, moments, strict=True)}
+    return variance, dict(zip(cut, counts, strict=True))
 
 
-def _count(counts: np.ndarray, x: np.ndarray) -> None:
-    flat = x.reshape(-1, x.shape[-1])
-    flat = flat[:: max(1, len(flat) // 3000)]
-    bins = np.clip(flat * 16, -1, _BINS - 2).astype(np.int64) + 1  # bin 0: everything below 0
-    bins[flat <= 0] = 0
+def _count(counts: np.ndarray, rows: np.ndarray) -> None:
+    """Adds `[rows, channels]` to counts."""
+    bins = np.clip(rows * 16, -1, _BINS - 2).astype(np.int64) + 1  # bin 0: everything below 0
+    bins[rows <= 0] = 0
     channels = len(counts)
     counts += np.bincount((bins + np.arange(channels) * _BINS).ravel(), minlength=channels * _BINS).reshape(
         counts.shape
@@ -317,5 +266,5 @@ def _count(counts: np.ndarray, x: np.ndarray) -> None:
 def _cut_table(counts: np.ndarray, limit: float) -> np.ndarray:
     """`E (min(y, limit) - min(y, limit / s))^2` `[channels, grid]`."""
     y = np.concatenate([[0.0], (np.arange(_BINS - 1) + 0.5) / 16])
-    change = np.minimum(y, limit) - np.minimum(y, limit / np.exp(_GRID)[:, None])
+    change = np.minimum(y, limit) - np.minimum(y, limit / np.exp(GRID)[:, None])
     return np.asarray(counts @ np.square(change).T / counts.sum(axis=1, keepdims=True))

@@ -18,6 +18,7 @@ from passes import balance
 from passes.balance import Balance
 from passes.base import Context
 from passes.calibrate import Calibrate
+from passes.channel_noise import GRID
 from passes.correct_bias import CorrectBias
 from passes.quantize import Quantize
 from passes.runner import run_passes
@@ -91,7 +92,7 @@ def test_what_cutting_changes():
     balance._count(counts, y)
     table = balance._cut_table(counts, 6.0)
     for index in (30, 40, 50):
-        s = np.exp(balance._GRID[index])
+        s = np.exp(GRID[index])
         wanted = np.square(np.minimum(y, 6) - np.minimum(y, 6 / s)).mean(axis=(0, 1, 2))
         assert np.allclose(table[:, index], wanted, rtol=0.05, atol=1e-3)
     assert np.all(table[:, 40] == 0)  # s = 1

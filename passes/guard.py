@@ -2,7 +2,7 @@
 
 Every output counts equally, whatever its unit: with `e[s, o]` the squared error of sample `s` in output `o` the score
 is the geometric mean over outputs of `sum_s e[s, o] / sum_s f[s, o]^2`. A step did harm if that grew by more than
-chance would have it: by more than a percent or two, and by more than the standard error of its logarithm, which the
+chance would have it: by more than a few percent, and by more than the standard error of its logarithm, which the
 jackknife over samples gives (few samples, or few logits, prove little).
 
 Before `quantize` a graph has no error of its own, so a trial is measured: the rest of the pipeline's calibration and
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.execute import batchable, compiled, run_float
+from ir.execute import batchable, eager, run_float
 from ir.graph import Graph, Value
 from passes import statistics
 from passes.base import HELD_OUT, Context, Pass, Samples, SamplesInMemory
@@ -27,8 +27,8 @@ from passes.moment_ranges import MomentRanges
 from passes.quantize import Quantize
 from passes.simulate import quantized
 
-_SAMPLES = 32
-_TOLERANCE = 1.02  # the error of 32 samples moves by a percent or two when nothing of substance has changed
+_SAMPLES, _BATCH = 32, 8
+_TOLERANCE = 1.05  # ranges a few thousandths wider redraw all roundings: that alone moves the error by 1 to 3 % (sd)
 _SMALLEST = 1e-30
 
 
@@ -123,10 +123,12 @@ def _values(
     graph: Graph, samples: SamplesInMemory, wanted: Sequence[Value], simulate: bool = False
 ) -> list[np.ndarray]:
     """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
-    run = compiled(lambda t: run_float(graph, t, wanted=wanted, transform=quantized if simulate else None))
+    run = eager(lambda t: run_float(graph, t, wanted=wanted, transform=quantized if simulate else None))
     together = batchable(graph)
-    size = len(samples) if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
-    parts = [[np.reshape(y, (size if together else 1, -1)) for y in run(batch)] for batch in samples.batches(size)]
+    size = _BATCH if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
+    parts = [
+        [np.reshape(y, (len(batch[0]) if together else 1, -1)) for y in run(batch)] for batch in samples.batches(size)
+    ]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

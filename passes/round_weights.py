@@ -114,7 +114,8 @@ class RoundWeights(Pass):
         w = form.split(node.attrs, weight.data.astype(np.float64))
         scale, _ = weight.quant.shaped(len(weight.shape))
         step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
-        count = min(self.rows, max(1, _ROW_ELEMENTS // w[:, 0].size))
+        columns = w.shape[2]
+        count = min(self.rows, _ROWS_A_COLUMN * columns, max(1, _ROW_ELEMENTS // w[:, 0].size))
         masks = np.split(chosen, np.cumsum([len(part) for part in x])[:-1])
         ends = np.cumsum([mask.sum() for mask in masks]) * count // chosen.sum()
         shares = np.diff(ends, prepend=0)
@@ -169,9 +170,14 @@ def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndar
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`[groups, rows, columns]` less their mean, laid out for matrix products, and the mean `[groups, columns]`."""
+    """`[groups, rows, columns]` less their mean, laid out for matrix products, and the mean `[groups, columns]`.
+
+    In the same memory where it can be.
+    """
+    rows = np.ascontiguousarray(rows)
     mean = rows.mean(axis=1)
-    return np.subtract(rows, mean[:, None], order="C"), mean
+    rows -= mean[:, None]
+    return rows, mean
 
 
 def refusal(node: Node) -> str:
@@ -252,6 +258,7 @@ _RIDGES = (np.inf, 3.0, 0.3)
 _TENSOR_BYTES = 1 << 27  # of all samples that have joined
 _INPUT_BYTES = 1 << 28  # of all samples, which wait in memory
 _ROW_ELEMENTS = 1 << 24
+_ROWS_A_COLUMN = 400
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
 
 

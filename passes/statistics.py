@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from ir.errors import DataError
-from ir.execute import batchable, compiled, run_float
+from ir.execute import batchable, compiled, eager, run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from passes.base import Context, Samples
 
 BINS = 2048
+_FEW = 32  # samples that are through before they would be compiled
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ def collect(graph: Graph, context: Context, values: Sequence[Value] | None = Non
     """Statistics of activations (all by default). Raises DataError if there is no data or it makes NaN."""
     samples = _samples(context)
     wanted = list(activations(graph) if values is None else values)
-    run = compiled(lambda tensors: _summaries(graph, tensors, wanted))
+    runner = eager if len(samples) <= _FEW else compiled
+    run = runner(lambda tensors: _summaries(graph, tensors, wanted))
     sums: list[_Running] = [_Running() for _ in wanted]
     for batch in stream(graph, samples, context, "statistics"):
         results = run(batch)

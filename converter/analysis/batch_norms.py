@@ -94,7 +94,7 @@ def mismatches(graph: Graph, arrays: Sequence[np.ndarray]) -> list[Mismatch]:
     stop = len(chosen) if batchable(graph) else len(chosen) // size * size
     for start in range(0, stop, size):
         batch = [K.convert_to_tensor(a[chosen[start : start + size]]) for a in arrays]
-        run_float(graph, batch, wanted=[], transform=look)
+        run_float(graph, batch, transform=look)
     behind = _behind(graph, nodes)
     return [_compare(n, *sums[n], first=n not in behind) for n in nodes if sums[n][2] >= _FEWEST]
 

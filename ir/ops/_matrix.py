@@ -24,15 +24,15 @@ def _windows(attrs: Any, kh: int, kw: int, x: np.ndarray, count: int, rng: np.ra
     out_w, left, _ = window_size(x.shape[2], kw, attrs.stride_w, attrs.dilation_w_factor, attrs.padding)
     chosen = _chosen(len(x) * out_h * out_w, count, rng)
     image, row, column = np.unravel_index(chosen, (len(x), out_h, out_w))
-    taps = []
-    for i in range(kh):
-        for j in range(kw):
-            h = row * attrs.stride_h + i * attrs.dilation_h_factor - top
-            w = column * attrs.stride_w + j * attrs.dilation_w_factor - left
-            inside = (h >= 0) & (h < x.shape[1]) & (w >= 0) & (w < x.shape[2])
-            tap = x[image, np.where(inside, h, 0), np.where(inside, w, 0)]
-            taps.append(tap * inside[:, None])
-    return np.stack(taps, axis=1)
+    pixels = x.reshape(-1, x.shape[-1])
+    windows = np.empty((len(chosen), kh * kw, x.shape[-1]), x.dtype)
+    for tap, (i, j) in enumerate(np.ndindex(kh, kw)):
+        h = row * attrs.stride_h + i * attrs.dilation_h_factor - top
+        w = column * attrs.stride_w + j * attrs.dilation_w_factor - left
+        inside = (h >= 0) & (h < x.shape[1]) & (w >= 0) & (w < x.shape[2])
+        windows[:, tap] = pixels[np.where(inside, (image * x.shape[1] + h) * x.shape[2] + w, 0)]
+        windows[~inside, tap] = 0
+    return windows
 
 
 def _flat(attrs: Any, w: np.ndarray) -> np.ndarray:
