@@ -11,8 +11,11 @@ one passes (as in `level_activations`), the noise that rounding adds to the logi
 with the maximum in `S_o` over all channels where a tensor has one scale. (Means do not count: bias correction
 takes their shifts back.) `feedback` is the share of the weights' noise that rounding with feedback leaves; C is `cut`:
 an error of cutting is the same over whole regions, so it does more than independent noise. The sum is minimised over
-`log s` by Adam, with maxima as p-norms: seconds, no training of the network. Cutting lets channels pass or lose what ReLU6 cuts seldom, where that buys finer steps; so the function is not
-kept exactly, and the pass is undone where the logits' error on held-out samples does not become smaller.
+`log s` by Adam, with maxima as p-norms (`passes.channel_noise`): seconds, no training of the network.
+
+Cutting lets channels pass or lose what ReLU6 cuts seldom, where that buys finer steps; so the function is not kept
+exactly. What is cut is counted on a few samples; where samples left out are cut more, scales are bounded
+(`passes.headroom`). The pass is undone where the logits' error on those does not become smaller.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from ir.keras_ops import K
 from passes.base import Context, Pass, PassReport, Samples, Skip
 from passes.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
 from passes.fuse import will_be_fused
+from passes.headroom import HEADROOMS, with_headroom
 from passes.joined_channels import JoinedChannels, rescale
 from passes.quantize import fixed_params, tie_groups
 from passes.sensitivity import sensitivities
@@ -74,11 +78,15 @@ class Balance(Pass):
         problem = _Problem(graph, context, self)
         if problem.empty:
             return PassReport(skipped=(Skip(graph.name, "no layer has weights of its own"),))
-        s, before, after = problem.solve(self.steps, self.rate)
+        return with_headroom(graph, context, lambda h: self._balance(graph, context, problem, h), (0.0, *HEADROOMS))
+
+    def _balance(self, graph: Graph, context: Context, problem: _Problem, headroom: float) -> PassReport:
+        s, before, after = problem.solve(self.steps, self.rate, headroom)
         if not (np.isfinite(s).all() and after < before):
             return PassReport(skipped=(Skip(graph.name, "no other scales are predicted to be better"),))
-        changed = [node.name for node in graph.nodes if rescale(graph, node, problem.channels, s)]
-        for value, ids in problem.channels.ids.items():
+        channels = JoinedChannels(graph)  # numbered as the problem's were
+        changed = [node.name for node in graph.nodes if rescale(graph, node, channels, s)]
+        for value, ids in channels.ids.items():
             if np.any(s[ids] != 1):
                 context.scale_channels(value, s[ids])
         notes = [f"predicted noise in the logits {_db(before):.1f} dB before, {_db(after):.1f} dB after"]
@@ -131,6 +139,10 @@ class _Problem:
         ]
         self.parts = [(share, joined(parts)) for share, parts in shares if parts]
         self.empty = not layers
+        self._room = np.full(len(self.roots), np.inf)  # how far below its limits each channel stays
+        for n in bounded:
+            largest = np.maximum(context.statistics[_input(n)].high, _TINY)
+            np.minimum.at(self._room, self.roots[self.channels.ids[_input(n)]], (n.op.limit or np.inf) / largest)
 
     def _fits(self, node: Node) -> bool:
         """Whether a layer's channels are those of what it reads and makes."""
@@ -187,11 +199,17 @@ class _Problem:
         table = _cut_table(counts, node.op.limit or np.inf) * self._f[node.output][:, None]
         return CutNoise(self.roots[self.channels.ids[node.output]], table)
 
-    def solve(self, steps: int, rate: float) -> tuple[np.ndarray, float, float]:
-        """Scales by channel number, and the predicted noise before and after."""
-        free = np.ones(len(self.roots), np.float32)
-        free[self.channels.pinned()] = 0.0
-        model = Scales(self, free)
+    def solve(self, steps: int, rate: float, headroom: float) -> tuple[np.ndarray, float, float]:
+        """Scales by channel number, and the predicted noise before and after.
+
+        No channel is scaled up so far that `headroom` times its largest value passes a bounded activation's limit.
+        """
+        most = np.full(len(self.roots), MOST)
+        if headroom:
+            most = np.clip(np.log(self._room / headroom), 0.0, MOST)
+        lowest = np.full(len(self.roots), -MOST)
+        lowest[self.channels.pinned()] = most[self.channels.pinned()] = 0.0
+        model = Scales(self, lowest.astype(np.float32), most.astype(np.float32))
         schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
         model.compile(optimizer=keras.optimizers.Adam(schedule), jit_compile=False)
         before = float(K.convert_to_numpy(model.noise()))
@@ -204,14 +222,14 @@ class _Problem:
 
 
 class Scales(keras.Model):
-    def __init__(self, problem: _Problem, free: np.ndarray) -> None:
+    def __init__(self, problem: _Problem, lowest: np.ndarray, most: np.ndarray) -> None:
         super().__init__()
-        self._problem, self._free = problem, free
-        self.t = self.add_weight(shape=free.shape, initializer="zeros", name="log_scales")
+        self._problem, self._bounds = problem, (lowest, most)
+        self.t = self.add_weight(shape=most.shape, initializer="zeros", name="log_scales")
         self.built = True
 
     def logs(self) -> Any:
-        return K.clip(self.t, -MOST, MOST) * self._free
+        return K.clip(self.t, *self._bounds)
 
     def noise(self) -> Any:
         t = self.logs()

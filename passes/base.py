@@ -14,6 +14,9 @@ import numpy as np
 from ir.graph import Graph, Value
 from ir.opdef import OpDef
 
+HELD_OUT = 5  # every fifth calibration sample is kept out of fitting, for measuring whether a step helped
+_ENOUGH = 2 * HELD_OUT
+
 
 @dataclass(frozen=True)
 class Skip:
@@ -60,6 +63,25 @@ class SamplesInMemory:
             yield tuple(a[start : start + batch_size] for a in self.arrays)
 
 
+@dataclass(frozen=True)
+class FittingSamples:
+    """Samples without those that are held out; all of them where they are few."""
+
+    samples: Samples
+
+    def __len__(self) -> int:
+        count = len(self.samples)
+        return count - -(-count // HELD_OUT) if count >= _ENOUGH else count
+
+    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
+        start = 0
+        for batch in self.samples.batches(batch_size):
+            chosen = (np.arange(start, start + len(batch[0])) % HELD_OUT != 0) | (len(self.samples) < _ENOUGH)
+            start += len(chosen)
+            if chosen.any():
+                yield tuple(a[chosen] for a in batch)
+
+
 class Distribution(Protocol):
     """Several devices or processes that train together (see `converter.distribution`)."""
 
@@ -95,8 +117,6 @@ class Range:
     low: float
     high: float
 
-
-HELD_OUT = 5  # every fifth calibration sample is kept out of fitting, for measuring whether a step helped
 
 Progress = Callable[[str, int, int], None]
 

@@ -7,6 +7,7 @@ is multiplied by `s[k] = sqrt(r2[k] / r1[k])` (the paper's `1 / s`) and what rea
 Under a bounded activation (ReLU6) two modes: `preserve` keeps the function: a channel whose largest input `m[k]`
 reaches `limit - margin` is locked, the others get `s[k] <= (limit - margin) / m[k]` (fat.md, step 6); `replace` turns
 ReLU6 into ReLU, as the paper does, which changes the function where a channel passes 6. Dead channels are left alone.
+`m[k]` is the largest value seen times a headroom, which samples that were left out choose (`passes.headroom`).
 Without a bound, no channel may pass the range that its tensor had: the paper's scales make activations of channels
 with small weights a hundred times larger (MobileNetV1 0.25 without data: ranges of 500 where 10 were, 0.6 dB).
 """
@@ -23,6 +24,7 @@ from ir.graph import Graph
 from ir.ops.activation import RELU
 from passes.base import Context, Pass, PassReport, Skip
 from passes.channels import Link, alive, links
+from passes.headroom import with_headroom
 
 _MODES = ("preserve", "replace")
 _MOST = 100.0
@@ -51,6 +53,11 @@ class Equalize(Pass):
             )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
+        if self.relu6 == "replace":
+            return self._equalize(graph, context, 1.0)
+        return with_headroom(graph, context, lambda headroom: self._equalize(graph, context, headroom))
+
+    def _equalize(self, graph: Graph, context: Context, headroom: float) -> PassReport:
         found, refused = links(graph)
         skipped = [Skip(node.name, reason) for node, reason in refused.items()]
         if self.relu6 == "replace":
@@ -60,7 +67,7 @@ class Equalize(Pass):
         for _ in range(self.sweeps):
             moved = 0.0
             for link in found:
-                s = self.scales(link, context)
+                s = self.scales(link, context, headroom)
                 if s is None:
                     continue
                 before = total.get(link.name, np.ones_like(s))
@@ -80,7 +87,7 @@ class Equalize(Pass):
         changed = [f"{name}: scales {s.min():.3g} to {s.max():.3g}" for name, s in total.items() if np.any(s != 1)]
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
-    def scales(self, link: Link, context: Context) -> np.ndarray | None:
+    def scales(self, link: Link, context: Context, headroom: float = 1.0) -> np.ndarray | None:
         """`s[k]` of one link, None where its bounded activation's inputs are not known."""
         r1, r2 = link.first_weights(), link.reader_weights()
         live = alive(r1, r2)
@@ -89,7 +96,7 @@ class Equalize(Pass):
         if limit is None:
             return self._kept_in_range(link, s, context)
         largest = link.largest_inputs(context, self.sigmas)
-        return None if largest is None else bounded_scales(s, largest, limit - self.margin * limit / 6.0)
+        return None if largest is None else bounded_scales(s, largest * headroom, limit - self.margin * limit / 6.0)
 
     def _kept_in_range(self, link: Link, s: np.ndarray, context: Context) -> np.ndarray:
         """Cuts scales so that no channel passes the tensor's range: activations have one scale, which must not grow."""

@@ -32,13 +32,13 @@ _TOLERANCE = 1.05  # ranges a few thousandths wider redraw all roundings: that a
 _SMALLEST = 1e-30
 
 
-def _few(samples: Samples, count: int) -> SamplesInMemory:
+def few_held_out(samples: Samples) -> SamplesInMemory:
     """The samples that fitting leaves out (`HELD_OUT`), a few of them."""
     kept: list[tuple[np.ndarray, ...]] = []
     for i, batch in enumerate(samples.batches(1)):
         if i % HELD_OUT == 0:
             kept.append(batch)
-        if len(kept) == count:
+        if len(kept) == _SAMPLES:
             break
     return SamplesInMemory(tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)))
 
@@ -83,25 +83,15 @@ class Guard:
 
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
         assert context.samples is not None
-        self._samples = _few(context.samples, _SAMPLES)
-        self._wanted = [_values(graph, self._samples, self._logits(graph))]
+        self._samples = few_held_out(context.samples)
+        self._wanted = [values_of(graph, self._samples, logits_before_fixed(graph))]
         self._trial = [s for s in steps if isinstance(s, (Calibrate, MomentRanges, Quantize))]
-
-    @staticmethod
-    def _logits(graph: Graph) -> list[Value]:
-        """Outputs, or what goes into the operator that makes them where that fixes its parameters (softmax)."""
-        found = []
-        for value in graph.outputs:
-            node = value.producer
-            fixed = node is not None and node.op.quantization.fixed and node.inputs[0] is not None
-            found.append(node.inputs[0] if node is not None and fixed and node.inputs[0] is not None else value)
-        return found
 
     def score(self, graph: Graph, context: Context) -> Score:
         """Of the annotated graph, or of a trial quantization of one that is not annotated yet."""
         if not any(v.quant is not None for v in graph.inputs):
             graph = self._tried(graph, context)
-        found = _values(graph, self._samples, self._logits(graph), simulate=True)
+        found = values_of(graph, self._samples, logits_before_fixed(graph), simulate=True)
         pairs = list(zip(self._wanted[0], found, strict=True))
         power = [max(_sums(f).sum(), _SMALLEST) for f, _ in pairs]
         errors = [_sums(f.astype(np.float64) - q) / p for (f, q), p in zip(pairs, power, strict=True)]
@@ -119,7 +109,17 @@ class Guard:
         return trial
 
 
-def _values(
+def logits_before_fixed(graph: Graph) -> list[Value]:
+    """Outputs, or what goes into the operator that makes them where that fixes its parameters (softmax)."""
+    found = []
+    for value in graph.outputs:
+        node = value.producer
+        fixed = node is not None and node.op.quantization.fixed and node.inputs[0] is not None
+        found.append(node.inputs[0] if node is not None and fixed and node.inputs[0] is not None else value)
+    return found
+
+
+def values_of(
     graph: Graph, samples: SamplesInMemory, wanted: Sequence[Value], simulate: bool = False
 ) -> list[np.ndarray]:
     """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""

@@ -18,15 +18,15 @@ def test_every_output_counts_equally():
     assert not worse(score(large, small), score(large / 2, small))
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.01])
-def test_what_changes_by_a_percent_does_no_harm(factor: float):
+@pytest.mark.parametrize("factor", [1.0, 1.03])
+def test_what_changes_by_a_few_percent_does_no_harm(factor: float):
     errors = RNG.uniform(1, 2, 20)
     assert not worse(score(errors), score(errors * factor))
 
 
 def test_harm_on_every_sample_is_seen():
     errors = RNG.uniform(1, 2, 20)
-    assert worse(score(errors), score(errors * 1.05))
+    assert worse(score(errors), score(errors * 1.1))
 
 
 def test_growth_that_one_sample_makes_proves_nothing():

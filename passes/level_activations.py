@@ -30,6 +30,7 @@ from ir.graph import Graph, Value
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.base import Context, Pass, PassReport, Skip
 from passes.fuse import will_be_fused
+from passes.headroom import with_headroom
 from passes.joined_channels import JoinedChannels, rescale
 
 _LEVELS = 255
@@ -56,8 +57,11 @@ class LevelActivations(Pass):
             )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
+        return with_headroom(graph, context, lambda headroom: self._level(graph, context, headroom))
+
+    def _level(self, graph: Graph, context: Context, headroom: float) -> PassReport:
         channels = JoinedChannels(graph)
-        room = _room(graph, context, channels, self.margin)
+        room = _room(graph, context, channels, self.margin, headroom)
         wanted = _best(graph, context, channels)
         s = np.clip(np.minimum(wanted, room), 1.0, self.most)
         s[channels.pinned()] = 1.0
@@ -80,7 +84,7 @@ def _reach(context: Context, value: Value) -> tuple[np.ndarray, np.ndarray] | No
     return np.maximum(np.asarray(table.high, np.float64), 0), np.maximum(-np.asarray(table.low, np.float64), 0)
 
 
-def _room(graph: Graph, context: Context, channels: JoinedChannels, margin: float) -> np.ndarray:
+def _room(graph: Graph, context: Context, channels: JoinedChannels, margin: float, headroom: float) -> np.ndarray:
     """How far each joined channel may be scaled up so that no tensor's range grows."""
     rho = np.zeros(len(channels.roots()))
     roots = channels.roots()
@@ -97,16 +101,15 @@ def _room(graph: Graph, context: Context, channels: JoinedChannels, margin: floa
     for node in graph.nodes:
         x = node.inputs[0] if node.inputs else None
         if node.op.limit is not None and x is not None and x in channels.ids:
-            _stay_below(room, roots[channels.ids[x]], _reach(context, x), node.op.limit, margin)
+            _stay_below(room, roots[channels.ids[x]], _reach(context, x), node.op.limit * (1 - margin), headroom)
     return room
 
 
 def _stay_below(
-    room: np.ndarray, ids: np.ndarray, reach: tuple[np.ndarray, np.ndarray] | None, limit: float, margin: float
+    room: np.ndarray, ids: np.ndarray, reach: tuple[np.ndarray, np.ndarray] | None, bound: float, headroom: float
 ) -> None:
     """Keeps what a bounded activation lets through below its limit, and locks what it cuts."""
-    bound = limit * (1 - margin)
-    high = np.full(len(ids), np.inf) if reach is None else reach[0]
+    high = np.full(len(ids), np.inf) if reach is None else reach[0] * headroom
     allowed = np.where(high >= bound, 1.0, bound / np.maximum(high, 1e-9))
     np.minimum.at(room, ids, allowed)
 

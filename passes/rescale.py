@@ -1,7 +1,7 @@
 """Rescaling depthwise -> ReLU6 -> convolution with locked channels (FAT, arXiv:1812.07872, section 3.3; fat.md).
 
 1. `t[k] = max|W[k]|` of every filter of the first layer.
-2. `m[k]`, the largest value of channel `k` before the bounded activation.
+2. `m[k]`, the largest value of channel `k` before the bounded activation, times a headroom (`passes.headroom`).
 3. Channels with `m[k] >= limit - margin` (5.9) are locked: `s[k] = 1`.
 4. The control value `T0` is the mean of `t[k]` over the locked channels; without any, the median of all `t[k]`.
 5. For the others `s[k] = T0 / t[k]`,
@@ -24,6 +24,7 @@ from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.base import Context, Pass, PassReport, Skip
 from passes.channels import alive, links
 from passes.equalize import bounded_scales
+from passes.headroom import with_headroom
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,9 @@ class Rescale(Pass):
             raise OptionError(expected="depthwise or all", found=self.layers, where="rescale layers", fix="choose one")
 
     def run(self, graph: Graph, context: Context) -> PassReport:
+        return with_headroom(graph, context, lambda headroom: self._rescale(graph, context, headroom))
+
+    def _rescale(self, graph: Graph, context: Context, headroom: float) -> PassReport:
         found, refused = links(graph)
         changed = []
         skipped = [Skip(n.name, reason) for n, reason in refused.items() if self._wanted(n.op is DEPTHWISE_CONV_2D)]
@@ -64,6 +68,7 @@ class Rescale(Pass):
                 )
                 continue
             bound = (self.limit - self.margin) * link.limit / 6.0
+            largest = largest * headroom
             s = rescale_factors(link.first_weights(), largest, bound, self.control)
             link.scale(graph, context, s)
             locked = int((largest >= bound).sum())

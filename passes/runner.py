@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from ir.execute import batchable
 from ir.graph import Graph
 from ir.verify import verify
 from passes import statistics
@@ -52,6 +53,7 @@ class _Runner:
         self.graph, self.passes, self.context = graph, passes, context
         self.records: list[PassRecord] = []
         self._guard: Guard | None = None
+        self._apart = False  # whether the statistics are without the samples held out
         self._score: Score | None = None  # of the graph as it is, None if that is not known
 
     def run(self, step: Pass) -> None:
@@ -69,9 +71,10 @@ class _Runner:
     def _collect(self, step: Pass) -> None:
         has_data = self.context.samples is not None
         wants = "statistics" in step.needs or ("statistics if there is data" in step.needs and has_data)
-        if wants and not self.context.statistics:
+        if wants and (not self.context.statistics or (self._apart and not step.guarded)):
             start = time.perf_counter()
-            self.context.statistics = dict(statistics.collect(self.graph, self.context))
+            self._apart = step.guarded and has_data and batchable(self.graph)
+            self.context.statistics = dict(statistics.collect(self.graph, self.context, held_out=not self._apart))
             report = PassReport(changed=(f"{len(self.context.statistics)} activations",))
             self.records.append(PassRecord("statistics", report, time.perf_counter() - start))
 

@@ -16,7 +16,7 @@ from ir.errors import DataError
 from ir.execute import batchable, compiled, eager, run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
-from passes.base import Context, Samples
+from passes.base import Context, FittingSamples, Samples
 
 BINS = 2048
 _FEW = 32  # samples that are through before they would be compiled
@@ -64,9 +64,14 @@ def stream(graph: Graph, samples: Samples, context: Context, what: str) -> Itera
         context.progress(what, done, total)
 
 
-def collect(graph: Graph, context: Context, values: Sequence[Value] | None = None) -> dict[Value, Statistics]:
-    """Statistics of activations (all by default). Raises DataError if there is no data or it makes NaN."""
-    samples = _samples(context)
+def collect(
+    graph: Graph, context: Context, values: Sequence[Value] | None = None, held_out: bool = True
+) -> dict[Value, Statistics]:
+    """Statistics of activations (all by default), on all samples or without those held out of fitting.
+
+    Raises DataError if there is no data or it makes NaN.
+    """
+    samples = _samples(context) if held_out else FittingSamples(_samples(context))
     wanted = list(activations(graph) if values is None else values)
     runner = eager if len(samples) <= _FEW else compiled
     run = runner(lambda tensors: _summaries(graph, tensors, wanted))
