@@ -131,6 +131,7 @@ class Context:
 
     Attributes:
       samples: calibration data, None when there is none.
+      made_samples: whether the samples were made from batch norms, for want of data.
       tuning: data for training; the calibration data where it is None.
       distribution: of training over devices or processes, None for this process alone.
       unrounded: a float copy of the graph as `quantize` left it, before weights and biases move (training's teacher
@@ -146,6 +147,7 @@ class Context:
     """
 
     samples: Samples | None = None
+    made_samples: bool = False
     tuning: Samples | None = None
     distribution: Distribution | None = None
     unrounded: Graph | None = None

@@ -61,7 +61,7 @@ class DistillSamples(Pass):
         arrays, (first, last) = distill(
             graph, context, size=size, groups=groups, steps=self.steps, learning_rate=self.learning_rate
         )
-        context.samples = SamplesInMemory(arrays)
+        context.samples, context.made_samples = SamplesInMemory(arrays), True
         note = f"their statistics are {last:.2g} off those of the batch norms, {first:.2g} at first (mean square)"
         return PassReport(changed=(f"{groups * size} samples made from batch norms",), notes=(note,))
 

@@ -70,6 +70,17 @@ def test_the_first_that_is_enough_is_taken_and_the_others_undone(enough: float):
     assert same == (enough <= HEADROOMS[-1])
 
 
+def test_made_samples_are_not_trusted():
+    seen = []
+
+    def attempt(headroom: float) -> PassReport:
+        seen.append(headroom)
+        return PassReport(changed=("all",))
+
+    with_headroom(network(), Context(samples=samples(60), made_samples=True), attempt)
+    assert seen == [2.0]
+
+
 def test_balance_is_bounded_only_where_it_must_be():
     usual, moved = headroom(Balance(granularity="per_tensor"), with_larger_held_out(1.0))
     assert usual == 0.0 and moved < 5e-4
