@@ -9,11 +9,14 @@ from ir.execute import run_float
 from ir.ops.convolution import FULLY_CONNECTED
 from passes.balance import Balance
 from passes.base import HELD_OUT, Context, FittingSamples, Pass, PassReport
+from passes.calibrate import Calibrate
 from passes.equalize import Equalize
 from passes.guard import few_held_out, logits_before_fixed
 from passes.headroom import HEADROOMS, with_headroom
 from passes.level_activations import LevelActivations
+from passes.quantize import Quantize
 from passes.rescale import Rescale
+from passes.runner import run_passes
 from passes.statistics import collect
 from passes.tuning_testing import Arrays, network, samples
 
@@ -93,3 +96,10 @@ def test_fitting_samples_are_the_others():
     assert seen.tolist() == [i for i in range(23) if i % HELD_OUT] and len(fitted) == len(seen)
     few = FittingSamples(Arrays(np.arange(9.0)[:, None]))
     assert len(few) == 9 == sum(len(batch[0]) for batch in few.batches(4))
+
+
+def test_ranges_are_of_all_samples_nevertheless():
+    graph, data = network(), with_larger_held_out(4.0)
+    context = Context(samples=data)
+    run_passes(graph, [LevelActivations(), Calibrate(), Quantize()], context)
+    assert context.ranges[graph.inputs[0]].high >= data.x.max() > 2 * np.delete(data.x, np.s_[::HELD_OUT], 0).max()
