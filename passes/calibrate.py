@@ -33,7 +33,7 @@ from passes.statistics import Statistics, collect, histograms
 METHODS = ("minmax", "moving_average", "percentile", "mse", "kl")
 _DECAY = 0.9
 _LEVELS = 255
-_INPUT_SAMPLES = 8
+_INPUT_SAMPLES = 32
 _WIDENINGS = (1.0, 1.002, 1.004, 1.006, 1.008)
 
 
