@@ -10,12 +10,12 @@ import numpy as np
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.execute import batchable, compiled, run_float, run_integer
-from ir.graph import Graph, Node, Value
-from ir.ops.softmax import SOFTMAX
+from ir.graph import Graph
 from ir.profile import Profile
 from ir.quantization import QuantParams
 from ir.types import DType
 from passes.base import Progress, Samples, silent
+from passes.logits import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,22 +34,6 @@ class Comparison:
     agreement: float | None = None
     float_accuracy: float | None = None
     integer_accuracy: float | None = None
-
-
-def logits_of(graph: Graph) -> list[Value]:
-    """The outputs, those of a softmax (through what changes nothing after it) replaced by what goes into it."""
-    found = []
-    for value in graph.outputs:
-        node = value.producer
-        while node is not None and node.op is not SOFTMAX and _changes_nothing(node) and node.inputs[0] is not None:
-            node = node.inputs[0].producer
-        before = node.inputs[0] if node is not None and node.op is SOFTMAX else None
-        found.append(value if before is None else before)
-    return found
-
-
-def _changes_nothing(node: Node) -> bool:
-    return node.op.is_conversion or node.op.is_identity(node.attrs, [t for t in node.in_types if t is not None])
 
 
 class _Sums:

@@ -3,15 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.compare import compare, logits_of, to_integers, to_reals
-from converter.tflite.model_file import parse
-from converter.tflite.reader import to_graph
+from converter.compare import compare, to_integers, to_reals
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph
-from ir.ops.activation import LOGISTIC
 from ir.ops.convolution import FULLY_CONNECTED
-from ir.ops.elementwise import ADD, MUL
-from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.ops.elementwise import ADD
 from ir.ops.softmax import SOFTMAX
 from ir.quantization import asymmetric
 from ir.types import DType, TensorType
@@ -22,7 +18,7 @@ from passes.graph_testing import Net
 from passes.lower import LowerToInteger
 from passes.quantize import Quantize
 from passes.runner import run_passes
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 X = np.random.default_rng(0).normal(size=(11, 6)).astype(np.float32)
 
@@ -38,26 +34,26 @@ def classifier(bias: float = 0.0) -> Graph:
 
 def emitted(graph: Graph, x: np.ndarray = X, io: str = "int8") -> bytes:
     graph, _ = graph.copy()
-    run_passes(graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger(io=io)], Context(samples=Arrays(x)))
+    run_passes(graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger(io=io)], Context(samples=in_memory(x)))
     return to_bytes(graph)
 
 
 def test_figures_of_a_good_conversion():
-    found = compare(classifier(), emitted(classifier()), Arrays(X))
+    found = compare(classifier(), emitted(classifier()), in_memory(X))
     assert found.samples == 11 and found.agreement == 1.0 and 25 < found.sqnr_db < 60
     assert found.float_accuracy is None and found.integer_accuracy is None
 
 
 @pytest.mark.parametrize("io", ["uint8", "float"])
 def test_the_type_of_the_ends_does_not_matter(io):
-    assert compare(classifier(), emitted(classifier(), io=io), Arrays(X)) == compare(
-        classifier(), emitted(classifier()), Arrays(X)
+    assert compare(classifier(), emitted(classifier(), io=io), in_memory(X)) == compare(
+        classifier(), emitted(classifier()), in_memory(X)
     )
 
 
 def test_the_size_of_batches_does_not_matter():
     model = emitted(classifier())
-    a, b = (compare(classifier(), model, Arrays(X), batch_size=size) for size in (1, 4))
+    a, b = (compare(classifier(), model, in_memory(X), batch_size=size) for size in (1, 4))
     assert a.agreement == b.agreement and a.sqnr_db == pytest.approx(b.sqnr_db, abs=1e-3)
 
 
@@ -67,7 +63,7 @@ def test_figures_by_hand():
     answers = classifier_logits(X).argmax(axis=1)
     labels = answers.copy()
     labels[:3] = 0
-    found = compare(classifier(), other, Arrays(X), labels)
+    found = compare(classifier(), other, in_memory(X), labels)
     assert found.agreement == pytest.approx((answers == 0).mean())
     assert found.float_accuracy == pytest.approx((answers == labels).mean())
     assert found.integer_accuracy == pytest.approx((labels == 0).mean())
@@ -82,29 +78,15 @@ def classifier_logits(x: np.ndarray) -> np.ndarray:
 
 def test_a_file_that_computes_the_same_has_no_noise():
     graph = classifier()
-    assert compare(graph, to_bytes(graph), Arrays(X[:2])).sqnr_db > 100
+    assert compare(graph, to_bytes(graph), in_memory(X[:2])).sqnr_db > 100
 
 
 def test_outputs_that_are_no_classes_have_no_agreement():
     net = Net(2)
     x = net.input(6)
     graph = net.ends(net.dense(x, 1, name="one"), net.dense(x, 3, name="three"))
-    found = compare(graph, emitted(graph), Arrays(X), np.zeros(len(X), np.int64))
+    found = compare(graph, emitted(graph), in_memory(X), np.zeros(len(X), np.int64))
     assert found.agreement is None and found.float_accuracy is None and found.sqnr_db > 25
-
-
-def test_logits_stand_before_the_softmax():
-    net = Net()
-    x = net.input(6)
-    logits = net.dense(x, 4)
-    classes = net.then(SOFTMAX, logits)
-    copied = net.then(RESHAPE, classes, attrs=ReshapeAttributes(shape=(1, 4)))
-    turned = net.then(RESHAPE, classes, attrs=ReshapeAttributes(shape=(4, 1)))
-    gate = net.then(LOGISTIC, logits)
-    graph = net.ends(classes, copied, turned, gate, net.then(MUL, x, x))
-    assert logits_of(graph) == [logits, logits, turned, gate, graph.outputs[-1]]
-    integer = emitted(classifier(), io="float")
-    assert [v.name for v in logits_of(to_graph(parse(integer)))] == ["logits"]
 
 
 def test_progress_and_fixed_batches():
@@ -114,7 +96,7 @@ def test_progress_and_fixed_batches():
     graph.outputs = [graph.add(FULLY_CONNECTED, [x, w, None]).output]
     seen = []
     found = compare(
-        graph, to_bytes(graph), Arrays(X[:10]), progress=lambda what, done, total: seen.append((done, total))
+        graph, to_bytes(graph), in_memory(X[:10]), progress=lambda what, done, total: seen.append((done, total))
     )
     assert found.samples == 10 and seen == [(i, 10) for i in (2, 4, 6, 8, 10)]
 

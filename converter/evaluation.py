@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.compare import logits_of, to_integers, to_reals
+from converter.compare import to_integers, to_reals
 from converter.runtimes.base import ModelRuntime
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
@@ -24,6 +24,7 @@ from ir.errors import DataError
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 from passes.base import Progress, Samples, silent
+from passes.logits import logits_of
 
 _Z95 = 1.959964
 _BOOTSTRAPS = 1000

@@ -37,10 +37,10 @@ from passes.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, 
 from passes.fuse import will_be_fused
 from passes.headroom import HEADROOMS, with_headroom
 from passes.joined_channels import JoinedChannels, rescale
+from passes.logits import logits_of
 from passes.quantize import fixed_params, tie_groups
 from passes.sensitivity import sensitivities
 from passes.statistics import Statistics
-from passes.tune_thresholds import logits_of
 
 _BINS = 400
 _BATCH, _ROWS = 4, 3000  # samples at a time, and about how many places of a tensor are counted of them

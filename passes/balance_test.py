@@ -20,10 +20,10 @@ from passes.base import Context
 from passes.calibrate import Calibrate
 from passes.channel_noise import GRID
 from passes.correct_bias import CorrectBias
+from passes.logits import logits_of
 from passes.quantize import Quantize
 from passes.runner import run_passes
 from passes.simulate import quantized
-from passes.tune_thresholds import logits_of
 from passes.tuning_testing import Builder, network, samples
 
 
@@ -31,7 +31,7 @@ def answers(graph: Graph, simulate: bool) -> np.ndarray:
     wanted = logits_of(graph)
     return np.asarray(
         K.convert_to_numpy(
-            run_float(graph, [samples(64, 9).x], wanted=wanted, transform=quantized if simulate else None)[0]
+            run_float(graph, [samples(64, 9).arrays[0]], wanted=wanted, transform=quantized if simulate else None)[0]
         )
     )
 

@@ -22,7 +22,7 @@ from passes.equalize import Equalize
 from passes.graph_testing import Net, run_alone
 from passes.runner import run_passes
 from passes.statistics import BINS
-from passes.tuning_testing import Arrays, network, samples
+from passes.tuning_testing import in_memory, network, samples
 
 Histogram = tuple[np.ndarray, np.ndarray]
 
@@ -158,7 +158,7 @@ def test_learned_ranges_are_kept():
     net = Net()
     x = net.input(3)
     graph = net.ends(net.dense(x, 2))
-    context = Context(samples=Arrays(np.ones((2, 3), np.float32)))
+    context = Context(samples=in_memory(np.ones((2, 3), np.float32)))
     context.learned[x] = Range(-7.0, 7.0)
     (_, record) = run_passes(graph, [Calibrate()], context)
     assert (

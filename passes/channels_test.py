@@ -20,7 +20,7 @@ from passes.base import ChannelNormal, Context
 from passes.channels import Link, alive, links
 from passes.graph_testing import Net, assert_preserved
 from passes.statistics import collect
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 POOL = PoolAttributes(filter_width=2, filter_height=2, stride_w=2, stride_h=2)
 AROUND = PadAttributes(paddings=((0, 0), (1, 1), (0, 2), (0, 0)))
@@ -112,7 +112,7 @@ def test_bounded_activations_limit_a_link():
     graph = net.ends(net.conv(net.then(RELU6, x), 2), net.conv(net.then(RELU_N1_TO_1, x), 2))
     link = one_link(graph)
     assert link.limit == 1.0 and [n.op for n in link.bounded] == [RELU6, RELU_N1_TO_1]
-    data = Arrays(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32))
+    data = in_memory(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32))
     context = Context(samples=data)
     assert link.largest_inputs(context, 6.0) is None
     context.normals[x] = ChannelNormal(np.array([0.0, -9.0, 2.0]), np.array([1.0, 1.0, 0.5]))
@@ -135,7 +135,7 @@ def test_side_tables_follow():
     x = net.conv(net.input(4, 4, 2), 3)
     y = net.then(RELU, x)
     graph = net.ends(net.conv(y, 2))
-    context = Context(samples=Arrays(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32)))
+    context = Context(samples=in_memory(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32)))
     context.normals[x] = ChannelNormal(np.ones(3), np.ones(3))
     context.statistics = collect(graph, context)
     s = np.array([2.0, 0.5, 1.0])

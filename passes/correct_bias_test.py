@@ -22,7 +22,7 @@ from passes.quantize import Quantize
 from passes.round_weights import RoundWeights
 from passes.runner import run_passes
 from passes.simulate import quantized
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 X = np.random.default_rng(0).normal(0.5, 1, (40, 6, 6, 3)).astype(np.float32)
 
@@ -37,7 +37,7 @@ def network(bias: bool = True) -> Graph:
 
 def annotated(graph: Graph, x: np.ndarray = X, bits: int = 4) -> Context:
     """Four bits of weights shift means by much more than what biases and activations are rounded by."""
-    context = Context(samples=Arrays(x))
+    context = Context(samples=in_memory(x))
     run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
     return context
 
@@ -159,7 +159,7 @@ def normal_network() -> Graph:
 def test_analytic_and_empirical_correction_agree_on_normal_inputs():
     x = np.random.default_rng(3).standard_normal((600, 4, 4, 16)).astype(np.float32)
     graph = normal_network()
-    context = Context(samples=Arrays(x), input_range=Range(-6.0, 6.0), batch_size=100)
+    context = Context(samples=in_memory(x), input_range=Range(-6.0, 6.0), batch_size=100)
     run_passes(graph, [FoldBatchNorm(), Calibrate(), Quantize(weight_bits=3)], context)
     layers = {n.output: n for n in graph.nodes if n.weight is not None}
     analytic, skipped = analytic_shifts(graph, context, layers)

@@ -18,14 +18,14 @@ from passes.lower import LowerToInteger
 from passes.quantize import Quantize
 from passes.runner import run_passes
 from passes.statistics import collect
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 X = np.random.default_rng(0).normal(size=(8, 5, 5, 2)).astype(np.float32)
 positive = st.floats(1e-3, 1e3)
 
 
 def equalize(graph: Graph, **options: object) -> tuple[PassReport, Context]:
-    context = Context(samples=Arrays(X))
+    context = Context(samples=in_memory(X))
     return run_alone(graph, Equalize(**options), context), context  # type: ignore[arg-type]
 
 
@@ -163,7 +163,7 @@ def test_no_activation_grows_where_nothing_bounds_it():
     net = Net(3)
     x = net.then(RELU, net.conv(net.input(8, 8, 3), 12, spread=6.0, name="first"))
     graph = net.ends(net.conv(x, 5, 1, name="last"))
-    context = Context(samples=Arrays(random_inputs(graph, 20)[0]))
+    context = Context(samples=in_memory(random_inputs(graph, 20)[0]))
     before = {v.name: t.bounds[1] for v, t in collect(graph, context).items()}
     report = run_alone(graph, Equalize(), context)
     after = {v.name: t.bounds[1] for v, t in collect(graph, context).items()}

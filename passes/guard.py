@@ -23,6 +23,7 @@ from passes import statistics
 from passes.base import HELD_OUT, Context, Pass, Samples, SamplesInMemory
 from passes.calibrate import Calibrate
 from passes.correct_bias import CorrectBias
+from passes.logits import before_fixed
 from passes.moment_ranges import MomentRanges
 from passes.quantize import Quantize
 from passes.simulate import quantized
@@ -84,14 +85,14 @@ class Guard:
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
         assert context.samples is not None
         self._samples = few_held_out(context.samples)
-        self._wanted = [values_of(graph, self._samples, logits_before_fixed(graph))]
+        self._wanted = [values_of(graph, self._samples, before_fixed(graph))]
         self._trial = [s for s in steps if isinstance(s, (Calibrate, MomentRanges, Quantize))]
 
     def score(self, graph: Graph, context: Context) -> Score:
         """Of the annotated graph, or of a trial quantization of one that is not annotated yet."""
         if not any(v.quant is not None for v in graph.inputs):
             graph = self._tried(graph, context)
-        found = values_of(graph, self._samples, logits_before_fixed(graph), simulate=True)
+        found = values_of(graph, self._samples, before_fixed(graph), simulate=True)
         pairs = list(zip(self._wanted[0], found, strict=True))
         power = [max(_sums(f).sum(), _SMALLEST) for f, _ in pairs]
         errors = [_sums(f.astype(np.float64) - q) / p for (f, q), p in zip(pairs, power, strict=True)]
@@ -107,16 +108,6 @@ class Guard:
         for step in (*self._trial, CorrectBias()):
             step.run(trial, inner)
         return trial
-
-
-def logits_before_fixed(graph: Graph) -> list[Value]:
-    """Outputs, or what goes into the operator that makes them where that fixes its parameters (softmax)."""
-    found = []
-    for value in graph.outputs:
-        node = value.producer
-        fixed = node is not None and node.op.quantization.fixed and node.inputs[0] is not None
-        found.append(node.inputs[0] if node is not None and fixed and node.inputs[0] is not None else value)
-    return found
 
 
 def values_of(

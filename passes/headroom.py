@@ -17,7 +17,8 @@ import numpy as np
 
 from ir.graph import Graph
 from passes.base import Context, PassReport
-from passes.guard import Snapshot, few_held_out, logits_before_fixed, values_of
+from passes.guard import Snapshot, few_held_out, values_of
+from passes.logits import before_fixed
 
 HEADROOMS = (1.0, 1.5, 2.0, 3.0, 5.0)
 _WITHOUT_DATA = 2.0
@@ -34,11 +35,11 @@ def with_headroom(
     if context.made_samples:
         choices = [h for h in HEADROOMS if h >= _WITHOUT_DATA]
     samples = few_held_out(context.samples)
-    wanted = values_of(graph, samples, logits_before_fixed(graph))
+    wanted = values_of(graph, samples, before_fixed(graph))
     for headroom in choices:
         snapshot = Snapshot.take(graph, context)
         report = attempt(headroom)
-        found = values_of(graph, samples, logits_before_fixed(graph))
+        found = values_of(graph, samples, before_fixed(graph))
         moved = max(_moved(w, f) for w, f in zip(wanted, found, strict=True))
         if moved <= _ALLOWED or headroom == choices[-1]:
             break

@@ -8,32 +8,33 @@ import pytest
 from ir.execute import run_float
 from ir.ops.convolution import FULLY_CONNECTED
 from passes.balance import Balance
-from passes.base import HELD_OUT, Context, FittingSamples, Pass, PassReport
+from passes.base import HELD_OUT, Context, FittingSamples, Pass, PassReport, SamplesInMemory
 from passes.calibrate import Calibrate
 from passes.equalize import Equalize
-from passes.guard import few_held_out, logits_before_fixed
+from passes.guard import few_held_out
 from passes.headroom import HEADROOMS, with_headroom
 from passes.level_activations import LevelActivations
+from passes.logits import before_fixed
 from passes.quantize import Quantize
 from passes.rescale import Rescale
 from passes.runner import run_passes
 from passes.statistics import collect
-from passes.tuning_testing import Arrays, network, samples
+from passes.tuning_testing import in_memory, network, samples
 
 
-def with_larger_held_out(factor: float) -> Arrays:
-    x = samples(60).x.copy()
+def with_larger_held_out(factor: float) -> SamplesInMemory:
+    x = samples(60).arrays[0].copy()
     x[::HELD_OUT] *= factor
-    return Arrays(x)
+    return in_memory(x)
 
 
-def headroom(step: Pass, data: Arrays) -> tuple[float, float]:
+def headroom(step: Pass, data: SamplesInMemory) -> tuple[float, float]:
     """The one chosen, and how far the logits of the held-out samples moved, relative to their power."""
     graph = network()
     x = few_held_out(data).arrays[0]
 
     def logits() -> np.ndarray:
-        return np.asarray(run_float(graph, [x], wanted=logits_before_fixed(graph))[0])
+        return np.asarray(run_float(graph, [x], wanted=before_fixed(graph))[0])
 
     wanted = logits()
     context = Context(samples=data)
@@ -57,7 +58,7 @@ def test_it_grows_with_what_other_samples_show():
 @pytest.mark.parametrize("enough", [1.0, 2.0, 5.0, 100.0])
 def test_the_first_that_is_enough_is_taken_and_the_others_undone(enough: float):
     graph, seen = network(), []
-    wanted = np.asarray(run_float(graph, [samples(1).x])[0])
+    wanted = np.asarray(run_float(graph, [samples(1).arrays[0]])[0])
 
     def attempt(headroom: float) -> PassReport:
         seen.append(headroom)
@@ -69,7 +70,7 @@ def test_the_first_that_is_enough_is_taken_and_the_others_undone(enough: float):
     report = with_headroom(graph, Context(samples=samples(60)), attempt)
     assert seen == [h for h in HEADROOMS if h <= enough]
     assert report.notes[0].startswith(f"headroom {min(enough, HEADROOMS[-1]):g} ")
-    same = np.allclose(np.asarray(run_float(graph, [samples(1).x])[0]), wanted, atol=1e-6)
+    same = np.allclose(np.asarray(run_float(graph, [samples(1).arrays[0]])[0]), wanted, atol=1e-6)
     assert same == (enough <= HEADROOMS[-1])
 
 
@@ -90,11 +91,11 @@ def test_balance_is_bounded_only_where_it_must_be():
 
 
 def test_fitting_samples_are_the_others():
-    data = Arrays(np.arange(23.0)[:, None])
+    data = in_memory(np.arange(23.0)[:, None])
     fitted = FittingSamples(data)
     seen = np.concatenate([batch[0] for batch in fitted.batches(7)]).ravel()
     assert seen.tolist() == [i for i in range(23) if i % HELD_OUT] and len(fitted) == len(seen)
-    few = FittingSamples(Arrays(np.arange(9.0)[:, None]))
+    few = FittingSamples(in_memory(np.arange(9.0)[:, None]))
     assert len(few) == 9 == sum(len(batch[0]) for batch in few.batches(4))
 
 
@@ -102,4 +103,5 @@ def test_ranges_are_of_all_samples_nevertheless():
     graph, data = network(), with_larger_held_out(4.0)
     context = Context(samples=data)
     run_passes(graph, [LevelActivations(), Calibrate(), Quantize()], context)
-    assert context.ranges[graph.inputs[0]].high >= data.x.max() > 2 * np.delete(data.x, np.s_[::HELD_OUT], 0).max()
+    x = data.arrays[0]
+    assert context.ranges[graph.inputs[0]].high >= x.max() > 2 * np.delete(x, np.s_[::HELD_OUT], 0).max()

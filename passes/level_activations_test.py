@@ -21,21 +21,10 @@ from passes.level_activations import LevelActivations
 from passes.quantize import Quantize
 from passes.runner import run_passes
 from passes.simulate import quantized
+from passes.tuning_testing import in_memory
 
 _RNG = np.random.default_rng(0)
 _SPREAD = np.array([1.0, 0.01, 0.2, 3.0], np.float32)
-
-
-class _Samples:
-    def __init__(self, x: np.ndarray) -> None:
-        self.x = x
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batches(self, batch_size: int):  # type: ignore[no-untyped-def]
-        for start in range(0, len(self.x), batch_size):
-            yield (self.x[start : start + batch_size],)
 
 
 def _conv(graph: Graph, x: Value, out: int, spread: np.ndarray | float = 1.0, name: str = "conv") -> Value:
@@ -75,7 +64,7 @@ _IMAGES = _RNG.normal(size=(16, 6, 6, 3)).astype(np.float32)
 
 
 def _context() -> Context:
-    return Context(samples=_Samples(_IMAGES))
+    return Context(samples=in_memory(_IMAGES))
 
 
 def _noise(graph: Graph, reference: Graph) -> float:

@@ -16,7 +16,7 @@ from passes.lockstep import Slices, run_both
 from passes.quantize import Quantize
 from passes.round_weights import RoundWeights
 from passes.runner import run_passes
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 _MIB = 1 << 20
 
@@ -32,7 +32,7 @@ def net(size: int = 8, channels: int = 12) -> Graph:
 
 
 def annotated(graph: Graph, count: int) -> Context:
-    context = Context(samples=Arrays(random_inputs(graph, count)[0]))
+    context = Context(samples=in_memory(random_inputs(graph, count)[0]))
     run_passes(graph, [Calibrate(), Quantize(weight_bits=6)], context)
     return context
 
@@ -107,7 +107,7 @@ def peak_bytes(step: Pass, samples: int) -> int:
     memory = pytest.importorskip("tensorflow").config.experimental
     graph = net(size=64, channels=32)
     context = annotated(graph, 20)
-    context.samples = Arrays(random_inputs(graph, samples)[0])
+    context.samples = in_memory(random_inputs(graph, samples)[0])
     memory.reset_memory_stats("CPU:0")
     before = memory.get_memory_info("CPU:0")["current"]
     step.run(graph, context)

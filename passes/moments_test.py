@@ -25,7 +25,7 @@ from passes.moment_ranges import MomentRanges
 from passes.moments import Moments, clipped, propagate
 from passes.quantize import Quantize
 from passes.runner import run_passes
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 DRAWN = 400_000
 NORMAL = np.random.default_rng(0).standard_normal(DRAWN)
@@ -136,7 +136,7 @@ def test_ranges_hold_normal_data():
     graph = network()
     context = Context(input_range=Range(-1.0, 1.0))
     run_passes(graph, [FoldBatchNorm(), MomentRanges()], context)
-    seen = Context(samples=Arrays(np.random.default_rng(0).uniform(-1, 1, (20, 6, 6, 3)).astype(np.float32)))
+    seen = Context(samples=in_memory(np.random.default_rng(0).uniform(-1, 1, (20, 6, 6, 3)).astype(np.float32)))
     run_passes(graph, [Calibrate()], seen)
     for node in graph.nodes:
         if node.op in (RELU6, SOFTMAX):
@@ -150,7 +150,10 @@ def test_ranges_hold_what_samples_reach():
     x = net.batch_norm(net.conv(net.input(6, 6, 3), 5))
     graph = net.ends(net.then(ADD, x, x))
     normal = np.random.default_rng(0).normal(size=(50, 6, 6, 3)).astype(np.float32)
-    alone, beside = Context(input_range=Range(-1.0, 1.0)), Context(input_range=Range(-1.0, 1.0), samples=Arrays(normal))
+    alone, beside = (
+        Context(input_range=Range(-1.0, 1.0)),
+        Context(input_range=Range(-1.0, 1.0), samples=in_memory(normal)),
+    )
     reached = []
     for context in (alone, beside):
         twin, copies = graph.copy()

@@ -13,7 +13,7 @@ from passes.base import ChannelNormal, Context, PassReport
 from passes.channels import links
 from passes.graph_testing import Net, outputs, run_alone
 from passes.rescale import Rescale, rescale_factors
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 X = np.random.default_rng(0).normal(size=(8, 6, 6, 5)).astype(np.float32)
 BOUND = 5.9
@@ -64,7 +64,7 @@ def separable(seed: int, last: str = "conv") -> Graph:
 
 
 def rescale(graph: Graph, **options: object) -> PassReport:
-    return run_alone(graph, Rescale(**options), Context(samples=Arrays(X)))  # type: ignore[arg-type]
+    return run_alone(graph, Rescale(**options), Context(samples=in_memory(X)))  # type: ignore[arg-type]
 
 
 def assert_same_on_data(graph: Graph, wanted: list[np.ndarray]) -> None:

@@ -17,7 +17,7 @@ from passes.quantize import Quantize
 from passes.reuse_channels import ReuseChannels, chains, constant_channels
 from passes.runner import run_passes
 from passes.simulate import quantized
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 _DEAD = [1, 4, 5]
 _CHANNELS = 8
@@ -51,7 +51,7 @@ def layer(graph: Graph, name: str) -> Node:
 
 
 def context_of(graph: Graph) -> Context:
-    return Context(samples=Arrays(random_inputs(graph, 40)[0]))
+    return Context(samples=in_memory(random_inputs(graph, 40)[0]))
 
 
 def test_finds_the_constants_that_live_in_dead_channels():

@@ -23,7 +23,7 @@ from passes.round_weights import Problem, RoundWeights, descend, round_with_feed
 from passes.runner import run_passes
 from passes.simulate import quantized
 from passes.tuning_data import HOLDOUT, split
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 
 def small(seed: int = 0) -> Graph:
@@ -34,7 +34,7 @@ def small(seed: int = 0) -> Graph:
 
 
 def context_of(graph: Graph, count: int = 40) -> Context:
-    return Context(samples=Arrays(random_inputs(graph, count)[0]))
+    return Context(samples=in_memory(random_inputs(graph, count)[0]))
 
 
 def logits_error(graph: Graph, float_graph: Graph, count: int = 16) -> float:
@@ -133,19 +133,19 @@ def test_training_data_are_used_where_they_are_more_but_not_those_that_training_
     graph = small()
     context, (x,) = context_of(graph), random_inputs(graph, 117, seed=3)
     alone = weights_after(context)
-    context.tuning = Arrays(x)
+    context.tuning = in_memory(x)
     fitted = weights_after(context)
     assert any(not np.array_equal(a, b) for a, b in zip(alone, fitted, strict=True))
     other = x.copy()
     held_out = split(117, HOLDOUT)[1]
     other[held_out] = random_inputs(graph, len(held_out), seed=4)[0]
-    context.tuning = Arrays(other)
+    context.tuning = in_memory(other)
     for a, b in zip(fitted, weights_after(context), strict=True):
         np.testing.assert_array_equal(a, b)
     other[1] = -other[1]  # one that is neither held out nor a fifth
-    context.tuning = Arrays(np.concatenate([other[1:2]] * 117))
+    context.tuning = in_memory(np.concatenate([other[1:2]] * 117))
     assert any(not np.array_equal(a, b) for a, b in zip(fitted, weights_after(context), strict=True))
-    context.tuning = Arrays(x[:20])
+    context.tuning = in_memory(x[:20])
     for a, b in zip(alone, weights_after(context), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -10,8 +10,8 @@ from keras import ops as K
 from ir.execute import run_float
 from ir.graph import Graph, Value
 from passes.base import silent
+from passes.logits import logits_of
 from passes.sensitivity import sensitivities
-from passes.tune_thresholds import logits_of
 from passes.tuning_testing import network, samples
 
 
@@ -32,7 +32,7 @@ def found(graph: Graph, values: list[Value], products: bool = False) -> dict[Val
 
 def moved(graph: Graph, value: Value, channel: int, size: float) -> float:
     """Share of the logits' power that noise of that size in one channel makes."""
-    x, rng = samples(32).x, np.random.default_rng(2)
+    x, rng = samples(32).arrays[0], np.random.default_rng(2)
     noise = np.zeros((64, *value.shape[1:]), np.float32)
     noise[..., channel] = rng.normal(0, size, noise.shape[:-1])
     twice = np.concatenate([x, x])

@@ -23,7 +23,7 @@ from passes.lower import LowerToInteger
 from passes.quantize import Quantize
 from passes.runner import run_passes
 from passes.simulate import fake_quantize, quantized
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 X = np.random.default_rng(0).uniform(-1, 1, (16, 6, 6, 3)).astype(np.float32)
 POOL = PoolAttributes(filter_width=2, filter_height=2, stride_w=2, stride_h=2)
@@ -53,7 +53,7 @@ def test_simulated_numbers_are_those_of_the_integers(case, granularity):
     net = Net(5)
     graph = net.ends(NETS[case](net, net.input(6, 6, 3)))
     exact = np.asarray(run_float(graph, [X])[0])
-    context = Context(samples=Arrays(X))
+    context = Context(samples=in_memory(X))
     run_passes(graph, [Calibrate(), Quantize(granularity=granularity)], context)
     simulated = np.asarray(run_float(graph, [X], transform=quantized)[0])
     run_passes(graph, [FuseActivation(), LowerToInteger()], context)

@@ -11,13 +11,13 @@ from ir.graph import Graph, Value
 from ir.profile import Profile
 from passes.base import Context
 from passes.fuse import FuseActivation
+from passes.logits import logits_of
 from passes.losses import rmse
 from passes.lower import LowerToInteger
 from passes.quantize import tie_groups
 from passes.runner import run_passes
 from passes.simulate import quantized
 from passes.trainable import Rates, TrainableModel, trained_layers
-from passes.tune_thresholds import logits_of
 from passes.tuning_testing import annotated, samples
 from passes.write_back import write_back
 

@@ -33,9 +33,9 @@ import numpy as np
 from ir.errors import DataError, OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Value
-from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, PassReport, Skip
 from passes.event_log import EventLog
+from passes.logits import logits_of
 from passes.losses import LOSSES
 from passes.trainable import Rates, TrainableModel, channel_means, trained_layers
 from passes.tuning_data import HOLDOUT, Batches, TuningData, collect, split
@@ -216,16 +216,6 @@ class _Run:
     train: np.ndarray
     held: np.ndarray
     context: Context
-
-
-def logits_of(graph: Graph) -> list[Value]:
-    """The outputs, those of a softmax replaced by what goes into it."""
-    found = []
-    for value in graph.outputs:
-        node = value.producer
-        before = node.inputs[0] if node is not None and node.op is SOFTMAX else None
-        found.append(value if before is None else before)
-    return found
 
 
 def _refusal(graph: Graph) -> str:

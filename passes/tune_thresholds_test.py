@@ -13,9 +13,10 @@ from ir.execute import run_float
 from ir.graph import Graph
 from passes import pipeline, tuning_loop
 from passes.base import Context
+from passes.logits import logits_of
 from passes.runner import run_passes
 from passes.simulate import quantized
-from passes.tune_thresholds import TuneThresholds, logits_of
+from passes.tune_thresholds import TuneThresholds
 from passes.tuning_testing import annotated, network, samples
 
 QUICK = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005)

@@ -13,7 +13,7 @@ from ir.types import TensorType
 from passes import tuning_data
 from passes.base import silent
 from passes.tuning_data import Batches, TuningData, collect, split
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 
 def _collect(x: np.ndarray, count: int) -> TuningData:
@@ -23,7 +23,7 @@ def _collect(x: np.ndarray, count: int) -> TuningData:
     def teacher(batch: Sequence[np.ndarray]) -> list[np.ndarray]:
         return [batch[0].sum(axis=1), batch[0] * 2]
 
-    return collect(Arrays(x), count, [value], teacher, 4, silent)
+    return collect(in_memory(x), count, [value], teacher, 4, silent)
 
 
 X = np.linspace(-1, 1, 66, dtype=np.float32).reshape(22, 3)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-
 import numpy as np
 
 from ir.graph import Graph, Value
@@ -16,31 +13,22 @@ from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
-from passes.base import Context
+from passes.base import Context, SamplesInMemory
 from passes.calibrate import Calibrate
 from passes.quantize import Quantize
 from passes.runner import run_passes
 
 
-@dataclass(frozen=True)
-class Arrays:
-    """Samples from an array."""
-
-    x: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
-        for start in range(0, len(self.x), batch_size):
-            yield (self.x[start : start + batch_size],)
+def in_memory(x: np.ndarray) -> SamplesInMemory:
+    """Samples of a network with one input, from an array."""
+    return SamplesInMemory((x,))
 
 
-def samples(count: int, seed: int = 0) -> Arrays:
+def samples(count: int, seed: int = 0) -> SamplesInMemory:
     """Smooth random pictures `[count, 12, 12, 3]` in [-1, 1]."""
     rng = np.random.default_rng(seed)
     coarse = rng.uniform(-1, 1, (count, 4, 4, 3)).repeat(3, axis=1).repeat(3, axis=2)
-    return Arrays(np.clip(coarse + rng.normal(0, 0.1, coarse.shape), -1, 1).astype(np.float32))
+    return in_memory(np.clip(coarse + rng.normal(0, 0.1, coarse.shape), -1, 1).astype(np.float32))
 
 
 class Builder:

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from converter.compare import logits_of
 from converter.data import InputSpec, open_data
 from converter.frontends import load_model
 from converter.preprocess import apply_mode
@@ -24,8 +23,9 @@ from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.softmax import SOFTMAX
 from passes.base import Context, Pass, Range
 from passes.graph_testing import Net, run_alone
+from passes.logits import logits_of
 from passes.pipeline import parse, registry
-from passes.tuning_testing import Arrays
+from passes.tuning_testing import in_memory
 
 TOLERANCE = 1e-4
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -54,7 +54,7 @@ def check(graph: Graph, x: np.ndarray) -> None:
     reference, _ = graph.copy()
     wanted = logits(reference, x)
     context = Context(
-        samples=Arrays(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x)
+        samples=in_memory(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x)
     )
     did = set()
     for step in steps():

@@ -44,7 +44,10 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     )
     flags.DEFINE_list("granularities", ["per_channel", "per_tensor"], "Scales of weights.", flag_values=values)
     flags.DEFINE_list(
-        "pipelines", ["fast", "default", "data_free"], "Pipelines of ours; those named data_free get no data.", flag_values=values
+        "pipelines",
+        ["fast", "default", "data_free"],
+        "Pipelines of ours; those named data_free get no data.",
+        flag_values=values,
     )
     flags.DEFINE_bool("tflite_converter", True, "Compares with TFLiteConverter.", flag_values=values)
     flags.DEFINE_multi_string(

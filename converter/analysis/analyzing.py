@@ -16,7 +16,6 @@ from converter.analysis.measure import Measurement, Twins, make_twins
 from converter.analysis.reasons import DOMINANT, Setting
 from converter.analysis.table import Analysis, Cause, PassChange
 from converter.analysis.worst_inputs import worst_inputs
-from converter.compare import logits_of
 from converter.data.given import Data, as_source
 from converter.data.source import DataSource, choose
 from converter.evaluation import Share
@@ -26,6 +25,7 @@ from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
 from passes.base import Progress, silent
+from passes.logits import logits_of
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
 _QUICK = 15.0  # seconds for them
