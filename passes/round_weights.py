@@ -36,7 +36,7 @@ from passes.base import HELD_OUT, Context, Pass, PassReport, Samples, Skip
 from passes.correct_bias import shift_bias
 from passes.lockstep import Slices, run_both
 from passes.quantize import annotate_bias
-from passes.tuning_data import HOLDOUT, split
+from passes.tuning_data import split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +80,7 @@ class RoundWeights(Pass):
         kept = np.zeros(0, int)
         if context.tuning is not None and len(context.tuning) > len(samples):
             samples, most = context.tuning, self.tuning_samples
-            kept = split(len(samples), HOLDOUT)[1]
+            kept = split(len(samples))[1]
         fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
         order = np.random.default_rng(context.seed).permutation(len(samples))[: max(1, min(most, fits))]
         return _read(samples, order, context.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)

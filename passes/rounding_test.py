@@ -22,7 +22,7 @@ from passes.quantize import Quantize
 from passes.round_weights import Problem, RoundWeights, descend, round_with_feedback
 from passes.runner import run_passes
 from passes.simulate import quantized
-from passes.tuning_data import HOLDOUT, split
+from passes.tuning_data import split
 from passes.tuning_testing import in_memory
 
 
@@ -137,7 +137,7 @@ def test_training_data_are_used_where_they_are_more_but_not_those_that_training_
     fitted = weights_after(context)
     assert any(not np.array_equal(a, b) for a, b in zip(alone, fitted, strict=True))
     other = x.copy()
-    held_out = split(117, HOLDOUT)[1]
+    held_out = split(117)[1]
     other[held_out] = random_inputs(graph, len(held_out), seed=4)[0]
     context.tuning = in_memory(other)
     for a, b in zip(fitted, weights_after(context), strict=True):

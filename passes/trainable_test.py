@@ -49,7 +49,7 @@ def emitted(graph: Graph, logits: Value, x: np.ndarray) -> np.ndarray:
 def test_untrained_it_computes_what_the_annotations_say(granularity: str) -> None:
     graph, _ = annotated(granularity)
     logits = logits_of(graph)[0]
-    x = samples(8, 5).x
+    x = samples(8, 5).arrays[0]
     model = TrainableModel(graph, [logits], ALL, rmse)
     found = model.forward([integers(graph, x)])[0][0]
     wanted = run_float(graph, [x], wanted=[logits], transform=quantized)[0]
@@ -63,7 +63,7 @@ def test_untrained_it_computes_what_the_annotations_say(granularity: str) -> Non
 def test_the_emitted_integers_are_what_was_trained(granularity: str) -> None:
     graph, _ = annotated(granularity)
     logits = logits_of(graph)[0]
-    x = integers(graph, samples(40, 6).x)
+    x = integers(graph, samples(40, 6).arrays[0])
     model = TrainableModel(graph, [logits], ALL, rmse)
     before = model.forward([x])[0][0]
     disturb(model)
@@ -115,7 +115,7 @@ def test_fixed_parameters_and_inputs_stay() -> None:
 
 def test_centred_means_are_the_teachers() -> None:
     graph, _ = annotated()
-    x = integers(graph, samples(16, 7).x)
+    x = integers(graph, samples(16, 7).arrays[0])
     model = TrainableModel(graph, logits_of(graph), Rates(), rmse, centre=True, features=1.0)
     channels = sum(layer.channels.stop - layer.channels.start for layer in trained_layers(graph))
     teacher = np.random.default_rng(0).normal(0, 1, (16, channels)).astype(np.float32)

@@ -38,7 +38,7 @@ from passes.event_log import EventLog
 from passes.logits import logits_of
 from passes.losses import LOSSES
 from passes.trainable import Rates, TrainableModel, channel_means, trained_layers
-from passes.tuning_data import HOLDOUT, Batches, TuningData, collect, split
+from passes.tuning_data import Batches, TuningData, collect, split
 from passes.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.write_back import write_back
 
@@ -54,7 +54,6 @@ class TuneThresholds(Pass):
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup: float = 0.05
-    tuning_samples: int = 0
     loss: str = "rmse"
     activations: float = 0.3
     weights: float = 0.0
@@ -68,7 +67,6 @@ class TuneThresholds(Pass):
     features: float = 0.0
     average: float = 0.95
     reset_every: int = 0
-    holdout: float = HOLDOUT
     patience: int = 3
     least_gain: float = 0.01
     resume: bool = False
@@ -81,7 +79,6 @@ class TuneThresholds(Pass):
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
-            "holdout": (0 < self.holdout < 1, "between 0 and 1"),
             "average": (0 <= self.average < 1, "at least 0, below 1"),
             "resume": (not self.resume or bool(self.checkpoint_dir), "a checkpoint_dir beside it"),
         }
@@ -100,7 +97,7 @@ class TuneThresholds(Pass):
             return PassReport(skipped=(Skip(graph.name, refusal),))
         outputs = logits_of(graph)
         data = self._data(graph, context)
-        train, held = split(len(data), self.holdout)
+        train, held = split(len(data))
         distribution = context.distribution
         with contextlib.nullcontext() if distribution is None else distribution.scope():
             run = _Run(graph, outputs, data, train, held, context)
@@ -121,7 +118,7 @@ class TuneThresholds(Pass):
             raise DataError(expected="data to tune on", found="none", where=self.name, fix="pass --calibration_data")
         teacher = _teacher(graph, context)
         size = min(self.batch_size, len(samples))
-        return collect(samples, self.tuning_samples, graph.inputs, teacher, size, context.progress)
+        return collect(samples, graph.inputs, teacher, size, context.progress)
 
     def _begin(self, run: _Run) -> tuple[TrainableModel, Loop]:
         """A model and its loop, the start measured."""

@@ -18,7 +18,7 @@ from ir.graph import Value
 from passes.base import Progress, Samples
 
 MEMORY = 1 << 30
-HOLDOUT = 0.1  # the share of the samples that training does not see
+_HOLDOUT = 0.1  # the share of the samples that training does not see
 
 Teacher = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
@@ -54,33 +54,24 @@ class TuningData:
 
 
 def collect(
-    samples: Samples, count: int, inputs: Sequence[Value], teacher: Teacher, batch_size: int, progress: Progress
+    samples: Samples, inputs: Sequence[Value], teacher: Teacher, batch_size: int, progress: Progress
 ) -> TuningData:
-    """Reads `count` samples (0: all), evenly spaced, and asks the teacher.
+    """Reads the samples and asks the teacher.
 
     Args:
       inputs: the graph's inputs, annotated where they will be integers.
       teacher: from a batch of reals, the logits of every output and, last, the channel means.
     """
-    total = len(samples)
-    count = min(count, total) if count else total
-    chosen = np.arange(count) * total // count
-    stores = [_store((count, *v.shape[1:]), _stored(v)) for v in inputs]
+    stores = [_store((len(samples), *v.shape[1:]), _stored(v)) for v in inputs]
     answers: list[list[np.ndarray]] = []
-    position = seen = 0
+    done = 0
     for batch in samples.batches(batch_size):
-        here = chosen[(chosen >= seen) & (chosen < seen + len(batch[0]))] - seen
-        seen += len(batch[0])
-        if not len(here):
-            continue
-        part = [x[here] for x in batch]
-        answers.append([np.asarray(y) for y in teacher(part)])
-        for store, x, value in zip(stores, part, inputs, strict=True):
-            store[position : position + len(here)] = _integers(x, value)
-        position += len(here)
-        progress("the float model's answers", position, count)
-        if position == count:
-            break
+        answers.append([np.asarray(y) for y in teacher(batch)])
+        count = len(batch[0])
+        for store, x, value in zip(stores, batch, inputs, strict=True):
+            store[done : done + count] = _integers(x, value)
+        done += count
+        progress("the float model's answers", done, len(samples))
     joined = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
     return TuningData(tuple(stores), tuple(joined[:-1]), joined[-1])
 
@@ -134,9 +125,9 @@ class Batches(keras.utils.PyDataset):
         self._order = self._shuffled()
 
 
-def split(count: int, holdout: float) -> tuple[np.ndarray, np.ndarray]:
+def split(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows to train on and rows held out, evenly spaced; at least one of each, the same ones if there is one only."""
-    held = min(max(1, round(count * holdout)), max(1, count - 1))
+    held = min(max(1, round(count * _HOLDOUT)), max(1, count - 1))
     chosen = (np.arange(held) * count + count // 2) // held
     rest = np.setdiff1d(np.arange(count), chosen)
     return (rest if len(rest) else chosen), chosen
