@@ -172,6 +172,14 @@ class Context:
         if value in self.statistics:
             self.statistics[value] = self.statistics[value].scaled(s)
 
+    def copy_channels(self, value: Value, chosen: np.ndarray, places: np.ndarray, shift: float) -> None:
+        """Keeps the normals in step with a value whose channels `places` became those `chosen`, larger by `shift`."""
+        normal = self.normals.get(value)
+        if normal is not None:
+            mean, std = normal.mean.copy(), normal.std.copy()
+            mean[places], std[places] = mean[chosen] + shift, std[chosen]
+            self.normals[value] = ChannelNormal(mean, std)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Pass(ABC):

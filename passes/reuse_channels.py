@@ -74,7 +74,9 @@ class ReuseChannels(Pass):
             _read_twice(graph, reader, constants, chosen, free)
         for layer, value in zip(chain.layers, chain.results, strict=True):
             came = np.zeros(len(chosen)) if layer is chain.first else self._shift(graph, context, layer, chosen, free)
-            _write_copies(graph, layer, chosen, free, came, _step(context, value) / 2)
+            shift = _step(context, value) / 2
+            _write_copies(graph, layer, chosen, free, came, shift)
+            context.copy_channels(layer.output, chosen, free, shift)
         for reader in chain.readers:
             came = self._shift(graph, context, reader, chosen, free)
             w, b = _by_input(reader)

@@ -9,7 +9,7 @@ import numpy as np
 from ir.graph import Graph, Node, Value
 from ir.ops._common import Padding
 from ir.ops.activation import RELU6
-from passes.base import Context
+from passes.base import ChannelNormal, Context
 from passes.calibrate import Calibrate
 from passes.fold_batch_norm import set_weights, weights_of
 from passes.graph_testing import Net, outputs, random_inputs, run_alone
@@ -76,6 +76,20 @@ def test_the_function_moves_by_less_than_half_a_step_of_its_activations():
     reach = np.abs(weights_of(layer(graph, "last"))[0]).sum(axis=(1, 2, 3)).max()
     gain = np.abs(weights_of(layer(graph, "depth"))[0]).sum(axis=(1, 2)).max()
     assert 0 < np.abs(outputs(graph, inputs)[0] - before).max() < step / 2 * (1 + gain) * reach
+
+
+def test_what_batch_norms_said_of_a_dead_channel_is_forgotten():
+    graph = network()
+    first = layer(graph, "first").output
+    context = context_of(graph)
+    context.normals[first] = ChannelNormal(np.arange(_CHANNELS) + 1.0, np.where(np.isin(range(_CHANNELS), _DEAD), 0, 2))
+    run_alone(graph, ReuseChannels(), context)
+    normal = context.normals[first]
+    w, b = weights_of(layer(graph, "first"))
+    for place in _DEAD:
+        (twin,) = [k for k in range(_CHANNELS) if k != place and np.array_equal(w[k], w[place])]
+        assert normal.std[place] == 2
+        np.testing.assert_allclose(normal.mean[place] - normal.mean[twin], b[place] - b[twin], rtol=1e-5)
 
 
 def test_makes_activations_finer():
