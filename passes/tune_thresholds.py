@@ -15,6 +15,8 @@ and those are emitted.
 Start from the best state without training (`round_weights`, `correct_bias`): weights that these passes
 moved start inside the cell of their integer, as near to their float values (`Context.unrounded`) as that allows.
 
+A step takes `batch_size` samples; 0 stands for 16, or for as many as memory allows of a network with large activations.
+
 The best state by the loss on held-out samples is kept; where none is better than the start by the share `least_gain`
 (less than that is chance, with some tens of samples), the start is.
 """
@@ -42,6 +44,9 @@ from passes.tuning_data import Batches, TuningData, collect, split
 from passes.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.write_back import write_back
 
+_BATCH = 16
+_FLOATS = 5 << 25  # that the activations of a step may hold; training keeps twice as much
+
 
 @dataclass(frozen=True, kw_only=True)
 class TuneThresholds(Pass):
@@ -51,7 +56,7 @@ class TuneThresholds(Pass):
     needs: ClassVar[frozenset[str]] = frozenset({"data"})
 
     epochs: int = 6
-    batch_size: int = 16
+    batch_size: int = 0
     learning_rate: float = 1e-3
     warmup: float = 0.05
     loss: str = "rmse"
@@ -76,7 +81,7 @@ class TuneThresholds(Pass):
     def __post_init__(self) -> None:
         checks = {
             "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 1, "at least 1"),
+            "batch_size": (self.batch_size >= 0, "at least 1, or 0 for what memory allows"),
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
             "average": (0 <= self.average < 1, "at least 0, below 1"),
@@ -100,16 +105,17 @@ class TuneThresholds(Pass):
         train, held = split(len(data))
         distribution = context.distribution
         with contextlib.nullcontext() if distribution is None else distribution.scope():
-            run = _Run(graph, outputs, data, train, held, context)
+            run = _Run(graph, outputs, data, train, held, context, self._step(graph))
             model, loop = self._begin(run)
             best = self._fit(run, model, loop)
-        restore(model, best.state)
         changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
-        changed += write_back(model, graph)
         notes = [f"held-out loss after each epoch: {', '.join(f'{x:.4g}' for x in best.history)}"]
-        release(model)
+        if best.epoch or self.correct:
+            restore(model, best.state)
+            changed += write_back(model, graph)
         if not best.epoch:
             notes.append("no epoch was better than the start by enough: the start was kept")
+        release(model)
         return PassReport(changed=tuple(changed), notes=tuple(notes))
 
     def _data(self, graph: Graph, context: Context) -> TuningData:
@@ -117,8 +123,14 @@ class TuneThresholds(Pass):
         if samples is None or not len(samples):
             raise DataError(expected="data to tune on", found="none", where=self.name, fix="pass --calibration_data")
         teacher = _teacher(graph, context)
-        size = min(self.batch_size, len(samples))
-        return collect(samples, graph.inputs, teacher, size, context.progress)
+        return collect(samples, graph.inputs, teacher, min(self._step(graph), len(samples)), context.progress)
+
+    def _step(self, graph: Graph) -> int:
+        """Samples of a step of training."""
+        if self.batch_size:
+            return self.batch_size
+        floats = sum(v.type.size for v in graph.values() if not v.is_constant)
+        return max(1, min(_BATCH, _FLOATS // max(1, floats)))
 
     def _begin(self, run: _Run) -> tuple[TrainableModel, Loop]:
         """A model and its loop, the start measured."""
@@ -128,7 +140,7 @@ class TuneThresholds(Pass):
             run.data,
             run.train,
             run.held,
-            batch_size=self.batch_size,
+            batch_size=run.batch_size,
             patience=self.patience,
             least_gain=self.least_gain,
             reset_every=self.reset_every,
@@ -161,7 +173,7 @@ class TuneThresholds(Pass):
         )
         model.several_processes = run.context.distribution is not None and run.context.distribution.several_processes
         model.set_spread(run.data.means)
-        total = max(1, len(run.train) // self.batch_size) * self.epochs
+        total = max(1, len(run.train) // run.batch_size) * self.epochs
         rise = round(total * self.warmup)
         start = 0.0 if rise else self.learning_rate
         rate = keras.optimizers.schedules.CosineDecay(
@@ -188,7 +200,7 @@ class TuneThresholds(Pass):
             loop.best, epoch = resumed
         if epoch < self.epochs and model.trainable_variables:
             model.fit(
-                Batches(run.data, run.train, self.batch_size, seed=run.context.seed, epoch=epoch),
+                Batches(run.data, run.train, run.batch_size, seed=run.context.seed, epoch=epoch),
                 epochs=self.epochs,
                 verbose=0,
                 shuffle=False,
@@ -213,6 +225,7 @@ class _Run:
     train: np.ndarray
     held: np.ndarray
     context: Context
+    batch_size: int
 
 
 def _refusal(graph: Graph) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from keras import ops as K
 from ir.errors import DataError, OptionError
 from ir.execute import run_float
 from ir.graph import Graph
-from passes import pipeline, tuning_loop
+from passes import pipeline, tune_thresholds, tuning_loop
 from passes.base import Context
 from passes.logits import logits_of
 from passes.runner import run_passes
@@ -93,10 +94,29 @@ def test_every_option_trains(step: TuneThresholds) -> None:
 
 
 def test_nothing_is_worse_than_the_start() -> None:
-    graph, _, changed = tuned(TuneThresholds(epochs=1, learning_rate=50.0, correct=0, centre=False))
-    assert changed[0].startswith("epoch 0")
-    wanted = contents(annotated()[0])
-    assert contents(graph) == wanted
+    graph, context = annotated()
+    start = [(v.quant, v.data) for v in graph.values()]
+    changed = TuneThresholds(epochs=1, learning_rate=50.0).run(graph, context).changed
+    assert len(changed) == 1 and changed[0].startswith("epoch 0")
+    assert all(v.quant is q and v.data is data for v, (q, data) in zip(graph.values(), start, strict=True))
+
+
+def test_large_activations_make_the_steps_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    loop = tune_thresholds.Loop
+
+    def watched(*arguments: Any, batch_size: int, **options: Any) -> Any:
+        seen.append(batch_size)
+        return loop(*arguments, batch_size=batch_size, **options)
+
+    monkeypatch.setattr(tune_thresholds, "Loop", watched)
+    graph, _ = annotated()
+    floats = sum(v.type.size for v in graph.values() if not v.is_constant)
+    for room in (17 * floats, 5 * floats, floats // 2):
+        monkeypatch.setattr(tune_thresholds, "_FLOATS", room)
+        tuned(TuneThresholds(epochs=1), count=40)
+    tuned(TuneThresholds(epochs=1, batch_size=7), count=40)
+    assert seen == [16, 5, 1, 7]
 
 
 def test_the_same_seed_gives_the_same_bytes() -> None:

@@ -73,7 +73,9 @@ flags.DEFINE_string(
     "tuning_data", None, "For --pipeline fat: unlabelled data to tune on; by default the calibration data's."
 )
 flags.DEFINE_integer("tuning_samples", 800, "For --pipeline fat: how many samples to tune on.", lower_bound=1)
-flags.DEFINE_integer("tuning_batch_size", None, "For --pipeline fat: samples of a training step.", lower_bound=1)
+flags.DEFINE_integer(
+    "tuning_batch_size", None, "For --pipeline fat: samples of a training step, by default at most 16.", lower_bound=1
+)
 flags.DEFINE_integer("epochs", None, "For --pipeline fat: passes over the tuning data.", lower_bound=1)
 flags.DEFINE_float("learning_rate", None, "For --pipeline fat: the largest step of Adam.")
 flags.DEFINE_float(
