@@ -150,3 +150,9 @@ def worse(before: Score, after: Score) -> bool:
     """Whether a step did harm beyond what chance does."""
     grown, uncertain = before.growth(after)
     return grown > max(np.log(_TOLERANCE), uncertain)
+
+
+def better(before: Score, after: Score, least: float) -> bool:
+    """Whether the error shrank by more than the share `least`, and by more than chance."""
+    grown, uncertain = before.growth(after)
+    return grown < -max(-np.log(1 - least), uncertain)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from passes.guard import Score, worse
+from passes.guard import Score, better, worse
 
 RNG = np.random.default_rng(0)
 
@@ -33,6 +33,14 @@ def test_growth_that_one_sample_makes_proves_nothing():
     before = np.ones(7)
     after = np.array([4.0, 0.7, 0.7, 0.8, 0.9, 0.7, 0.8])
     assert after.sum() > before.sum() * 1.2 and not worse(score(before), score(after))
+
+
+def test_a_gain_is_more_than_its_least_share_and_than_chance():
+    errors = RNG.uniform(1, 2, 6)
+    assert better(score(errors), score(errors * 0.97), 0.01)
+    assert not better(score(errors), score(errors * 0.995), 0.01)
+    one = np.where(np.arange(6) == 2, 0.5, 1.0)
+    assert not better(score(np.ones(6)), score(one), 0.01)
 
 
 def test_one_sample_has_no_uncertainty():

@@ -18,7 +18,7 @@ moved start inside the cell of their integer, as near to their float values (`Co
 A step takes `batch_size` samples; 0 stands for 16, or for as many as memory allows of a network with large activations.
 
 The best state by the loss on held-out samples is kept; where none is better than the start by the share `least_gain`
-(less than that is chance, with some tens of samples), the start is.
+and by the standard error of the gain (less than that is chance, with some tens of samples), the start is.
 """
 
 from __future__ import annotations

@@ -20,10 +20,12 @@ from ir.errors import DataError
 from ir.execute import compiled
 from passes.base import Progress
 from passes.event_log import EventLog
+from passes.guard import Score, better
 from passes.trainable import TrainableModel
 from passes.tuning_data import Batches, TuningData
 
 State = list[np.ndarray]
+_PARTS = 4  # at least: of the held-out samples, to tell a gain from chance
 
 
 @dataclass(kw_only=True)
@@ -80,12 +82,19 @@ class Loop(keras.callbacks.Callback):
         self._progress, self._checkpoint, self._log = progress, checkpoint, log
         self._epoch = 0
         self._run_forward: Any = None
+        self._start = Score(errors=np.full((1, 1), np.inf))
         self.best = Best(loss=float("inf"), start=float("inf"), state=[])
 
-    def measure(self, model: TrainableModel) -> float:
-        """Loss on the held-out part."""
-        logs = model.evaluate(Batches(self._data, self._held, self._batch_size, seed=None), verbose=0, return_dict=True)
-        return float(logs["loss"])
+    def measure(self, model: TrainableModel) -> Score:
+        """Loss on the held-out samples, by parts of them that together are the whole."""
+        size = min(self._batch_size, -(-len(self._held) // _PARTS))
+        parts = [self._held[i : i + size] for i in range(0, len(self._held), size)]
+        losses = [
+            model.evaluate(Batches(self._data, part, size, seed=None), verbose=0, return_dict=True)["loss"]
+            for part in parts
+        ]
+        shares = np.array([len(part) for part in parts]) / len(self._held)
+        return Score(errors=(shares * np.array(losses, np.float64))[:, None])
 
     def correct(self, model: TrainableModel, count: int) -> None:
         """Moves the biases so that the channel means of `count` training samples are the teacher's."""
@@ -107,8 +116,8 @@ class Loop(keras.callbacks.Callback):
     def begin(self, model: TrainableModel) -> None:
         """Measures the start."""
         self.correct(model, self._correct)
-        start = self.measure(model)
-        self.best = Best(loss=start, start=start, state=state_of(model))
+        self._start = self.measure(model)
+        self.best = Best(loss=self._start.error, start=self._start.error, state=state_of(model))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._epoch = epoch
@@ -127,9 +136,10 @@ class Loop(keras.callbacks.Callback):
         raw = state_of(model)
         model.optimizer.finalize_variable_values(model.trainable_variables)
         self.correct(model, self._correct)
-        loss = self.measure(model)
+        found = self.measure(model)
+        loss = found.error
         best.history.append(loss)
-        if loss < best.loss and loss <= best.start * (1 - self._least_gain):
+        if loss < best.loss and better(self._start, found, self._least_gain):
             best.loss, best.epoch, best.state = loss, epoch + 1, state_of(model)
         raw[-1] = state_of(model)[-1]  # the corrected biases stay, the average does not
         restore(model, raw)
