@@ -57,6 +57,12 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_multi_string(
         "row", list(OPTIONS), f"A row of the table, by default all of: {'; '.join(OPTIONS)}.", flag_values=values
     )
+    flags.DEFINE_string(
+        "passes",
+        None,
+        "Changes of what comes before training, as --passes of convert: '-a' leaves pass a out.",
+        flag_values=values,
+    )
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("tuning_samples", 800, "At most so many to tune on.", lower_bound=2, flag_values=values)
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
@@ -100,8 +106,15 @@ class _Start:
 
         self.subject, self.granularity = subject, granularity
         target = get_target("cpu")
-        steps = pipelines.named("fat", granularity=granularity, io="int8", rewrites=target.rewrites)
-        at = [s.name for s in steps].index("tune_thresholds")
+        steps = pipelines.named(
+            "fat", granularity=granularity, io="int8", changes=FLAGS.passes, rewrites=target.rewrites
+        )
+        names = [s.name for s in steps]
+        if "tune_thresholds" not in names:
+            raise OptionError(
+                expected="changes that leave tune_thresholds in", found=FLAGS.passes, where="--passes", fix="keep it"
+            )
+        at = names.index("tune_thresholds")
         self._tune, self._emit = steps[at], steps[at + 1 :]
         reference = load_model(str(subject.path)).graph
         self._graph, _ = reference.copy()

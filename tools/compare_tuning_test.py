@@ -72,6 +72,19 @@ def test_one_row_per_choice_of_options(tmp_path, monkeypatch):
     assert rows[1]["held_out_after"] <= rows[1]["held_out_before"]
 
 
+def test_what_comes_before_training_can_be_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
+
+    def start(passes: str | None) -> float:
+        file = tmp_path / "rows.json"
+        run_with_flags(compare_tuning, granularities=["per_tensor"], row=["no tuning"], passes=passes, json=str(file))
+        return json.loads(file.read_text())[0]["sqnr_db"]
+
+    assert start("-round_weights") != start(None)
+    with pytest.raises(OptionError, match="--passes: expected changes that leave tune_thresholds in"):
+        start("-tune_thresholds")
+
+
 def test_a_conversion_tunes_by_itself_where_that_fits(tmp_path):
     subject = small_subject(tmp_path)
     data = next(subject.tuning.batches(64))[0]
