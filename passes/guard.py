@@ -46,7 +46,10 @@ def few_held_out(samples: Samples) -> SamplesInMemory:
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Errors of the logits, `[samples, outputs]`, each output's relative to its power over all samples."""
+    """Errors of the logits, `[samples, outputs]`, each output's relative to its power over all samples.
+
+    A loss that is a mean over samples, or over parts of them, is compared in the same way: one output.
+    """
 
     errors: np.ndarray
 

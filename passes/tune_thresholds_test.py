@@ -14,6 +14,7 @@ from ir.execute import run_float
 from ir.graph import Graph
 from passes import pipeline, tune_thresholds, tuning_loop
 from passes.base import Context
+from passes.guard import Score
 from passes.logits import logits_of
 from passes.runner import run_passes
 from passes.simulate import quantized
@@ -99,6 +100,20 @@ def test_nothing_is_worse_than_the_start() -> None:
     changed = TuneThresholds(epochs=1, learning_rate=50.0).run(graph, context).changed
     assert len(changed) == 1 and changed[0].startswith("epoch 0")
     assert all(v.quant is q and v.data is data for v, (q, data) in zip(graph.values(), start, strict=True))
+
+
+def test_a_gain_that_may_be_chance_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.01)
+    assert not tuned(step, weight_bits=4)[2][0].startswith("epoch 0")
+    seen: list[tuple[int, int, float]] = []
+
+    def chance(before: Score, after: Score, least: float) -> bool:
+        seen.append((len(before.errors), len(after.errors), least))
+        return False
+
+    monkeypatch.setattr(tuning_loop, "better", chance)
+    assert tuned(step, weight_bits=4)[2][0].startswith("epoch 0")
+    assert set(seen) == {(4, 4, step.least_gain)}  # ten held-out samples by threes
 
 
 def test_large_activations_make_the_steps_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
