@@ -18,7 +18,7 @@ from converter.runtimes.base import MeasuresItself, ModelRuntime, Timing
 from converter.runtimes.machines import on_all
 from converter.tflite.model_file import TensorRecord, parse
 from ir.errors import ConversionError
-from passes.base import Progress, silent
+from passes.contract.base import Progress, silent
 
 _MILLION = 1e6  # nanoseconds in a millisecond
 _CHUNK_S = 0.5  # how long one request to the runtime should take: a bar moves, an interruption is heard

@@ -14,8 +14,8 @@ from ir.graph import Graph
 from ir.profile import Profile
 from ir.quantization import QuantParams
 from ir.types import DType
-from passes.base import Progress, Samples, silent
-from passes.logits import logits_of
+from passes.contract.base import Progress, Samples, silent
+from passes.measuring.logits import logits_of
 
 
 @dataclass(frozen=True, kw_only=True)

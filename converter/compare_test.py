@@ -11,14 +11,14 @@ from ir.ops.elementwise import ADD
 from ir.ops.softmax import SOFTMAX
 from ir.quantization import asymmetric
 from ir.types import DType, TensorType
-from passes.base import Context
-from passes.calibrate import Calibrate
-from passes.fuse import FuseActivation
+from passes.contract.base import Context
 from passes.graph_testing import Net
-from passes.lower import LowerToInteger
-from passes.quantize import Quantize
-from passes.runner import run_passes
-from passes.tuning_testing import in_memory
+from passes.quantization.lower import LowerToInteger
+from passes.quantization.quantize import Quantize
+from passes.ranges.calibrate import Calibrate
+from passes.rewrites.fuse import FuseActivation
+from passes.running.runner import run_passes
+from passes.training.tuning_testing import in_memory
 
 X = np.random.default_rng(0).normal(size=(11, 6)).astype(np.float32)
 

@@ -24,12 +24,12 @@ from converter.tflite.model_file import parse
 from converter.tflite.writer import check_place, to_bytes, write_atomically
 from ir.errors import OptionError, OutputError
 from ir.graph import Graph
-from passes import pipeline as pipelines
-from passes.base import Context, Pass, Progress, Range, silent
-from passes.lower import LowerToInteger, refuse_early
-from passes.runner import run_passes
-from passes.tune_thresholds import TuneThresholds
-from passes.tuning_time import tuning_seconds
+from passes.contract.base import Context, Pass, Progress, Range, silent
+from passes.quantization.lower import LowerToInteger, refuse_early
+from passes.running import pipeline as pipelines
+from passes.running.runner import run_passes
+from passes.training.tune_thresholds import TuneThresholds
+from passes.training.tuning_time import tuning_seconds
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime, installed_packages
 from converter.tflite.model_file import parse
 from ir.profile import Profile, Runtime
-from passes.base import Pass
-from passes.pipeline import parse as parse_passes
+from passes.contract.base import Pass
+from passes.running.pipeline import parse as parse_passes
 
 X = np.random.default_rng(0).uniform(-1, 1, (12, 8, 8, 3)).astype(np.float32)
 FAST = {"pipeline": "fast"}

@@ -21,7 +21,7 @@ KINDS = ("none", "mirrored", "multi_worker")
 
 @dataclass(frozen=True)
 class Strategy:
-    """A strategy as passes see it (`passes.base.Distribution`)."""
+    """A strategy as passes see it (`passes.contract.base.Distribution`)."""
 
     strategy: Any
     chief: bool

@@ -20,8 +20,8 @@ import sys
 import numpy as np
 from converter.distribution import open_distribution
 distribution = open_distribution(sys.argv[1])
-from passes.tune_thresholds import TuneThresholds
-from passes.tuning_testing import annotated, samples
+from passes.training.tune_thresholds import TuneThresholds
+from passes.training.tuning_testing import annotated, samples
 graph, context = annotated()
 context.distribution, context.tuning = distribution, samples(64, 1)
 step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005, least_gain=0.0, checkpoint_dir=sys.argv[3])

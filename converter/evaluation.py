@@ -23,8 +23,8 @@ from converter.tflite.writer import to_bytes
 from ir.errors import DataError
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
-from passes.base import Progress, Samples, silent
-from passes.logits import logits_of
+from passes.contract.base import Progress, Samples, silent
+from passes.measuring.logits import logits_of
 
 _Z95 = 1.959964
 _BOOTSTRAPS = 1000

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from converter.compare import Comparison
 from converter.targets import CheckReport
 from ir.errors import GateError, OptionError
-from passes.base import Samples
+from passes.contract.base import Samples
 
 _ROUNDING = 1e-9  # 99.4 / 100 is a little more than 994 / 1000
 

@@ -15,7 +15,7 @@ from converter.compare import Comparison
 from converter.targets import CheckReport
 from converter.tflite.model_file import parse
 from ir.graph import Graph
-from passes.runner import PassRecord
+from passes.running.runner import PassRecord
 
 
 @dataclass(frozen=True, kw_only=True)

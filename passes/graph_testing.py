@@ -23,8 +23,8 @@ from ir.ops.normalization import BATCH_NORM
 from ir.ops.transposed import TRANSPOSE_CONV, TransposeConvAttributes
 from ir.types import TensorType
 from ir.verify import verify
-from passes.base import Context, Pass, PassReport
-from passes.statistics import collect
+from passes.contract.base import Context, Pass, PassReport
+from passes.measuring.statistics import collect
 
 
 class Net:

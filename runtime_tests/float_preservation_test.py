@@ -21,11 +21,11 @@ from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.softmax import SOFTMAX
-from passes.base import Context, Pass, Range
+from passes.contract.base import Context, Pass, Range
 from passes.graph_testing import Net, run_alone
-from passes.logits import logits_of
-from passes.pipeline import parse, registry
-from passes.tuning_testing import in_memory
+from passes.measuring.logits import logits_of
+from passes.running.pipeline import parse, registry
+from passes.training.tuning_testing import in_memory
 
 TOLERANCE = 1e-4
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -1,7 +1,7 @@
 """One network as `.keras`, `.h5`, SavedModel and float `.tflite`: files that agree to within one quantization step.
 
 A weight that rounds the other way in one of them becomes ten and more steps of the output, so this holds only while
-batch norms are folded as TFLiteConverter folds them, bit for bit (`passes.fold_batch_norm`), and while no pass depends
+batch norms are folded as TFLiteConverter folds them, bit for bit (`passes.rewrites.fold_batch_norm`), and while no pass depends
 on the order of the layers, which is another in a `.tflite` than in Keras where a network has branches (ResNet8).
 """
 

@@ -18,7 +18,7 @@ from typing import Any
 from absl import flags
 
 from ir.errors import ConversionError, OptionError
-from passes import pipeline as pipelines
+from passes.running import pipeline as pipelines
 from tools._command import console, import_backend, run_command, write_json
 from tools._score_table import Columns, Row, show_scores
 

@@ -19,7 +19,7 @@ from typing import Any
 from absl import flags
 
 from ir.errors import OptionError
-from passes import pipeline as pipelines
+from passes.running import pipeline as pipelines
 from tools._command import console, import_backend, progress_bar, run_command, write_json
 from tools._score_table import Columns, Row, show_scores
 
@@ -101,8 +101,8 @@ class _Start:
         from converter.data.source import choose
         from converter.frontends import load_model
         from converter.targets import get_target
-        from passes.base import Context
-        from passes.runner import run_passes
+        from passes.contract.base import Context
+        from passes.running.runner import run_passes
 
         self.subject, self.granularity = subject, granularity
         target = get_target("cpu")
@@ -125,7 +125,7 @@ class _Start:
 
     def row(self, name: str, wanted: Any) -> dict[str, Any]:
         from converter.tflite.writer import to_bytes
-        from passes.runner import run_passes
+        from passes.running.runner import run_passes
         from tools._converters import Clock
         from tools._judging import judge
 

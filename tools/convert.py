@@ -18,8 +18,8 @@ from converter.targets import TARGETS, CheckReport, edgetpu_log, get_target
 from converter.tflite.writer import check_place, write_atomically
 from ir.errors import ConversionError, OptionError
 from ir.printer import to_text
-from passes import pipeline as pipelines
-from passes.lower import IO_TYPES
+from passes.quantization.lower import IO_TYPES
+from passes.running import pipeline as pipelines
 from tools._command import console, import_backend, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS

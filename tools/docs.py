@@ -11,8 +11,8 @@ from pathlib import Path
 
 from converter.targets import TARGETS
 from ir.ops import OPERATORS
-from passes import pipeline as pipelines
-from passes.quantize import integer_gap
+from passes.quantization.quantize import integer_gap
+from passes.running import pipeline as pipelines
 from tools._command import import_backend
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

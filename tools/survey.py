@@ -21,7 +21,7 @@ from rich.table import Table
 from converter import preprocess
 from converter.targets import TARGETS
 from ir.errors import DataError, OptionError
-from passes import pipeline as pipelines
+from passes.running import pipeline as pipelines
 from tools._command import console, import_backend, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS

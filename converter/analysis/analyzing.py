@@ -24,8 +24,8 @@ from converter.tflite.model_file import parse
 from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
-from passes.base import Progress, silent
-from passes.logits import logits_of
+from passes.contract.base import Progress, silent
+from passes.measuring.logits import logits_of
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
 _QUICK = 15.0  # seconds for them

@@ -24,9 +24,9 @@ from converter.data import InputSpec, from_arrays
 from ir.errors import DataError, ModelError
 from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, MUL, SUB
-from passes import pipeline as pipelines
-from passes.base import Context, Pass, PassReport, Range
-from passes.fold_batch_norm import FoldBatchNorm
+from passes.contract.base import Context, Pass, PassReport, Range
+from passes.rewrites.fold_batch_norm import FoldBatchNorm
+from passes.running import pipeline as pipelines
 
 ALARM = 0.3  # below this nothing is wrong
 PREPROCESSING = "The input is not preprocessed as the network expects"

@@ -18,8 +18,8 @@ from converter.analysis.measure import Twins, quantized_constants, with_quantize
 from ir.execute import batchable, walk
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
-from passes.base import Progress
-from passes.simulate import fake_quantize
+from passes.contract.base import Progress
+from passes.quantization.simulate import fake_quantize
 
 WEIGHTS, OUTPUT, INPUT = "weights", "output", "input"
 _MEMORY = 1 << 28  # bytes of float activations that are held

@@ -13,8 +13,8 @@ from converter.analysis.recording import START, channel_ranges
 from converter.analysis.table import History
 from ir.graph import Node
 from ir.quantization import QuantParams
-from passes.fold_batch_norm import FoldBatchNorm
-from passes.quantize import Quantize
+from passes.quantization.quantize import Quantize
+from passes.rewrites.fold_batch_norm import FoldBatchNorm
 
 _TAIL = 0.999
 

@@ -21,8 +21,8 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.profile import Profile
 from ir.quantization import QuantParams
-from passes.base import Progress
-from passes.simulate import fake_quantize, quantized
+from passes.contract.base import Progress
+from passes.quantization.simulate import fake_quantize, quantized
 
 BINS = 2048
 _CHUNK = 8

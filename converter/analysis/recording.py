@@ -13,7 +13,7 @@ import numpy as np
 
 from converter.analysis.table import History, Threshold
 from ir.graph import Graph, Node
-from passes.base import Pass
+from passes.contract.base import Pass
 
 if TYPE_CHECKING:
     from converter.data import DataSource

@@ -6,10 +6,10 @@ import numpy as np
 
 from converter.analysis.recording import START, Recorder
 from ir.types import TensorType
-from passes.base import Context
+from passes.contract.base import Context
 from passes.graph_testing import Net
-from passes.pipeline import parse
-from passes.runner import run_passes
+from passes.running.pipeline import parse
+from passes.running.runner import run_passes
 
 
 class _Samples:

@@ -18,7 +18,7 @@ from converter.data.images import decode, image_size
 from converter.data.labels import check_labels
 from converter.data.source import InputSpec
 from ir.errors import DataError
-from passes.event_log import masked_crc32c
+from passes.training.event_log import masked_crc32c
 
 TFRECORD_SUFFIXES = (".tfrecord", ".tfrecords")
 _IMAGE, _LABELS = "image/encoded", ("image/class/label", "label")

@@ -13,7 +13,7 @@ from PIL import Image
 from converter.data import InputSpec, open_data
 from converter.data.tfrecord import index_records
 from ir.errors import DataError
-from passes.event_log import masked_crc32c
+from passes.training.event_log import masked_crc32c
 
 IMAGE = [InputSpec(name="input_1", shape=(1, 14, 14, 3))]
 TWO = [InputSpec(name="a", shape=(1, 3)), InputSpec(name="b", shape=(1, 2, 1))]

@@ -11,7 +11,7 @@ from converter.frontends.options import ModelOptions, parse_input_shapes
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
 from ir.types import DType
-from passes.base import Range
+from passes.contract.base import Range
 
 __all__ = ["ModelOptions", "Source", "load_model", "parse_input_shapes"]
 

@@ -1,6 +1,6 @@
 """What exporters and users write as compositions of operators, as the operators that were meant.
 
-- a fused activation, as a node of its own (`passes.fuse` fuses it again where a kernel can);
+- a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
 - `-x`, `x / c`, `x^2`: products, which have an integer kernel that holds for any zero point.

@@ -25,7 +25,7 @@ import numpy as np
 from converter.frontends import Source
 from ir.errors import ModelError
 from ir.graph import Graph, Value
-from passes.base import Range
+from passes.contract.base import Range
 
 Shapes = Mapping[str, tuple[int, ...]]
 

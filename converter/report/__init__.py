@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from converter.report.writing import check_folder, write_files
-from passes.base import Progress, silent
+from passes.contract.base import Progress, silent
 
 if TYPE_CHECKING:
     from converter.analysis.table import Analysis

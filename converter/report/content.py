@@ -17,7 +17,7 @@ from converter.report.speed import Speed
 from converter.targets.rules import CheckReport, Verdict
 from converter.tflite.model_file import parse
 from converter.version import VERSION
-from passes.base import Progress, silent
+from passes.contract.base import Progress, silent
 
 if TYPE_CHECKING:
     from converter.result import ConversionResult

@@ -10,8 +10,8 @@ from converter.analysis.facts import gather
 from converter.analysis.measure import ChannelSums, Twins, make_twins
 from converter.analysis.rows import layer_rows
 from converter.analysis.table import Analysis, Cause, LayerAnalysis, PassChange
-from passes.base import Progress, silent
-from passes.runner import PassRecord
+from passes.contract.base import Progress, silent
+from passes.running.runner import PassRecord
 
 if TYPE_CHECKING:
     from converter.result import ConversionResult

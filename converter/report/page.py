@@ -19,7 +19,7 @@ from converter.analysis.table import Analysis, LayerAnalysis, Threshold
 from converter.report import figures, wording
 from converter.report.content import Content, refusals
 from converter.report.network import draw, shortened
-from passes.base import Progress, silent
+from passes.contract.base import Progress, silent
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_ILLUSTRATED = 100  # layers with figures: the worst ones, in a network of more

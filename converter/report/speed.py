@@ -10,9 +10,9 @@ from converter.runtimes.choose import LOCAL, choose_runtime
 from converter.tflite.writer import to_bytes
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph
-from passes import pipeline
-from passes.base import Context, Progress, silent
-from passes.runner import run_passes
+from passes.contract.base import Context, Progress, silent
+from passes.running import pipeline
+from passes.running.runner import run_passes
 
 _TO_FILE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad,fuse_activation"  # as a float file is written
 _OPTIONS = Options(warmup=2, runs=20, min_seconds=0.2, max_seconds=6.0)

@@ -249,5 +249,5 @@ TARGET = Target(
     last_versions=LAST_VERSION,
     runtimes=range(OLDEST_RUNTIME, NEWEST_RUNTIME + 1),
     compiler="edgetpu_compiler",
-    rewrites=f"spell_out,rows_to_convolution,split_mean{{positions={REDUCED_POSITIONS}}}",
+    rewrites=f"decompose,rows_to_convolution,split_mean{{positions={REDUCED_POSITIONS}}}",
 )

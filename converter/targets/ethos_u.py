@@ -202,7 +202,7 @@ TARGETS = {
             rules=_rules(accelerator),
             check=functools.partial(check, accelerator),
             compiler="vela",
-            rewrites="spell_out",
+            rewrites="decompose",
         )
         for accelerator in ("u55", "u65", "u85")
     )

@@ -70,5 +70,5 @@ TARGET = Target(
     per_channel=CONVOLUTIONS,
     rules=RULES,
     check=check,
-    rewrites="spell_out",
+    rewrites="decompose",
 )

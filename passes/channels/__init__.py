@@ -1,0 +1,1 @@
+"""Passes that move scales and shifts between the channels of neighbouring layers; the float function stays."""

@@ -1,0 +1,89 @@
+"""Bias absorption (DFQ, arXiv:1906.04721, section 4.1.3): high biases move into the next layer and narrow the range.
+
+For `y = W2 ReLU(W1 x + b1) + b2` and `c[k] >= 0` that channel `k` hardly ever falls below, `ReLU(z - c) = ReLU(z) - c`:
+`b1 -= c`, `b2 += W2 c` (summed over the kernel; eq. 12 to 15). `c[k] = max(0, mean - 3 std)` from the batch norm, or
+the smallest value that was seen in the data. Refused through a bounded activation, whose upper limit would move,
+and before a padded kernel, whose zeros stand for no bias at all, unless `padded` is set: then it holds away from borders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.graph import Graph
+from ir.ops._common import Padding
+from passes.channels.links import Link, links
+from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Skip
+from passes.rewrites.fold_batch_norm import along, set_weights, weights_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbsorbBias(Pass):
+    """Moves what channels never fall below out of them and into the biases of the layers after."""
+
+    name: ClassVar[str] = "absorb_bias"
+    needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
+    guarded: ClassVar[bool] = True
+
+    sigmas: float = 3.0
+    padded: bool = False
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        found, refused = links(graph)
+        changed, skipped = [], [Skip(node.name, reason) for node, reason in refused.items()]
+        for link in found:
+            c = self.absorbed(link, context)
+            if reason := self._refusal(link, c):
+                skipped.append(Skip(link.name, reason))
+                continue
+            assert c is not None
+            absorb(graph, link, c)
+            value = link.first.output
+            if value in context.normals:
+                normal = context.normals[value]
+                context.normals[value] = ChannelNormal(normal.mean - c, normal.std)
+            changed.append(f"{link.name}: up to {c.max():.3g} from {int((c > 0).sum())} channels")
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+    def absorbed(self, link: Link, context: Context) -> np.ndarray | None:
+        """`c[k]`, None if nothing is known of the layer's output."""
+        value = link.first.output
+        if value in context.statistics:
+            return np.maximum(context.statistics[value].low.astype(np.float64), 0.0)
+        normal = context.normals.get(value)
+        return None if normal is None else np.maximum(normal.mean - self.sigmas * normal.std, 0.0)
+
+    def _refusal(self, link: Link, c: np.ndarray | None) -> str:
+        if c is None:
+            return "nothing is known of its output"
+        if not c.any():
+            return "every channel comes down to 0"
+        if link.bounded:
+            return "the limit of its bounded activation would move"
+        padded = [n.name for n in link.readers if getattr(n.attrs, "padding", Padding.VALID) is Padding.SAME]
+        if (
+            not self.padded
+            and padded
+            and any(max(n.weight.shape[1:3]) > 1 for n in link.readers if n.weight is not None)
+        ):
+            return f"the zero padding of '{padded[0]}' stands for no bias"
+        between = [v.name for v in link.path if v.producer is not None and v.producer is not link.first]
+        if any(v.producer is not None and v.producer.op.pads_zeros for v in link.path):
+            return f"zeros are put between, at '{between[-1]}'"
+        return ""
+
+
+def absorb(graph: Graph, link: Link, c: np.ndarray) -> None:
+    """`b1 -= c`; `b2 += W2 c` for every reader."""
+    w, b = weights_of(link.first)
+    set_weights(graph, link.first, w, b - c)
+    for reader in link.readers:
+        w, b = weights_of(reader)
+        operand = reader.op.weight_operand
+        assert operand.input_axis is not None and operand.channel_axis is not None
+        moved = w * along(c, operand.input_axis, w.ndim)
+        others = tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
+        set_weights(graph, reader, w, b + moved.sum(axis=others))

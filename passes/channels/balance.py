@@ -1,0 +1,288 @@
+"""Balancing: channel scales that make the predicted noise in the logits least, instead of ranges that look alike.
+
+Equalization makes ranges equal, but channels differ by orders of magnitude in what their noise does to the logits. With
+`F_v[k]` the logits' sensitivity to channel `k` of tensor `v` (`passes.measuring.sensitivity`) and a positive scale `s[k]` wherever
+one passes (as in `level_activations`), the noise that rounding adds to the logits' power is about
+
+    weights:      sum_o F_y[o] (S_o / s[o])^2 / 12  sum_i taps s[i]^2 Var(x[i]),   S_o = max |W[o, i] s[o] / s[i]| / 127
+    activations:  sum_k F_v[k] (S_v / s[k])^2 / 12,                                S_v = range of s[k] v[k] / 255
+    cutting:      C sum_k F_v[k] E (min(y[k], 6) - min(y[k], 6 / s[k]))^2          (ReLU6 does not scale)
+
+with the maximum in `S_o` over all channels where a tensor has one scale. (Means do not count: bias correction
+takes their shifts back.) `feedback` is the share of the weights' noise that rounding with feedback leaves; C is `cut`:
+an error of cutting is the same over whole regions, so it does more than independent noise. The sum is minimised over
+`log s` by Adam, with maxima as p-norms (`passes.channels.channel_noise`): seconds, no training of the network.
+
+Cutting lets channels pass or lose what ReLU6 cuts seldom, where that buys finer steps; so the function is not kept
+exactly. What is cut is counted on a few samples; where samples left out are cut more, scales are bounded
+(`passes.channels.headroom`). The pass is undone where the logits' error on those does not become smaller.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import keras
+import numpy as np
+
+from ir.errors import OptionError
+from ir.execute import batchable, compiled, release, run_float
+from ir.graph import Graph, Node, Value
+from ir.keras_ops import K
+from passes.channels.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
+from passes.channels.headroom import HEADROOMS, with_headroom
+from passes.channels.joined_channels import JoinedChannels, rescale
+from passes.contract.base import Context, Pass, PassReport, Samples, Skip
+from passes.measuring.logits import logits_of
+from passes.measuring.sensitivity import sensitivities
+from passes.measuring.statistics import Statistics
+from passes.quantization.quantize import fixed_params, tie_groups
+from passes.rewrites.fuse import will_be_fused
+
+_BINS = 400
+_BATCH, _ROWS = 4, 3000  # samples at a time, and about how many places of a tensor are counted of them
+_TINY = 1e-12
+
+
+@dataclass(frozen=True, kw_only=True)
+class Balance(Pass):
+    """Scales channels so that the noise of quantization moves the logits least."""
+
+    name: ClassVar[str] = "balance"
+    needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
+    guarded: ClassVar[bool] = True
+
+    granularity: str = "per_channel"
+    samples: int = 48
+    projections: int = 2
+    steps: int = 250
+    rate: float = 0.01
+    feedback: float = 0.3
+    cut: float = 8.0
+
+    def __post_init__(self) -> None:
+        if self.granularity not in ("per_channel", "per_tensor"):
+            raise OptionError(
+                expected="per_channel or per_tensor",
+                found=self.granularity,
+                where="balance granularity",
+                fix="choose one",
+            )
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        if not batchable(graph) or context.samples is None:
+            return PassReport(skipped=(Skip(graph.name, "samples of this network cannot be put into batches"),))
+        problem = _Problem(graph, context, self)
+        if problem.empty:
+            return PassReport(skipped=(Skip(graph.name, "no layer has weights of its own"),))
+        return with_headroom(graph, context, lambda h: self._balance(graph, context, problem, h), (0.0, *HEADROOMS))
+
+    def _balance(self, graph: Graph, context: Context, problem: _Problem, headroom: float) -> PassReport:
+        s, before, after = problem.solve(self.steps, self.rate, headroom)
+        if not (np.isfinite(s).all() and after < before):
+            return PassReport(skipped=(Skip(graph.name, "no other scales are predicted to be better"),))
+        channels = JoinedChannels(graph)  # numbered as the problem's were
+        changed = [node.name for node in graph.nodes if rescale(graph, node, channels, s)]
+        for value, ids in channels.ids.items():
+            if np.any(s[ids] != 1):
+                context.scale_channels(value, s[ids])
+        notes = [f"predicted noise in the logits {_db(before):.1f} dB before, {_db(after):.1f} dB after"]
+        return PassReport(changed=tuple(changed), notes=tuple(notes))
+
+
+def _db(power: float) -> float:
+    return float(10 * np.log10(power + _TINY))
+
+
+def _input(node: Node) -> Value:
+    value = node.inputs[0]
+    assert value is not None
+    return value
+
+
+class _Problem:
+    def __init__(self, graph: Graph, context: Context, options: Balance) -> None:
+        self.options = options
+        self.channels = JoinedChannels(graph)
+        self.roots = self.channels.roots()
+        bounded = [n for n in graph.nodes if n.op.limit is not None and n.inputs[0] in self.channels.ids]
+        layers = [n for n in graph.nodes if self._fits(n)]
+        kept = [v for v in self.channels.ids if not will_be_fused(graph, v)]
+        watched = list(dict.fromkeys([*kept, *(n.output for n in layers), *(n.output for n in bounded)]))
+        watched = [v for v in watched if v not in graph.inputs]
+        assert context.samples is not None
+        self._f = sensitivities(
+            graph,
+            logits_of(graph),
+            watched,
+            context.samples,
+            count=options.samples,
+            batch_size=min(8, len(context.samples)),
+            projections=options.projections,
+            seed=context.seed,
+            progress=context.progress,
+        )
+        variance, counts = _measure(
+            graph, context.samples, [_input(n) for n in layers], [_input(n) for n in bounded], options.samples
+        )
+        rows = np.cumsum([0, *(n.output.shape[-1] for n in layers)])
+        shares: list[tuple[float, list[Any]]] = [
+            (
+                options.feedback,
+                [self._layer(n, variance[_input(n)], context, r) for n, r in zip(layers, rows, strict=False)],
+            ),
+            (1.0, self._tensors(graph, kept, context)),
+            (options.cut, [self._cut(n, counts[_input(n)]) for n in bounded]),
+        ]
+        self.parts = [(share, joined(parts)) for share, parts in shares if parts]
+        self.empty = not layers
+        self._room = np.full(len(self.roots), np.inf)  # how far below its limits each channel stays
+        for n in bounded:
+            largest = np.maximum(context.statistics[_input(n)].high, _TINY)
+            np.minimum.at(self._room, self.roots[self.channels.ids[_input(n)]], (n.op.limit or np.inf) / largest)
+
+    def _fits(self, node: Node) -> bool:
+        """Whether a layer's channels are those of what it reads and makes."""
+        if node.weight is None or node.weight.data is None or node.name in self.channels.reasons:
+            return False
+        return node.inputs[0] in self.channels.ids and node.output in self.channels.ids
+
+    def _layer(self, node: Node, variance: np.ndarray, context: Context, first_row: int) -> LayerNoise:
+        w, operand = node.weight, node.op.weight_operand
+        assert w is not None and w.data is not None and operand.input_axis is not None
+        assert operand.channel_axis is not None
+        inner, outer = operand.input_axis % w.data.ndim, operand.channel_axis % w.data.ndim
+        others = tuple(i for i in range(w.data.ndim) if i not in (inner, outer))
+        largest = np.abs(w.data.astype(np.float64)).max(axis=others)
+        if inner == outer:
+            largest = largest[None]
+        elif inner > outer:
+            largest = largest.T
+        taps = np.prod([w.data.shape[i] for i in others]) if others else 1
+        allowed = context.limits is None or context.limits.weight_per_channel(node.op)
+        return LayerNoise.of(
+            largest,
+            (self.roots[self.channels.ids[_input(node)]], self.roots[self.channels.ids[node.output]]),
+            self._f[node.output],
+            variance * taps,
+            per_channel=self.options.granularity == "per_channel" and allowed,
+            first_row=first_row,
+        )
+
+    def _tensors(self, graph: Graph, kept: Sequence[Value], context: Context) -> list[TensorNoise]:
+        found: list[TensorNoise] = []
+        known = {v for v in kept if v in context.statistics and v in self._f}
+        for group in tie_groups(graph):
+            members = [v for v in group if v in known]
+            if not members or any(fixed_params(v, 8) is not None for v in group):
+                continue
+            limit = max(v.producer.op.limit or np.inf if v.producer is not None else np.inf for v in members)
+            number = len(found)
+            found += [self._tensor(v, context.statistics[v], float(np.log(limit)), number) for v in members]
+        return found
+
+    def _tensor(self, value: Value, table: Statistics, limit: float, group: int) -> TensorNoise:
+        ids = self.roots[self.channels.ids[value]]
+        return TensorNoise(
+            ids,
+            np.full(len(ids), group),
+            np.log(np.maximum(table.high, 1e-9)).astype(np.float32),
+            np.log(np.maximum(-table.low, 1e-9)).astype(np.float32),
+            np.full(len(ids), limit, np.float32),
+            self._f[value].astype(np.float32),
+        )
+
+    def _cut(self, node: Node, counts: np.ndarray) -> CutNoise:
+        table = _cut_table(counts, node.op.limit or np.inf) * self._f[node.output][:, None]
+        return CutNoise(self.roots[self.channels.ids[node.output]], table)
+
+    def solve(self, steps: int, rate: float, headroom: float) -> tuple[np.ndarray, float, float]:
+        """Scales by channel number, and the predicted noise before and after.
+
+        No channel is scaled up so far that `headroom` times its largest value passes a bounded activation's limit.
+        """
+        most = np.full(len(self.roots), MOST)
+        if headroom:
+            most = np.clip(np.log(self._room / headroom), 0.0, MOST)
+        lowest = np.full(len(self.roots), -MOST)
+        lowest[self.channels.pinned()] = most[self.channels.pinned()] = 0.0
+        model = Scales(self, lowest.astype(np.float32), most.astype(np.float32))
+        schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+        model.compile(optimizer=keras.optimizers.Adam(schedule), jit_compile=False)
+        before = float(K.convert_to_numpy(model.noise()))
+        dummy = np.zeros((steps, 1), np.float32)
+        model.fit(dummy, dummy, batch_size=1, epochs=1, shuffle=False, verbose=0)
+        after = float(K.convert_to_numpy(model.noise()))
+        s = np.exp(np.asarray(K.convert_to_numpy(model.logs()), np.float64))
+        release(model)
+        return s[self.roots], before, after
+
+
+class Scales(keras.Model):
+    def __init__(self, problem: _Problem, lowest: np.ndarray, most: np.ndarray) -> None:
+        super().__init__()
+        self._problem, self._bounds = problem, (lowest, most)
+        self.t = self.add_weight(shape=most.shape, initializer="zeros", name="log_scales")
+        self.built = True
+
+    def logs(self) -> Any:
+        return K.clip(self.t, *self._bounds)
+
+    def noise(self) -> Any:
+        t = self.logs()
+        return sum(share * part.power(t) for share, part in self._problem.parts)
+
+    def call(self, x: Any) -> Any:
+        return x
+
+    def compute_loss(
+        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
+    ) -> Any:
+        return K.log(self.noise() + 1e-30) + 1e-4 * K.mean(K.square(self.t))
+
+
+def _measure(
+    graph: Graph, samples: Samples, inputs: Sequence[Value], cut: Sequence[Value], count: int
+) -> tuple[dict[Value, np.ndarray], dict[Value, np.ndarray]]:
+    """Variance per channel of `inputs`; counts per channel of positive values of `cut`, `_BINS` of 1/16 of a unit."""
+    inputs, cut = list(dict.fromkeys(inputs)), list(dict.fromkeys(cut))
+    every = [max(1, _BATCH * v.type.size // v.shape[-1] // _ROWS) for v in cut]
+
+    def summaries(tensors: list[Any]) -> list[Any]:
+        found = [K.reshape(x, (-1, x.shape[-1])) for x in run_float(graph, tensors, wanted=[*inputs, *cut])]
+        means = [K.stack([K.mean(x, axis=0), K.mean(K.square(x), axis=0)]) for x in found[: len(inputs)]]
+        return means + [x[::step] for x, step in zip(found[len(inputs) :], every, strict=True)]
+
+    run = compiled(summaries)
+    sums = [np.zeros((2, v.shape[-1])) for v in inputs]
+    counts = [np.zeros((v.shape[-1], _BINS)) for v in cut]
+    batches = -(-min(count, len(samples)) // _BATCH)
+    for batch in itertools.islice(samples.batches(_BATCH), batches):
+        found = run(batch)
+        for total, means in zip(sums, found[: len(inputs)], strict=True):
+            total += means
+        for table, rows in zip(counts, found[len(inputs) :], strict=True):
+            _count(table, rows)
+    moments = [total / batches for total in sums]
+    variance = {v: np.maximum(m[1] - np.square(m[0]), 1e-12) for v, m in zip(inputs, moments, strict=True)}
+    return variance, dict(zip(cut, counts, strict=True))
+
+
+def _count(counts: np.ndarray, rows: np.ndarray) -> None:
+    """Adds `[rows, channels]` to counts."""
+    bins = np.clip(rows * 16, -1, _BINS - 2).astype(np.int64) + 1  # bin 0: everything below 0
+    bins[rows <= 0] = 0
+    channels = len(counts)
+    counts += np.bincount((bins + np.arange(channels) * _BINS).ravel(), minlength=channels * _BINS).reshape(
+        counts.shape
+    )
+
+
+def _cut_table(counts: np.ndarray, limit: float) -> np.ndarray:
+    """`E (min(y, limit) - min(y, limit / s))^2` `[channels, grid]`."""
+    y = np.concatenate([[0.0], (np.arange(_BINS - 1) + 0.5) / 16])
+    change = np.minimum(y, limit) - np.minimum(y, limit / np.exp(GRID)[:, None])
+    return np.asarray(counts @ np.square(change).T / counts.sum(axis=1, keepdims=True))

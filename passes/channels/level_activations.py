@@ -1,0 +1,145 @@
+"""Levelling: small channels are scaled up until they use the range that the largest channel of their tensor needs.
+
+Activations have one scale per tensor, so a channel whose values are a hundredth of the largest one's is left with two
+or three levels. Where a positive scale per channel passes from the layers that make a tensor to those that read it
+(through activations, pooling, padding, resizing, concatenations and residual sums), channel `k` is multiplied by
+`s[k] >= 1` on the way in and divided on the way out: the function stays, and no tensor's range grows, because
+
+    s[k] <= 1 / rho[k],   rho[k] = max over tensors v of max(high_v[k] / high_v, low_v[k] / low_v).
+
+Reading layers divide input channel `k` of their weights by `s[k]`. Depthwise layers with scales per channel lose
+nothing by that. In others the rounding of the weights weighs `s[k]` times as much; with uniform errors the noise
+that channel `k` adds over all readers, `A[k] / s[k]^2 + B[k] s[k]^2`, is least at
+
+    s[k]^4 = A[k] / B[k],   A[k] = sum (S_v |W[:, k]|)^2,   B[k] = sum (x[k] |S_W|)^2,
+
+with `S_v` the tensor's step, `S_W` the weights' steps by output channel and `x[k]` the size of the channel's values.
+That is the trade of SmoothQuant (arXiv:2211.10438, eq. 4), with its exponent derived instead of chosen, over whole
+residual streams. Channels that a bounded activation (ReLU6) cuts are left alone, the others stay below its limit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.errors import OptionError
+from ir.graph import Graph, Value
+from ir.ops.convolution import DEPTHWISE_CONV_2D
+from passes.channels.headroom import with_headroom
+from passes.channels.joined_channels import JoinedChannels, rescale
+from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.rewrites.fuse import will_be_fused
+
+_LEVELS = 255
+_WEIGHT_LEVELS = 127
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelActivations(Pass):
+    """Scales small channels up to the range of their tensor, and the weights that read them down."""
+
+    name: ClassVar[str] = "level_activations"
+    preserves: ClassVar[str] = "float on the calibration data"
+    needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
+    keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
+
+    most: float = 1000.0
+    margin: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not self.most >= 1:
+            raise OptionError(
+                expected="1 or more", found=str(self.most), where="level_activations most", fix="try 1000"
+            )
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        return with_headroom(graph, context, lambda headroom: self._level(graph, context, headroom))
+
+    def _level(self, graph: Graph, context: Context, headroom: float) -> PassReport:
+        channels = JoinedChannels(graph)
+        room = _room(graph, context, channels, self.margin, headroom)
+        wanted = _best(graph, context, channels)
+        s = np.clip(np.minimum(wanted, room), 1.0, self.most)
+        s[channels.pinned()] = 1.0
+        s = s[channels.roots()]
+        changed = []
+        for value, ids in channels.ids.items():
+            if np.any(s[ids] != 1):
+                context.scale_channels(value, s[ids])
+        for node in graph.nodes:
+            if rescale(graph, node, channels, s):
+                changed.append(f"{node.name}")
+        return PassReport(changed=tuple(changed), skipped=tuple(Skip(n, r) for n, r in channels.reasons.items()))
+
+
+def _reach(context: Context, value: Value) -> tuple[np.ndarray, np.ndarray] | None:
+    """Largest value above and below zero, per channel."""
+    table = context.statistics.get(value)
+    if table is None:
+        return None
+    return np.maximum(np.asarray(table.high, np.float64), 0), np.maximum(-np.asarray(table.low, np.float64), 0)
+
+
+def _room(graph: Graph, context: Context, channels: JoinedChannels, margin: float, headroom: float) -> np.ndarray:
+    """How far each joined channel may be scaled up so that no tensor's range grows."""
+    rho = np.zeros(len(channels.roots()))
+    roots = channels.roots()
+    for value, ids in channels.ids.items():
+        reach = _reach(context, value)
+        if reach is None:
+            rho[roots[ids]] = 1.0
+        elif not will_be_fused(graph, value):
+            for side in reach:
+                if side.max(initial=0) > 0:
+                    np.maximum.at(rho, roots[ids], side / side.max())
+    room = 1.0 / np.maximum(rho, 1e-6)
+    room[rho == 0] = 1.0  # a dead channel
+    for node in graph.nodes:
+        x = node.inputs[0] if node.inputs else None
+        if node.op.limit is not None and x is not None and x in channels.ids:
+            _stay_below(room, roots[channels.ids[x]], _reach(context, x), node.op.limit * (1 - margin), headroom)
+    return room
+
+
+def _stay_below(
+    room: np.ndarray, ids: np.ndarray, reach: tuple[np.ndarray, np.ndarray] | None, bound: float, headroom: float
+) -> None:
+    """Keeps what a bounded activation lets through below its limit, and locks what it cuts."""
+    high = np.full(len(ids), np.inf) if reach is None else reach[0] * headroom
+    allowed = np.where(high >= bound, 1.0, bound / np.maximum(high, 1e-9))
+    np.minimum.at(room, ids, allowed)
+
+
+def _best(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarray:
+    """`(A / B)^(1/4)` of each joined channel; infinite where no reader's rounding weighs more for it."""
+    roots = channels.roots()
+    a, b = np.zeros(len(roots)), np.zeros(len(roots))
+    for node in graph.nodes:
+        x = node.inputs[0] if node.inputs else None
+        reach = None if x is None else _reach(context, x)
+        if node.weight is None or node.weight.data is None or x not in channels.ids or reach is None:
+            continue
+        axis, out = node.op.weight_operand.input_axis, node.op.weight_operand.channel_axis
+        weights = np.abs(node.weight.data.astype(np.float64))
+        if axis is None or out is None or weights.shape[axis] != len(channels.ids[x]):
+            continue
+        ids = roots[channels.ids[x]]
+        step = (reach[0].max() + reach[1].max()) / _LEVELS
+        others = tuple(i for i in range(weights.ndim) if i != axis)
+        np.add.at(a, ids, step**2 * np.square(weights).sum(axis=others))
+        free = node.op is DEPTHWISE_CONV_2D and (context.limits is None or context.limits.weight_per_channel(node.op))
+        if not free:
+            steps = weights.max(axis=tuple(i for i in range(weights.ndim) if i != out)) / _WEIGHT_LEVELS
+            taps = (
+                weights.size / (weights.shape[axis] * weights.shape[out])
+                if axis != out
+                else weights.size / weights.shape[out]
+            )
+            size = np.maximum(np.abs(context.statistics[x].mean), np.maximum(*reach) / 4)
+            np.add.at(b, ids, np.square(size) * np.square(steps).sum() * taps)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(b > 0, np.sqrt(np.sqrt(a / b)), np.inf)

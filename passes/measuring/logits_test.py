@@ -1,0 +1,40 @@
+"""Which values are compared."""
+
+from __future__ import annotations
+
+from ir.graph import Graph, Value
+from ir.ops.activation import LOGISTIC
+from ir.ops.conversion import QUANTIZE
+from ir.ops.elementwise import MUL
+from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.ops.softmax import SOFTMAX
+from passes.graph_testing import Net
+from passes.measuring.logits import before_fixed, logits_of
+
+
+def ends() -> tuple[Graph, Value]:
+    """Outputs: a softmax, the same in its own shape and in another, a logistic, a product; and the logits."""
+    net = Net()
+    x = net.input(6)
+    logits = net.dense(x, 4)
+    classes = net.then(SOFTMAX, logits)
+    copied = net.then(RESHAPE, classes, attrs=ReshapeAttributes(shape=(1, 4)))
+    turned = net.then(RESHAPE, classes, attrs=ReshapeAttributes(shape=(4, 1)))
+    return net.ends(classes, copied, turned, net.then(LOGISTIC, logits), net.then(MUL, x, x)), logits
+
+
+def test_logits_stand_before_the_softmax() -> None:
+    graph, logits = ends()
+    assert logits_of(graph) == [logits, logits, *graph.outputs[2:]]
+
+
+def test_what_only_stores_the_classes_in_another_way_is_passed() -> None:
+    net = Net()
+    logits = net.dense(net.input(6), 4)
+    assert logits_of(net.ends(net.then(QUANTIZE, net.then(SOFTMAX, logits)))) == [logits]
+
+
+def test_before_fixed_is_what_scales_can_be_chosen_for() -> None:
+    graph, logits = ends()
+    _, copied, turned, _, product = graph.outputs
+    assert before_fixed(graph) == [logits, copied, turned, logits, product]

@@ -1,0 +1,63 @@
+"""Sensitivities against what noise does to the logits when it is added."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from keras import ops as K
+
+from ir.execute import run_float
+from ir.graph import Graph, Value
+from passes.contract.base import silent
+from passes.measuring.logits import logits_of
+from passes.measuring.sensitivity import sensitivities
+from passes.training.tuning_testing import network, samples
+
+
+def found(graph: Graph, values: list[Value], products: bool = False) -> dict[Value, np.ndarray]:
+    return sensitivities(
+        graph,
+        logits_of(graph),
+        values,
+        samples(32),
+        count=32,
+        batch_size=16,
+        projections=40,
+        seed=1,
+        progress=silent,
+        products=products,
+    )
+
+
+def moved(graph: Graph, value: Value, channel: int, size: float) -> float:
+    """Share of the logits' power that noise of that size in one channel makes."""
+    x, rng = samples(32).arrays[0], np.random.default_rng(2)
+    noise = np.zeros((64, *value.shape[1:]), np.float32)
+    noise[..., channel] = rng.normal(0, size, noise.shape[:-1])
+    twice = np.concatenate([x, x])
+
+    def add(v: Value, tensor: Any) -> Any:
+        return tensor + noise if v is value else tensor
+
+    logits = logits_of(graph)
+    clean, noisy = (K.convert_to_numpy(run_float(graph, [twice], wanted=logits, transform=t)[0]) for t in (None, add))
+    return float(np.square(noisy - clean).sum() / np.square(clean).sum())
+
+
+def test_they_predict_what_noise_does():
+    graph = network()
+    value = next(n.output for n in graph.nodes if n.op.name == "depthwise_conv_2d")
+    f = found(graph, [value])[value]
+    for channel in np.argsort(f)[-3:]:
+        measured = moved(graph, value, channel, 0.01) / 0.01**2
+        assert abs(measured / f[channel] - 1) < 0.3
+    assert f.max() > 2 * np.median(f)
+
+
+def test_products_have_them_on_the_diagonal():
+    graph = network()
+    value = next(n.output for n in graph.nodes if n.op.name == "conv_2d")
+    products = found(graph, [value], products=True)[value]
+    assert np.allclose(np.diag(products), found(graph, [value])[value], rtol=1e-4)
+    assert np.allclose(products, products.T) and np.linalg.eigvalsh(products).min() > -1e-6 * np.trace(products)

@@ -1,0 +1,154 @@
+"""What the float network's activations look like on calibration data, collected in a stream.
+
+One run of the graph gives per sample and channel the smallest and largest value and the mean of every activation;
+a second one, when somebody asks, histograms. Only these summaries are kept, never the activations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ir.errors import DataError
+from ir.execute import batchable, compiled, eager, run_float
+from ir.graph import Graph, Value
+from ir.keras_ops import K
+from passes.contract.base import Context, FittingSamples, Samples
+
+BINS = 2048
+_FEW = 32  # samples that are through before they would be compiled
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Summary of one activation; channels run along its last axis.
+
+    Attributes:
+      low, high, mean: per channel, shapes `[channels]`.
+      sample_low, sample_high: of every sample in order, shapes `[samples]`.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    sample_low: np.ndarray
+    sample_high: np.ndarray
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Smallest and largest value of the whole tensor."""
+        return float(self.low.min()), float(self.high.max())
+
+    def scaled(self, s: np.ndarray) -> Statistics:
+        """Of the same activation with channel `k` multiplied by `s[k]`; bounds of samples are no longer known."""
+        none = np.zeros(0)
+        return Statistics(self.low * s, self.high * s, self.mean * s, none, none)
+
+
+def activations(graph: Graph) -> list[Value]:
+    """The float values that data flows through: inputs and results, no constants."""
+    return [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
+
+
+def stream(graph: Graph, samples: Samples, context: Context, what: str) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches as the graph can take them, with progress."""
+    size = context.batch_size if batchable(graph) else max(1, graph.inputs[0].shape[0])
+    done, total = 0, len(samples)
+    context.progress(what, 0, total)
+    for batch in samples.batches(size):
+        yield batch
+        done += len(batch[0])
+        context.progress(what, done, total)
+
+
+def collect(
+    graph: Graph, context: Context, values: Sequence[Value] | None = None, held_out: bool = True
+) -> dict[Value, Statistics]:
+    """Statistics of activations (all by default), on all samples or without those held out of fitting.
+
+    Raises DataError if there is no data or it makes NaN.
+    """
+    samples = _samples(context) if held_out else FittingSamples(_samples(context))
+    wanted = list(activations(graph) if values is None else values)
+    runner = eager if len(samples) <= _FEW else compiled
+    run = runner(lambda tensors: _summaries(graph, tensors, wanted))
+    sums: list[_Running] = [_Running() for _ in wanted]
+    for batch in stream(graph, samples, context, "statistics"):
+        results = run(batch)
+        for i, running in enumerate(sums):
+            running.add(*results[3 * i : 3 * i + 3])
+    table = {value: running.finish() for value, running in zip(wanted, sums, strict=True)}
+    for value, statistics in table.items():
+        if not (np.isfinite(statistics.low).all() and np.isfinite(statistics.high).all()):
+            raise DataError(
+                expected="finite activations",
+                found="NaN or infinity",
+                where=f"layer '{value.name}' on the calibration data",
+                fix="check the calibration data and the model's weights",
+            )
+    return table
+
+
+def _samples(context: Context) -> Samples:
+    if context.samples is None or not len(context.samples):
+        raise DataError(expected="calibration data", found="none", where="the pipeline", fix="pass --calibration_data")
+    return context.samples
+
+
+def _summaries(graph: Graph, tensors: Sequence[Any], wanted: Sequence[Value]) -> list[Any]:
+    results = run_float(graph, tensors, wanted=wanted)
+    out = []
+    for x in results:
+        rank = len(x.shape)
+        x = K.reshape(x, (1, -1, 1)) if rank < 2 else K.reshape(x, (K.shape(x)[0], -1, x.shape[-1]))
+        out += [K.min(x, axis=1), K.max(x, axis=1), K.mean(x, axis=1)]
+    return out
+
+
+class _Running:
+    """Minimum, maximum and mean per channel, and the bounds of every sample."""
+
+    def __init__(self) -> None:
+        self.low: np.ndarray | None = None
+        self.high: np.ndarray | None = None
+        self.total: np.ndarray | float = 0.0
+        self.bounds: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def add(self, low: np.ndarray, high: np.ndarray, mean: np.ndarray) -> None:
+        """`[samples, channels]` each."""
+        self.bounds.append((low.min(axis=1), high.max(axis=1)))
+        self.low = low.min(axis=0) if self.low is None else np.minimum(self.low, low.min(axis=0))
+        self.high = high.max(axis=0) if self.high is None else np.maximum(self.high, high.max(axis=0))
+        self.total = self.total + mean.sum(axis=0, dtype=np.float64)
+
+    def finish(self) -> Statistics:
+        lows, highs = (np.concatenate(part) for part in zip(*self.bounds, strict=True))
+        assert self.low is not None and self.high is not None
+        return Statistics(self.low, self.high, np.asarray(self.total) / len(lows), lows, highs)
+
+
+def histograms(
+    graph: Graph, context: Context, statistics: dict[Value, Statistics], values: Iterable[Value]
+) -> dict[Value, np.ndarray]:
+    """Counts of `BINS` equal bins over the bounds of each value, by a second run over the data."""
+    wanted = [v for v in values if statistics[v].bounds[1] > statistics[v].bounds[0]]
+    bounds = [statistics[v].bounds for v in wanted]
+
+    def count(tensors: list[Any]) -> list[Any]:
+        results = run_float(graph, tensors, wanted=wanted)
+        return [_counts(x, low, high) for x, (low, high) in zip(results, bounds, strict=True)]
+
+    run = compiled(count)
+    totals = [np.zeros(BINS, np.int64) for _ in wanted]
+    for batch in stream(graph, _samples(context), context, "histograms"):
+        for total, counts in zip(totals, run(batch), strict=True):
+            total += counts
+    return dict(zip(wanted, totals, strict=True))
+
+
+def _counts(x: Any, low: float, high: float) -> Any:
+    index = K.cast((K.reshape(x, (-1,)) - low) * (BINS / (high - low)), "int32")
+    return K.bincount(K.clip(index, 0, BINS - 1), minlength=BINS)

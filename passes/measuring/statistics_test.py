@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ir.errors import DataError
+from ir.graph import Graph
+from ir.ops.activation import RELU6
+from ir.ops.elementwise import LOG, MUL
+from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.types import TensorType
+from passes.contract.base import Context
+from passes.graph_testing import Net, outputs
+from passes.measuring.statistics import BINS, Statistics, activations, collect, histograms
+from passes.training.tuning_testing import in_memory
+
+
+def network() -> Graph:
+    net = Net(3)
+    x = net.then(RELU6, net.conv(net.input(5, 4, 2), 6), name="act")
+    return net.ends(net.dense(net.then(MEAN, x, attrs=ReduceAttributes(axes=(1, 2)), name="pooled"), 3))
+
+
+def pictures(count: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(count).normal(1, 2, (count, *shape)).astype(np.float32)
+
+
+X = pictures(7, 5, 4, 2)
+
+
+def table(graph: Graph, x: np.ndarray, batch_size: int) -> dict[str, Statistics]:
+    found = collect(graph, Context(samples=in_memory(x), batch_size=batch_size))
+    return {value.name: statistics for value, statistics in found.items()}
+
+
+def test_a_stream_gives_what_all_samples_at_once_give():
+    graph = network()
+    found = table(graph, X, 3)
+    assert list(found) == ["x", "conv_2d", "act", "pooled", "fully_connected"]
+    values = activations(graph)
+    for value, tensor in zip(values, outputs(graph, [X], wanted=values), strict=True):
+        flat = tensor.reshape(len(X), -1, tensor.shape[-1])
+        s = found[value.name]
+        # The compiled and the eager graph may sum products in another order.
+        for got, wanted in (
+            (s.low, flat.min(axis=(0, 1))),
+            (s.high, flat.max(axis=(0, 1))),
+            (s.mean, flat.mean(axis=(0, 1), dtype=np.float64)),
+            (s.sample_low, flat.min(axis=(1, 2))),
+            (s.sample_high, flat.max(axis=(1, 2))),
+        ):
+            assert got.shape == wanted.shape
+            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+        assert s.bounds == (s.low.min(), s.high.max())
+
+
+@pytest.mark.parametrize("size", [1, 2, 100])
+def test_the_size_of_batches_does_not_matter(size):
+    graph = network()
+    wanted, found = table(graph, X, 3), table(graph, X, size)
+    for name, s in found.items():
+        for field in ("low", "high", "mean", "sample_low", "sample_high"):
+            np.testing.assert_allclose(getattr(s, field), getattr(wanted[name], field), rtol=1e-5, atol=1e-6)
+
+
+def test_histograms_count_every_element_once():
+    graph = network()
+    context = Context(samples=in_memory(X), batch_size=2)
+    statistics = collect(graph, context)
+    act = graph.nodes[1].output
+    (counts,) = histograms(graph, context, statistics, [act]).values()
+    values = outputs(graph, [X], wanted=[act])[0]
+    assert counts.shape == (BINS,) and counts.sum() == values.size
+    wanted, _ = np.histogram(values, BINS, statistics[act].bounds)
+    assert np.abs(counts - wanted).sum() <= 4  # values on the edge of a bin fall on either side of it
+    assert counts[0] > 10 and counts[-1] > 0
+
+
+def test_a_constant_activation_has_no_histogram():
+    net = Net()
+    x = net.input(3)
+    zero = net.then(MUL, x, net.constant(0.0, "zero"))
+    graph = net.ends(zero)
+    context = Context(samples=in_memory(pictures(4, 3)))
+    statistics = collect(graph, context)
+    assert statistics[zero].bounds == (0, 0)
+    assert list(histograms(graph, context, statistics, statistics)) == [x]
+
+
+def test_a_graph_of_fixed_batch_is_fed_whole_batches():
+    net = Net()
+    x = net.graph.input("x", TensorType((2, 3)))
+    graph = net.ends(net.then(MUL, x, net.constant([1.0, 2.0, 3.0], "c")))
+    data = pictures(6, 3)
+    found = collect(graph, Context(samples=in_memory(data), batch_size=5))
+    np.testing.assert_array_equal(found[x].high, data.max(axis=0))
+    assert len(found[x].sample_low) == 6
+
+
+def test_numbers_that_are_not_finite_name_the_layer():
+    net = Net()
+    graph = net.ends(net.then(LOG, net.input(3), name="logarithm"))
+    with pytest.raises(DataError, match="layer 'logarithm' on the calibration data: expected finite activations"):
+        collect(graph, Context(samples=in_memory(-np.abs(pictures(3, 3)))))
+    some = np.ones((3, 3), np.float32)
+    some[1, 1] = -1
+    with pytest.raises(DataError, match="NaN"):
+        collect(graph, Context(samples=in_memory(some)))
+
+
+def test_no_data():
+    for samples in (None, in_memory(np.zeros((0, 5, 4, 2), np.float32))):
+        with pytest.raises(DataError, match="expected calibration data, found none; pass --calibration_data"):
+            collect(network(), Context(samples=samples))
+
+
+def test_scaled():
+    graph = network()
+    s = collect(graph, Context(samples=in_memory(X)))[graph.inputs[0]]
+    twice = s.scaled(np.array([2.0, 1.0]))
+    np.testing.assert_array_equal(twice.high, s.high * [2, 1])
+    np.testing.assert_array_equal(twice.mean, s.mean * [2, 1])
+    assert not twice.sample_low.size

@@ -1,0 +1,282 @@
+"""Chooses quantization parameters and writes them on the values; the graph stays float (integer.md).
+
+Activations: asymmetric over their range, real 0 exact. Values that a kernel wants to share parameters form a group
+with one range, the hull of its members'; outputs whose parameters a kernel fixes (softmax) keep them, and a
+`quantize` node is put where such an output meets a group that needs more. Weights: symmetric over `max|W|`, per
+output channel or per tensor, rounded outward (folded in another order it is another float). Biases: `S_in * S_w`, 32
+bits (64 with 16-bit activations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.errors import ModelError, OptionError
+from ir.fixed_point import accumulator_bound
+from ir.graph import Graph, Node, Value
+from ir.opdef import OpDef, Role
+from ir.ops.conversion import QUANTIZE
+from ir.ops.elementwise import MAXIMUM, MINIMUM
+from ir.quantization import QuantParams, asymmetric, outward, symmetric
+from passes.contract.base import Context, Pass, PassReport, Range
+from passes.quantization.comparable import fit_scales
+from passes.quantization.tied import separate_narrow
+from passes.rewrites.fuse import will_be_fused
+
+_BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
+_ACCUMULATOR_LIMIT = (1 << 31) - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantize(Pass):
+    """Annotates every value with the parameters it will be quantized with."""
+
+    name: ClassVar[str] = "quantize"
+    keeps_statistics: ClassVar[bool] = True
+
+    granularity: str = "per_channel"
+    weight_bits: int = 8
+    activation_bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.granularity not in ("per_channel", "per_tensor"):
+            raise OptionError(
+                expected="per_channel or per_tensor",
+                found=self.granularity,
+                where="quantize granularity",
+                fix="choose one",
+            )
+        for bits in (self.weight_bits, self.activation_bits):
+            if not 2 <= bits <= 16:
+                raise OptionError(
+                    expected="2 to 16 bits", found=str(bits), where="quantize", fix="choose a width in between"
+                )
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        notes = separate_narrow(graph, context)
+        notes += _separate_fixed(graph, context, self.activation_bits)
+        notes += fit_scales(graph, context, self._params(graph, context))
+        for value, params in self._params(graph, context).items():
+            value.quant = params
+        for node in graph.nodes:
+            if node.weight is not None:
+                notes += self._weights(graph, node, context)
+        context.unrounded, _ = graph.copy()
+        count = sum(v.quant is not None for v in graph.values())
+        return PassReport(changed=(f"{count} values",), notes=tuple(notes))
+
+    def _params(self, graph: Graph, context: Context) -> dict[Value, QuantParams]:
+        """Of every activation; values that share parameters share the object."""
+        found: dict[Value, QuantParams] = {}
+        for group in tie_groups(graph):
+            found.update(dict.fromkeys(group, _group_params(group, context, self.activation_bits)))
+        return found
+
+    def _weights(self, graph: Graph, node: Node, context: Context) -> list[str]:
+        per_channel = (
+            self.granularity == "per_channel"
+            and node.op.weight_operand.per_channel
+            and (context.limits is None or context.limits.weight_per_channel(node.op))
+        )
+        return quantize_weights(graph, node, per_channel, self.weight_bits)
+
+
+def tied_values(node: Node) -> list[Value]:
+    """The float values of a node that its kernel wants to share scale and zero point."""
+    rule = node.op.quantization
+    listed = [v for i, v in enumerate(node.inputs) if v is not None and node.op.operand(i).name in rule.tied]
+    listed += node.outputs if "output" in rule.tied else []
+    return [v for v in listed if v.dtype.is_float]
+
+
+def quantized_values(graph: Graph) -> Iterator[Value]:
+    """Activations that become integers: data, and constants that are operands like data."""
+    for value in graph.values():
+        if not value.dtype.is_float or will_be_fused(graph, value):
+            continue
+        if not value.is_constant or any(node.op.operand(i).role is Role.ACTIVATION for node, i in value.uses):
+            yield value
+
+
+def tie_groups(graph: Graph) -> list[list[Value]]:
+    """Partition of the quantized values into groups that share parameters, in graph order."""
+    parent: dict[Value, Value] = {v: v for v in quantized_values(graph)}
+
+    def find(value: Value) -> Value:
+        while parent[value] is not value:
+            parent[value] = parent[parent[value]]
+            value = parent[value]
+        return value
+
+    for node in graph.nodes:
+        tied = [v for v in tied_values(node) if v in parent]
+        for value in tied[1:]:
+            parent[find(value)] = find(tied[0])
+    groups: dict[Value, list[Value]] = {}
+    for value in parent:
+        groups.setdefault(find(value), []).append(value)
+    return list(groups.values())
+
+
+def fixed_params(value: Value, bits: int) -> QuantParams | None:
+    """The parameters that the kernel which makes a value insists on, if it does."""
+    fixed = None if value.producer is None else value.producer.op.quantization.fixed.get(bits)
+    if fixed is None:
+        return None
+    return QuantParams(scale=np.asarray(fixed.scale), zero_point=np.asarray(fixed.zero_point), bits=bits)
+
+
+def range_of(value: Value, context: Context) -> Range:
+    """The chosen range of a value. Raises ModelError if nobody has chosen one."""
+    if value.data is not None:
+        return Range(float(value.data.min(initial=0)), float(value.data.max(initial=0)))
+    if value not in context.ranges:
+        raise ModelError(
+            expected="a quantization range",
+            found="none",
+            where=f"layer '{value.name}'",
+            fix="run calibrate before quantize",
+        )
+    return context.ranges[value]
+
+
+def _only_bounds(value: Value) -> bool:
+    """Whether a constant is what data is compared with: one beyond the data's range saturates, and bounds as before."""
+    return value.is_constant and all(node.op in (MAXIMUM, MINIMUM) for node in value.consumers)
+
+
+def _hull(values: Sequence[Value], context: Context) -> Range:
+    ranges = [range_of(v, context) for v in values if not _only_bounds(v)] or [range_of(v, context) for v in values]
+    return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+
+
+def _group_params(group: Sequence[Value], context: Context, bits: int) -> QuantParams:
+    fixed = [p for p in (fixed_params(v, bits) for v in group) if p is not None]
+    if fixed:
+        return fixed[0]
+    hull = _hull(group, context)
+    if bits > 8:
+        return symmetric(max(-hull.low, hull.high), bits=bits, narrow=False)
+    return asymmetric(hull.low, hull.high, bits=bits)
+
+
+def _separate_fixed(graph: Graph, context: Context, bits: int) -> list[str]:
+    """Puts a quantize node after every fixed output whose group cannot live with its parameters."""
+    notes = []
+    for group in tie_groups(graph):
+        fixed = {v: p for v in group if (p := fixed_params(v, bits)) is not None}
+        if not fixed or _fits(next(iter(fixed.values())), list(fixed.values()), _hull(group, context)):
+            continue
+        for value in fixed:
+            tied = [n for n in value.consumers if value in tied_values(n)]
+            if not tied:
+                continue
+            node = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type])
+            context.ranges[node.output] = range_of(value, context)
+            graph.replace_uses(value, node.output, only=tied)
+            notes.append(f"{value.name} is requantized for {', '.join(n.name for n in tied)}")
+    return notes
+
+
+def _fits(params: QuantParams, all_params: Sequence[QuantParams], hull: Range) -> bool:
+    low, high = params.bounds
+    step = float(params.scale)
+    return all(params.same_as(p) for p in all_params) and low - step <= hull.low and hull.high <= high + step
+
+
+def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> list[str]:
+    """Annotates the weights and the bias of a layer; returns what had to be raised, and why."""
+    x, weight = node.inputs[0], node.weight
+    assert x is not None and weight is not None
+    if weight.data is None or x.quant is None:
+        return []
+    axis = node.op.weight_operand.channel_axis if per_channel else None
+    if node.bias is None and node.op.bias_index is not None:
+        channel_axis = node.op.weight_operand.channel_axis  # the kernels want a bias, if only of zeros
+        assert channel_axis is not None
+        zeros = np.zeros(weight.shape[channel_axis], np.float32)
+        graph.set_input(node, node.op.bias_index, graph.constant(zeros, f"{node.name}/bias"))
+    threshold = weight_threshold(weight.data, axis)
+    params = symmetric(threshold, bits=bits, axis=axis)
+    params, notes = _raise_for_bias(node, params, x.quant)
+    weight.quant = params
+    notes += _raise_for_accumulator(node)
+    annotate_bias(graph, node)
+    return notes
+
+
+def weight_threshold(data: np.ndarray, axis: int | None) -> np.ndarray:
+    """`max|W|` rounded outward, per index of `axis` or of the whole tensor."""
+    others = None if axis is None else tuple(i for i in range(data.ndim) if i != axis)
+    return outward(np.abs(data).max(axis=others, initial=0))
+
+
+def annotate_bias(graph: Graph, node: Node) -> None:
+    """Gives the bias the scale `S_in * S_w`; a bias that layers share becomes one for each."""
+    x, weight, bias = node.inputs[0], node.weight, node.bias
+    if bias is None or bias.data is None or x is None or x.quant is None or weight is None or weight.quant is None:
+        return
+    if len(bias.uses) > 1:
+        assert node.op.bias_index is not None
+        bias = graph.constant(bias.data, f"{node.name}/bias")
+        graph.set_input(node, node.op.bias_index, bias)
+    bits = 64 if x.quant.bits > 8 else 32
+    scale = x.quant.scale.astype(np.float64) * weight.quant.scale.astype(np.float64)
+    bias.quant = QuantParams(scale=scale, axis=None if scale.ndim == 0 else 0, bits=bits)
+
+
+def _raise_for_bias(node: Node, params: QuantParams, x: QuantParams) -> tuple[QuantParams, list[str]]:
+    """Raises the weight scale of channels whose bias would not fit half an int32; biases of 64 bits always fit."""
+    if node.bias is None or node.bias.data is None or x.bits > 8:
+        return params, []
+    needed = np.abs(node.bias.data.astype(np.float64)) / (float(x.scale) * _BIAS_LIMIT)
+    needed = needed if params.per_channel else needed.max(initial=0)
+    scale = np.maximum(params.scale.astype(np.float64), needed)
+    raised = int((scale > params.scale).sum())
+    if not raised:
+        return params, []
+    raised_params = QuantParams(
+        scale=scale.astype(np.float32), axis=params.axis, bits=params.bits, narrow=params.narrow
+    )
+    what = f"{raised} channels" if params.per_channel else "the tensor"
+    return raised_params, [f"{node.name}: weight scale of {what} raised, because the int32 bias would overflow"]
+
+
+def _raise_for_accumulator(node: Node) -> list[str]:
+    """Doubles the weight scale of channels whose sum of products could pass an int32, until it cannot."""
+    x, weight, bias = node.inputs[0], node.weight, node.bias
+    assert x is not None and x.quant is not None and weight is not None and weight.quant is not None
+    assert weight.data is not None
+    if x.quant.bits > 8:
+        return []  # these kernels accumulate in 64 bits
+    axis = node.op.weight_operand.channel_axis
+    assert axis is not None
+    zero_point = int(x.quant.zero_point)
+    widest = max(x.quant.qmax - zero_point, zero_point - x.quant.qmin)
+    raised = 0
+    while True:
+        params = weight.quant
+        scale = x.quant.scale.astype(np.float64) * params.scale
+        b = None if bias is None or bias.data is None else np.rint(bias.data / scale).astype(np.int64)
+        over = accumulator_bound(params.quantize(weight.data), axis, widest, b) > _ACCUMULATOR_LIMIT
+        if not over.any():
+            break
+        raised = max(raised, int(over.sum()))
+        wider = np.where(over if params.per_channel else over.any(), params.scale * 2, params.scale)
+        weight.quant = QuantParams(scale=wider, axis=params.axis, bits=params.bits, narrow=params.narrow)
+    return (
+        [f"{node.name}: weight scale of {raised} channels raised, because the int32 sum would overflow"]
+        if raised
+        else []
+    )
+
+
+def integer_gap(op: OpDef) -> str:
+    """Why an operator has no integer form, "" if it has one."""
+    if op.quantization.integer and op.integer is not None and op.encoding is not None:
+        return ""
+    return op.quantization.reason or "TFLite has no integer kernel for it"

@@ -1,0 +1,1 @@
+"""Passes that change which operators compute the network and keep its float function."""

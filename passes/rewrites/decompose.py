@@ -1,0 +1,218 @@
+"""Writes operators that a target does not have with operators that it has; the float function stays what it is.
+
+| operator | is written as | where |
+|---|---|---|
+| leaky_relu | `prelu(x, alpha)`, or `max(x, alpha x)` | the second for `0 <= alpha <= 1` |
+| hard_swish | `x (relu6(x + 3) / 6)` | |
+| gelu | `x / (1 + exp(-x (a x^2 + b)))`, `b = 2 sqrt(2 / pi)`, `a = 0.044715 b` | its tanh form |
+| div | `x (1 / c)` | the divisor is a constant without zeros |
+| squared_difference | `(a - b) (a - b)` | |
+| pad_v2 | pad | the constant is 0 |
+| split, split_v, unpack | slices, and a reshape of each for unpack | |
+| pack | a reshape of each input, concatenation | |
+| squeeze, expand_dims | reshape | |
+
+The first form is taken of which the target has every operator. Nothing is done without a target, nor where none fits:
+then the pass says so, and the target's check will say what becomes of the operator.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.graph import Graph, Node, Value
+from ir.opdef import OpDef
+from ir.ops.activation import GELU, HARD_SWISH, LEAKY_RELU, LOGISTIC, PRELU, RELU6
+from ir.ops.elementwise import ADD, DIV, MAXIMUM, MUL, SQUARED_DIFFERENCE, SUB
+from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, ConcatenationAttributes
+from ir.ops.padding import PAD, PADV2, PadAttributes
+from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
+from ir.ops.slicing import SLICE, SliceAttributes
+from passes.contract.base import Context, Limits, Pass, PassReport, Skip
+
+_WIDTH = 6.0  # of relu6, which hard_swish divides by
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What an operator can be written with: `build` gives a node for each of its outputs, `fits` why it cannot."""
+
+    needs: tuple[OpDef, ...]
+    build: Callable[[Graph, Node], Sequence[Node]]
+    misfit: Callable[[Node], str] = lambda node: ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decompose(Pass):
+    """Writes operators that the target does not have with operators that it has."""
+
+    name: ClassVar[str] = "decompose"
+    preserves: ClassVar[str] = "float"
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        changed, skipped = [], []
+        if context.limits is None:
+            return PassReport()
+        for node in graph.nodes:
+            if node.op not in FORMS or context.limits.runs(node.op) or not node.output.dtype.is_float:
+                continue
+            form, reason = _choose(node, context.limits)
+            if form is None:
+                skipped.append(Skip(node.name, reason))
+                continue
+            makers = form.build(graph, node)
+            graph.replace(node, makers)
+            changed.append(f"{node.op.name} '{node.name}' as {', '.join(op.name for op in form.needs)}")
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+
+def _choose(node: Node, limits: Limits) -> tuple[_Form | None, str]:
+    reasons = []
+    for form in FORMS[node.op]:
+        missing = [op.name for op in form.needs if not limits.runs(op)]
+        reason = f"the target lacks {', '.join(missing)}, too" if missing else form.misfit(node)
+        if not reason:
+            return form, ""
+        reasons.append(reason)
+    return None, "; ".join(reasons)
+
+
+def _x(node: Node, index: int = 0) -> Value:
+    value = node.inputs[index]
+    assert value is not None
+    return value
+
+
+def _scalar(graph: Graph, value: float, name: str) -> Value:
+    return graph.constant(np.array([value], np.float32), name)
+
+
+def _prelu(graph: Graph, node: Node) -> Sequence[Node]:
+    alpha = graph.constant(np.full(_x(node).shape[-1:], node.attrs.alpha, np.float32), f"{node.name}/alpha")
+    return [graph.add(PRELU, [_x(node), alpha], name=f"{node.name}/prelu")]
+
+
+def _no_channels(node: Node) -> str:
+    return "" if len(_x(node).shape) > 1 else "there is no axis of channels"
+
+
+def _larger(graph: Graph, node: Node) -> Sequence[Node]:
+    alpha = _scalar(graph, node.attrs.alpha, f"{node.name}/alpha")
+    small = graph.add(MUL, [_x(node), alpha], name=f"{node.name}/mul")
+    return [graph.add(MAXIMUM, [_x(node), small.output], name=f"{node.name}/max")]
+
+
+def _steep(node: Node) -> str:
+    return "" if 0 <= node.attrs.alpha <= 1 else f"alpha is {node.attrs.alpha:.4g}, not between 0 and 1"
+
+
+def _hard_swish(graph: Graph, node: Node) -> Sequence[Node]:
+    shifted = graph.add(ADD, [_x(node), _scalar(graph, _WIDTH / 2, f"{node.name}/half")], name=f"{node.name}/add")
+    gate = graph.add(RELU6, [shifted.output], name=f"{node.name}/relu6")
+    sixth = _scalar(graph, 1 / _WIDTH, f"{node.name}/sixth")
+    share = graph.add(MUL, [gate.output, sixth], name=f"{node.name}/share")
+    return [graph.add(MUL, [_x(node), share.output], name=f"{node.name}/mul")]
+
+
+def _gelu(graph: Graph, node: Node) -> Sequence[Node]:
+    """`(1 + tanh(u)) / 2` is the logistic function of `2 u`."""
+    x, slope = _x(node), 2 * math.sqrt(2 / math.pi)
+    cubic = _scalar(graph, 0.044715 * slope, f"{node.name}/cubic")
+    square = graph.add(MUL, [x, x], name=f"{node.name}/square").output
+    bent = graph.add(MUL, [square, cubic], name=f"{node.name}/bent").output
+    steep = graph.add(ADD, [bent, _scalar(graph, slope, f"{node.name}/slope")], name=f"{node.name}/steep").output
+    argument = graph.add(MUL, [x, steep], name=f"{node.name}/argument").output
+    gate = graph.add(LOGISTIC, [argument], name=f"{node.name}/gate").output
+    return [graph.add(MUL, [x, gate], name=f"{node.name}/mul")]
+
+
+def _with_erf(node: Node) -> str:
+    return "" if node.attrs.approximate else "only its tanh form (approximate=True) can be written so"
+
+
+def _reciprocal(graph: Graph, node: Node) -> Sequence[Node]:
+    divisor = _x(node, 1)
+    assert divisor.data is not None
+    factor = graph.constant((1 / divisor.data.astype(np.float64)).astype(np.float32), f"{divisor.name}/reciprocal")
+    return [graph.add(MUL, [_x(node), factor], node.attrs, f"{node.name}/mul")]
+
+
+def _varying_divisor(node: Node) -> str:
+    divisor = _x(node, 1)
+    return "" if divisor.data is not None and divisor.data.all() else "the divisor is no constant without zeros"
+
+
+def _square(graph: Graph, node: Node) -> Sequence[Node]:
+    difference = graph.add(SUB, [_x(node), _x(node, 1)], name=f"{node.name}/sub").output
+    return [graph.add(MUL, [difference, difference], name=f"{node.name}/mul")]
+
+
+def _pad(graph: Graph, node: Node) -> Sequence[Node]:
+    return [graph.add(PAD, [_x(node)], PadAttributes(paddings=node.attrs.paddings), f"{node.name}/pad")]
+
+
+def _padded_with_more(node: Node) -> str:
+    data = _x(node, 1).data
+    return "" if data is not None and not data.any() else "it pads with another number than 0"
+
+
+def _slices(graph: Graph, node: Node) -> list[Node]:
+    """Along the axis, a slice for each output, of its size there."""
+    x = _x(node)
+    axis = node.attrs.axis % len(x.shape)
+    sizes = [1 if node.op is UNPACK else v.shape[axis] for v in node.outputs]
+    made = []
+    for number, (begin, end) in enumerate(itertools.pairwise(np.cumsum([0, *sizes]).tolist())):
+        attrs = SliceAttributes(
+            begin=tuple(begin if i == axis else 0 for i in range(len(x.shape))),
+            size=tuple(end - begin if i == axis else -1 if i == 0 else d for i, d in enumerate(x.shape)),
+        )
+        made.append(graph.add(SLICE, [x], attrs, f"{node.name}/slice_{number}"))
+    return made
+
+
+def _unpack(graph: Graph, node: Node) -> Sequence[Node]:
+    parts = _slices(graph, node)
+    return [_reshaped(graph, p.output, v.shape) for p, v in zip(parts, node.outputs, strict=True)]
+
+
+def _reshaped(graph: Graph, x: Value, shape: tuple[int, ...]) -> Node:
+    return graph.add(RESHAPE, [x], ReshapeAttributes(shape=shape), f"{x.name}/reshape")
+
+
+def _reshape(graph: Graph, node: Node) -> Sequence[Node]:
+    return [_reshaped(graph, _x(node), node.output.shape)]
+
+
+def _pack(graph: Graph, node: Node) -> Sequence[Node]:
+    shape = node.output.shape
+    axis = node.attrs.axis % len(shape)
+    single = (*shape[:axis], 1, *shape[axis + 1 :])
+    parts = [_reshaped(graph, v, single).output for v in node.inputs if v is not None]
+    return [graph.add(CONCATENATION, parts, ConcatenationAttributes(axis=axis), f"{node.name}/concatenation")]
+
+
+def _along_batch(node: Node) -> str:
+    return "it is along the batch" if node.attrs.axis % len(_x(node).shape) == 0 else ""
+
+
+FORMS: Mapping[OpDef, tuple[_Form, ...]] = {
+    LEAKY_RELU: (_Form((PRELU,), _prelu, _no_channels), _Form((MUL, MAXIMUM), _larger, _steep)),
+    HARD_SWISH: (_Form((ADD, RELU6, MUL), _hard_swish),),
+    GELU: (_Form((MUL, ADD, LOGISTIC), _gelu, _with_erf),),
+    DIV: (_Form((MUL,), _reciprocal, _varying_divisor),),
+    SQUARED_DIFFERENCE: (_Form((SUB, MUL), _square),),
+    PADV2: (_Form((PAD,), _pad, _padded_with_more),),
+    SPLIT: (_Form((SLICE,), _slices, _along_batch),),
+    SPLIT_V: (_Form((SLICE,), _slices, _along_batch),),
+    UNPACK: (_Form((SLICE, RESHAPE), _unpack, _along_batch),),
+    PACK: (_Form((RESHAPE, CONCATENATION), _pack),),
+    SQUEEZE: (_Form((RESHAPE,), _reshape),),
+    EXPAND_DIMS: (_Form((RESHAPE,), _reshape),),
+}

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from ir.graph import Graph, Value
+from ir.opdef import Attributes, OpDef
+from ir.ops.activation import (
+    GELU,
+    HARD_SWISH,
+    LEAKY_RELU,
+    LOGISTIC,
+    PRELU,
+    RELU6,
+    GeluAttributes,
+    LeakyReluAttributes,
+)
+from ir.ops.elementwise import ADD, DIV, MAXIMUM, MUL, SQUARED_DIFFERENCE, SUB
+from ir.ops.joining import (
+    CONCATENATION,
+    PACK,
+    SPLIT,
+    SPLIT_V,
+    UNPACK,
+    PackAttributes,
+    SplitAttributes,
+    SplitVAttributes,
+    UnpackAttributes,
+)
+from ir.ops.padding import PAD, PADV2, PadAttributes
+from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ExpandDimsAttributes, SqueezeAttributes
+from ir.ops.slicing import SLICE
+from passes.contract.base import Context, PassReport
+from passes.graph_testing import Net, assert_preserved
+from passes.rewrites.decompose import FORMS, Decompose
+
+
+@dataclass(frozen=True)
+class Lacking:
+    """A target that has everything but some operators."""
+
+    missing: frozenset[OpDef] = field(default_factory=frozenset)
+
+    def runs(self, op: OpDef) -> bool:
+        return op not in self.missing
+
+    def weight_per_channel(self, op: OpDef) -> bool:
+        return True
+
+
+def spell(graph: Graph, *missing: OpDef) -> PassReport:
+    return assert_preserved(graph, lambda g: Decompose().run(g, Context(limits=Lacking(frozenset(missing)))))
+
+
+def built(op: OpDef, *shape: int, attrs: Attributes | None = None, constant: object = None) -> Graph:
+    """One operator, its outputs the graph's; with a convolution before it, so that nothing is an input as it is."""
+    net = Net()
+    x: list[Value] = [net.conv(net.input(*shape), shape[-1])]
+    if constant is not None:
+        x.append(net.constant(constant, "c"))
+    node = net.graph.add(op, x, attrs, "it")
+    return net.ends(*node.outputs)
+
+
+PADDED = PadAttributes(paddings=((0, 0), (1, 2), (0, 1), (0, 0)))
+CASES = [
+    (built(LEAKY_RELU, 4, 4, 3, attrs=LeakyReluAttributes(alpha=0.3)), [PRELU]),
+    (built(HARD_SWISH, 4, 4, 3), [ADD, RELU6, MUL, MUL]),
+    (built(GELU, 4, 4, 3, attrs=GeluAttributes(approximate=True)), [MUL, MUL, ADD, MUL, LOGISTIC, MUL]),
+    (built(DIV, 4, 4, 3, constant=[2.0, -0.5, 8.0]), [MUL]),
+    (built(SQUARED_DIFFERENCE, 4, 4, 3, constant=[2.0, -0.5, 8.0]), [SUB, MUL]),
+    (built(PADV2, 4, 4, 3, attrs=PADDED, constant=0.0), [PAD]),
+    (built(SPLIT, 4, 4, 6, attrs=SplitAttributes(num_splits=3, axis=3)), [SLICE] * 3),
+    (built(SPLIT_V, 4, 4, 6, attrs=SplitVAttributes(num_splits=2, axis=-1, size_splits=(2, 4))), [SLICE] * 2),
+    (built(UNPACK, 3, 4, 2, attrs=UnpackAttributes(num=3, axis=1)), [SLICE, RESHAPE] * 3),
+    (built(PACK, 3, 4, 2, attrs=PackAttributes(values_count=1, axis=2)), [RESHAPE, CONCATENATION]),
+    (built(SQUEEZE, 4, 1, 3, attrs=SqueezeAttributes(squeeze_dims=(2,))), [RESHAPE]),
+    (built(EXPAND_DIMS, 4, 4, 3, attrs=ExpandDimsAttributes(axis=-1)), [RESHAPE]),
+]
+
+
+def operators(graph: Graph) -> list[OpDef]:
+    return sorted((n.op for n in graph.nodes if n.weight is None), key=lambda op: op.name)
+
+
+@pytest.mark.parametrize(("graph", "wanted"), CASES, ids=[case[0].nodes[-1].op.name for case in CASES])
+def test_forms_are_the_same_function(graph: Graph, wanted: list[OpDef]):
+    lost = graph.outputs[0].producer.op
+    report = spell(graph, lost)
+    assert operators(graph) == sorted(wanted, key=lambda op: op.name) and len(report.changed) == 1
+
+
+def test_every_form_has_a_case():
+    wanted = {op for forms in FORMS.values() for form in forms[:1] for op in form.needs}
+    assert len(CASES) == len(FORMS) and wanted == {op for _, ops in CASES for op in ops}
+
+
+def test_the_first_form_that_the_target_has_is_taken():
+    graph = built(LEAKY_RELU, 4, 4, 3, attrs=LeakyReluAttributes(alpha=0.3))
+    spell(graph, LEAKY_RELU, PRELU)
+    assert operators(graph) == [MAXIMUM, MUL]
+
+
+def test_what_the_target_has_stays_and_without_a_target_everything():
+    graph = built(HARD_SWISH, 4, 4, 3)
+    assert spell(graph).changed == ()
+    assert Decompose().run(graph, Context()) == PassReport()
+    assert operators(graph) == [HARD_SWISH]
+
+
+@pytest.mark.parametrize(
+    ("graph", "missing", "reason"),
+    [
+        (built(DIV, 4, 4, 3, constant=[2.0, 0.0, 8.0]), (), "the divisor is no constant without zeros"),
+        (built(PADV2, 4, 4, 3, attrs=PADDED, constant=1.0), (), "it pads with another number than 0"),
+        (built(GELU, 4, 4, 3), (), "only its tanh form (approximate=True) can be written so"),
+        (built(HARD_SWISH, 4, 4, 3), (RELU6,), "the target lacks relu6, too"),
+        (
+            built(LEAKY_RELU, 4, 4, 3, attrs=LeakyReluAttributes(alpha=1.5)),
+            (PRELU,),
+            "the target lacks prelu, too; alpha is 1.5, not between 0 and 1",
+        ),
+    ],
+)
+def test_reasons(graph: Graph, missing: tuple[OpDef, ...], reason: str):
+    kept = operators(graph)
+    lacking = Lacking(frozenset({graph.outputs[0].producer.op, *missing}))
+    report = Decompose().run(graph, Context(limits=lacking))
+    assert [s.reason for s in report.skipped] == [reason] and operators(graph) == kept
+
+
+def test_ranges_that_the_model_brought_stay_with_their_values():
+    graph = built(HARD_SWISH, 4, 4, 3)
+    made = graph.outputs[0]
+    spell(graph, HARD_SWISH)
+    assert graph.outputs == [made] and made.name == "it" and made.producer.op is MUL
+
+
+def test_several_inputs_are_packed():
+    net = Net()
+    x = net.input(4, 2)
+    pair = [net.then(MUL, x, net.constant(np.full((1, 1, 1), v), "c")) for v in (2.0, 3.0)]
+    graph = net.ends(net.then(PACK, *pair, attrs=PackAttributes(values_count=2, axis=-1)))
+    spell(graph, PACK)
+    assert operators(graph) == sorted([MUL, MUL, RESHAPE, RESHAPE, CONCATENATION], key=lambda op: op.name)

@@ -1,0 +1,1 @@
+"""Passes that choose the integers of weights and biases, given their scales."""

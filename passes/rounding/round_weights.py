@@ -1,0 +1,303 @@
+"""Weight rounding with error feedback: each weight's rounding error is made good by the weights not yet rounded.
+
+After optimal brain quantization (arXiv:2208.11580) in the order and with the factorization of GPTQ (arXiv:2210.17323,
+algorithm 1), on the network's own activations. For a layer `y = W x + b` with float inputs `x` and inputs `x~` from
+the already quantized part, both centred:
+
+- the step of the weights is made smaller where finer rounding gains more than clipping loses (weighted by `H`);
+- the weights that come closest to the float output from quantized inputs are `W* = W (C + r I) (H + r I)^-1` with
+  `H = E[x~ x~^T]`, `C = E[x x~^T]` and a ridge `r` (in units of the mean of `H`'s diagonal) that keeps them near `W`:
+  of several the one whose rounded weights are best on samples that nothing was fitted to (infinite: `W* = W`);
+- the columns of `W*` are rounded one after the other; with `U` the upper Cholesky factor of `(H + d I)^-1`, the
+  error of column `i` is taken out of the later columns: `W[:, j] -= (w_i - q_i) U[i, j] / U[i, i]`;
+- then every column once more takes the step that is best beside all the others (coordinate descent, as in QuantEase,
+  arXiv:2309.01885): the first columns had been rounded before anything was known of the later ones;
+- the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
+
+Layers go in order, each with those before it in place. Unlabelled data, no gradient: seconds.
+
+The wide tensors of the first layers limit how many samples fit; those layers have thousands of positions in every
+sample, the last ones few, and it is there that more samples help. So more of them join where tensors become smaller
+(`lockstep`, `room`). Where there are data for training they are taken from, but for what training holds out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.execute import batchable
+from ir.graph import Graph, Node
+from ir.keras_ops import K
+from passes.contract.base import HELD_OUT, Context, Pass, PassReport, Samples, Skip
+from passes.measuring.lockstep import Slices, run_both
+from passes.quantization.quantize import annotate_bias
+from passes.rounding.correct_bias import shift_bias
+from passes.training.tuning_data import split
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundWeights(Pass):
+    """Rounds weights so that every layer's output stays close to the float one, on calibration data."""
+
+    name: ClassVar[str] = "round_weights"
+    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    keeps_statistics: ClassVar[bool] = True
+    guarded: ClassVar[bool] = True
+
+    samples: int = 100
+    tuning_samples: int = 400
+    rows: int = 20000
+    damping: float = 0.2
+    sweeps: int = 1
+    clip: float = 0.4
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        changed: list[str] = []
+        skipped: list[Skip] = []
+
+        def before(node: Node, x: Slices, xq: Slices) -> None:
+            if reason := refusal(node):
+                skipped.append(Skip(node.name, reason))
+                return
+            rng = np.random.default_rng(context.seed)  # one each: the order of layers depends on the kind of file
+            gain = self._round(graph, node, x, xq, held_out, rng)
+            changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
+
+        if not batchable(graph):
+            return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
+        batch, held_out = self._batch(graph, context)
+        run_both(graph, batch, floats=context.unrounded, before=before, room=_TENSOR_BYTES)
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped))
+
+    def _batch(self, graph: Graph, context: Context) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """Samples in an order drawn at random, the first of them as good as any, and which of them nothing is fitted to."""
+        samples, most = context.samples, self.samples
+        assert samples is not None
+        kept = np.zeros(0, int)
+        if context.tuning is not None and len(context.tuning) > len(samples):
+            samples, most = context.tuning, self.tuning_samples
+            kept = split(len(samples))[1]
+        fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
+        order = np.random.default_rng(context.seed).permutation(len(samples))[: max(1, min(most, fits))]
+        return _read(samples, order, context.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)
+
+    def _round(
+        self, graph: Graph, node: Node, x: Slices, xq: Slices, held_out: np.ndarray, rng: np.random.Generator
+    ) -> float:
+        """Rounds one layer; returns the squared error of its output relative to nearest rounding.
+
+        Args:
+          held_out: of all samples, of which the slices hold the first ones.
+        """
+        weight = node.weight
+        assert weight is not None and weight.quant is not None
+        held_out = held_out[: sum(len(part) for part in x)]
+        parted = len(held_out) > 2 * HELD_OUT and held_out.any() and not held_out.all()
+        problem, means = self._problem(node, x, xq, ~held_out if parted else np.ones_like(held_out), rng)
+        judge, _ = self._problem(node, x, xq, held_out, rng) if parted else (problem, means)
+        factor = problem.best_clip(self.clip, weight.quant.per_channel)
+        finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
+        rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
+        _put(graph, node, problem.w, rounded, factor, means)
+        return judge.error(rounded) / max(judge.error(problem.nearest()), 1e-30)
+
+    def _problem(
+        self, node: Node, x: Slices, xq: Slices, chosen: np.ndarray, rng: np.random.Generator
+    ) -> tuple[Problem, tuple[np.ndarray, np.ndarray]]:
+        """A layer in matrix form on what it reads in the float and the quantized network (`chosen` samples), and the means of both."""
+        form, weight = node.op.matrix, node.weight
+        assert form is not None and weight is not None and weight.data is not None and weight.quant is not None
+        w = form.split(node.attrs, weight.data.astype(np.float64))
+        scale, _ = weight.quant.shaped(len(weight.shape))
+        step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
+        columns = w.shape[2]
+        count = min(self.rows, _ROWS_A_COLUMN * columns, max(1, _ROW_ELEMENTS // w[:, 0].size))
+        masks = np.split(chosen, np.cumsum([len(part) for part in x])[:-1])
+        ends = np.cumsum([mask.sum() for mask in masks]) * count // chosen.sum()
+        shares = np.diff(ends, prepend=0)
+        seed = int(rng.integers(1 << 31))
+
+        def rows(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
+            drawn = np.random.default_rng(seed)
+            parts = [
+                form.rows(node.attrs, weight.shape, K.convert_to_numpy(part)[mask], share, drawn)
+                for part, mask, share in zip(slices, masks, shares, strict=True)
+                if share
+            ]
+            return _centred(np.concatenate(parts, axis=1))
+
+        (a, mean_a), (b, mean_b) = rows(x), rows(xq)
+        return Problem.of(w, step, weight.quant.qmax, a, b), (mean_a, mean_b)
+
+
+def _put(
+    graph: Graph,
+    node: Node,
+    w: np.ndarray,
+    rounded: np.ndarray,
+    factor: np.ndarray,
+    means: tuple[np.ndarray, np.ndarray],
+) -> None:
+    """Gives a layer its rounded weights, their steps times `factor`, and a bias that keeps the mean of its output."""
+    form, weight = node.op.matrix, node.weight
+    assert form is not None and weight is not None and weight.quant is not None and node.op.weight_index is not None
+    factors = factor.ravel() if weight.quant.per_channel else factor.ravel()[0]
+    params = dataclasses.replace(weight.quant, scale=(weight.quant.scale * factors).astype(np.float32))
+    moved = form.join(node.attrs, rounded, weight.shape).astype(np.float32)
+    graph.set_input(node, node.op.weight_index, graph.constant(moved, weight.name, params))
+    annotate_bias(graph, node)
+    shift = np.einsum("gok,gk->go", w, means[0]) - np.einsum("gok,gk->go", rounded, means[1])
+    shift_bias(graph, node, shift.ravel())
+
+
+def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+    """The samples of these numbers, in this order, one array per input."""
+    place = np.full(len(samples), -1)
+    place[order] = np.arange(len(order))
+    arrays: list[np.ndarray] = []
+    seen = 0
+    for batch in samples.batches(batch_size):
+        at = place[seen : seen + len(batch[0])]
+        seen += len(at)
+        arrays = arrays or [np.empty((len(order), *x.shape[1:]), x.dtype) for x in batch]
+        for array, x in zip(arrays, batch, strict=True):
+            array[at[at >= 0]] = x[at >= 0]
+    return tuple(arrays)
+
+
+def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[groups, rows, columns]` less their mean, laid out for matrix products, and the mean `[groups, columns]`.
+
+    In the same memory where it can be.
+    """
+    rows = np.ascontiguousarray(rows)
+    mean = rows.mean(axis=1)
+    rows -= mean[:, None]
+    return rows, mean
+
+
+def refusal(node: Node) -> str:
+    """Why the weights of a layer are not rounded here, "" if they are."""
+    if node.op.matrix is None:
+        return f"{node.op.name} is no matrix product"
+    if node.weight is None or node.weight.data is None or node.weight.quant is None:
+        return "its weights are not quantized"
+    if len(node.weight.uses) > 1 or node.bias is None:
+        return "its weights are shared, or it has no bias"
+    return ""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One layer in matrix form.
+
+    Attributes:
+      w: float weights `[groups, out, columns]`; `step` their scales, the same shape.
+      gram, cross: `E[x~ x~^T]` and `E[x x~^T]`, `[groups, columns, columns]`, centred; `power` is `E|W x|^2`.
+    """
+
+    w: np.ndarray
+    step: np.ndarray
+    qmax: int
+    gram: np.ndarray
+    cross: np.ndarray
+    power: float
+
+    @classmethod
+    def of(cls, w: np.ndarray, step: np.ndarray, qmax: int, a: np.ndarray, b: np.ndarray) -> Problem:
+        """From centred inputs `[groups, rows, columns]` of the float and of the quantized network."""
+        turned = b.transpose(0, 2, 1)
+        gram = (turned @ b).astype(np.float64) / b.shape[1]
+        cross = (turned @ a).astype(np.float64).transpose(0, 2, 1) / b.shape[1]
+        own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
+        return cls(w, step, qmax, gram, cross, float(((w @ own) * w).sum()))
+
+    def nearest(self) -> np.ndarray:
+        """The float weights, rounded one by one."""
+        return np.clip(np.rint(self.w / self.step), -self.qmax, self.qmax) * self.step
+
+    def error(self, v: np.ndarray) -> float:
+        """`E |W x - V x~|^2`, summed over the outputs."""
+        return float(((v @ self.gram) * v - 2 * (self.w @ self.cross) * v).sum() + self.power)
+
+    def best_clip(self, smallest: float, per_channel: bool) -> np.ndarray:
+        """The factor of every step, `[groups, out]`, from `smallest` to 1, that makes nearest rounding's error least.
+
+        One factor for all rows unless `per_channel`. A smaller step rounds finer and clips the largest weights.
+        """
+        factors = np.linspace(smallest, 1.0, 13) if smallest < 1 else np.ones(1)
+        costs = []
+        for factor in factors:
+            step = self.step * factor
+            e = np.clip(np.rint(self.w / step), -self.qmax, self.qmax) * step - self.w
+            rows = ((e @ self.gram) * e).sum(axis=2)
+            costs.append(rows if per_channel else np.broadcast_to(rows.sum(), rows.shape))
+        return factors[np.argmin(costs, axis=0)]
+
+    def solve(self, damping: float, ridge: float, sweeps: int) -> np.ndarray:
+        """Weights on the grid, `[groups, out, columns]`."""
+        columns = self.w.shape[2]
+        power = np.einsum("gkk->g", self.gram) / columns + 1e-12
+        unit = power[:, None, None] * np.eye(columns)
+        target = self.w
+        if np.isfinite(ridge):
+            kept = self.w @ (self.cross + ridge * unit)
+            target = np.linalg.solve(self.gram + ridge * unit, kept.transpose(0, 2, 1)).transpose(0, 2, 1)
+        damped = self.gram + damping * unit
+        rounded = round_with_feedback(target, damped, self.step, self.qmax)
+        for _ in range(sweeps):
+            rounded = descend(rounded, target, damped, self.step, self.qmax)
+        return rounded
+
+
+_RIDGES = (np.inf, 3.0, 0.3)
+_TENSOR_BYTES = 1 << 27  # of all samples that have joined
+_INPUT_BYTES = 1 << 28  # of all samples, which wait in memory
+_ROW_ELEMENTS = 1 << 24
+_ROWS_A_COLUMN = 400
+_BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
+
+
+def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+    """GPTQ's loop: `[groups, out, columns]` weights onto the grid, the widest column of `h` first."""
+    order = np.argsort(-np.einsum("gkk->k", h))
+    w, step = w[:, :, order].copy(), step[:, :, order]
+    upper = np.linalg.cholesky(np.linalg.inv(h[:, order][:, :, order])).transpose(0, 2, 1)
+    result = np.empty_like(w)
+    columns = w.shape[2]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        block, errors = w[:, :, start:stop].copy(), np.empty((*w.shape[:2], stop - start))
+        for i in range(stop - start):
+            u = upper[:, start + i, start:stop]
+            rounded = np.clip(np.rint(block[:, :, i] / step[:, :, start + i]), -qmax, qmax) * step[:, :, start + i]
+            result[:, :, start + i] = rounded
+            errors[:, :, i] = (block[:, :, i] - rounded) / u[:, None, i]
+            block[:, :, i + 1 :] -= errors[:, :, i, None] * u[:, None, i + 1 :]
+        w[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
+    back = np.empty_like(result)
+    back[:, :, order] = result
+    return back
+
+
+def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+    """One sweep of coordinate descent on `(v - w) h (v - w)^T` over the columns of `v` `[groups, out, columns]`.
+
+    On the grid a column's best value, the others given, is the rounded one of its best real value.
+    """
+    v, slope = v.copy(), (v - w) @ h
+    columns = v.shape[2]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        block, before = slope[:, :, start:stop].copy(), v[:, :, start:stop].copy()
+        for i in range(start, stop):
+            best = v[:, :, i] - block[:, :, i - start] / h[:, None, i, i]
+            moved = np.clip(np.rint(best / step[:, :, i]), -qmax, qmax) * step[:, :, i]
+            block += (moved - v[:, :, i])[:, :, None] * h[:, None, i, start:stop]
+            v[:, :, i] = moved
+        slope += (v[:, :, start:stop] - before) @ h[:, start:stop]
+    return v

@@ -1,0 +1,242 @@
+"""Tests of what is measured on data: lockstep runs, weight rounding, and the guard that leaves a harmful step out."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ir.graph import Graph
+from ir.ops._common import Padding
+from ir.ops.activation import RELU, RELU6
+from passes.channels.absorb_bias import AbsorbBias
+from passes.contract.base import Context, Pass, PassReport
+from passes.graph_testing import Net, assert_preserved, outputs, random_inputs, run_alone
+from passes.measuring import lockstep
+from passes.measuring.lockstep import run_both
+from passes.quantization.quantize import Quantize
+from passes.quantization.simulate import quantized
+from passes.ranges.calibrate import Calibrate
+from passes.rounding import round_weights
+from passes.rounding.correct_bias import shift_bias
+from passes.rounding.round_weights import Problem, RoundWeights, descend, round_with_feedback
+from passes.running.runner import run_passes
+from passes.training.tuning_data import split
+from passes.training.tuning_testing import in_memory
+
+
+def small(seed: int = 0) -> Graph:
+    net = Net(seed)
+    x = net.then(RELU6, net.conv(net.input(8, 8, 3), 12, spread=3.0, name="first"), name="clip")
+    y = net.then(RELU, net.depthwise(x, spread=3.0, name="depth"), name="rectify")
+    return net.ends(net.conv(y, 5, 1, name="last"))
+
+
+def context_of(graph: Graph, count: int = 40) -> Context:
+    return Context(samples=in_memory(random_inputs(graph, count)[0]))
+
+
+def logits_error(graph: Graph, float_graph: Graph, count: int = 16) -> float:
+    inputs = random_inputs(graph, count, seed=9)
+    wanted = outputs(float_graph, inputs)[0]
+    return float(np.square(outputs(graph, inputs, transform=quantized)[0] - wanted).mean())
+
+
+def quantized_small(bits: int, seed: int = 0) -> tuple[Graph, Graph, Context]:
+    graph = small(seed)
+    reference, _ = graph.copy()
+    context = context_of(graph)
+    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
+    return graph, reference, context
+
+
+def problem_of(seed: int, columns: int, groups: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Weights, the second moments of correlated inputs, and steps."""
+    rng = np.random.default_rng(seed)
+    w = rng.normal(size=(groups, 4, columns))
+    x = rng.normal(size=(groups, 200, columns)) @ rng.normal(size=(columns, columns))
+    return w, x.transpose(0, 2, 1) @ x / 200 + 0.01 * np.eye(columns), np.full_like(w, 0.25)
+
+
+@given(st.integers(0, 1000), st.integers(1, 70), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_feedback_stays_on_the_grid_and_never_loses_to_nearest_rounding_by_much(seed, columns, groups):
+    w, h, step = problem_of(seed, columns, groups)
+    q = round_with_feedback(w, h, step, 127)
+    np.testing.assert_allclose(q / step, np.rint(q / step), atol=1e-9)
+    problem = Problem(w, step, 127, h, h, float(((w @ h) * w).sum()))
+    if columns > 8:
+        assert problem.error(q) < problem.error(problem.nearest())
+
+
+def _cost(v: np.ndarray, w: np.ndarray, h: np.ndarray) -> np.ndarray:
+    return (((v - w) @ h) * (v - w)).sum(axis=2)
+
+
+@given(st.integers(0, 1000), st.integers(1, 150), st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_descent_costs_no_row_anything_and_ends_where_no_single_step_helps(seed, columns, groups):
+    w, h, step = problem_of(seed, columns, groups)
+    v = np.clip(np.rint(w / step), -5, 5) * step
+    first = _cost(v, w, h)
+    for _ in range(100):
+        better = descend(v, w, h, step, 5)
+        assert (_cost(better, w, h) <= _cost(v, w, h) * (1 + 1e-9)).all()
+        if np.array_equal(better, v):
+            break
+        v = better
+    assert np.abs(v / step).max() <= 5
+    np.testing.assert_array_equal(v / step, np.rint(v / step))
+    assert (_cost(v, w, h) <= first * (1 + 1e-9)).all()
+    for column in {0, columns // 2, columns - 1}:
+        for move in (-1, 1):
+            other = v.copy()
+            other[:, :, column] = np.clip(other[:, :, column] / step[:, :, column] + move, -5, 5) * step[:, :, column]
+            assert (_cost(other, w, h) >= _cost(v, w, h) * (1 - 1e-9)).all()
+
+
+def test_uncorrelated_inputs_round_to_nearest():
+    w = np.random.default_rng(0).normal(size=(1, 3, 20))
+    step = np.full_like(w, 0.1)
+    q = round_with_feedback(w, np.eye(20)[None], step, 127)
+    np.testing.assert_allclose(q, np.rint(w / step) * step)
+
+
+@pytest.mark.parametrize("bits", [4, 6])
+def test_rounded_weights_bring_the_logits_closer_on_other_data(bits):
+    graph, reference, context = quantized_small(bits)
+    before = logits_error(graph, reference)
+    report = RoundWeights().run(graph, context)
+    assert len(report.changed) == 3
+    assert logits_error(graph, reference) < 0.6 * before
+
+
+def test_rounded_weights_are_numbers_of_their_grid():
+    graph, _, context = quantized_small(8)
+    RoundWeights().run(graph, context)
+    for node in graph.nodes:
+        if node.weight is not None:
+            params, data = node.weight.quant, node.weight.data
+            np.testing.assert_allclose(params.dequantize(params.quantize(data)), data, rtol=1e-6, atol=1e-9)
+            np.testing.assert_allclose(node.bias.quant.scale, node.inputs[0].quant.scale * params.scale, rtol=1e-6)
+
+
+def weights_after(context: Context, seed: int = 0) -> list[np.ndarray]:
+    graph, _, _ = quantized_small(4, seed)
+    RoundWeights(tuning_samples=60).run(graph, context)
+    return [n.weight.data for n in graph.nodes if n.weight is not None]
+
+
+def test_training_data_are_used_where_they_are_more_but_not_those_that_training_holds_out(monkeypatch):
+    monkeypatch.setattr(round_weights, "_RIDGES", (np.inf,))  # or what is held out chooses among them
+    graph = small()
+    context, (x,) = context_of(graph), random_inputs(graph, 117, seed=3)
+    alone = weights_after(context)
+    context.tuning = in_memory(x)
+    fitted = weights_after(context)
+    assert any(not np.array_equal(a, b) for a, b in zip(alone, fitted, strict=True))
+    other = x.copy()
+    held_out = split(117)[1]
+    other[held_out] = random_inputs(graph, len(held_out), seed=4)[0]
+    context.tuning = in_memory(other)
+    for a, b in zip(fitted, weights_after(context), strict=True):
+        np.testing.assert_array_equal(a, b)
+    other[1] = -other[1]  # one that is neither held out nor a fifth
+    context.tuning = in_memory(np.concatenate([other[1:2]] * 117))
+    assert any(not np.array_equal(a, b) for a, b in zip(fitted, weights_after(context), strict=True))
+    context.tuning = in_memory(x[:20])
+    for a, b in zip(alone, weights_after(context), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkeypatch):
+    monkeypatch.setattr(lockstep, "SLICE_BYTES", 4 * 8 * 8 * 12)
+    monkeypatch.setattr(round_weights, "_TENSOR_BYTES", 12 * 4 * 8 * 8 * 12)
+    joined = {}
+    problem = RoundWeights._problem
+
+    def watched(self, node, x, xq, chosen, rng):
+        joined[node.name] = joined.get(node.name, 0) + int(chosen.sum())
+        return problem(self, node, x, xq, chosen, rng)
+
+    monkeypatch.setattr(RoundWeights, "_problem", watched)
+    net = Net(0)
+    y = net.then(RELU, net.conv(net.input(8, 8, 3), 12, name="first"), name="rectify")
+    graph = net.ends(net.conv(net.conv(y, 6, 5, padding=Padding.VALID, name="second"), 5, 1, name="last"))
+    context = context_of(graph)
+    run_passes(graph, [Calibrate(), Quantize(weight_bits=4)], context)
+    RoundWeights().run(graph, context)
+    assert joined == {"first": 12, "second": 12, "last": 40}
+    joined.clear()
+    monkeypatch.setattr(round_weights, "_INPUT_BYTES", 25 * 4 * 8 * 8 * 3)
+    RoundWeights().run(graph, context)
+    assert joined["last"] == 25
+
+
+def test_lockstep_takes_float_constants_from_the_unrounded_copy():
+    graph, reference, context = quantized_small(4)
+    RoundWeights().run(graph, context)
+    batch = random_inputs(graph, 3)
+    seen = {}
+
+    def after(node, y, yq):
+        seen[node.name] = np.concatenate(y), np.concatenate(yq)
+        return yq
+
+    run_both(graph, batch, floats=context.unrounded, after=after)
+    np.testing.assert_allclose(seen["last"][0], outputs(reference, batch)[0], rtol=1e-4, atol=1e-5)
+    simulated = outputs(graph, batch, transform=quantized)[0]
+    np.testing.assert_allclose(
+        np.asarray(graph.outputs[0].quant.dequantize(graph.outputs[0].quant.quantize(seen["last"][1]))),
+        simulated,
+        atol=float(graph.outputs[0].quant.scale) * 1.01,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Harm(Pass):
+    """Moves a bias far away."""
+
+    name: ClassVar[str] = "harm"
+    guarded: ClassVar[bool] = True
+    by: float = 1.0
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        node = next(n for n in graph.nodes if n.weight is not None)
+        shift_bias(graph, node, np.full(node.weight.shape[0], self.by))
+        return PassReport(changed=(node.name,))
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_a_step_that_makes_the_logits_worse_is_undone_and_says_so(annotated):
+    graph = small()
+    reference, _ = graph.copy()
+    steps = [Calibrate(), Quantize()]
+    steps.insert(2 if annotated else 0, _Harm())
+    records = run_passes(graph, steps, context_of(graph))
+    harm = next(r for r in records if r.name == "harm")
+    assert not harm.report.changed and "left out, because it makes the result worse" in harm.report.skipped[0].reason
+    batch = random_inputs(graph, 3)
+    np.testing.assert_allclose(outputs(graph, batch)[0], outputs(reference, batch)[0], atol=1e-6)
+
+
+def test_absorbed_biases_keep_the_function_and_narrow_the_range():
+    net = Net(1)
+    x = net.conv(net.input(6, 6, 3), 8, 1, name="first")
+    net.graph.set_input(x.producer, 2, net.constant(np.full(8, 30.0), "high"))
+    y = net.conv(net.then(RELU, x), 4, 1, padding=Padding.VALID, name="second")
+    graph = net.ends(y)
+    context = context_of(graph)
+    report = assert_preserved(graph, lambda g: run_alone(g, AbsorbBias(), context), tolerance=1e-4)
+    assert report.changed
+    after = context_of(graph)
+    run_alone(graph, Calibrate(), after)
+    assert after.ranges[x].high < 30.0
+
+
+def test_biases_are_not_absorbed_through_a_limit():
+    graph = small()
+    report = run_alone(graph, AbsorbBias(), context_of(graph))
+    assert "the limit of its bounded activation would move" in [s.reason for s in report.skipped]

@@ -1,0 +1,177 @@
+"""Pipelines as text: `fold_batch_norm,calibrate{method=kl},quantize`; and the named ones.
+
+Every `Pass` subclass of the packages of `passes` is found by its name; its fields are the options between the braces.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+import pkgutil
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import passes as package
+from ir.errors import OptionError
+from passes.contract.base import Pass
+
+
+def _discover() -> dict[str, type[Pass]]:
+    found: dict[str, type[Pass]] = {}
+    for module in sorted(pkgutil.walk_packages(package.__path__, "passes."), key=lambda m: m.name):
+        if module.name.endswith(("_test", "_testing")) or module.name == __name__:
+            continue
+        for member in vars(importlib.import_module(module.name)).values():
+            if inspect.isclass(member) and issubclass(member, Pass) and not inspect.isabstract(member):
+                found[member.name] = member
+    return found
+
+
+def registry() -> dict[str, type[Pass]]:
+    """All passes by name."""
+    return _discover()
+
+
+_ITEM = re.compile(r"\s*([a-z0-9_]+)\s*(?:\{([^{}]*)\})?\s*(?:,|$)")
+
+
+def parse(text: str) -> list[Pass]:
+    """Passes with options, from text. Raises OptionError naming the pass or option that is not known."""
+    known, result, position = registry(), [], 0
+    while position < len(text.rstrip()):
+        match = _ITEM.match(text, position)
+        if match is None:
+            raise OptionError(
+                expected="passes like a,b{option=value}",
+                found=text[position:],
+                where="--passes",
+                fix="see --list_passes",
+            )
+        name, options = match.groups()
+        if name not in known:
+            raise OptionError(
+                expected=f"a pass of {', '.join(sorted(known))}", found=name, where="--passes", fix="see --list_passes"
+            )
+        result.append(make(known[name], dict(_option(o, name) for o in (options or "").split())))
+        position = match.end()
+    return result
+
+
+def _option(text: str, name: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise OptionError(
+            expected="option=value", found=text, where=f"pass {name}", fix="write {option=value option=value}"
+        )
+    return key, value
+
+
+def make(kind: type[Pass], options: Mapping[str, str]) -> Pass:
+    """A pass from its options as text. Raises OptionError for an unknown option or a value of the wrong type."""
+    hints = typing.get_type_hints(kind)
+    fields = {f.name for f in dataclasses.fields(kind)}
+    values: dict[str, Any] = {}
+    for key, text in options.items():
+        if key not in fields:
+            raise OptionError(
+                expected=f"an option of {', '.join(sorted(fields)) or 'none'}",
+                found=key,
+                where=f"pass {kind.name}",
+                fix="see --list_passes",
+            )
+        values[key] = _value(hints[key], text, f"pass {kind.name}, option {key}")
+    return kind(**values)
+
+
+def _value(kind: Any, text: str, where: str) -> Any:
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        return kind(text) if kind in (int, float) else text
+    except (ValueError, KeyError):
+        raise OptionError(expected=kind.__name__, found=text, where=where, fix="write another value") from None
+
+
+def to_text(passes: Sequence[Pass]) -> str:
+    """The text that `parse` reads back."""
+    return ",".join(map(str, passes))
+
+
+_PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad{rewrites}"
+_QUANTIZE = "quantize{{granularity={granularity}}}"
+_EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
+_SPREAD = {
+    "per_channel": "level_activations,reuse_channels",
+    "per_tensor": "equalize,absorb_bias,balance{{granularity=per_tensor}},reuse_channels",
+}
+
+
+def _both(text: str) -> dict[str, str]:
+    """A pipeline's text by granularity; `SPREAD` stands for what that granularity wants done to the channels."""
+    return {g: text.replace("SPREAD", spread) for g, spread in _SPREAD.items()}
+
+
+PIPELINES: dict[str, dict[str, str]] = {
+    "fast": _both(f"{_PREPARE},calibrate,{_QUANTIZE},{_EMIT}"),
+    "default": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,{_EMIT}"),
+    "fat": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"),
+    "data_free": _both(f"{_PREPARE},distill_samples,SPREAD,moment_ranges,{_QUANTIZE},round_weights,{_EMIT}"),
+    "data_free_fast": _both(
+        f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"
+    ),
+}
+
+
+def named(name: str, *, granularity: str, io: str, changes: str | None = None, rewrites: str = "") -> list[Pass]:
+    """A named pipeline. Raises OptionError if there is none of that name.
+
+    `rewrites` are passes, as text, that the target wants once the graph is prepared.
+    `changes` is a text of passes that take the place of those of the same name; `-name` leaves one out.
+    """
+    if name not in PIPELINES:
+        raise OptionError(
+            expected=f"a pipeline of {', '.join(PIPELINES)}",
+            found=name,
+            where="--pipeline",
+            fix="choose one, or use --passes",
+        )
+    if granularity not in PIPELINES[name]:
+        raise OptionError(
+            expected=" or ".join(PIPELINES[name]), found=granularity, where="--granularity", fix="choose one of them"
+        )
+    added = f",{rewrites}" if rewrites else ""
+    steps = parse(PIPELINES[name][granularity].format(granularity=granularity, io=io, rewrites=added))
+    return steps if changes is None else _changed(steps, changes, name)
+
+
+def _changed(steps: list[Pass], changes: str, name: str) -> list[Pass]:
+    items = re.split(r",(?![^{]*})", changes)
+    dropped = {item.strip()[1:] for item in items if item.strip().startswith("-")}
+    replaced = {p.name: p for p in parse(",".join(i for i in items if not i.strip().startswith("-")))}
+    strangers = sorted((dropped | set(replaced)) - {s.name for s in steps})
+    if strangers:
+        raise OptionError(
+            expected=f"passes of the pipeline {name}",
+            found=", ".join(strangers),
+            where="--passes beside --pipeline",
+            fix="change passes that it has, leave some out with -name, or give all passes without --pipeline",
+        )
+    return [replaced.get(s.name, s) for s in steps if s.name not in dropped]
+
+
+def automatic(
+    has_data: bool, budget_seconds: float | None = None, tuning_seconds: Callable[[], float] | None = None
+) -> str:
+    """The pipeline for a user who names none.
+
+    Args:
+      budget_seconds: what training may take, None for no training.
+      tuning_seconds: estimates what it would take (asked only where there are data and a budget).
+    """
+    if not has_data:
+        return "data_free"
+    fits = budget_seconds is not None and tuning_seconds is not None and tuning_seconds() <= budget_seconds
+    return "fat" if fits else "default"

@@ -1,0 +1,58 @@
+"""Puts what was trained on the values of the graph, so that the emitted file is exactly that."""
+
+from __future__ import annotations
+
+import numpy as np
+from keras import ops as K
+
+from ir.graph import Graph, Node, Value
+from ir.quantization import QuantParams
+from passes.training.trainable import TrainableModel
+
+
+def write_back(model: TrainableModel, graph: Graph) -> list[str]:
+    """Puts what was trained on the values of the graph: parameters, biases, and weights that have moved.
+
+    Returns a text per kind of change. Where rounding in float32 and float64 would give other integers for a weight, its
+    data become the trained integers' reals: the file holds exactly what was trained.
+    """
+    activations, scales = model.parameters()
+    count = 0
+    for value, (start, scale, zero_point) in activations.items():
+        old = value.quant
+        assert old is not None
+        value.quant = QuantParams(
+            scale=K.convert_to_numpy(scale),
+            zero_point=np.asarray(np.rint(K.convert_to_numpy(zero_point)), np.int64),
+            bits=start.bits,
+            signed=start.signed,
+        )
+        count += not value.quant.same_as(old)
+    biases = [(layer, K.convert_to_numpy(model.bias(layer))) for layer in model.layers_trained]
+    moved = 0
+    for value, scale in scales.items():
+        q = K.convert_to_numpy(model.weight(value, scale)[0]).astype(np.int64)
+        moved += _write_weight(value, K.convert_to_numpy(scale), q)
+    for layer, bias in biases:
+        layer.bias.data = bias.astype(np.float32)
+    for node in graph.nodes:
+        _scale_bias(node)
+    return [f"parameters of {count} activations", f"{moved} weights by whole steps", f"{len(biases)} biases"]
+
+
+def _write_weight(value: Value, scale: np.ndarray, q: np.ndarray) -> int:
+    old = value.quant
+    assert old is not None and value.data is not None
+    start = old.quantize(value.data)
+    value.quant = QuantParams(scale=scale, axis=old.axis, bits=old.bits, narrow=old.narrow)
+    if not np.array_equal(value.quant.quantize(value.data), q):
+        value.data = value.quant.dequantize(q)
+    return int((start != q).sum())
+
+
+def _scale_bias(node: Node) -> None:
+    x, weight, bias = node.inputs[0] if node.inputs else None, node.weight, node.bias
+    if bias is None or bias.quant is None or x is None or x.quant is None or weight is None or weight.quant is None:
+        return
+    scale = x.quant.scale.astype(np.float64) * weight.quant.scale.astype(np.float64)
+    bias.quant = QuantParams(scale=scale, axis=bias.quant.axis, bits=bias.quant.bits)
