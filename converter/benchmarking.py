@@ -144,7 +144,7 @@ def benchmark(
         typical_ms = warmup[-1] if warmup else None
         while not _enough(times, began, options):
             chunk = 1 if typical_ms is None else max(1, int(_CHUNK_S * 1000 / max(typical_ms, 1e-3)))
-            chunk = max(1, min(chunk, _still_wanted(times, began, options, chunk)))
+            chunk = max(1, min(chunk, _still_requested(times, began, options, chunk)))
             session.invoke(arrays, repeats=chunk)
             times += [t / _MILLION for t in session.timing.times_ns]
             typical_ms = float(np.median(times))
@@ -169,7 +169,7 @@ def _enough(times: Sequence[float], began: float, options: Options) -> bool:
     return len(times) >= options.runs and sum(times) >= options.min_seconds * 1000
 
 
-def _still_wanted(times: Sequence[float], began: float, options: Options, chunk: int) -> int:
+def _still_requested(times: Sequence[float], began: float, options: Options, chunk: int) -> int:
     """Runs that are asked for and not done; a whole chunk where only the time is short."""
     missing = options.runs - len(times)
     return missing if missing > 0 else chunk

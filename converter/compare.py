@@ -45,19 +45,21 @@ class _Sums:
         self.classes = True
         self.labelled = False
 
-    def add_logits(self, wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
+    def add_logits(self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
         """A batch of float and dequantized logits, one array per output."""
-        for a, b in zip(wanted, found, strict=True):
+        for a, b in zip(expected, found, strict=True):
             self.signal += float(np.square(a, dtype=np.float64).sum())
             self.noise += float(np.square(a.astype(np.float64) - b.reshape(a.shape)).sum())
 
-    def add_answers(self, wanted: Sequence[np.ndarray], found: Sequence[np.ndarray], labels: np.ndarray | None) -> None:
+    def add_answers(
+        self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray], labels: np.ndarray | None
+    ) -> None:
         """A batch of outputs."""
-        self.samples += len(wanted[0])
-        self.classes = self.classes and len(wanted) == 1 and wanted[0].ndim == 2 and wanted[0].shape[1] > 1
+        self.samples += len(expected[0])
+        self.classes = self.classes and len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1
         if not self.classes:
             return
-        a, b = wanted[0].argmax(axis=1), found[0].argmax(axis=1)
+        a, b = expected[0].argmax(axis=1), found[0].argmax(axis=1)
         self.agreed += int((a == b).sum())
         if labels is not None:
             self.labelled = True
@@ -101,18 +103,18 @@ def compare(
     """Runs the float graph and, on the emulator, the emitted file over all samples."""
     integer = to_graph(parse(model))
     together = batchable(reference) and batchable(integer)
-    float_wanted = [*reference.outputs, *logits_of(reference)]
-    integer_wanted = [*integer.outputs, *logits_of(integer)]
-    run = compiled(lambda tensors: run_float(reference, tensors, wanted=float_wanted))
+    float_expected = [*reference.outputs, *logits_of(reference)]
+    integer_expected = [*integer.outputs, *logits_of(integer)]
+    run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected))
     sums, done, split = _Sums(), 0, len(reference.outputs)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
-        wanted = run(batch)
+        expected = run(batch)
         inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, integer.inputs, strict=True)]
-        raw = run_integer(integer, inputs, profile or Profile(), wanted=integer_wanted)
-        found = [to_reals(y, v.quant) for y, v in zip(raw, integer_wanted, strict=True)]
+        raw = run_integer(integer, inputs, profile or Profile(), requested=integer_expected)
+        found = [to_reals(y, v.quant) for y, v in zip(raw, integer_expected, strict=True)]
         part = None if labels is None else labels[done : done + len(batch[0])]
-        sums.add_answers(wanted[:split], found[:split], part)
-        sums.add_logits(wanted[split:], found[split:])
+        sums.add_answers(expected[:split], found[:split], part)
+        sums.add_logits(expected[split:], found[split:])
         done += len(batch[0])
         progress("comparison with the float model", done, len(samples))
     return sums.finish()

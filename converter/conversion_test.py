@@ -130,8 +130,8 @@ def test_the_file_runs_on_the_real_runtimes_as_the_emulator_says(io):
     model = convert(classifier(), calibration_data=X, io=io, check=False, **FAST).model
     for package in installed_packages():
         emulator = EmulatorRuntime(Profile(runtime=next(r for r in Runtime if package.endswith(r.value))))
-        wanted, found = (outputs_of(model, [X], runtime)[0] for runtime in (LocalRuntime(package=package), emulator))
-        np.testing.assert_array_equal(found, wanted)
+        expected, found = (outputs_of(model, [X], runtime)[0] for runtime in (LocalRuntime(package=package), emulator))
+        np.testing.assert_array_equal(found, expected)
 
 
 def with_float_operators() -> keras.Model:
@@ -150,10 +150,10 @@ def test_operators_that_stay_in_float_run_on_a_real_runtime():
     assert len(result.float_operators) == 1 and result.float_operators[0].startswith("sin '")
     assert result.operators == {"CONV_2D": 2, "DEQUANTIZE": 1, "QUANTIZE": 1, "SIN": 1}
     assert result.quality is not None and result.quality.sqnr_db > 20
-    wanted = keras.ops.convert_to_numpy(model(X))
+    expected = keras.ops.convert_to_numpy(model(X))
     for package in installed_packages():
-        assert np.abs(outputs_of(result.model, [X], LocalRuntime(package=package))[0] - wanted).max() < 0.05 * np.ptp(
-            wanted
+        assert np.abs(outputs_of(result.model, [X], LocalRuntime(package=package))[0] - expected).max() < 0.05 * np.ptp(
+            expected
         )
 
 

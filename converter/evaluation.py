@@ -98,14 +98,14 @@ class _Tally:
             best = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
             self._count(f"{prefix}top5", (best == labels[:, None]).any(axis=1))
 
-    def agreement(self, wanted: np.ndarray, found: np.ndarray) -> None:
-        self._count("agreement", wanted.argmax(axis=1) == found.argmax(axis=1))
+    def agreement(self, expected: np.ndarray, found: np.ndarray) -> None:
+        self._count("agreement", expected.argmax(axis=1) == found.argmax(axis=1))
 
-    def logits(self, wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
+    def logits(self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
         def per_sample(x: np.ndarray) -> np.ndarray:
             return np.square(x.astype(np.float64)).reshape(len(x), -1).sum(axis=1)
 
-        pairs = [(a, b.reshape(a.shape)) for a, b in zip(wanted, found, strict=True)]
+        pairs = [(a, b.reshape(a.shape)) for a, b in zip(expected, found, strict=True)]
         self.signal.append(np.sum([per_sample(a) for a, _ in pairs], axis=0))
         self.noise.append(np.sum([per_sample(a.astype(np.float64) - b) for a, b in pairs], axis=0))
 
@@ -171,16 +171,16 @@ def evaluate(
     session = runtime.load(content)
     tally = _Tally()
     try:
-        for inputs, wanted, wanted_logits, part in _batches(samples, graph, reference, labels, batch_size):
+        for inputs, expected, expected_logits, part in _batches(samples, graph, reference, labels, batch_size):
             raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.inputs, strict=True)])
             found = [to_reals(y, v.quant) for y, v in zip(raw, run.outputs, strict=True)]
             tally.samples += len(inputs[0])
             scores = _scores(found[:own])
             if part is not None and scores is not None:
                 tally.answers("", scores, part)
-            if wanted is not None:
-                tally.logits(wanted_logits, [found[i] for i in logit_positions])
-                float_scores = _scores(wanted)
+            if expected is not None:
+                tally.logits(expected_logits, [found[i] for i in logit_positions])
+                float_scores = _scores(expected)
                 if scores is not None and float_scores is not None:
                     tally.agreement(float_scores, scores)
                     if part is not None:
@@ -214,8 +214,8 @@ def _batches(
     size = batch_size if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
     run = None
     if reference is not None:
-        wanted_values = [*reference.outputs, *logits_of(reference)]
-        run = compiled(lambda tensors: run_float(reference, tensors, wanted=wanted_values))
+        expected_values = [*reference.outputs, *logits_of(reference)]
+        run = compiled(lambda tensors: run_float(reference, tensors, requested=expected_values))
     done = 0
     for inputs in samples.batches(size):
         part = None if labels is None else labels[done : done + len(inputs[0])]

@@ -167,17 +167,17 @@ def test_the_test_data_decide():
 
 
 @pytest.mark.parametrize(
-    ("gates", "data", "wanted"),
+    ("gates", "data", "expected"),
     [
         (Gates(min_agreement=0.9), {}, "samples to judge the file on, found none"),
         (Gates(max_accuracy_drop=1), {"calibration_data": X}, "labels of the samples, found none"),
     ],
 )
-def test_missing_data_is_said_before_the_work(network, gates, data, wanted):
+def test_missing_data_is_said_before_the_work(network, gates, data, expected):
     def work(*_):
         raise AssertionError("a pass ran")
 
-    with pytest.raises(GateError, match=wanted):
+    with pytest.raises(GateError, match=expected):
         convert(network, gates=gates, after=work, **data)
 
 

@@ -191,11 +191,11 @@ def measure(
     sums: list[list[np.ndarray]] = [[] for _ in graph.outputs]
     together = batchable(graph)
     for batch in judged.batches(8 if together else max(1, graph.inputs[0].shape[0])):
-        wanted = run(batch)
+        expected = run(batch)
         raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)])
         found = [to_reals(y, v.quant) for y, v in zip(raw, emitted.outputs, strict=True)]
         rows = len(batch[0]) if together else 1
-        for table, a, b in zip(sums, wanted, found, strict=True):
+        for table, a, b in zip(sums, expected, found, strict=True):
             f, q = (np.asarray(x, np.float64).reshape(rows, -1) for x in (a, b))
             table.append(np.stack([(f * f).sum(1), (q * q).sum(1), (f * q).sum(1), np.square(f - q).sum(1)], axis=1))
     return [quality(v.name, np.concatenate(table)) for v, table in zip(graph.outputs, sums, strict=True)]
@@ -225,12 +225,12 @@ def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: Surv
             found[name] = "not run"
             continue
         try:
-            wanted = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
+            expected = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
         except RuntimeFailure as error:
             found[name] = f"cannot run it: {error.found.strip()}"
             continue
         emulated = EmulatorRuntime(profile).load(model).invoke(inputs)
         found[name] = sum(
-            int((a != b).sum()) if a.shape == b.shape else a.size for a, b in zip(wanted, emulated, strict=True)
+            int((a != b).sum()) if a.shape == b.shape else a.size for a, b in zip(expected, emulated, strict=True)
         )
     return found

@@ -67,12 +67,12 @@ def _mark_as_missing(model: keras.Model) -> None:
 
 def _checked_whole(what: str, reference: keras.Model, model: keras.Model, path: Path) -> keras.Model:
     """`model`, after a check that its layers with weights are of the reference's types, in its order."""
-    wanted, found = (
+    expected, found = (
         [type(layer).__name__ for layer in network.layers if layer.weights] for network in (reference, model)
     )
-    if wanted != found:
+    if expected != found:
         raise ModelError(
-            expected=f"the layers of {what} ({len(wanted)} with weights)",
+            expected=f"the layers of {what} ({len(expected)} with weights)",
             found=f"another network '{model.name}' ({len(found)} with weights)",
             where=f"weights {path}",
             fix="give the file as the model itself, and its preprocessing with it",

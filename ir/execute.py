@@ -29,16 +29,16 @@ def walk(
     constant: Callable[[Value], Any],
     apply: Callable[[Node, list[Any]], Sequence[Any]],
     transform: Transform | None,
-    wanted: Iterable[Value] | None = None,
+    requested: Iterable[Value] | None = None,
 ) -> list[Any]:
     """Visits the nodes in order: `apply(node, tensors of its inputs)` gives those of its outputs.
 
     What stands for a tensor is the caller's affair; `run_float` and `run_integer` are the two usual ones.
-    Nodes that nothing `wanted` depends on are not visited; by default all are, and the outputs are returned.
+    Nodes that nothing `requested` depends on are not visited; by default all are, and the outputs are returned.
     """
-    assert len(inputs) == len(graph.inputs), f"{len(graph.inputs)} inputs wanted, {len(inputs)} given"
-    results_of = list(graph.outputs if wanted is None else wanted)
-    nodes = graph.nodes if wanted is None else needed(graph, results_of)
+    assert len(inputs) == len(graph.inputs), f"{len(graph.inputs)} inputs expected, {len(inputs)} given"
+    results_of = list(graph.outputs if requested is None else requested)
+    nodes = graph.nodes if requested is None else needed(graph, results_of)
     keep = set(results_of)
     left = Counter(v for node in nodes for v in node.inputs if v is not None)
     tensors: dict[Value, Any] = {}
@@ -65,9 +65,9 @@ def walk(
     return [fetch(v) for v in results_of]
 
 
-def needed(graph: Graph, wanted: Iterable[Value]) -> list[Node]:
-    """The nodes that make `wanted` or something that it depends on, in order."""
-    values = set(wanted)
+def needed(graph: Graph, requested: Iterable[Value]) -> list[Node]:
+    """The nodes that make `requested` or something that it depends on, in order."""
+    values = set(requested)
     found: list[Node] = []
     for node in reversed(graph.nodes):
         if not values.isdisjoint(node.outputs):
@@ -77,13 +77,13 @@ def needed(graph: Graph, wanted: Iterable[Value]) -> list[Node]:
 
 
 def run_float(
-    graph: Graph, inputs: Sequence[Any], *, wanted: Iterable[Value] | None = None, transform: Transform | None = None
+    graph: Graph, inputs: Sequence[Any], *, requested: Iterable[Value] | None = None, transform: Transform | None = None
 ) -> list[Any]:
     """Computes the graph in float with `keras.ops`; traceable and differentiable.
 
     Args:
       inputs: one tensor per graph input; axis 0 may hold any number of samples if `batchable(graph)`.
-      wanted: which values to return (what they do not depend on is not computed), the outputs by default.
+      requested: which values to return (what they do not depend on is not computed), the outputs by default.
       transform: called with every value (inputs, constants, results) and its tensor; what it returns is used in
         place of the tensor. Fake quantization, statistics and trained parameters hook in here.
     """
@@ -96,7 +96,7 @@ def run_float(
         assert value.data is not None, f"{value} has no producer"
         return K.convert_to_tensor(value.data)
 
-    return walk(graph, inputs, constant, apply, transform, wanted)
+    return walk(graph, inputs, constant, apply, transform, requested)
 
 
 def run_integer(
@@ -104,7 +104,7 @@ def run_integer(
     inputs: Sequence[np.ndarray],
     profile: Profile,
     *,
-    wanted: Iterable[Value] | None = None,
+    requested: Iterable[Value] | None = None,
     transform: Transform | None = None,
 ) -> list[np.ndarray]:
     """Computes an integer graph exactly as the kernels of `profile` do; arguments as for `run_float`.
@@ -126,7 +126,7 @@ def run_integer(
         assert value.data is not None, f"{value} has no producer"
         return value.data
 
-    return walk(graph, inputs, constant, apply, transform, wanted)
+    return walk(graph, inputs, constant, apply, transform, requested)
 
 
 def _batched(type_: TensorType, batch: int) -> TensorType:

@@ -44,9 +44,9 @@ def test_outputs_and_wanted_values_in_order():
     a, b = np.array([[1.0, -5.0]], np.float32), np.array([[2.0, 3.0]], np.float32)
     outputs = [np.asarray(t).tolist() for t in run_float(graph, [a, b])]
     assert outputs == [[[3.0, 0.0]], [[1.0, -5.0]], [[3.0, 0.0]]]
-    wanted = [np.asarray(t).tolist() for t in run_float(graph, [a, b], wanted=[total, y])]
-    assert wanted == [[[3.0, -2.0]], [[2.0, 3.0]]]
-    with pytest.raises(AssertionError, match="2 inputs wanted, 1 given"):
+    expected = [np.asarray(t).tolist() for t in run_float(graph, [a, b], requested=[total, y])]
+    assert expected == [[[3.0, -2.0]], [[2.0, 3.0]]]
+    with pytest.raises(AssertionError, match="2 inputs expected, 1 given"):
         run_float(graph, [a])
 
 
@@ -88,7 +88,7 @@ def test_tensors_are_dropped_after_their_last_use():
 def test_what_is_wanted_is_kept():
     graph = chain(5)
     values = [node.output for node in graph.nodes]
-    assert len(run_float(graph, [np.ones((2, 3), np.float32)], wanted=[graph.inputs[0], *values])) == 6
+    assert len(run_float(graph, [np.ones((2, 3), np.float32)], requested=[graph.inputs[0], *values])) == 6
 
 
 def test_a_result_that_nobody_reads_does_not_disturb():

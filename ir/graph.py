@@ -122,17 +122,17 @@ class Graph:
 
     # --- building -------------------------------------------------------------------------------------------------
 
-    def unique_name(self, wanted: str) -> str:
-        """`wanted`, or `wanted_1`, `wanted_2` ... if it is taken."""
-        count = self._names.get(wanted)
+    def unique_name(self, requested: str) -> str:
+        """`requested`, or `requested_1`, `requested_2` ... if it is taken."""
+        count = self._names.get(requested)
         if count is None:
-            self._names[wanted] = 0
-            return wanted
+            self._names[requested] = 0
+            return requested
         while True:
             count += 1
-            name = f"{wanted}_{count}"
+            name = f"{requested}_{count}"
             if name not in self._names:
-                self._names[wanted] = count
+                self._names[requested] = count
                 self._names[name] = 0
                 return name
 
@@ -241,14 +241,14 @@ class Graph:
 
     def prune(self) -> list[Node]:
         """Removes nodes that no output depends on; returns them."""
-        wanted: set[Node] = set()
+        requested: set[Node] = set()
         stack = [v.producer for v in self.outputs if v.producer]
         while stack:
             node = stack.pop()
-            if node not in wanted:
-                wanted.add(node)
+            if node not in requested:
+                requested.add(node)
                 stack.extend(v.producer for v in node.inputs if v is not None and v.producer)
-        dead = [node for node in self.nodes if node not in wanted]
+        dead = [node for node in self.nodes if node not in requested]
         for node in reversed(dead):
             self.remove(node)
         return dead
@@ -301,16 +301,16 @@ class Graph:
 
     def copy(self) -> tuple[Graph, dict[Value, Value]]:
         """A graph of its own with the same arrays, and the map from this graph's values to its values."""
-        twin = Graph(self.name)
-        twin._names = dict(self._names)
+        duplicate = Graph(self.name)
+        duplicate._names = dict(self._names)
         values = {v: Value(v.name, v.type, v.data) for v in self.values()}
         for node in self.nodes:
             copied = Node(node.op, node.attrs, (), node.name)
-            twin.set_inputs(copied, [None if v is None else values[v] for v in node.inputs])
+            duplicate.set_inputs(copied, [None if v is None else values[v] for v in node.inputs])
             copied.outputs = tuple(values[v] for v in node.outputs)
             for value in copied.outputs:
                 value.producer = copied
-            twin._nodes[copied] = None
-        twin.inputs = [values[v] for v in self.inputs]
-        twin.outputs = [values[v] for v in self.outputs]
-        return twin, values
+            duplicate._nodes[copied] = None
+        duplicate.inputs = [values[v] for v in self.inputs]
+        duplicate.outputs = [values[v] for v in self.outputs]
+        return duplicate, values

@@ -69,12 +69,12 @@ def test_absorb_keeps_the_followers_value():
 
 def test_copy_is_independent_and_equal():
     graph = diamond()
-    twin, values = graph.copy()
-    assert to_text(twin) == to_text(graph)
-    twin.bypass(twin.nodes[0])
+    duplicate, values = graph.copy()
+    assert to_text(duplicate) == to_text(graph)
+    duplicate.bypass(duplicate.nodes[0])
     verify(graph)
-    assert len(graph.nodes) == 3 and len(twin.nodes) == 2
-    assert values[graph.outputs[0]] is twin.outputs[0]
+    assert len(graph.nodes) == 3 and len(duplicate.nodes) == 2
+    assert values[graph.outputs[0]] is duplicate.outputs[0]
 
 
 def test_names_stay_unique():

@@ -58,8 +58,8 @@ def _check_types(node: Node) -> list[str]:
         inferred = node.op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
     except ShapeError as error:
         return [f"{node}: {error}"]
-    wanted, stated = [t.shape for t in inferred], [v.shape for v in node.outputs]
-    return [] if wanted == stated else [f"{node}: output shapes {stated}, inferred {wanted}"]
+    expected, stated = [t.shape for t in inferred], [v.shape for v in node.outputs]
+    return [] if expected == stated else [f"{node}: output shapes {stated}, inferred {expected}"]
 
 
 def _check_quantization(node: Node) -> list[str]:

@@ -136,11 +136,11 @@ def assert_preserved(graph: Graph, change: Callable[[Graph], Any], tolerance: fl
     `tolerance` is relative to the range of each output: float32 sums in another order.
     """
     inputs = random_inputs(graph)
-    wanted, names = outputs(graph, inputs), [v.name for v in (*graph.inputs, *graph.outputs)]
+    expected, names = outputs(graph, inputs), [v.name for v in (*graph.inputs, *graph.outputs)]
     result = change(graph)
     verify(graph)
     assert [v.name for v in (*graph.inputs, *graph.outputs)] == names
-    for a, b in zip(wanted, outputs(graph, inputs), strict=True):
+    for a, b in zip(expected, outputs(graph, inputs), strict=True):
         assert a.shape == b.shape
         assert np.abs(a - b).max() <= tolerance * max(float(np.ptp(a)), 1e-3)
     return result

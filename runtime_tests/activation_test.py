@@ -140,15 +140,15 @@ def test_prelu_refuses_an_alpha_that_enlarges_the_input() -> None:
 )
 def test_float_results(op: OpDef, attrs: Attributes, tolerance: float) -> None:
     x = np.concatenate([np.linspace(-8, 8, 1001), [0.0, -1e-30, 40.0, -40.0]]).astype(np.float32)[None]
-    wanted, found = float_results(op, [x], attrs)
-    np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=tolerance)
+    expected, found = float_results(op, [x], attrs)
+    np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_float_results_of_prelu() -> None:
     rng = np.random.default_rng(9)
     inputs = [rng.normal(0, 2, (1, 4, 5, 6)).astype(np.float32), rng.random((1, 1, 6)).astype(np.float32)]
-    wanted, found = float_results(PRELU, inputs, PRELU.attributes())
-    np.testing.assert_array_equal(found, wanted)
+    expected, found = float_results(PRELU, inputs, PRELU.attributes())
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(

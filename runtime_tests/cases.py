@@ -99,7 +99,7 @@ def check_float(
     """Float semantics equal the optimized float kernel within `tolerance` times the largest input."""
     model = one_op(op, [TensorType(s) for s in shapes_], attrs, None)
     samples = [floats(seed + i, s) for i, s in enumerate(shapes_)]
-    wanted = runtime_of(Profile()).load(model).invoke(samples)
+    expected = runtime_of(Profile()).load(model).invoke(samples)
     graph = to_graph(parse(model))
     largest = max(float(np.abs(x).max(initial=0)) for x in samples)
     if batchable(graph):
@@ -107,7 +107,7 @@ def check_float(
     else:
         pieces = [[np.split(x, SAMPLES)[i] for x in samples] for i in range(SAMPLES)]
     found = [[np.asarray(y) for y in run_float(graph, piece)] for piece in pieces]
-    for index, value in enumerate(wanted):
+    for index, value in enumerate(expected):
         joined = np.concatenate([f[index] for f in found])
         np.testing.assert_allclose(joined, value, rtol=0, atol=tolerance * largest)
 

@@ -121,9 +121,9 @@ def test_float_results(op: OpDef, shapes: Any) -> None:
     inputs: list[np.ndarray] = [rng.integers(-2, 3, s).astype(np.float32) for s in shapes[: len(op.operands)]]
     if op not in COMPARISONS:
         inputs = [x > 0 for x in inputs]
-    wanted, found = float_results(op, inputs, op.attributes())
-    assert wanted.any() and not wanted.all()
-    np.testing.assert_array_equal(found, wanted)
+    expected, found = float_results(op, inputs, op.attributes())
+    assert expected.any() and not expected.all()
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_float_results(op: OpDef, shapes: Any) -> None:
 def test_float_results_of_a_choice(op: OpDef, condition: tuple[int, ...]) -> None:
     rng = np.random.default_rng(6)
     inputs = [rng.random(condition) < 0.5, *(rng.normal(size=(1, 4, 5)).astype(np.float32) for _ in range(2))]
-    wanted, found = float_results(op, inputs, op.attributes())
-    np.testing.assert_array_equal(found, wanted)
+    expected, found = float_results(op, inputs, op.attributes())
+    np.testing.assert_array_equal(found, expected)
 
 
 def _gated() -> Graph:
@@ -162,11 +162,11 @@ def test_a_network_that_compares_computes_in_integers(pipeline: str) -> None:
     integers_ = ends[0].quantize(data).astype(np.int8)
     assert_exact(result.model, [integers_], ALL_PROFILES)
     found = ends[1].dequantize(EmulatorRuntime().load(result.model).invoke([integers_])[0])
-    y = run_float(graph, [data], wanted=[graph.nodes[0].output])[0]
+    y = run_float(graph, [data], requested=[graph.nodes[0].output])[0]
     clear = np.abs(np.asarray(y)[..., None] - [0.0, -0.01]).min(axis=-1) > 0.001  # not within a step of a threshold
-    wanted = np.asarray(run_float(graph, [data])[0])
+    expected = np.asarray(run_float(graph, [data])[0])
     steps = 4  # of the output: input, weights, layer and product are rounded
-    assert clear.mean() > 0.8 and np.abs(found - wanted)[clear].max() < steps * float(ends[1].scale)
+    assert clear.mean() > 0.8 and np.abs(found - expected)[clear].max() < steps * float(ends[1].scale)
 
 
 def test_a_choice_between_unequal_shapes_is_refused() -> None:

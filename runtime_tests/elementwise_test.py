@@ -224,9 +224,9 @@ def test_float_results_of_two_operands(op: OpDef, shapes: Any) -> None:
     rng = np.random.default_rng(1)
     inputs = [_floats(rng, shapes[0]), _floats(rng, shapes[1], positive=op is DIV)]
     attrs = BinaryAttributes(activation=FusedActivation.RELU6) if op in (*FUSING, DIV) else op.attributes()
-    wanted, found = float_results(op, inputs, attrs)
+    expected, found = float_results(op, inputs, attrs)
     # One operation in float32, the same in both up to a fused or reassociated rounding.
-    np.testing.assert_allclose(found, wanted, rtol=3e-7, atol=1e-7)
+    np.testing.assert_allclose(found, expected, rtol=3e-7, atol=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -234,9 +234,9 @@ def test_float_results_of_two_operands(op: OpDef, shapes: Any) -> None:
 )
 def test_float_results_of_one_operand(op: OpDef) -> None:
     x = _floats(np.random.default_rng(4), (1, 5, 41), positive=op in (RSQRT, SQRT, LOG))
-    wanted, found = float_results(op, [x], op.attributes())
+    expected, found = float_results(op, [x], op.attributes())
     # Two implementations of a function, each within a few units in the last place (2^-24).
-    np.testing.assert_allclose(found, wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("op", [ADD, SUB, MUL, DIV], ids=lambda op: op.name)

@@ -46,13 +46,13 @@ def steps() -> list[Pass]:
 
 
 def logits(graph: Graph, x: np.ndarray) -> np.ndarray:
-    return compiled(lambda tensors: run_float(graph, tensors, wanted=logits_of(graph)))([x])[0].astype(np.float64)
+    return compiled(lambda tensors: run_float(graph, tensors, requested=logits_of(graph)))([x])[0].astype(np.float64)
 
 
 def check(graph: Graph, x: np.ndarray) -> None:
     """Runs the passes one after the other; compares the logits on the calibration data after each that did anything."""
     reference, _ = graph.copy()
-    wanted = logits(reference, x)
+    expected = logits(reference, x)
     context = Context(
         samples=in_memory(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x)
     )
@@ -65,7 +65,7 @@ def check(graph: Graph, x: np.ndarray) -> None:
             continue
         if changed and step.name not in ("calibrate", "moment_ranges"):
             did.add(step.name)
-            error = np.abs(logits(graph, x) - wanted).max() / np.ptp(wanted)
+            error = np.abs(logits(graph, x) - expected).max() / np.ptp(expected)
             assert error <= TOLERANCE, f"{step} changed the logits by {error:.2g} of their range"
     assert "fuse_activation" in did
 

@@ -59,8 +59,8 @@ def runtime_of(profile: Profile) -> ModelRuntime:
 def assert_exact(model: bytes, inputs: Sequence[np.ndarray], profiles: Sequence[Profile]) -> None:
     """Emulator and real kernels give the same integers on every element, for every profile."""
     for profile in profiles:
-        wanted = runtime_of(profile).load(model).invoke(inputs)
+        expected = runtime_of(profile).load(model).invoke(inputs)
         found = EmulatorRuntime(profile).load(model).invoke(inputs)
-        for a, b in zip(wanted, found, strict=True):
+        for a, b in zip(expected, found, strict=True):
             assert a.dtype == b.dtype and a.shape == b.shape, (str(profile), a.dtype, b.dtype, a.shape, b.shape)
             np.testing.assert_array_equal(b, a, err_msg=f"profile {profile}")

@@ -58,8 +58,8 @@ def differences(
     return list(known.values())
 
 
-def _add(known: Difference, wanted: np.ndarray, found: np.ndarray) -> Difference:
-    steps = np.abs(wanted.astype(np.float64) - found.reshape(wanted.shape))
+def _add(known: Difference, expected: np.ndarray, found: np.ndarray) -> Difference:
+    steps = np.abs(expected.astype(np.float64) - found.reshape(expected.shape))
     return Difference(
         operator=known.operator,
         elements=known.elements + steps.size,

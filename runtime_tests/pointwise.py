@@ -57,6 +57,6 @@ def float_results(
     """One operator on floats: the TFLite float kernel's result, and ours."""
     operands: list[Operand] = [TensorType(x.shape, DType.of(x)) for x in inputs]
     model = one_op(op, operands, attrs, None, out_dtype)
-    (wanted,) = LocalRuntime(package="ai_edge_litert", kernels="builtin").load(model).invoke(inputs)
+    (expected,) = LocalRuntime(package="ai_edge_litert", kernels="builtin").load(model).invoke(inputs)
     (found,) = run_float(to_graph(parse(model)), list(inputs))
-    return wanted, np.asarray(found)
+    return expected, np.asarray(found)

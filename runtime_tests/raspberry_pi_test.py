@@ -72,8 +72,8 @@ def nothing_left(shell: Callable[[str], str]) -> bool:
 
 def test_answers_and_nothing_left(raspberry_pi_board: Board, model: bytes, inputs: np.ndarray, shell) -> None:
     session = choose_runtime(raspberry_pi_board.runtime).load(model)
-    wanted = EmulatorRuntime(ARM64).load(model).invoke([inputs])
-    np.testing.assert_array_equal(session.invoke([inputs])[0], wanted[0])
+    expected = EmulatorRuntime(ARM64).load(model).invoke([inputs])
+    np.testing.assert_array_equal(session.invoke([inputs])[0], expected[0])
     assert session.runtime == "tflite_runtime 2.14.0 on aarch64"
     assert "intact: ready" in shell("ps -u pi -o args")
     session.close()

@@ -88,14 +88,14 @@ def model(request: pytest.FixtureRequest) -> bytes:
 def samples(request: pytest.FixtureRequest, model: bytes) -> list[list[np.ndarray]]:
     """Inputs of the file, a list for each sample."""
     option = request.config.getoption
-    path, preprocess, wanted = option("--data"), option("--preprocess"), option("--samples")
+    path, preprocess, expected = option("--data"), option("--preprocess"), option("--samples")
     if not option("--model"):
         path, preprocess = SHIPPED / "digits_test.npz", "tf"
     if path is None:
-        return [random_inputs(model, seed) for seed in range(wanted)]
+        return [random_inputs(model, seed) for seed in range(expected)]
     inputs = to_graph(parse(model)).inputs
     specs = [InputSpec(name=v.name, shape=v.shape, dtype="float32") for v in inputs]
-    data = open_data(path, specs, preprocess=preprocess, samples=wanted)
+    data = open_data(path, specs, preprocess=preprocess, samples=expected)
     batch = inputs[0].shape[0] if inputs[0].shape else 1
     return [[to_integers(x, v.dtype, v.quant) for x, v in zip(b, inputs, strict=True)] for b in data.batches(batch)]
 
@@ -148,7 +148,7 @@ def emulated(model: bytes, profile: Profile, samples: list[list[np.ndarray]]) ->
 
 def test_outputs_equal_the_emulators(tolerance, session, profile, answers, emulated, show) -> None:
     pairs = [
-        (a, b) for found, wanted in zip(answers, emulated, strict=True) for a, b in zip(found, wanted, strict=True)
+        (a, b) for found, expected in zip(answers, emulated, strict=True) for a, b in zip(found, expected, strict=True)
     ]
     assert all(a.dtype == b.dtype and a.shape == b.shape for a, b in pairs)
     steps = np.concatenate([np.abs(a.astype(np.float64) - b).ravel() for a, b in pairs])
@@ -176,8 +176,8 @@ def test_the_same_again(runtime, session, model, samples, answers) -> None:
         again = [other.invoke(sample) for sample in reversed(samples[:count])]
         return all(
             a.tobytes() == b.tobytes()
-            for found, wanted in zip(reversed(again), answers[:count], strict=True)
-            for a, b in zip(found, wanted, strict=True)
+            for found, expected in zip(reversed(again), answers[:count], strict=True)
+            for a, b in zip(found, expected, strict=True)
         )
 
     assert same(session)

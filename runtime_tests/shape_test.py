@@ -95,8 +95,8 @@ def test_gather(dtype: DType, case: Any, seed: int, data: st.DataObject) -> None
     operands = [TensorType(given_, dtype, quant), (indices, TensorType(indices.shape, DType.INT32))]
     cases.check_integer(slicing.GATHER, operands, attrs, quant, [cases.integers(seed, given_, dtype)])
     x = cases.floats(seed, given_, 1)
-    (wanted,) = slicing.GATHER.integer(IntegerCall(attrs, [x, indices], [], [], Profile()))
-    np.testing.assert_array_equal(np.asarray(slicing.GATHER.compute(attrs, x, indices)), wanted)
+    (expected,) = slicing.GATHER.integer(IntegerCall(attrs, [x, indices], [], [], Profile()))
+    np.testing.assert_array_equal(np.asarray(slicing.GATHER.compute(attrs, x, indices)), expected)
 
 
 def test_gather_from_a_constant_table() -> None:

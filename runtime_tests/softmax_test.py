@@ -92,9 +92,9 @@ def test_zeros_have_no_direction() -> None:
 def test_float_results(op: OpDef, attrs: Attributes) -> None:
     x = np.random.default_rng(3).normal(0, 4, (1, 7, 33)).astype(np.float32)
     x[0, 0] = 0
-    wanted, found = float_results(op, [x], attrs)
+    expected, found = float_results(op, [x], attrs)
     # Sums of 33 float32 terms in another order, and two implementations of exp and log.
-    np.testing.assert_allclose(found, wanted, rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(found, expected, rtol=2e-6, atol=1e-6)
 
 
 def test_attributes_survive_the_file() -> None:

@@ -113,5 +113,5 @@ def check_float(op: OpDef, attrs: Attributes, shapes: Sequence[tuple[int, ...]],
     model = one_op(op, operands, attrs, None)
     (found,) = run_float(to_graph(parse(model)), [x])
     for profile in PROFILES.values():
-        (wanted,) = runtime_of(profile).load(model).invoke([x])
-        np.testing.assert_allclose(np.asarray(found), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+        (expected,) = runtime_of(profile).load(model).invoke([x])
+        np.testing.assert_allclose(np.asarray(found), expected, rtol=0, atol=1e-5 * np.abs(expected).max())

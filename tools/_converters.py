@@ -86,7 +86,7 @@ def tflite_converter(subject: Subject, granularity: str) -> Made:
     label = {"converter": "TFLiteConverter", "granularity": granularity, "images": len(subject.calibration)}
     try:
         content = convert_with_tensorflow(subject.path, subject.calibration, granularity)
-    except Exception as error:  # it raises whatever it meets, and the other rows are still wanted
+    except Exception as error:  # it raises whatever it meets, and the other rows are still needed
         return Made(**label, refusal=_first_line(error))
     return Made(**label, content=content, **clock.read(), versions={"tensorflow": tf.__version__})
 

@@ -76,22 +76,24 @@ def _reconstruction(inputs: Sequence[np.ndarray], outputs: np.ndarray) -> np.nda
     return np.concatenate(parts)
 
 
-def judge(content: bytes, wanted: FloatAnswers) -> Judgement:
+def judge(content: bytes, expected: FloatAnswers) -> Judgement:
     """Runs a file on all test samples. Raises RuntimeFailure if the runtime refuses it."""
     main = parse(content).main
     before, after = (main.tensors[main.inputs[0]], main.tensors[main.outputs[0]])
     session = KERNELS.load(content)
     entry, end = _quantization(before), _quantization(after)
-    parts = [to_reals(session.invoke([to_integers(x, DType(before.type_name), entry)])[0], end) for x in wanted.inputs]
-    outputs = np.concatenate(parts).reshape(wanted.outputs.shape)
-    noise = float(np.square(outputs.astype(np.float64) - wanted.outputs).sum())
-    signal = float(np.square(wanted.outputs, dtype=np.float64).sum())
-    subject = wanted.subject
-    agree = outputs.argmax(axis=1) == wanted.outputs.argmax(axis=1) if subject.metric == "top-1" else None
+    parts = [
+        to_reals(session.invoke([to_integers(x, DType(before.type_name), entry)])[0], end) for x in expected.inputs
+    ]
+    outputs = np.concatenate(parts).reshape(expected.outputs.shape)
+    noise = float(np.square(outputs.astype(np.float64) - expected.outputs).sum())
+    signal = float(np.square(expected.outputs, dtype=np.float64).sum())
+    subject = expected.subject
+    agree = outputs.argmax(axis=1) == expected.outputs.argmax(axis=1) if subject.metric == "top-1" else None
     return Judgement(
         samples=len(outputs),
-        score=subject.score(outputs, _reconstruction(wanted.inputs, outputs)),
-        float_score=wanted.score,
+        score=subject.score(outputs, _reconstruction(expected.inputs, outputs)),
+        float_score=expected.score,
         agreement=None if agree is None else float(agree.mean()),
         sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
         float_operators=float_operators(content),

@@ -136,10 +136,10 @@ def test_what_bazel_would_run(tmp_path):
     query = [f"--override_repository=intact={ROOT}", "mnemonic('IntactTflite', //...)"]
     done = subprocess.run([*command, *query], cwd=app, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    wanted = "--max_accuracy_drop=-0.5 --min_agreement=90 --target=edgetpu --model saved --calibration_data photos"
-    wanted += " --labels labels.csv --require_fully_mapped --calibration_samples=12 --reproducible --quiet"
+    expected = "--max_accuracy_drop=-0.5 --min_agreement=90 --target=edgetpu --model saved --calibration_data photos"
+    expected += " --labels labels.csv --require_fully_mapped --calibration_samples=12 --reproducible --quiet"
     words = re.findall(r"[^\s'\\()]+", done.stdout.partition("Command Line:")[2])
-    assert set(wanted.split()) <= set(words) and "--c_array" not in words
+    assert set(expected.split()) <= set(words) and "--c_array" not in words
     assert words[words.index("--output") + 1].endswith("/bin/sub/digits-v2.tflite")
 
 
@@ -169,9 +169,9 @@ def test_what_cmake_would_run(more, tmp_path):
 
     assert f"makes {tmp_path}/build/digits.tflite" in run("cmake", "-S", ".", "-B", "build")
     commands = run("make", "-C", "build", "--dry-run")
-    wanted = f'"--model={tmp_path}/a model" --calibration_data={tmp_path}/photos --labels={tmp_path}/labels.csv'
-    wanted += " --target=tflm --min_agreement=90 --max_accuracy_drop=-0.5 --require_fully_mapped"
-    assert wanted in commands and "--calibration_samples=12 --io=uint8" in commands
+    expected = f'"--model={tmp_path}/a model" --calibration_data={tmp_path}/photos --labels={tmp_path}/labels.csv'
+    expected += " --target=tflm --min_agreement=90 --max_accuracy_drop=-0.5 --require_fully_mapped"
+    assert expected in commands and "--calibration_samples=12 --io=uint8" in commands
     assert (f"--c_array={tmp_path}/build/digits.c " in commands) == bool(more)
     assert ("libdigits.a" in commands) == bool(more)
 

@@ -82,11 +82,11 @@ def _check() -> None:
         ("--pipelines", FLAGS.pipelines, list(pipelines.PIPELINES)),
         ("--granularities", FLAGS.granularities, ["per_channel", "per_tensor"]),
     ):
-        strangers = [g for g in given if g not in known]
-        if strangers:
+        unknown = [g for g in given if g not in known]
+        if unknown:
             raise OptionError(
                 expected=f"some of {', '.join(known)}",
-                found=", ".join(strangers),
+                found=", ".join(unknown),
                 where=flag,
                 fix="choose some of them",
             )
@@ -102,7 +102,7 @@ def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
         made.append(result)
         told = f"{result.seconds:.1f} s" if result.content else f"refused: {result.refusal}"
         say(f"{subject.name}, {result.granularity}, {result.converter}: {told}")
-    wanted = float_answers(subject)
+    expected = float_answers(subject)
     rows = []
     for result in made:
         judgement, refusal = None, result.refusal
@@ -110,12 +110,12 @@ def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
             refusal = "asked for weights per tensor, it writes them per channel"
         elif result.content is not None:
             try:
-                judgement = judge(result.content, wanted)
+                judgement = judge(result.content, expected)
             except ConversionError as error:
                 refusal = f"the runtime refuses it: {error}"
-        rows.append(_row(subject, result, judgement, refusal, wanted.score))
+        rows.append(_row(subject, result, judgement, refusal, expected.score))
     ran = [(row, m.content) for row, m in zip(rows, made, strict=True) if row["score"] is not None]
-    times = latencies_ms([content for _, content in ran], wanted.inputs[0][:1])
+    times = latencies_ms([content for _, content in ran], expected.inputs[0][:1])
     for (row, _), time_ms in zip(ran, times, strict=True):
         row["latency_ms"] = time_ms
     return rows

@@ -73,22 +73,22 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def main() -> None:
     """Compares as the flags say."""
-    strangers = [row for row in FLAGS.row if row not in OPTIONS]
-    if strangers:
+    unknown = [row for row in FLAGS.row if row not in OPTIONS]
+    if unknown:
         raise OptionError(
-            expected=f"rows of: {'; '.join(OPTIONS)}", found=strangers[0], where="--row", fix="choose some of them"
+            expected=f"rows of: {'; '.join(OPTIONS)}", found=unknown[0], where="--row", fix="choose some of them"
         )
     import_backend()
     from tools._judging import float_answers
     from tools._subjects import load_tuned_subject
 
     subject = load_tuned_subject(FLAGS.model, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.test_samples)
-    wanted = float_answers(subject)
+    expected = float_answers(subject)
     rows: list[dict[str, Any]] = []
     for granularity in FLAGS.granularities:
         start = _Start(subject, granularity)
         for name in FLAGS.row:
-            rows.append(start.row(name, wanted))
+            rows.append(start.row(name, expected))
             write_json(FLAGS.json, rows)
             console.print(f"{granularity}, {name}: done", markup=False, soft_wrap=True)
     show(rows)
@@ -123,7 +123,7 @@ class _Start:
         self._context.tuning = subject.tuning.subset(choose(len(subject.tuning), count))
         run_passes(self._graph, steps[:at], self._context)
 
-    def row(self, name: str, wanted: Any) -> dict[str, Any]:
+    def row(self, name: str, expected: Any) -> dict[str, Any]:
         from converter.tflite.writer import to_bytes
         from passes.running.runner import run_passes
         from tools._converters import Clock
@@ -141,7 +141,7 @@ class _Start:
                 notes = run_passes(graph, [step], context)[0].report.changed[0]
         time = clock.read()
         run_passes(graph, self._emit, context)
-        result = judge(to_bytes(graph, {}), wanted)
+        result = judge(to_bytes(graph, {}), expected)
         found = re.match(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)
         return {
             "model": self.subject.name,

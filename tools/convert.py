@@ -228,16 +228,16 @@ def default_output(model: str) -> str:
 
 
 def _printer() -> Any:
-    wanted = FLAGS.print_after
-    if wanted is None:
+    requested = FLAGS.print_after
+    if requested is None:
         return None
-    if wanted != "all" and wanted not in pipelines.registry():
+    if requested != "all" and requested not in pipelines.registry():
         raise OptionError(
-            expected="'all' or the name of a pass", found=wanted, where="--print_after", fix="see --list_passes"
+            expected="'all' or the name of a pass", found=requested, where="--print_after", fix="see --list_passes"
         )
 
     def after(step: Any, graph: Any) -> None:
-        if wanted in ("all", step.name):
+        if requested in ("all", step.name):
             console.print(f"after {step}:\n{to_text(graph)}", markup=False, soft_wrap=True)
 
     return after

@@ -143,10 +143,10 @@ def _as_shell(block: Block, root: Path, number: int, left_out: list[str]) -> str
         lines = block.text.splitlines()
         left_out += [f"{line.strip()}: {ELSEWHERE[line.strip()]}" for line in lines if line.strip() in ELSEWHERE]
         text = "\n".join(line for line in lines if line.strip() not in ELSEWHERE)
-    wanted = block.options.get("exit", "0")
-    if wanted == "0":
+    expected = block.options.get("exit", "0")
+    if expected == "0":
         return text
-    return f"set +e\n(\nset -e\n{text}\n)\nstatus=$?\nset -e\n[ $status = {wanted} ]"
+    return f"set +e\n(\nset -e\n{text}\n)\nstatus=$?\nset -e\n[ $status = {expected} ]"
 
 
 def _environment(root: Path) -> dict[str, str]:
@@ -185,10 +185,10 @@ _UNIT_OF_TIME = re.compile(r"\s*(?:s|ms|us|µs|min|seconds?|minutes?)\b")
 _HEADING_OF_TIME = re.compile(r"\b(?:s|ms|seconds|time)\b")
 
 
-def missing_line(wanted: str, found: str, *, numbers: bool = True) -> str | None:
-    """The first line of `wanted` that does not come in `found`, in that order; None if all come."""
+def missing_line(expected: str, found: str, *, numbers: bool = True) -> str | None:
+    """The first line of `expected` that does not come in `found`, in that order; None if all come."""
     left = iter(_without_times(found.splitlines()))
-    for line, plain in zip(wanted.splitlines(), _without_times(wanted.splitlines()), strict=True):
+    for line, plain in zip(expected.splitlines(), _without_times(expected.splitlines()), strict=True):
         if plain and plain != "..." and not any(_alike(plain, other, numbers=numbers) for other in left):
             return line
     return None
@@ -208,8 +208,8 @@ def _without_times(lines: list[str]) -> list[str]:
     return plain
 
 
-def _alike(wanted: str, found: str, *, numbers: bool) -> bool:
-    words = _NUMBER.split(wanted)
+def _alike(expected: str, found: str, *, numbers: bool) -> bool:
+    words = _NUMBER.split(expected)
     pattern = [_NUMBER.pattern if i % 2 else re.escape(w).replace(r"\.\.\.", ".*") for i, w in enumerate(words)]
     match = re.fullmatch("".join(pattern), found)
     if match is None or not numbers:
@@ -218,12 +218,12 @@ def _alike(wanted: str, found: str, *, numbers: bool) -> bool:
     return all(_UNIT_OF_TIME.match(unit) or _near(number, other) for number, other, unit in pairs)
 
 
-def _near(wanted: str, found: str) -> bool:
+def _near(expected: str, found: str) -> bool:
     """Whole numbers are equal; decimals are within 5 % (processors add in other orders), or 1 in the last place shown."""
-    if "." not in wanted or "." not in found:
-        return wanted == found
-    last_place = 10.0 ** -len(wanted.partition(".")[2])
-    return abs(float(wanted) - float(found)) <= max(0.05 * float(wanted), 1.01 * last_place)
+    if "." not in expected or "." not in found:
+        return expected == found
+    last_place = 10.0 ** -len(expected.partition(".")[2])
+    return abs(float(expected) - float(found)) <= max(0.05 * float(expected), 1.01 * last_place)
 
 
 def main() -> int:

@@ -190,7 +190,7 @@ TABLE = """
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found", "alike"),
+    ("expected", "found", "alike"),
     [
         ("a.tflite: 0.62 MB, 9.1 s", "a.tflite: 0.62 MB, 31 s", True),
         ("a.tflite: 0.62 MB", "a.tflite: 0.68 MB", False),
@@ -203,8 +203,8 @@ TABLE = """
         ("two words", "two other words", False),
     ],
 )
-def test_which_lines_are_alike(wanted, found, alike):
-    assert (missing_line(wanted, f"before\n{found}") is None) is alike
+def test_which_lines_are_alike(expected, found, alike):
+    assert (missing_line(expected, f"before\n{found}") is None) is alike
 
 
 def test_tables_are_alike_but_for_their_times():

@@ -65,16 +65,16 @@ make_environment() {
 }
 
 main() {
-  local wanted
-  wanted=$(contents)
+  local expected
+  expected=$(contents)
   is_usable || make_environment
-  [ "$(sed -n 2p "$STAMP")" = "$wanted" ] && return
+  [ "$(sed -n 2p "$STAMP")" = "$expected" ] && return
   say "installing the pinned packages into .venv (some minutes the first time)"
   local pip=("$VENV/bin/python" -m pip --disable-pip-version-check --quiet)
   "${pip[@]}" install --progress-bar off -r requirements.txt
   "${pip[@]}" install --no-deps --no-build-isolation --editable .
   "${pip[@]}" check
-  printf '%s\n%s\n' "$PWD" "$wanted" > "$STAMP"
+  printf '%s\n%s\n' "$PWD" "$expected" > "$STAMP"
   say "done; the commands are in .venv/bin"
 }
 

@@ -89,12 +89,12 @@ def lifetimes(graph: SubgraphRecord) -> list[Placed]:
 
 def plan(graph: SubgraphRecord) -> ArenaPlan:
     """The arena of a subgraph as TFLite's interpreter lays it out."""
-    wanted = lifetimes(graph)
-    live, busiest = _most_alive(wanted, len(graph.operators))
-    if len(wanted) > _MOST:
+    requested = lifetimes(graph)
+    live, busiest = _most_alive(requested, len(graph.operators))
+    if len(requested) > _MOST:
         return ArenaPlan(size_bytes=None, live_bytes=live, busiest=busiest)
     end = max(len(graph.operators) - 1, 0)
-    order = sorted(wanted, key=lambda t: _order(t, end))
+    order = sorted(requested, key=lambda t: _order(t, end))
     placed: list[Placed] = []  # by offset
     for tensor in order:
         offset = _best_gap([p for p in placed if p.first <= tensor.last and tensor.first <= p.last], tensor.size)

@@ -114,7 +114,7 @@ def test_the_first_batch_norm_knows_the_preprocessing():
     assert mismatches(untrained, [pixels]) == []
     from ir.execute import run_float
 
-    y = np.asarray(run_float(untrained, [pixels / 127.5 - 1], wanted=[untrained.nodes[0].output])[0])
+    y = np.asarray(run_float(untrained, [pixels / 127.5 - 1], requested=[untrained.nodes[0].output])[0])
     graph = normed(pixels, (y.mean(axis=(0, 1, 2)), y.var(axis=(0, 1, 2))))
     assert mismatches(graph, [pixels / 127.5 - 1])[0].broad < 0.01
     (wrong,) = mismatches(graph, [pixels])

@@ -26,9 +26,9 @@ _MEMORY = 1 << 28  # bytes of float activations that are held
 Key = tuple[str, str]  # what, name of the node or of the input
 
 
-def noise_ratio(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
+def noise_ratio(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
     """Noise to signal of logits, a list entry per output, samples first; 0 where nothing differs."""
-    ratios = [_ratio(a, b) for a, b in zip(wanted, found, strict=True) if a.size]
+    ratios = [_ratio(a, b) for a, b in zip(expected, found, strict=True) if a.size]
     return max(ratios, default=0.0)
 
 
@@ -78,7 +78,7 @@ class Held:
 
         inputs = [K.convert_to_tensor(x) for x in batch]
         found = walk(twins.floats, inputs, lambda v: K.convert_to_tensor(v.data), self._compute, keep, self._logits)
-        self._wanted = [np.asarray(K.convert_to_numpy(t)) for t in found]
+        self._expected = [np.asarray(K.convert_to_numpy(t)) for t in found]
 
     def effect(self, key: Key) -> float | None:
         """Noise to signal at the logits, None where nothing is quantized there."""
@@ -94,7 +94,7 @@ class Held:
                 )
                 tensors.update(zip(node.outputs, results, strict=True))
         found = [np.asarray(K.convert_to_numpy(tensors.get(v, self._tensors[v]))) for v in self._logits]
-        return noise_ratio(self._wanted, found)
+        return noise_ratio(self._expected, found)
 
     def _change(self, kind: str, name: str) -> tuple[Value, Any] | None:
         if kind == INPUT:

@@ -60,7 +60,7 @@ class WeightFacts:
       low, high: `[channels]` now; `low_before`, `high_before`: folded, before passes scaled channels.
       outlier: range of the largest channel over the median, now; `outlier_before` then; `channel` which it is then.
       levels: of 127, that the median channel uses.
-      lonely: largest over median magnitude within a channel, the worst channel, which is `lonely_channel`.
+      isolated: largest over median magnitude within a channel, the worst channel, which is `isolated_channel`.
       raised: largest factor by which a scale is above what `max|W|` needs.
       noise: relative noise at the output, mean over the channels; `shift` the share of it that is a shift of the mean.
       per_channel: whether each channel has a scale of its own.
@@ -74,8 +74,8 @@ class WeightFacts:
     outlier_before: float
     channel: int
     levels: float
-    lonely: float
-    lonely_channel: int
+    isolated: float
+    isolated_channel: int
     raised: float
     noise: float
     shift: float
@@ -141,7 +141,7 @@ def value_facts(sums: ChannelSums, name: str, quant: QuantParams | None) -> Valu
 
 
 def weight_facts(node: Node, floats: Node, sums: ChannelSums, history: History) -> WeightFacts | None:
-    """`node` is the annotated one, `floats` its twin with weights of before rounding. None without weights."""
+    """`node` is the annotated one, `floats` its duplicate with weights of before rounding. None without weights."""
     weight, exact = node.weight, floats.weight
     if weight is None or exact is None or weight.data is None or exact.data is None or weight.quant is None:
         return None
@@ -150,7 +150,9 @@ def weight_facts(node: Node, floats: Node, sums: ChannelSums, history: History) 
     axis = node.op.weight_operand.channel_axis or 0
     rows = np.abs(np.moveaxis(exact.data, axis, 0).reshape(exact.data.shape[axis], -1))
     peaks, medians = rows.max(axis=1), np.median(rows, axis=1)
-    lonely = np.where(medians > 0, peaks / np.maximum(medians, 1e-30), 1.0) if rows.shape[1] > 4 else np.ones(len(rows))
+    isolated = (
+        np.where(medians > 0, peaks / np.maximum(medians, 1e-30), 1.0) if rows.shape[1] > 4 else np.ones(len(rows))
+    )
     scale = np.broadcast_to(weight.quant.scale, peaks.shape)
     outlier_before, channel = _dominance(np.maximum(-low_before, high_before))
     live = peaks > 1e-6 * peaks.max(initial=0)
@@ -165,8 +167,8 @@ def weight_facts(node: Node, floats: Node, sums: ChannelSums, history: History) 
         outlier_before=outlier_before,
         channel=channel,
         levels=float(np.median(np.minimum(peaks[live] / scale[live], 127.0))) if live.any() else 0.0,
-        lonely=float(lonely.max(initial=1.0)),
-        lonely_channel=int(lonely.argmax()),
+        isolated=float(isolated.max(initial=1.0)),
+        isolated_channel=int(isolated.argmax()),
         raised=_raised(peaks, scale, live, weight.quant.per_channel),
         noise=relative(sums.weight_noise, sums.power),
         shift=float(shift.sum() / max(noise.sum(), 1e-30)),

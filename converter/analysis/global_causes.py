@@ -44,15 +44,15 @@ def range_cause(arrays: Sequence[np.ndarray], used: str, usual: str) -> Cause | 
     if not images or mode not in USUAL_RANGE:
         return None
     low, high = np.quantile(np.concatenate([a.ravel()[:: max(a.size // 500_000, 1)] for a in images]), [0.002, 0.998])
-    wanted = USUAL_RANGE[mode]
-    margin = 0.25 * wanted.width
-    if low >= wanted.low - margin and high <= wanted.high + margin and high - low >= 0.05 * wanted.width:
+    expected = USUAL_RANGE[mode]
+    margin = 0.25 * expected.width
+    if low >= expected.low - margin and high <= expected.high + margin and high - low >= 0.05 * expected.width:
         return None
     return Cause(
         severity=1.0,
         title="The input is not preprocessed as the network expects",
         explanation=f"its values run from {low:.4g} to {high:.4g}, but preprocessing '{mode}' gives "
-        f"{wanted.low:.4g} to {wanted.high:.4g}.",
+        f"{expected.low:.4g} to {expected.high:.4g}.",
         suggestion=f"--preprocess={mode}, applied once",
         where="input",
     )

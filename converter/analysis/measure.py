@@ -150,7 +150,7 @@ class Measurement:
         self.twins, self.arrays = twins, arrays
         self.table: dict[str, ChannelSums] = {n.name: ChannelSums() for n in twins.floats.nodes}
         self.inputs: dict[str, ChannelSums] = {v.name: ChannelSums() for v in twins.floats.inputs}
-        self._wanted = (
+        self._requested = (
             [*twins.floats.outputs, *logits[0]],
             [*twins.emitted.outputs, *logits[1]],
         )
@@ -186,7 +186,7 @@ class Measurement:
             return results
 
         inputs = [K.convert_to_tensor(x) for x in batch]
-        return walk(self.twins.floats, inputs, lambda v: K.convert_to_tensor(v.data), apply, None, self._wanted[0])
+        return walk(self.twins.floats, inputs, lambda v: K.convert_to_tensor(v.data), apply, None, self._requested[0])
 
     def _bounds(self, batch: Sequence[np.ndarray]) -> None:
         for value, array in zip(self.twins.floats.inputs, batch, strict=True):
@@ -197,9 +197,9 @@ class Measurement:
     def _noise(self, batch: Sequence[np.ndarray]) -> None:
         emitted = self.twins.emitted
         values = [n.output for n in emitted.nodes if n.name in self.table]
-        wanted = [*values, *self._wanted[1]]
+        requested = [*values, *self._requested[1]]
         inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)]
-        raw = run_integer(emitted, inputs, Profile(), wanted=wanted)
+        raw = run_integer(emitted, inputs, Profile(), requested=requested)
         integers = {
             v.producer.name: (y, v.quant) for v, y in zip(values, raw[: len(values)], strict=True) if v.producer
         }
@@ -213,7 +213,7 @@ class Measurement:
             if value.dtype.is_float:
                 _add_input(self.inputs[value.name], value.quant, array)
         self._found[0].append([np.asarray(K.convert_to_numpy(t)) for t in self._walk(batch, visit)])
-        outputs = zip(self._wanted[1], raw[len(values) :], strict=True)
+        outputs = zip(self._requested[1], raw[len(values) :], strict=True)
         self._found[1].append([to_reals(y, v.quant) for v, y in outputs])
 
 

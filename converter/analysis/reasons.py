@@ -12,7 +12,7 @@ DOMINANT = 8.0  # one channel needs so many times the median one's range
 OUTLIER = 12.0  # one channel's weights are so many times the median one's
 _SLACK = 3.0
 _RAISED = 4.0
-_LONELY = 200.0
+_ISOLATED = 200.0
 _CLIPPED = 1e-3
 _SHIFT = 0.5
 
@@ -96,8 +96,8 @@ _SHIFTED = Trouble(
     "more calibration samples: correct_bias did not take it back",
     mended_by="correct_bias",
 )
-_LONELY_WEIGHT = Trouble(
-    "lonely",
+_ISOLATED_WEIGHT = Trouble(
+    "isolated",
     "A single weight is far larger than its channel",
     "look at this weight in the float model",
     mended_by="round_weights",
@@ -170,12 +170,12 @@ def weight_reason(facts: WeightFacts, where: str, setting: Setting) -> Reason | 
     if facts.shift > _SHIFT:
         text = f"{facts.shift:.0%} of the error that rounding the weights of '{where}' makes is a constant shift per channel"
         return _SHIFTED.reason(1.0, text, setting)
-    if facts.lonely > _LONELY:
+    if facts.isolated > _ISOLATED:
         text = (
-            f"in channel {facts.lonely_channel} of '{where}' the largest weight is {facts.lonely:.0f} times the median "
+            f"in channel {facts.isolated_channel} of '{where}' the largest weight is {facts.isolated:.0f} times the median "
             "one, and the scale must reach it"
         )
-        return _LONELY_WEIGHT.reason(facts.lonely, text, setting)
+        return _ISOLATED_WEIGHT.reason(facts.isolated, text, setting)
     return None
 
 

@@ -48,14 +48,14 @@ def worst_inputs(
     )
 
 
-def sample_sqnr(wanted: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> np.ndarray:
+def sample_sqnr(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> np.ndarray:
     """SQNR of each sample over all outputs, dB, `[samples]`; infinite where nothing differs."""
 
     def squares(x: np.ndarray) -> np.ndarray:
         return np.square(x, dtype=np.float64).reshape(len(x), -1).sum(axis=1)
 
-    signal = np.sum([squares(a) for a in wanted], axis=0)
-    noise = np.sum([squares(b.reshape(a.shape) - a) for a, b in zip(wanted, found, strict=True)], axis=0)
+    signal = np.sum([squares(a) for a in expected], axis=0)
+    noise = np.sum([squares(b.reshape(a.shape) - a) for a, b in zip(expected, found, strict=True)], axis=0)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(noise > 0, 10 * np.log10(np.maximum(signal, 1e-30) / noise), np.inf)
 

@@ -67,21 +67,21 @@ def _listed(inputs: Sequence[InputSpec]) -> str:
 
 def _fit(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
     """`array` as [samples, *spec.sample_shape]; a missing last axis of size 1 is added."""
-    wanted = spec.sample_shape
+    expected = spec.sample_shape
     where = f"{where}, input '{spec.name}'"
     if array.dtype.kind not in _KINDS:
         raise DataError(expected="real numbers", found=f"type {array.dtype}", where=where, fix="save a numeric array")
-    lacks_last_axis = wanted[-1:] == (1,) and array.shape[1:] == wanted[:-1]
+    lacks_last_axis = expected[-1:] == (1,) and array.shape[1:] == expected[:-1]
     if array.ndim and lacks_last_axis:
         return array[..., None]
-    if array.ndim == 0 or array.shape[1:] != wanted:
+    if array.ndim == 0 or array.shape[1:] != expected:
         fix = "reshape the array"
-        if array.shape == wanted:
+        if array.shape == expected:
             fix = "add a first axis that counts the samples"
-        elif array.ndim == 4 and array.shape[1:] == wanted[-1:] + wanted[:-1]:
+        elif array.ndim == 4 and array.shape[1:] == expected[-1:] + expected[:-1]:
             fix = "move the channels to the last axis"
         raise DataError(
-            expected=f"shape [samples{''.join(f', {n}' for n in wanted)}]",
+            expected=f"shape [samples{''.join(f', {n}' for n in expected)}]",
             found=f"{list(array.shape)}",
             where=where,
             fix=fix,
@@ -225,7 +225,7 @@ def pick_arrays(archive: Archive, inputs: Sequence[InputSpec]) -> list[str]:
     `arr_1`, and so on.
 
     Raises:
-      DataError: nothing matches; lists what was found and wanted.
+      DataError: nothing matches; lists what was found and expected.
     """
     names = [spec.name for spec in inputs]
     data_keys = [key for key in archive.headers if not is_label_key(key, archive.headers)]

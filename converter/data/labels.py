@@ -104,10 +104,10 @@ def labels_of_files(path: Path, files: Sequence[str], root: Path) -> np.ndarray:
     """
     by_path: dict[Path, int] = {}
     base, home = root.resolve(), path.parent.resolve()
-    wanted = {base / name for name in files}
+    requested = {base / name for name in files}
     for name, label in read_label_table(path).items():
         full = Path(os.path.normpath(home / name))
-        if full not in wanted:
+        if full not in requested:
             full = Path(os.path.normpath(base / name))
         if full in by_path:
             raise DataError(

@@ -174,16 +174,16 @@ def _open_file(
 
 def _as_names(files: Sequence[str | int], names: Sequence[str], where: str) -> list[str]:
     known = set(names)
-    wanted = [Path(str(file)).as_posix() for file in files]
-    unknown = [name for name in wanted if name not in known]
-    if unknown or not wanted:
+    requested = [Path(str(file)).as_posix() for file in files]
+    unknown = [name for name in requested if name not in known]
+    if unknown or not requested:
         raise DataError(
             expected="names of images, relative to the folder",
             found=f"'{unknown[0]}', which is not there" if unknown else "none",
             where=where,
             fix="check the list of files",
         )
-    return wanted
+    return requested
 
 
 def _as_numbers(files: Sequence[str | int], available: int, where: str) -> np.ndarray:

@@ -147,12 +147,12 @@ class DataSource:
 
     def _finish(self, values: np.ndarray, spec: InputSpec, chosen: np.ndarray) -> np.ndarray:
         """To the input's type, preprocessed, checked."""
-        wanted = np.dtype(spec.dtype)
-        if not np.issubdtype(wanted, np.floating):
-            return self._to_integers(values, wanted, spec, chosen)
+        requested = np.dtype(spec.dtype)
+        if not np.issubdtype(requested, np.floating):
+            return self._to_integers(values, requested, spec, chosen)
         with np.errstate(over="ignore"):
             mode = self.preprocess if self._is_preprocessed(spec) else "none"
-            result = apply_mode(values, mode).astype(wanted, copy=False)
+            result = apply_mode(values, mode).astype(requested, copy=False)
         finite = np.isfinite(result)
         if not finite.all():
             bad = int(np.flatnonzero(~finite.reshape(len(result), -1).all(axis=1))[0])
@@ -167,14 +167,14 @@ class DataSource:
     def _is_preprocessed(self, spec: InputSpec) -> bool:
         return len(self.inputs) == 1 or len(spec.shape) == 4
 
-    def _to_integers(self, values: np.ndarray, wanted: np.dtype, spec: InputSpec, chosen: np.ndarray) -> np.ndarray:
+    def _to_integers(self, values: np.ndarray, requested: np.dtype, spec: InputSpec, chosen: np.ndarray) -> np.ndarray:
         with np.errstate(invalid="ignore"):
-            result = values.astype(wanted)
+            result = values.astype(requested)
         same = result == values
         if not same.all():
             bad = int(np.flatnonzero(~same.reshape(len(result), -1).all(axis=1))[0])
             raise DataError(
-                expected=f"whole numbers in the range of {wanted.name}",
+                expected=f"whole numbers in the range of {requested.name}",
                 found=f"{values[bad][~same[bad]].reshape(-1)[0]}",
                 where=f"sample '{self.reader.name(int(chosen[bad]))}' of input '{spec.name}'",
                 fix="give integer values for this input",

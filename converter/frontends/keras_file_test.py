@@ -87,9 +87,9 @@ def _edit_h5(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_both_formats_load_the_same_model(keras_file: Path, h5_file: Path) -> None:
-    wanted = _results(_model())
+    expected = _results(_model())
     for path in (keras_file, h5_file, str(keras_file)):
-        np.testing.assert_array_equal(_results(load_keras(path))[0], wanted[0])
+        np.testing.assert_array_equal(_results(load_keras(path))[0], expected[0])
 
 
 def test_a_file_is_what_it_holds_whatever_its_suffix(keras_file: Path, h5_file: Path) -> None:
@@ -113,7 +113,7 @@ def _old(config: dict[str, Any]) -> None:
 
 
 def test_what_older_versions_wrote_is_mended(keras_file: Path, h5_file: Path) -> None:
-    wanted = _results(_model())
+    expected = _results(_model())
     _edit_zip(keras_file, _old)
     _edit_h5(h5_file, _old)
     for path in (keras_file, h5_file):
@@ -125,7 +125,7 @@ def test_what_older_versions_wrote_is_mended(keras_file: Path, h5_file: Path) ->
             "block_depthwise_conv_",
         ]
         assert path.read_bytes() == before
-        np.testing.assert_array_equal(_results(model)[0], wanted[0])
+        np.testing.assert_array_equal(_results(model)[0], expected[0])
 
 
 def test_files_of_this_version_are_not_copied() -> None:

@@ -356,10 +356,10 @@ def _array(x: Any) -> np.ndarray:
 
 def _compare_shape(tensor: KerasTensor, value: Value, operation: Any) -> None:
     """Says where a shape, the batch apart, is not what Keras announced: some of its layers are wrong."""
-    wanted, found = tensor.shape, value.shape
-    if len(wanted) != len(found) or any(w not in (None, f) for w, f in zip(wanted[1:], found[1:], strict=True)):
+    expected, found = tensor.shape, value.shape
+    if len(expected) != len(found) or any(w not in (None, f) for w, f in zip(expected[1:], found[1:], strict=True)):
         kind = type(operation).__name__
-        _LOG.warning("%s '%s' announces the shape %s, but computes %s", kind, operation.name, wanted, found)
+        _LOG.warning("%s '%s' announces the shape %s, but computes %s", kind, operation.name, expected, found)
 
 
 def _snake(name: str) -> str:

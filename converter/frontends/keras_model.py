@@ -173,14 +173,14 @@ def _name_outputs(graph: Graph, names: list[str]) -> None:
     """Calls the outputs by the model's names for them, each a tensor of its own that is no input."""
     taken = {value.name: value for value in graph.values() if not value.is_constant}
     outputs: list[Value] = []
-    for value, wanted in zip(graph.outputs, names, strict=True):
+    for value, requested in zip(graph.outputs, names, strict=True):
         if value.is_constant or value in graph.inputs or value in outputs:
-            value = graph.add(RESHAPE, [value], RESHAPE.attributes(shape=value.shape), f"{wanted}/copy").output
+            value = graph.add(RESHAPE, [value], RESHAPE.attributes(shape=value.shape), f"{requested}/copy").output
         taken.pop(value.name, None)
-        name, count = wanted, 0
+        name, count = requested, 0
         while name in taken and (taken[name] in graph.inputs or taken[name] in outputs):
             count += 1
-            name = f"{wanted}_{count}"
+            name = f"{requested}_{count}"
         if name in taken:
             other = taken.pop(name)
             other.name = graph.unique_name(f"{name}/inner")

@@ -147,12 +147,12 @@ def test_subclassed_models_are_followed_from_the_shape_they_were_built_for() -> 
     with pytest.raises(ModelError, match=r"subclassed model \(_Subclassed\).*keras.Model\(x, model.call\(x\)\)"):
         from_keras(model)
     data = np.linspace(-1, 1, 3, dtype=np.float32).reshape(1, 3)
-    wanted = keras.ops.convert_to_numpy(model(data))
+    expected = keras.ops.convert_to_numpy(model(data))
     graph = from_keras(model)
     assert [node.name for node in graph.nodes][:3] == ["first", "first/relu", "second"]
     from ir.execute import run_float
 
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(run_float(graph, [data])[0]), wanted, atol=1e-6)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(run_float(graph, [data])[0]), expected, atol=1e-6)
     x = keras.Input((3,))
     assert_same_function(keras.Model(x, model.call(x)))  # what the message says
     assert_same_function(keras.Model(x, model(x)))  # as a layer

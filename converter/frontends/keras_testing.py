@@ -45,10 +45,10 @@ def assert_same_function(model: keras.Model, *, tolerance: float = TOLERANCE) ->
     assert len({v.name for v in (*graph.inputs, *graph.outputs)}) == len(graph.inputs) + len(graph.outputs)
     inputs = random_inputs(graph)
     given = inputs[0] if isinstance(model, keras.Sequential) else keras.tree.pack_sequence_as(model.input, inputs)
-    wanted = keras.tree.flatten(model(given, training=False))
+    expected = keras.tree.flatten(model(given, training=False))
     found = run_float(graph, inputs)
-    assert len(wanted) == len(found)
-    for a, b in zip(wanted, found, strict=True):
+    assert len(expected) == len(found)
+    for a, b in zip(expected, found, strict=True):
         a, b = (
             keras.ops.convert_to_numpy(a).astype(np.float64),
             keras.ops.convert_to_numpy(b).astype(np.float64),

@@ -8,14 +8,14 @@ from ir.graph import Graph, Value
 from ir.ops.shape import RESHAPE
 
 
-def rename(graph: Graph, wanted: Mapping[Value, str]) -> None:
+def rename(graph: Graph, requested: Mapping[Value, str]) -> None:
     """Gives values names; what had one of them gets another."""
-    taken = set(wanted.values())
+    taken = set(requested.values())
     for value in graph.values():
-        if value.name in taken and value not in wanted and not value.is_constant:
+        if value.name in taken and value not in requested and not value.is_constant:
             value.name = graph.unique_name(f"{value.name}/inner")
     used: set[str] = set()
-    for value, name in wanted.items():
+    for value, name in requested.items():
         value.name = name if name not in used else graph.unique_name(f"{name}/again")
         used.add(value.name)
 

@@ -146,17 +146,17 @@ def _from_signature(path: Path, options: ModelOptions) -> Source:
 
 
 def _signature(path: Path, keys: list[str], options: ModelOptions) -> str:
-    wanted = options.signature
-    if wanted is None and (_DEFAULT in keys or len(keys) == 1):
-        wanted = _DEFAULT if _DEFAULT in keys else keys[0]
-    if wanted not in keys:
+    requested = options.signature
+    if requested is None and (_DEFAULT in keys or len(keys) == 1):
+        requested = _DEFAULT if _DEFAULT in keys else keys[0]
+    if requested not in keys:
         raise OptionError(
             expected=f"a signature of {', '.join(sorted(keys)) or 'none: it has no signatures'}",
-            found=wanted or "none",
+            found=requested or "none",
             where=f"{path}, --signature",
             fix="choose one of them" if keys else "export the model with a signature",
         )
-    return wanted
+    return requested
 
 
 def _fixed(path: Path, loaded: Any, key: str, options: ModelOptions) -> Any:

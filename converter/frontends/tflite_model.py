@@ -49,11 +49,11 @@ def from_tflite(model: str | Path | bytes, options: ModelOptions | None = None) 
     signature = _signature(file, options)
     subgraph = file.subgraphs[signature.subgraph] if signature else file.main
     outputs = _outputs(file, subgraph, signature, options)
-    wanted = _reachable(file, subgraph, outputs)
-    _check_operators(file, subgraph, wanted)
-    _check_quantization(file, subgraph, wanted)
+    requested = _reachable(file, subgraph, outputs)
+    _check_operators(file, subgraph, requested)
+    _check_quantization(file, subgraph, requested)
     shapes = _input_shapes(file, subgraph, signature, options)
-    graph = FloatReader(file, subgraph, shapes, outputs, wanted).read()
+    graph = FloatReader(file, subgraph, shapes, outputs, requested).read()
     _rename(graph, subgraph, signature, outputs, options)
     recognize(graph)
     return graph
@@ -108,22 +108,22 @@ def _reachable(file: ModelFile, subgraph: SubgraphRecord, outputs: tuple[int, ..
     makers: dict[int, int] = {}
     for position, operator in enumerate(subgraph.operators):
         makers.update(dict.fromkeys(operator.outputs, position))
-    wanted: set[int] = set()
+    requested: set[int] = set()
     stack = [makers[i] for i in outputs if i in makers]
     while stack:
         position = stack.pop()
-        if position not in wanted:
-            wanted.add(position)
+        if position not in requested:
+            requested.add(position)
             stack.extend(makers[i] for i in subgraph.operators[position].inputs if i in makers)
-    return sorted(wanted)
+    return sorted(requested)
 
 
 # --- what is refused before reading -----------------------------------------------------------------------------------
 
 
-def _check_operators(file: ModelFile, subgraph: SubgraphRecord, wanted: list[int]) -> None:
+def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[int]) -> None:
     unknown = {}
-    for position in wanted:
+    for position in requested:
         operator = subgraph.operators[position]
         if operator.code not in BY_CODE:
             makes = subgraph.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
@@ -140,9 +140,9 @@ def _check_operators(file: ModelFile, subgraph: SubgraphRecord, wanted: list[int
     )
 
 
-def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, wanted: list[int]) -> None:
+def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, requested: list[int]) -> None:
     """Refuses files whose activations are integers already."""
-    activations = list(subgraph.inputs) + [i for p in wanted for i in subgraph.operators[p].outputs]
+    activations = list(subgraph.inputs) + [i for p in requested for i in subgraph.operators[p].outputs]
     integers = [subgraph.tensors[i] for i in activations if _is_quantized(subgraph.tensors[i])]
     if integers:
         example = f"'{integers[0].name}' of {integers[0].type_name}"
@@ -224,7 +224,7 @@ def _input_names(subgraph: SubgraphRecord, signature: Signature | None) -> dict[
 
 
 class FloatReader(GraphReader):
-    """Reads the wanted operators with shapes computed anew, and computes at once what is constant."""
+    """Reads the requested operators with shapes computed anew, and computes at once what is constant."""
 
     def __init__(
         self,
@@ -232,10 +232,10 @@ class FloatReader(GraphReader):
         subgraph: SubgraphRecord,
         shapes: dict[int, tuple[int, ...]],
         outputs: tuple[int, ...],
-        wanted: list[int],
+        requested: list[int],
     ) -> None:
         super().__init__(model, subgraph)
-        self._shapes, self._outputs, self._wanted = shapes, outputs, wanted
+        self._shapes, self._outputs, self._requested = shapes, outputs, requested
         stored = [(subgraph.tensors[i].shape, shape) for i, shape in shapes.items()]
         self._as_stored = all(a == b for a, b in stored)
         self._sizes_as_stored = all(a[1:] == b[1:] for a, b in stored)
@@ -246,7 +246,7 @@ class FloatReader(GraphReader):
             dtype = tensor_type(record, self.model.path).dtype
             dtype = DType.FLOAT32 if dtype.is_float else dtype
             self.values[index] = self.graph.input(record.name or "input", TensorType(self._shapes[index], dtype))
-        for position in self._wanted:
+        for position in self._requested:
             self._operator(position, self.subgraph.operators[position])
         self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
         return self.graph
@@ -374,11 +374,11 @@ def _rename(
 ) -> None:
     """Calls inputs and outputs as the signature does (else as their tensors), each output a tensor of its own."""
     inputs = _input_names(subgraph, signature)
-    wanted = dict(zip(graph.inputs, (inputs[i] for i in dict.fromkeys(subgraph.inputs)), strict=True))
+    requested = dict(zip(graph.inputs, (inputs[i] for i in dict.fromkeys(subgraph.inputs)), strict=True))
     names = _output_names(subgraph, signature, outputs, options)
     graph.outputs = list(separate(graph, names))
-    wanted.update(zip(graph.outputs, names, strict=True))
-    rename(graph, wanted)
+    requested.update(zip(graph.outputs, names, strict=True))
+    rename(graph, requested)
 
 
 def _output_names(

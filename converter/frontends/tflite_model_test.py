@@ -102,8 +102,8 @@ def _run(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
 def _check(data: bytes, *inputs: np.ndarray, options: ModelOptions | None = None) -> Graph:
     """What was read computes what the runtime's float kernels compute."""
     graph = from_tflite(data, options)
-    wanted = LocalRuntime(package="ai_edge_litert").load(data).invoke(inputs)
-    for a, b in zip(wanted, _run(graph, *inputs), strict=True):
+    expected = LocalRuntime(package="ai_edge_litert").load(data).invoke(inputs)
+    for a, b in zip(expected, _run(graph, *inputs), strict=True):
         np.testing.assert_allclose(b, a, rtol=_RELATIVE, atol=_RELATIVE * max(1.0, float(np.abs(a).max())))
     return graph
 

@@ -150,14 +150,14 @@ def stripped(model: Any) -> tuple[Any, dict[str, Range], list[Range]]:
             ranges[inner.name] = learned[-1]
         return inner
 
-    twin = tf_keras.models.clone_model(model, clone_function=plain)
+    duplicate = tf_keras.models.clone_model(model, clone_function=plain)
     for wrapper, inner in taken_off:
         _copy_weights(wrapper, inner)
     wrapped = {id(wrapper) for wrapper, _ in taken_off}
-    for old, new in zip(model.layers, twin.layers, strict=True):
+    for old, new in zip(model.layers, duplicate.layers, strict=True):
         if id(old) not in wrapped and new.weights:
             new.set_weights(old.get_weights())
-    return twin, ranges, inputs
+    return duplicate, ranges, inputs
 
 
 def _layers(model: Any) -> list[Any]:

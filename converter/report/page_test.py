@@ -49,7 +49,7 @@ def test_it_is_drawn_whole_and_nothing_complains(page, file, width, dark):
 def test_the_check_sees_what_is_wrong(page, file, tmp_path):
     """The judge of the tests above, judged."""
     html = file.read_text()
-    for old, new, wanted in (
+    for old, new, expected in (
         ('<p class="lead">', '<p style="min-width: 3000px">', "the page is"),
         ('href="#layer-1"', 'href="#layer-99"', "a link to #layer-99"),
         ("data:image/png;base64,", "data:image/png;base64,AAAA", "image 'Sample 3' is not drawn"),
@@ -61,7 +61,7 @@ def test_the_check_sees_what_is_wrong(page, file, tmp_path):
         assert old in html
         (tmp_path / "bad.html").write_text(html.replace(old, new, 1))
         page.open(tmp_path / "bad.html", width=1280)
-        assert any(wanted in fault for fault in faults(page)), new
+        assert any(expected in fault for fault in faults(page)), new
 
 
 def test_names_stay_text(page, file):

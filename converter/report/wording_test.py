@@ -12,7 +12,7 @@ from converter.report.report_testing import invented
 
 
 @pytest.mark.parametrize(
-    ("shown", "wanted"),
+    ("shown", "expected"),
     [
         (wording.decibels(None), "–"),
         (wording.decibels(math.nan), "–"),
@@ -37,8 +37,8 @@ from converter.report.report_testing import invented
         (wording.severity(0.1), "low"),
     ],
 )
-def test_numbers(shown, wanted):
-    assert shown.replace("\u00a0", " ") == wanted
+def test_numbers(shown, expected):
+    assert shown.replace("\u00a0", " ") == expected
 
 
 def verdict(**headline: object) -> str:

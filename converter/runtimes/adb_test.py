@@ -106,8 +106,8 @@ def test_a_python_on_the_device_gives_what_the_emulator_gives(device, tmp_path, 
     modes = [stat.S_IMODE(p.stat().st_mode) for p in (*tmp_path.iterdir(), *tmp_path.glob("*/*"))]
     assert modes == [0o700, 0o600]
     (found,) = session.invoke(inputs, repeats=2)
-    (wanted,) = choose_runtime("emulator/ref").load(model).invoke(inputs)
-    np.testing.assert_array_equal(found, wanted)
+    (expected,) = choose_runtime("emulator/ref").load(model).invoke(inputs)
+    np.testing.assert_array_equal(found, expected)
     assert len(session.timing.times_ns) == 10 and session.timing.load_ns > 0
     session.close()
     assert left(tmp_path) == []

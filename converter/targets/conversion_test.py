@@ -52,12 +52,12 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_all_operators_map_to_the_edge_tpu(name):
-    made, wanted = CASES[name]
+    made, expected = CASES[name]
     result = converted(*made())
-    assert result.operators == wanted
+    assert result.operators == expected
     report = result.prediction
     assert report.unmapped == () and report.figures["failure"] is None
-    assert result.as_json()["prediction"]["mapped"] == sum(wanted.values())
+    assert result.as_json()["prediction"]["mapped"] == sum(expected.values())
     assert result.quality.sqnr_db > 25
 
 
@@ -65,8 +65,8 @@ def test_all_operators_map_to_the_edge_tpu(name):
 def test_what_is_written_out_is_emulated_exactly():
     result = converted(conv(), layers.LeakyReLU(0.2), conv("hard_swish"), layers.Dense(5))
     x = np.random.default_rng(1).integers(-128, 128, (6, 12, 12, 3)).astype(np.int8)
-    (wanted,), (found,) = (choose_runtime(r).load(result.model).invoke([x]) for r in ("local/ref", "emulator/ref"))
-    np.testing.assert_array_equal(wanted, found)
+    (expected,), (found,) = (choose_runtime(r).load(result.model).invoke([x]) for r in ("local/ref", "emulator/ref"))
+    np.testing.assert_array_equal(expected, found)
 
 
 def test_a_large_mean_is_taken_in_steps():

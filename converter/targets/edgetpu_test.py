@@ -66,7 +66,7 @@ def only(file: ModelFile, runtime: int | None = None):
     return verdict
 
 
-def wanted_on_cpu(pair: dict) -> Counter:
+def expected_on_cpu(pair: dict) -> Counter:
     if pair["ops_left_on_cpu"] is not None:
         return Counter(pair["ops_left_on_cpu"])
     return Counter({name: count for name, count, status in pair["log_rows"] if status != edgetpu.MAPPED})
@@ -78,7 +78,7 @@ def test_prediction_agrees_with_the_compiler_on_the_pairs():
     total = agreeing = whole = 0
     for pair in pairs:
         report = edgetpu.check(load(PAIRS.parent / pair["file"]))
-        predicted, actual = Counter(v.name for v in report.unmapped), wanted_on_cpu(pair)
+        predicted, actual = Counter(v.name for v in report.unmapped), expected_on_cpu(pair)
         wrong = sum(abs(predicted[name] - actual[name]) for name in predicted | actual)
         total, agreeing, whole = (
             total + len(report.verdicts),

@@ -104,9 +104,9 @@ def test_attributes_read_back(name):
         found = read_back(op, attrs)
         for field in dataclasses.fields(attrs):
             stored = op.encoding.renamed.get(field.name) != "" or field.name in (layout(op) or ())
-            wanted = getattr(attrs, field.name)
-            assert not stored or getattr(found, field.name) == wanted
-            assert type(getattr(found, field.name)) is type(wanted) or not stored
+            expected = getattr(attrs, field.name)
+            assert not stored or getattr(found, field.name) == expected
+            assert type(getattr(found, field.name)) is type(expected) or not stored
 
     check()
 

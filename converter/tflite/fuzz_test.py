@@ -168,10 +168,10 @@ def test_damaged_files(make) -> None:  # type: ignore[no-untyped-def]
 def test_what_is_read_of_a_good_file() -> None:
     graph = from_tflite(_sparse_file())
     (dense,) = graph.nodes
-    wanted = np.zeros((4, 6), np.float32)
-    wanted[[0, 2, 2, 3], [2, 0, 5, 1]] = [1, 2, 3, 4]
+    expected = np.zeros((4, 6), np.float32)
+    expected[[0, 2, 2, 3], [2, 0, 5, 1]] = [1, 2, 3, 4]
     assert dense.weight is not None
-    np.testing.assert_array_equal(dense.weight.data, wanted)
+    np.testing.assert_array_equal(dense.weight.data, expected)
 
 
 def _hostile(copies: int, *, shared: str) -> bytes:

@@ -175,9 +175,9 @@ class GraphReader:
 
     def _check(self, op: OpDef, node, types: list[TensorType]) -> None:  # type: ignore[no-untyped-def]
         inferred = op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
-        found, wanted = [t.shape for t in types], [t.shape for t in inferred]
-        if found != wanted:
-            raise ShapeError(f"output shapes {found}, computed {wanted}")
+        found, expected = [t.shape for t in types], [t.shape for t in inferred]
+        if found != expected:
+            raise ShapeError(f"output shapes {found}, computed {expected}")
 
     def _operands(
         self, op: OpDef, record: OperatorRecord, where: str

@@ -32,7 +32,7 @@ class BatchMatMulAttributes(Attributes):
 def _infer(attrs: BatchMatMulAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x, y = types[0], types[1]
     if not (2 <= x.rank <= 5 and 2 <= y.rank <= 5):
-        raise ShapeError(f"factors {x.shape} and {y.shape}: 2 to 5 axes wanted")
+        raise ShapeError(f"factors {x.shape} and {y.shape}: 2 to 5 axes expected")
     rows, depth = x.shape[:-3:-1] if attrs.adj_x else x.shape[-2:]
     deep, columns = y.shape[:-3:-1] if attrs.adj_y else y.shape[-2:]
     try:

@@ -252,7 +252,7 @@ def _measure(
     every = [max(1, _BATCH * v.type.size // v.shape[-1] // _ROWS) for v in cut]
 
     def summaries(tensors: list[Any]) -> list[Any]:
-        found = [K.reshape(x, (-1, x.shape[-1])) for x in run_float(graph, tensors, wanted=[*inputs, *cut])]
+        found = [K.reshape(x, (-1, x.shape[-1])) for x in run_float(graph, tensors, requested=[*inputs, *cut])]
         means = [K.stack([K.mean(x, axis=0), K.mean(K.square(x), axis=0)]) for x in found[: len(inputs)]]
         return means + [x[::step] for x, step in zip(found[len(inputs) :], every, strict=True)]
 

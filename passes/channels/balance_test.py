@@ -28,10 +28,12 @@ from passes.training.tuning_testing import Builder, network, samples
 
 
 def answers(graph: Graph, simulate: bool) -> np.ndarray:
-    wanted = logits_of(graph)
+    expected = logits_of(graph)
     return np.asarray(
         K.convert_to_numpy(
-            run_float(graph, [samples(64, 9).arrays[0]], wanted=wanted, transform=quantized if simulate else None)[0]
+            run_float(graph, [samples(64, 9).arrays[0]], requested=expected, transform=quantized if simulate else None)[
+                0
+            ]
         )
     )
 
@@ -54,12 +56,12 @@ def uneven() -> Graph:
 def error(granularity: str, *steps: Balance) -> tuple[float, tuple[str, ...]]:
     """Mean square error of the logits on other samples, and the notes of the first pass."""
     graph = uneven()
-    wanted = answers(graph, False)
+    expected = answers(graph, False)
     context = Context(samples=samples(64), reference=graph.copy()[0])
     passes = [*steps, Calibrate(), Quantize(granularity=granularity), CorrectBias()]
     records = {r.name.split("{")[0]: r.report for r in run_passes(graph, passes, context)}
     notes = records["balance"].notes if steps else ()
-    return float(np.square(answers(graph, True) - wanted).mean()), notes
+    return float(np.square(answers(graph, True) - expected).mean()), notes
 
 
 @pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
@@ -73,11 +75,11 @@ def test_the_error_of_the_logits_falls(granularity: str) -> None:
 
 def test_where_cutting_costs_much_the_float_function_stays():
     graph = network()  # it has ReLU6
-    wanted = answers(graph, False)
+    expected = answers(graph, False)
     Balance(granularity="per_tensor", cut=1e6).run(*_ready(graph))
-    change = answers(graph, False) - wanted
+    change = answers(graph, False) - expected
     assert np.abs(change).max() > 0
-    assert np.square(change).mean() < 1e-4 * np.square(wanted).mean()
+    assert np.square(change).mean() < 1e-4 * np.square(expected).mean()
 
 
 def _ready(graph: Graph) -> tuple[Graph, Context]:
@@ -93,8 +95,8 @@ def test_what_cutting_changes():
     table = balance._cut_table(counts, 6.0)
     for index in (30, 40, 50):
         s = np.exp(GRID[index])
-        wanted = np.square(np.minimum(y, 6) - np.minimum(y, 6 / s)).mean(axis=(0, 1, 2))
-        assert np.allclose(table[:, index], wanted, rtol=0.05, atol=1e-3)
+        expected = np.square(np.minimum(y, 6) - np.minimum(y, 6 / s)).mean(axis=(0, 1, 2))
+        assert np.allclose(table[:, index], expected, rtol=0.05, atol=1e-3)
     assert np.all(table[:, 40] == 0)  # s = 1
 
 

@@ -16,7 +16,7 @@ def power(part: LayerNoise | TensorNoise | CutNoise, s: np.ndarray) -> float:
     return float(K.convert_to_numpy(part.power(K.convert_to_tensor(np.log(s).astype(np.float32)))))
 
 
-def wanted_of_layer(
+def expected_of_layer(
     largest: np.ndarray, s: tuple[np.ndarray, np.ndarray], f: np.ndarray, variance: np.ndarray, per_channel: bool
 ) -> float:
     depthwise = len(largest) < len(s[0])
@@ -36,7 +36,7 @@ def test_layers(depthwise: bool, per_channel: bool):
         largest = np.exp(RNG.normal(0, 1, (1 if depthwise else 40, 60)))
         f, variance = RNG.uniform(size=60), RNG.uniform(size=len(sources))
         parts.append(LayerNoise.of(largest, (sources, made), f, variance, per_channel=per_channel, first_row=first_row))
-        total += wanted_of_layer(largest, (s[sources], s[made]), f, variance, per_channel)
+        total += expected_of_layer(largest, (s[sources], s[made]), f, variance, per_channel)
     found = power(joined(parts), s)
     assert total <= found * (1 + 1e-5) and found <= total * (1 + _SMOOTH)
 
@@ -63,5 +63,5 @@ def _in_single(part: TensorNoise) -> TensorNoise:
 def test_what_is_cut_lies_between_the_points_of_the_grid():
     table = np.stack([GRID**2, np.abs(GRID)])
     s = np.exp(np.array([GRID[10], (GRID[20] + GRID[21]) / 2]))
-    wanted = GRID[10] ** 2 + (abs(GRID[20]) + abs(GRID[21])) / 2
-    assert power(CutNoise(np.arange(2), table), s) == pytest.approx(wanted, rel=1e-4)
+    expected = GRID[10] ** 2 + (abs(GRID[20]) + abs(GRID[21])) / 2
+    assert power(CutNoise(np.arange(2), table), s) == pytest.approx(expected, rel=1e-4)

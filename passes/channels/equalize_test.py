@@ -29,8 +29,8 @@ def equalize(graph: Graph, **options: object) -> tuple[PassReport, Context]:
     return run_alone(graph, Equalize(**options), context), context  # type: ignore[arg-type]
 
 
-def assert_same_on_data(graph: Graph, wanted: list[np.ndarray]) -> None:
-    for a, b in zip(wanted, outputs(graph, [X]), strict=True):
+def assert_same_on_data(graph: Graph, expected: list[np.ndarray]) -> None:
+    for a, b in zip(expected, outputs(graph, [X]), strict=True):
         assert np.abs(a - b).max() <= 2e-5 * np.ptp(a)
 
 
@@ -39,12 +39,12 @@ def test_both_sides_of_every_link_get_the_same_ranges():
     x = net.then(RELU, net.conv(net.input(5, 5, 2), 4, spread=4.0))
     x = net.then(RELU, net.depthwise(x, spread=4.0))
     graph = net.ends(net.conv(x, 3, kernel=1))
-    wanted = outputs(graph, [X])
+    expected = outputs(graph, [X])
     report = run_alone(graph, Equalize(tolerance=1e-6), Context())  # nothing is known of activations: no range to keep
     assert len(report.changed) == 2 and [s.where for s in report.skipped] == ["conv_2d_1"]
     for link in links(graph)[0]:
         np.testing.assert_allclose(link.first_weights(), link.reader_weights(), rtol=1e-4)
-    assert_same_on_data(graph, wanted)
+    assert_same_on_data(graph, expected)
 
 
 def test_ranges_become_the_geometric_mean():
@@ -78,7 +78,7 @@ def bounded(seed: int, bias: float = 0.0) -> Graph:
 
 def test_under_relu6_channels_that_reach_the_limit_are_locked():
     graph = bounded(3)
-    wanted = outputs(graph, [X])
+    expected = outputs(graph, [X])
     before = links(graph)[0][0].first_weights()
     report, context = equalize(graph)
     link = links(graph)[0][0]
@@ -86,16 +86,16 @@ def test_under_relu6_channels_that_reach_the_limit_are_locked():
     np.testing.assert_array_equal(s[:2], 1)
     assert s[2:].max() > 1.5 and "scales" in report.changed[0]
     assert context.statistics[link.first.output].high[2:].max() <= 5.9 * (1 + 1e-6)
-    assert_same_on_data(graph, wanted)
+    assert_same_on_data(graph, expected)
 
 
 def test_under_relu_n1_to_1_both_ends_are_kept():
     net = Net(4)
     x = net.conv(net.input(5, 5, 2), 4, spread=6.0)
     graph = net.ends(net.conv(net.then(RELU_N1_TO_1, x), 3))
-    wanted = outputs(graph, [X])
+    expected = outputs(graph, [X])
     equalize(graph)
-    assert_same_on_data(graph, wanted)
+    assert_same_on_data(graph, expected)
 
 
 def test_replacing_relu6():
@@ -119,12 +119,12 @@ def test_dead_channels_are_left_alone():
     first, second = graph.nodes[0].weight.data, graph.nodes[2].weight.data
     first[0], second[..., 1] = 0, 0
     kept = graph.nodes[0].bias.data[:2].copy(), first[1].copy(), second[..., 0].copy()
-    wanted = outputs(graph, [X])
+    expected = outputs(graph, [X])
     equalize(graph)
     np.testing.assert_array_equal(graph.nodes[0].bias.data[:2], kept[0])
     np.testing.assert_array_equal(graph.nodes[0].weight.data[1], kept[1])
     np.testing.assert_array_equal(graph.nodes[2].weight.data[..., 0], kept[2])
-    assert_same_on_data(graph, wanted)
+    assert_same_on_data(graph, expected)
 
 
 def test_without_data_the_batch_norms_statistics_serve_and_without_either_relu6_is_skipped():
@@ -148,10 +148,10 @@ def test_scales_stay_within_their_bounds():
     graph = net.ends(net.conv(x, 3))
     graph.nodes[0].weight.data[0] *= np.float32(1e-9)
     before = links(graph)[0][0].first_weights()
-    wanted = outputs(graph, [X])
+    expected = outputs(graph, [X])
     run_alone(graph, Equalize(), Context())
     assert (links(graph)[0][0].first_weights() / before)[0] == pytest.approx(100.0)
-    assert_same_on_data(graph, wanted)
+    assert_same_on_data(graph, expected)
 
 
 def test_options():

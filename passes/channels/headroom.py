@@ -35,12 +35,12 @@ def with_headroom(
     if context.made_samples:
         choices = [h for h in HEADROOMS if h >= _WITHOUT_DATA]
     samples = few_held_out(context.samples)
-    wanted = values_of(graph, samples, before_fixed(graph))
+    expected = values_of(graph, samples, before_fixed(graph))
     for headroom in choices:
         snapshot = Snapshot.take(graph, context)
         report = attempt(headroom)
         found = values_of(graph, samples, before_fixed(graph))
-        moved = max(_moved(w, f) for w, f in zip(wanted, found, strict=True))
+        moved = max(_moved(w, f) for w, f in zip(expected, found, strict=True))
         if moved <= _ALLOWED or headroom == choices[-1]:
             break
         snapshot.put_back(graph, context)
@@ -48,7 +48,7 @@ def with_headroom(
     return dataclasses.replace(report, notes=(*report.notes, note)) if report.changed else report
 
 
-def _moved(wanted: np.ndarray, found: np.ndarray) -> float:
-    """The power of the change, relative to that of what was wanted."""
-    power = np.square(wanted, dtype=np.float64).sum()
-    return float(np.square(found.astype(np.float64) - wanted).sum() / max(power, 1e-30))
+def _moved(expected: np.ndarray, found: np.ndarray) -> float:
+    """The power of the change, relative to that of what was expected."""
+    power = np.square(expected, dtype=np.float64).sum()
+    return float(np.square(found.astype(np.float64) - expected).sum() / max(power, 1e-30))

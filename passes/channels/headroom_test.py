@@ -34,13 +34,13 @@ def headroom(step: Pass, data: SamplesInMemory) -> tuple[float, float]:
     x = few_held_out(data).arrays[0]
 
     def logits() -> np.ndarray:
-        return np.asarray(run_float(graph, [x], wanted=before_fixed(graph))[0])
+        return np.asarray(run_float(graph, [x], requested=before_fixed(graph))[0])
 
-    wanted = logits()
+    expected = logits()
     context = Context(samples=data)
     context.statistics = dict(collect(graph, context, held_out=False))
     (note,) = [n for n in step.run(graph, context).notes if n.startswith("headroom")]
-    moved = np.square(logits() - wanted).sum() / np.square(wanted).sum()
+    moved = np.square(logits() - expected).sum() / np.square(expected).sum()
     return float(note.split()[1]), float(moved)
 
 
@@ -58,7 +58,7 @@ def test_it_grows_with_what_other_samples_show():
 @pytest.mark.parametrize("enough", [1.0, 2.0, 5.0, 100.0])
 def test_the_first_that_is_enough_is_taken_and_the_others_undone(enough: float):
     graph, seen = network(), []
-    wanted = np.asarray(run_float(graph, [samples(1).arrays[0]])[0])
+    expected = np.asarray(run_float(graph, [samples(1).arrays[0]])[0])
 
     def attempt(headroom: float) -> PassReport:
         seen.append(headroom)
@@ -70,7 +70,7 @@ def test_the_first_that_is_enough_is_taken_and_the_others_undone(enough: float):
     report = with_headroom(graph, Context(samples=samples(60)), attempt)
     assert seen == [h for h in HEADROOMS if h <= enough]
     assert report.notes[0].startswith(f"headroom {min(enough, HEADROOMS[-1]):g} ")
-    same = np.allclose(np.asarray(run_float(graph, [samples(1).arrays[0]])[0]), wanted, atol=1e-6)
+    same = np.allclose(np.asarray(run_float(graph, [samples(1).arrays[0]])[0]), expected, atol=1e-6)
     assert same == (enough <= HEADROOMS[-1])
 
 

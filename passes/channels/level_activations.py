@@ -62,8 +62,8 @@ class LevelActivations(Pass):
     def _level(self, graph: Graph, context: Context, headroom: float) -> PassReport:
         channels = JoinedChannels(graph)
         room = _room(graph, context, channels, self.margin, headroom)
-        wanted = _best(graph, context, channels)
-        s = np.clip(np.minimum(wanted, room), 1.0, self.most)
+        requested = _best(graph, context, channels)
+        s = np.clip(np.minimum(requested, room), 1.0, self.most)
         s[channels.pinned()] = 1.0
         s = s[channels.roots()]
         changed = []

@@ -77,15 +77,15 @@ def test_the_function_stays_and_no_range_grows() -> None:
     original, _ = graph.copy()
     before = {v.name: np.abs(np.asarray(t)).max() for v, t in _everything(graph)}
     run_passes(graph, [LevelActivations()], _context())
-    wanted, found = (np.asarray(run_float(g, [_IMAGES])[0]) for g in (original, graph))
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)  # float32 in another order
+    expected, found = (np.asarray(run_float(g, [_IMAGES])[0]) for g in (original, graph))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)  # float32 in another order
     grown = {v.name: np.abs(np.asarray(t)).max() / before[v.name] for v, t in _everything(graph)}
     assert max(grown.values()) < 1.001, grown
 
 
 def _everything(graph: Graph) -> list[tuple[Value, np.ndarray]]:
     values = [v for v in graph.values() if not v.is_constant]
-    return list(zip(values, run_float(graph, [_IMAGES], wanted=values), strict=True))
+    return list(zip(values, run_float(graph, [_IMAGES], requested=values), strict=True))
 
 
 def test_small_channels_keep_more_of_their_values() -> None:
@@ -106,8 +106,8 @@ def test_bounded_activations(op: object) -> None:
     graph.outputs = [_conv(graph, _depthwise(graph, y), 5, 1.0, "last")]
     original, _ = graph.copy()
     report = run_passes(graph, [LevelActivations()], _context())[-1].report
-    wanted, found = (np.asarray(run_float(g, [_IMAGES])[0]) for g in (original, graph))
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)  # float32 in another order
+    expected, found = (np.asarray(run_float(g, [_IMAGES])[0]) for g in (original, graph))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)  # float32 in another order
     assert "first" in report.changed
 
 

@@ -101,9 +101,9 @@ def test_why_there_is_no_link(reason):
 def test_shared_weights_and_fused_activations_have_no_link():
     net = Net(4)
     x = net.conv(net.input(4, 4, 4), 4, name="first")
-    y = net.graph.add(x.producer.op, [x, *x.producer.inputs[1:]], x.producer.attrs, "twin").output
+    y = net.graph.add(x.producer.op, [x, *x.producer.inputs[1:]], x.producer.attrs, "duplicate").output
     graph = net.ends(net.conv(y, 2))
-    assert "the weights of 'twin' are shared with other layers" in set(links(graph)[1].values())
+    assert "the weights of 'duplicate' are shared with other layers" in set(links(graph)[1].values())
 
 
 def test_bounded_activations_limit_a_link():

@@ -57,9 +57,9 @@ class Rescale(Pass):
     def _rescale(self, graph: Graph, context: Context, headroom: float) -> PassReport:
         found, refused = links(graph)
         changed = []
-        skipped = [Skip(n.name, reason) for n, reason in refused.items() if self._wanted(n.op is DEPTHWISE_CONV_2D)]
+        skipped = [Skip(n.name, reason) for n, reason in refused.items() if self._expected(n.op is DEPTHWISE_CONV_2D)]
         for link in found:
-            if not self._wanted(link.first.op is DEPTHWISE_CONV_2D):
+            if not self._expected(link.first.op is DEPTHWISE_CONV_2D):
                 continue
             largest = link.largest_inputs(context, self.sigmas)
             if link.limit is None or largest is None:
@@ -75,7 +75,7 @@ class Rescale(Pass):
             changed.append(f"{link.name}: {locked} of {len(s)} channels locked, scales {s.min():.3g} to {s.max():.3g}")
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
-    def _wanted(self, depthwise: bool) -> bool:
+    def _expected(self, depthwise: bool) -> bool:
         return depthwise or self.layers == "all"
 
 
@@ -89,5 +89,5 @@ def rescale_factors(thresholds: np.ndarray, largest: np.ndarray, bound: float, c
     if locked.any():
         chosen = thresholds[locked]
         target = float({"mean": chosen.mean(), "median": np.median(chosen), "max": chosen.max()}[control])
-    wanted = np.where(live, target / np.where(live, thresholds, 1.0), 1.0)
-    return np.where(live, bounded_scales(wanted, largest, bound), 1.0)
+    expected = np.where(live, target / np.where(live, thresholds, 1.0), 1.0)
+    return np.where(live, bounded_scales(expected, largest, bound), 1.0)

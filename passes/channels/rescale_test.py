@@ -39,8 +39,8 @@ def test_steps_3_to_6(pairs):
     if live.any():
         t0 = t[locked].mean() if locked.any() else np.median(t[live])  # step 4
         free = live & ~locked
-        wanted = np.minimum(t0 / t[free], BOUND / np.maximum(m[free], BOUND * 1e-3))  # steps 5 and 6
-        np.testing.assert_allclose(s[free], wanted, rtol=1e-12)
+        expected = np.minimum(t0 / t[free], BOUND / np.maximum(m[free], BOUND * 1e-3))  # steps 5 and 6
+        np.testing.assert_allclose(s[free], expected, rtol=1e-12)
         assert (s[free] * m[free] <= BOUND * (1 + 1e-12)).all()
     assert np.isfinite(s).all() and (s > 0).all() and s.max() <= 1000
 
@@ -67,15 +67,15 @@ def rescale(graph: Graph, **options: object) -> PassReport:
     return run_alone(graph, Rescale(**options), Context(samples=in_memory(X)))  # type: ignore[arg-type]
 
 
-def assert_same_on_data(graph: Graph, wanted: list[np.ndarray]) -> None:
-    for a, b in zip(wanted, outputs(graph, [X]), strict=True):
+def assert_same_on_data(graph: Graph, expected: list[np.ndarray]) -> None:
+    for a, b in zip(expected, outputs(graph, [X]), strict=True):
         assert np.abs(a - b).max() <= 2e-5 * np.ptp(a)
 
 
 @pytest.mark.parametrize("last", ["conv", "depthwise"])
 def test_the_function_is_kept_and_thresholds_draw_together(last):
     graph = separable(1, last)
-    wanted, before = outputs(graph, [X]), links(graph)[0][0].first_weights()
+    expected, before = outputs(graph, [X]), links(graph)[0][0].first_weights()
     kept = [x.data[..., :2].copy() for x in (graph.nodes[0].weight, graph.nodes[0].bias)]
     report = rescale(graph)
     after = links(graph)[0][0].first_weights()
@@ -83,8 +83,8 @@ def test_the_function_is_kept_and_thresholds_draw_together(last):
     np.testing.assert_array_equal(graph.nodes[0].weight.data[..., :2], kept[0])
     np.testing.assert_array_equal(graph.nodes[0].bias.data[:2], kept[1])
     assert after.max() / after.min() < before.max() / before.min()
-    assert outputs(graph, [X], wanted=[graph.nodes[0].output])[0][..., 2:].max() <= BOUND * (1 + 1e-6)
-    assert_same_on_data(graph, wanted)
+    assert outputs(graph, [X], requested=[graph.nodes[0].output])[0][..., 2:].max() <= BOUND * (1 + 1e-6)
+    assert_same_on_data(graph, expected)
 
 
 def test_which_layers_are_rescaled():
@@ -95,9 +95,9 @@ def test_which_layers_are_rescaled():
 
     assert not rescale(graph()).changed
     both = graph()
-    wanted = outputs(both, [X])
+    expected = outputs(both, [X])
     assert "pointwise -> act -> dw" in rescale(both, layers="all").changed[0]
-    assert_same_on_data(both, wanted)
+    assert_same_on_data(both, expected)
 
 
 def test_why_a_place_is_refused():

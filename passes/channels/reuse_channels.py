@@ -87,7 +87,7 @@ class ReuseChannels(Pass):
         """How much larger the copies are, on average, in what a layer reads: `[copies]`."""
         x = layer.inputs[0]
         assert x is not None and context.samples is not None
-        run = eager(lambda tensors: run_float(graph, tensors, wanted=[x]))
+        run = eager(lambda tensors: run_float(graph, tensors, requested=[x]))
         count = min(self.samples, len(context.samples)) if batchable(graph) else graph.inputs[0].shape[0]
         (y,) = run(next(iter(context.samples.batches(count))))
         mean = y.reshape(-1, y.shape[-1]).mean(axis=0, dtype=np.float64)

@@ -87,9 +87,9 @@ def test_what_batch_norms_said_of_a_dead_channel_is_forgotten():
     normal = context.normals[first]
     w, b = weights_of(layer(graph, "first"))
     for place in _DEAD:
-        (twin,) = [k for k in range(_CHANNELS) if k != place and np.array_equal(w[k], w[place])]
+        (duplicate,) = [k for k in range(_CHANNELS) if k != place and np.array_equal(w[k], w[place])]
         assert normal.std[place] == 2
-        np.testing.assert_allclose(normal.mean[place] - normal.mean[twin], b[place] - b[twin], rtol=1e-5)
+        np.testing.assert_allclose(normal.mean[place] - normal.mean[duplicate], b[place] - b[duplicate], rtol=1e-5)
 
 
 def test_makes_activations_finer():
@@ -99,10 +99,10 @@ def test_makes_activations_finer():
         for seed in range(4):
             graph = network(seed, padding=Padding.VALID)
             inputs = random_inputs(graph, 30, seed=9)
-            wanted = outputs(graph, inputs)[0]
+            expected = outputs(graph, inputs)[0]
             steps = [*passes, Calibrate(), Quantize(granularity="per_channel")]
             run_passes(graph, steps, context_of(graph))
-            total += np.square(outputs(graph, inputs, transform=_rounds_between)[0] - wanted).mean()
+            total += np.square(outputs(graph, inputs, transform=_rounds_between)[0] - expected).mean()
         errors.append(total)
     assert (
         errors[1] < 0.7 * errors[0]

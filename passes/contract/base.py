@@ -122,7 +122,7 @@ Progress = Callable[[str, int, int], None]
 
 
 def silent(what: str, done: int, total: int) -> None:
-    """The progress of somebody who does not want to see it."""
+    """The progress of a caller that shows none."""
 
 
 @dataclass

@@ -45,11 +45,11 @@ def constants_after(step: Pass) -> list[np.ndarray]:
 
 @pytest.mark.parametrize("step", [RoundWeights(samples=20), CorrectBias(block=20)], ids=str)
 def test_slices_of_one_or_five_samples_give_what_all_samples_at_once_give(monkeypatch, step):
-    wanted = constants_after(step)
+    expected = constants_after(step)
     for samples in (1, 5):
         monkeypatch.setattr(lockstep, "SLICE_BYTES", samples * 4 * 8 * 8 * 12)
         found = constants_after(step)
-        for a, b in zip(wanted, found, strict=True):
+        for a, b in zip(expected, found, strict=True):
             np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)  # float32 means are summed in another order
 
 
@@ -95,10 +95,10 @@ def test_samples_without_room_follow_through_what_is_done_to_where_tensors_are_s
         annotated(graph, 8)
         (batch,) = random_inputs(graph, 14, seed=5)
         found[room] = both_inputs(graph, batch, room, graph.copy()[0] if copied else None)
-    wanted, staged = found.values()
+    expected, staged = found.values()
     assert {name: len(pair[0]) for name, pair in staged.items()} == {"first": 4, "depth": 4, "last": 6}
     for name, pair in staged.items():
-        for a, b in zip(pair, wanted[name], strict=True):
+        for a, b in zip(pair, expected[name], strict=True):
             np.testing.assert_allclose(a, b[: len(a)], rtol=1e-5, atol=1e-6)
 
 

@@ -49,7 +49,7 @@ class Probe(keras.Model):
             return _watched(tensor, K.convert_to_tensor(self.sums[value])) if value in self.sums else tensor
 
         tensors, directions = inputs[: len(self._graph.inputs)], inputs[len(self._graph.inputs) :]
-        outputs = run_float(self._graph, list(tensors), wanted=self._outputs, transform=watch)
+        outputs = run_float(self._graph, list(tensors), requested=self._outputs, transform=watch)
         unused = sum(0.0 * K.sum(s) for s in self.sums.values())  # a value behind the logits has a gradient of zero
         return sum(K.sum(z * r) for z, r in zip(outputs, directions, strict=True)) + unused
 
@@ -108,7 +108,7 @@ def sensitivities(
         batches.append(batch)
         if sum(len(b[0]) for b in batches) >= count:
             break
-    run = compiled(lambda t: run_float(graph, t, wanted=list(outputs)))
+    run = compiled(lambda t: run_float(graph, t, requested=list(outputs)))
     answers = [run(b) for b in batches]
     total = sum(len(b[0]) for b in batches)
     sizes = [

@@ -41,7 +41,9 @@ def moved(graph: Graph, value: Value, channel: int, size: float) -> float:
         return tensor + noise if v is value else tensor
 
     logits = logits_of(graph)
-    clean, noisy = (K.convert_to_numpy(run_float(graph, [twice], wanted=logits, transform=t)[0]) for t in (None, add))
+    clean, noisy = (
+        K.convert_to_numpy(run_float(graph, [twice], requested=logits, transform=t)[0]) for t in (None, add)
+    )
     return float(np.square(noisy - clean).sum() / np.square(clean).sum())
 
 

@@ -1,7 +1,7 @@
 """What the float network's activations look like on calibration data, collected in a stream.
 
 One run of the graph gives per sample and channel the smallest and largest value and the mean of every activation;
-a second one, when somebody asks, histograms. Only these summaries are kept, never the activations.
+a second one, on request, histograms. Only these summaries are kept, never the activations.
 """
 
 from __future__ import annotations
@@ -72,15 +72,15 @@ def collect(
     Raises DataError if there is no data or it makes NaN.
     """
     samples = _samples(context) if held_out else FittingSamples(_samples(context))
-    wanted = list(activations(graph) if values is None else values)
+    requested = list(activations(graph) if values is None else values)
     runner = eager if len(samples) <= _FEW else compiled
-    run = runner(lambda tensors: _summaries(graph, tensors, wanted))
-    sums: list[_Running] = [_Running() for _ in wanted]
+    run = runner(lambda tensors: _summaries(graph, tensors, requested))
+    sums: list[_Running] = [_Running() for _ in requested]
     for batch in stream(graph, samples, context, "statistics"):
         results = run(batch)
         for i, running in enumerate(sums):
             running.add(*results[3 * i : 3 * i + 3])
-    table = {value: running.finish() for value, running in zip(wanted, sums, strict=True)}
+    table = {value: running.finish() for value, running in zip(requested, sums, strict=True)}
     for value, statistics in table.items():
         if not (np.isfinite(statistics.low).all() and np.isfinite(statistics.high).all()):
             raise DataError(
@@ -98,8 +98,8 @@ def _samples(context: Context) -> Samples:
     return context.samples
 
 
-def _summaries(graph: Graph, tensors: Sequence[Any], wanted: Sequence[Value]) -> list[Any]:
-    results = run_float(graph, tensors, wanted=wanted)
+def _summaries(graph: Graph, tensors: Sequence[Any], requested: Sequence[Value]) -> list[Any]:
+    results = run_float(graph, tensors, requested=requested)
     out = []
     for x in results:
         rank = len(x.shape)
@@ -134,19 +134,19 @@ def histograms(
     graph: Graph, context: Context, statistics: dict[Value, Statistics], values: Iterable[Value]
 ) -> dict[Value, np.ndarray]:
     """Counts of `BINS` equal bins over the bounds of each value, by a second run over the data."""
-    wanted = [v for v in values if statistics[v].bounds[1] > statistics[v].bounds[0]]
-    bounds = [statistics[v].bounds for v in wanted]
+    requested = [v for v in values if statistics[v].bounds[1] > statistics[v].bounds[0]]
+    bounds = [statistics[v].bounds for v in requested]
 
     def count(tensors: list[Any]) -> list[Any]:
-        results = run_float(graph, tensors, wanted=wanted)
+        results = run_float(graph, tensors, requested=requested)
         return [_counts(x, low, high) for x, (low, high) in zip(results, bounds, strict=True)]
 
     run = compiled(count)
-    totals = [np.zeros(BINS, np.int64) for _ in wanted]
+    totals = [np.zeros(BINS, np.int64) for _ in requested]
     for batch in stream(graph, _samples(context), context, "histograms"):
         for total, counts in zip(totals, run(batch), strict=True):
             total += counts
-    return dict(zip(wanted, totals, strict=True))
+    return dict(zip(requested, totals, strict=True))
 
 
 def _counts(x: Any, low: float, high: float) -> Any:

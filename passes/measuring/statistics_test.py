@@ -38,29 +38,29 @@ def test_a_stream_gives_what_all_samples_at_once_give():
     found = table(graph, X, 3)
     assert list(found) == ["x", "conv_2d", "act", "pooled", "fully_connected"]
     values = activations(graph)
-    for value, tensor in zip(values, outputs(graph, [X], wanted=values), strict=True):
+    for value, tensor in zip(values, outputs(graph, [X], requested=values), strict=True):
         flat = tensor.reshape(len(X), -1, tensor.shape[-1])
         s = found[value.name]
         # The compiled and the eager graph may sum products in another order.
-        for got, wanted in (
+        for got, expected in (
             (s.low, flat.min(axis=(0, 1))),
             (s.high, flat.max(axis=(0, 1))),
             (s.mean, flat.mean(axis=(0, 1), dtype=np.float64)),
             (s.sample_low, flat.min(axis=(1, 2))),
             (s.sample_high, flat.max(axis=(1, 2))),
         ):
-            assert got.shape == wanted.shape
-            np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-6)
+            assert got.shape == expected.shape
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
         assert s.bounds == (s.low.min(), s.high.max())
 
 
 @pytest.mark.parametrize("size", [1, 2, 100])
 def test_the_size_of_batches_does_not_matter(size):
     graph = network()
-    wanted, found = table(graph, X, 3), table(graph, X, size)
+    expected, found = table(graph, X, 3), table(graph, X, size)
     for name, s in found.items():
         for field in ("low", "high", "mean", "sample_low", "sample_high"):
-            np.testing.assert_allclose(getattr(s, field), getattr(wanted[name], field), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(getattr(s, field), getattr(expected[name], field), rtol=1e-5, atol=1e-6)
 
 
 def test_histograms_count_every_element_once():
@@ -69,10 +69,10 @@ def test_histograms_count_every_element_once():
     statistics = collect(graph, context)
     act = graph.nodes[1].output
     (counts,) = histograms(graph, context, statistics, [act]).values()
-    values = outputs(graph, [X], wanted=[act])[0]
+    values = outputs(graph, [X], requested=[act])[0]
     assert counts.shape == (BINS,) and counts.sum() == values.size
-    wanted, _ = np.histogram(values, BINS, statistics[act].bounds)
-    assert np.abs(counts - wanted).sum() <= 4  # values on the edge of a bin fall on either side of it
+    expected, _ = np.histogram(values, BINS, statistics[act].bounds)
+    assert np.abs(counts - expected).sum() <= 4  # values on the edge of a bin fall on either side of it
     assert counts[0] > 10 and counts[-1] > 0
 
 

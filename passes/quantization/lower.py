@@ -36,8 +36,8 @@ class LowerToInteger(Pass):
 
     def __post_init__(self) -> None:
         if self.io not in IO_TYPES:
-            wanted = f"one of {', '.join(IO_TYPES)}"
-            raise OptionError(expected=wanted, found=self.io, where="--io", fix="choose one of them")
+            expected = f"one of {', '.join(IO_TYPES)}"
+            raise OptionError(expected=expected, found=self.io, where="--io", fix="choose one of them")
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
@@ -156,7 +156,7 @@ def to_integer(value: Value) -> None:
 
 
 def _ends(graph: Graph, io: str) -> list[str]:
-    """Makes inputs and outputs of the wanted type; returns what was added."""
+    """Makes inputs and outputs of the requested type; returns what was added."""
     if io == "int8":
         return []
     added = []

@@ -59,15 +59,15 @@ def test_every_value_becomes_an_integer_of_its_width():
 
 def test_ends_of_every_type_give_the_same_numbers():
     by_io = {io: lowered(classifier(), io=io) for io in ("int8", "uint8", "float")}
-    wanted = run(by_io["int8"])
+    expected = run(by_io["int8"])
     for io, dtype in (("int8", DType.INT8), ("uint8", DType.UINT8), ("float", DType.FLOAT32)):
         graph = by_io[io]
         ends = (*graph.inputs, *graph.outputs)
         assert [(v.name, v.dtype) for v in ends] == [("x", dtype), ("classes", dtype)]
-        np.testing.assert_array_equal(run(graph), wanted)
+        np.testing.assert_array_equal(run(graph), expected)
     for io, code in (("uint8", "quantize"), ("float", "dequantize")):
         assert [n.op.name for n in by_io[io].nodes][:: len(by_io[io].nodes) - 1] == ["quantize", code]
-    assert np.abs(wanted - np.asarray(run_float(classifier(), [X])[0])).max() < 0.02
+    assert np.abs(expected - np.asarray(run_float(classifier(), [X])[0])).max() < 0.02
 
 
 def test_float_ends_of_wide_activations():
@@ -104,15 +104,15 @@ def with_float_operators() -> Graph:
 
 
 def test_operators_without_integer_form_are_listed():
-    wanted = "model 'net': expected an integer form of every operator, found 3 without one: "
+    expected = "model 'net': expected an integer form of every operator, found 3 without one: "
     listed = r"sin 'sine' \(.*\); div 'ratio' \(.*\); sin 'last' \(.*\); .*--allow_float_fallback"
-    with pytest.raises(ModelError, match=wanted + listed):
+    with pytest.raises(ModelError, match=expected + listed):
         lowered(with_float_operators())
 
 
 @pytest.mark.parametrize("io", ["int8", "float"])
 def test_operators_that_stay_in_float_have_borders(io):
-    wanted = [np.asarray(y) for y in run_float(with_float_operators(), [X])]
+    expected = [np.asarray(y) for y in run_float(with_float_operators(), [X])]
     graph = with_float_operators()
     steps = [Calibrate(), Quantize(), LowerToInteger(io=io, allow_float=True)]
     records = run_passes(graph, steps, Context(samples=in_memory(X)))
@@ -126,7 +126,7 @@ def test_operators_that_stay_in_float_have_borders(io):
         assert any(floats) == (node.name in ("sine", "ratio", "last")) or node.op.is_conversion
     value = graph.inputs[0]
     given = X if value.quant is None else value.quant.quantize(X).astype(np.int8)
-    for value, found, exact in zip(graph.outputs, run_integer(graph, [given], Profile()), wanted, strict=True):
+    for value, found, exact in zip(graph.outputs, run_integer(graph, [given], Profile()), expected, strict=True):
         real = found if value.quant is None else value.quant.dequantize(found)
         assert np.abs(real - exact).max() < 0.05 * np.ptp(exact)
 

@@ -75,10 +75,10 @@ def test_fake_quantize_is_quantize_and_dequantize():
         symmetric(2.0, bits=16, narrow=False),
         symmetric(rng.uniform(0.1, 2, 7), axis=1),
     ):
-        found, wanted = np.asarray(fake_quantize(x, params)), params.dequantize(params.quantize(x))
+        found, expected = np.asarray(fake_quantize(x, params)), params.dequantize(params.quantize(x))
         scale = np.broadcast_to(params.scale, x.shape)
-        assert np.abs(found - wanted).max() <= scale.max() * 1.01  # float32 may put a tie on the other side
-        assert (np.abs(found - wanted) > 1e-5).mean() < 0.01
+        assert np.abs(found - expected).max() <= scale.max() * 1.01  # float32 may put a tie on the other side
+        assert (np.abs(found - expected) > 1e-5).mean() < 0.01
 
 
 def test_values_without_parameters_are_left_alone():

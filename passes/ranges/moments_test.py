@@ -156,8 +156,8 @@ def test_ranges_hold_what_samples_reach():
     )
     reached = []
     for context in (alone, beside):
-        twin, copies = graph.copy()
-        run_passes(twin, [FoldBatchNorm(), MomentRanges(sigmas=1.0)], context)
+        duplicate, copies = graph.copy()
+        run_passes(duplicate, [FoldBatchNorm(), MomentRanges(sigmas=1.0)], context)
         reached.append(context.ranges[copies[graph.outputs[0]]])
     seen = outputs(graph, [normal])[0]
     assert seen.min() < reached[0].low and reached[0].high < seen.max()

@@ -85,16 +85,16 @@ def operators(graph: Graph) -> list[OpDef]:
     return sorted((n.op for n in graph.nodes if n.weight is None), key=lambda op: op.name)
 
 
-@pytest.mark.parametrize(("graph", "wanted"), CASES, ids=[case[0].nodes[-1].op.name for case in CASES])
-def test_forms_are_the_same_function(graph: Graph, wanted: list[OpDef]):
+@pytest.mark.parametrize(("graph", "expected"), CASES, ids=[case[0].nodes[-1].op.name for case in CASES])
+def test_forms_are_the_same_function(graph: Graph, expected: list[OpDef]):
     lost = graph.outputs[0].producer.op
     report = spell(graph, lost)
-    assert operators(graph) == sorted(wanted, key=lambda op: op.name) and len(report.changed) == 1
+    assert operators(graph) == sorted(expected, key=lambda op: op.name) and len(report.changed) == 1
 
 
 def test_every_form_has_a_case():
-    wanted = {op for forms in FORMS.values() for form in forms[:1] for op in form.needs}
-    assert len(CASES) == len(FORMS) and wanted == {op for _, ops in CASES for op in ops}
+    expected = {op for forms in FORMS.values() for form in forms[:1] for op in form.needs}
+    assert len(CASES) == len(FORMS) and expected == {op for _, ops in CASES for op in ops}
 
 
 def test_the_first_form_that_the_target_has_is_taken():

@@ -185,7 +185,7 @@ def test_statistics_of_mul_and_add():
     FoldBatchNorm().run(graph, context)
     mul, add, _ = graph.nodes
     inputs = random_inputs(graph, 1)
-    scaled, shifted = outputs(graph, inputs, wanted=[mul.output, add.output])
+    scaled, shifted = outputs(graph, inputs, requested=[mul.output, add.output])
     offset = (shifted - scaled)[0, 0, 0]
     np.testing.assert_allclose(context.normals[add.output].mean, beta)
     np.testing.assert_allclose(context.normals[mul.output].mean, beta - offset, atol=1e-5)

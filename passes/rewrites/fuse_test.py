@@ -94,9 +94,9 @@ def test_pad_is_fused_exactly_where_the_function_stays(pads, stride, kernel, dil
     graph = net.ends(conv.output)
     same = dataclasses.replace(conv.attrs, padding=Padding.SAME)
     inputs, x = random_inputs(graph), graph.inputs[0]
-    wanted = outputs(graph, inputs)[0]
+    expected = outputs(graph, inputs)[0]
     direct = np.asarray(CONV_2D.compute(same, inputs[0], *(v.data for v in conv.inputs[1:])))
-    equal = direct.shape == wanted.shape and np.allclose(direct, wanted, atol=1e-5)
+    equal = direct.shape == expected.shape and np.allclose(direct, expected, atol=1e-5)
     rest = [
         s + sum(p) - (kernel - 1) * conv.attrs.dilation_h_factor - 1 for s, p in zip(x.shape[1:3], pads, strict=True)
     ]

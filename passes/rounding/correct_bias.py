@@ -116,10 +116,10 @@ def _activation(graph: Graph, value: Value) -> Callable[[Any], Any]:
 
 def _shift(y: Slices, yq: Slices, f: Callable[[Any], Any]) -> Any:
     """What to add to `yq` so that the mean of `f` of it is that of `f(y)`, or nearer to it; per channel."""
-    wanted = _mean(y, f)
-    shift = wanted - _mean(yq, f)
+    expected = _mean(y, f)
+    shift = expected - _mean(yq, f)
     for _ in range(_STEPS - 1 if f is not _same else 0):
-        shift = shift + wanted - _mean(yq, f, shift)
+        shift = shift + expected - _mean(yq, f, shift)
     return shift
 
 

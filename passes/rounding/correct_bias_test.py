@@ -50,8 +50,8 @@ def seen(graph: Graph) -> list[Value]:
 
 def mean_errors(graph: Graph, reference: Graph) -> list[float]:
     """Of every layer: the largest shift of a channel's mean by quantization, over the tensor's deviation."""
-    exact = [np.asarray(y) for y in run_float(reference, [X], wanted=seen(reference))]
-    found = [np.asarray(y) for y in run_float(graph, [X], wanted=seen(graph), transform=quantized)]
+    exact = [np.asarray(y) for y in run_float(reference, [X], requested=seen(reference))]
+    found = [np.asarray(y) for y in run_float(graph, [X], requested=seen(graph), transform=quantized)]
     means = [((b - a).reshape(-1, a.shape[-1]).mean(axis=0)) / a.std() for a, b in zip(exact, found, strict=True)]
     return [float(np.abs(m).max()) for m in means]
 

@@ -40,8 +40,8 @@ def context_of(graph: Graph, count: int = 40) -> Context:
 
 def logits_error(graph: Graph, float_graph: Graph, count: int = 16) -> float:
     inputs = random_inputs(graph, count, seed=9)
-    wanted = outputs(float_graph, inputs)[0]
-    return float(np.square(outputs(graph, inputs, transform=quantized)[0] - wanted).mean())
+    expected = outputs(float_graph, inputs)[0]
+    return float(np.square(outputs(graph, inputs, transform=quantized)[0] - expected).mean())
 
 
 def quantized_small(bits: int, seed: int = 0) -> tuple[Graph, Graph, Context]:

@@ -88,7 +88,7 @@ class Guard:
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
         assert context.samples is not None
         self._samples = few_held_out(context.samples)
-        self._wanted = [values_of(graph, self._samples, before_fixed(graph))]
+        self._requested = [values_of(graph, self._samples, before_fixed(graph))]
         self._trial = [s for s in steps if isinstance(s, (Calibrate, MomentRanges, Quantize))]
 
     def score(self, graph: Graph, context: Context) -> Score:
@@ -96,7 +96,7 @@ class Guard:
         if not any(v.quant is not None for v in graph.inputs):
             graph = self._tried(graph, context)
         found = values_of(graph, self._samples, before_fixed(graph), simulate=True)
-        pairs = list(zip(self._wanted[0], found, strict=True))
+        pairs = list(zip(self._requested[0], found, strict=True))
         power = [max(_sums(f).sum(), _SMALLEST) for f, _ in pairs]
         errors = [_sums(f.astype(np.float64) - q) / p for (f, q), p in zip(pairs, power, strict=True)]
         return Score(errors=np.stack(errors, axis=1))
@@ -114,10 +114,10 @@ class Guard:
 
 
 def values_of(
-    graph: Graph, samples: SamplesInMemory, wanted: Sequence[Value], simulate: bool = False
+    graph: Graph, samples: SamplesInMemory, requested: Sequence[Value], simulate: bool = False
 ) -> list[np.ndarray]:
     """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
-    run = eager(lambda t: run_float(graph, t, wanted=wanted, transform=quantized if simulate else None))
+    run = eager(lambda t: run_float(graph, t, requested=requested, transform=quantized if simulate else None))
     together = batchable(graph)
     size = _BATCH if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
     parts = [
@@ -135,12 +135,12 @@ class Snapshot:
 
     @classmethod
     def take(cls, graph: Graph, context: Context) -> Snapshot:
-        twin, values = graph.copy()
+        duplicate, values = graph.copy()
         tables = {
             name: {values[v]: x for v, x in getattr(context, name).items() if v in values}
             for name in ("normals", "statistics", "ranges", "learned")
         }
-        return cls(twin, tables)
+        return cls(duplicate, tables)
 
     def put_back(self, graph: Graph, context: Context) -> None:
         """Undoes everything since."""

@@ -151,11 +151,11 @@ def _changed(steps: list[Pass], changes: str, name: str) -> list[Pass]:
     items = re.split(r",(?![^{]*})", changes)
     dropped = {item.strip()[1:] for item in items if item.strip().startswith("-")}
     replaced = {p.name: p for p in parse(",".join(i for i in items if not i.strip().startswith("-")))}
-    strangers = sorted((dropped | set(replaced)) - {s.name for s in steps})
-    if strangers:
+    unknown = sorted((dropped | set(replaced)) - {s.name for s in steps})
+    if unknown:
         raise OptionError(
             expected=f"passes of the pipeline {name}",
-            found=", ".join(strangers),
+            found=", ".join(unknown),
             where="--passes beside --pipeline",
             fix="change passes that it has, leave some out with -name, or give all passes without --pipeline",
         )

@@ -27,7 +27,7 @@ def network(size: int = 16) -> tuple[Graph, Context]:
     coarse = np.random.default_rng(5).uniform(LIMITS.low, LIMITS.high, (40, size // 4, size // 4, 3))
     hidden = coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
     normalized = [n.output for n in graph.nodes if n.weight is not None][:3]
-    found = outputs(graph, [hidden], wanted=normalized)
+    found = outputs(graph, [hidden], requested=normalized)
     normals = {
         v: ChannelNormal(y.mean(axis=(0, 1, 2)), y.std(axis=(0, 1, 2))) for v, y in zip(normalized, found, strict=True)
     }
@@ -37,7 +37,9 @@ def network(size: int = 16) -> tuple[Graph, Context]:
 def distance(graph: Graph, context: Context, images: np.ndarray) -> float:
     """How far the channel means and deviations of the layers are from those remembered, in deviations."""
     off = []
-    for y, normal in zip(outputs(graph, [images], wanted=list(context.normals)), context.normals.values(), strict=True):
+    for y, normal in zip(
+        outputs(graph, [images], requested=list(context.normals)), context.normals.values(), strict=True
+    ):
         off += [(y.mean(axis=(0, 1, 2)) - normal.mean) / normal.std, y.std(axis=(0, 1, 2)) / normal.std - 1]
     return float(np.sqrt(np.mean(np.square(np.concatenate(off)))))
 

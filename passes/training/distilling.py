@@ -94,7 +94,7 @@ class SampleModel(keras.Model):
     def compute_loss(
         self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
     ) -> Any:
-        tensors = run_float(self._graph, self.samples(), wanted=[v for v, _ in self._normals])
+        tensors = run_float(self._graph, self.samples(), requested=[v for v, _ in self._normals])
         losses = [_distance(t, normal) for t, (_, normal) in zip(tensors, self._normals, strict=True)]
         return sum(losses) / len(losses)
 

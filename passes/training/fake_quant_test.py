@@ -62,11 +62,11 @@ def test_gradients_are_those_of_straight_through_rounding() -> None:
         return fq.fake_quantize(x, scale, zero_point, params.qmin, params.qmax) * G
 
     start = (X, params.scale, np.float32(params.zero_point))
-    wanted, found = gradients(plain, *start), gradients(fused, *start)
-    assert np.allclose(found[0], wanted[0], rtol=0, atol=1e-6)
+    expected, found = gradients(plain, *start), gradients(fused, *start)
+    assert np.allclose(found[0], expected[0], rtol=0, atol=1e-6)
     # Sums of 120 products, rearranged, divided by a scale of 0.012.
-    assert np.allclose(found[1], wanted[1], rtol=1e-3, atol=1e-2)
-    assert np.allclose(found[2], wanted[2], rtol=1e-3, atol=1e-4)
+    assert np.allclose(found[1], expected[1], rtol=1e-3, atol=1e-2)
+    assert np.allclose(found[2], expected[2], rtol=1e-3, atol=1e-4)
 
 
 def test_gradient_of_a_scale_is_lsqs() -> None:
@@ -77,11 +77,11 @@ def test_gradient_of_a_scale_is_lsqs() -> None:
 
 @pytest.mark.parametrize(("low", "high"), [(-1.0, 2.0), (0.0, 6.0), (-3.0, 0.0), (-0.01, 5.0), (0.5, 2.0)])
 def test_start_of_asymmetric_thresholds_is_the_calibrated_range(low: float, high: float) -> None:
-    wanted = asymmetric(low, high)
+    expected = asymmetric(low, high)
     limits = fq.asymmetric_limits(min(low, 0.0), high - min(low, 0.0), 0.0, 1.0, low < 0)
     scale, zero_point = fq.asymmetric_scale(*map(K.convert_to_tensor, limits), -128, 127)
-    assert float(scale) == pytest.approx(float(wanted.scale), rel=1e-6)
-    assert float(zero_point) == float(wanted.zero_point)
+    assert float(scale) == pytest.approx(float(expected.scale), rel=1e-6)
+    assert float(zero_point) == float(expected.zero_point)
 
 
 def test_thresholds_keep_their_limits() -> None:

@@ -22,8 +22,8 @@ def test_rmse_of_one_output() -> None:
 
 
 def test_several_outputs_are_normalized_and_summed() -> None:
-    wanted = sum(_rms(t - s) / _rms(t) for t, s in zip(T, S, strict=True))
-    assert float(losses.rmse(T, S)) == pytest.approx(wanted, rel=1e-5)
+    expected = sum(_rms(t - s) / _rms(t) for t, s in zip(T, S, strict=True))
+    assert float(losses.rmse(T, S)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_kl_is_that_of_the_classes() -> None:

@@ -289,9 +289,9 @@ class TrainableModel(keras.Model):
             if value in self._layer_of:
                 layer = self._layer_of[value]
                 if teacher is not None:
-                    wanted = K.mean(teacher[:, layer.channels], axis=0)
+                    expected = K.mean(teacher[:, layer.channels], axis=0)
                     own = K.mean(tensor, axis=tuple(range(len(tensor.shape) - 1)))
-                    moved[value] = K.stop_gradient(wanted - own)
+                    moved[value] = K.stop_gradient(expected - own)
                     tensor = tensor + moved[value]
                 if self._features:
                     found[value] = channel_means(tensor)
@@ -307,7 +307,7 @@ class TrainableModel(keras.Model):
                 return self._bias_on_grid(self._bias_of[value], activations, weights)
             return tensor
 
-        outputs = run_float(self._graph, real, wanted=self._outputs, transform=transform)
+        outputs = run_float(self._graph, real, requested=self._outputs, transform=transform)
         return outputs, [found[v] for v in self._layer_of if v in found], moved
 
     def _bias_on_grid(self, layer: Layer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:

@@ -42,7 +42,7 @@ def disturb(model: TrainableModel, seed: int = 3) -> None:
 def emitted(graph: Graph, logits: Value, x: np.ndarray) -> np.ndarray:
     """The logits' integers by the emulator."""
     run_passes(graph, [FuseActivation(), LowerToInteger()], Context())
-    return run_integer(graph, [x], Profile(), wanted=[logits])[0]
+    return run_integer(graph, [x], Profile(), requested=[logits])[0]
 
 
 @pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
@@ -52,9 +52,9 @@ def test_untrained_it_computes_what_the_annotations_say(granularity: str) -> Non
     x = samples(8, 5).arrays[0]
     model = TrainableModel(graph, [logits], ALL, rmse)
     found = model.forward([integers(graph, x)])[0][0]
-    wanted = run_float(graph, [x], wanted=[logits], transform=quantized)[0]
+    expected = run_float(graph, [x], requested=[logits], transform=quantized)[0]
     assert logits.quant is not None
-    off = np.abs(K.convert_to_numpy(found) - K.convert_to_numpy(wanted)) / float(logits.quant.scale)
+    off = np.abs(K.convert_to_numpy(found) - K.convert_to_numpy(expected)) / float(logits.quant.scale)
     # Sums in another order can cross a rounding boundary: one step, seldom.
     assert off.max() < 1.01 and np.mean(off > 0.5) < 0.02
 
@@ -67,12 +67,12 @@ def test_the_emitted_integers_are_what_was_trained(granularity: str) -> None:
     model = TrainableModel(graph, [logits], ALL, rmse)
     before = model.forward([x])[0][0]
     disturb(model)
-    wanted = K.convert_to_numpy(model.forward([x])[0][0])
-    assert np.abs(wanted - K.convert_to_numpy(before)).max() > 0.05  # it has moved
+    expected = K.convert_to_numpy(model.forward([x])[0][0])
+    assert np.abs(expected - K.convert_to_numpy(before)).max() > 0.05  # it has moved
     write_back(model, graph)
     found = emitted(graph, logits, x)
     assert logits.quant is not None
-    off = np.abs(logits.quant.quantize(wanted) - found)
+    off = np.abs(logits.quant.quantize(expected) - found)
     # Requantization rounds fixed-point products where the model rounds quotients: one step, in few places.
     assert off.max() <= 1 and np.mean(off > 0) < 0.02
 
@@ -84,9 +84,9 @@ def test_weights_and_parameters_are_written_exactly() -> None:
     activations, scales = model.parameters()
     q = {v: K.convert_to_numpy(model.weight(v, s)[0]) for v, s in scales.items()}
     write_back(model, graph)
-    for value, wanted in q.items():
+    for value, expected in q.items():
         assert value.quant is not None and value.data is not None
-        assert np.array_equal(value.quant.quantize(value.data), wanted)
+        assert np.array_equal(value.quant.quantize(value.data), expected)
     for value, (_, scale, zero_point) in activations.items():
         assert value.quant is not None
         assert value.quant.scale == np.float32(scale) and int(value.quant.zero_point) == int(zero_point)

@@ -87,10 +87,10 @@ class TuneThresholds(Pass):
             "average": (0 <= self.average < 1, "at least 0, below 1"),
             "resume": (not self.resume or bool(self.checkpoint_dir), "a checkpoint_dir beside it"),
         }
-        for option, (good, wanted) in checks.items():
+        for option, (good, expected) in checks.items():
             if not good:
                 raise OptionError(
-                    expected=wanted,
+                    expected=expected,
                     found=str(getattr(self, option)),
                     where=f"{self.name} {option}",
                     fix="change the option",
@@ -245,10 +245,12 @@ def _teacher(graph: Graph, context: Context) -> Any:
     outputs = logits_of(float_graph)
 
     def answer(tensors: list[Any]) -> list[Any]:
-        found = run_float(float_graph, tensors, wanted=[*outputs, *layers])
+        found = run_float(float_graph, tensors, requested=[*outputs, *layers])
         means = [channel_means(t) for t in found[len(outputs) :]]
         logits = (
-            found[: len(outputs)] if reference is None else run_float(reference, tensors, wanted=logits_of(reference))
+            found[: len(outputs)]
+            if reference is None
+            else run_float(reference, tensors, requested=logits_of(reference))
         )
         rows = keras.ops.shape(tensors[0])[0]
         return [*logits, keras.ops.concatenate(means, axis=1) if means else keras.ops.zeros((rows, 0))]

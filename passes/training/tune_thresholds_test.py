@@ -39,8 +39,8 @@ def error(graph: Graph, context: Context) -> float:
     """Root mean square error of the logits on samples that were used for nothing."""
     assert context.reference is not None
     x = samples(128, 99).arrays[0]
-    teacher = K.convert_to_numpy(run_float(context.reference, [x], wanted=logits_of(context.reference))[0])
-    student = K.convert_to_numpy(run_float(graph, [x], wanted=logits_of(graph), transform=quantized)[0])
+    teacher = K.convert_to_numpy(run_float(context.reference, [x], requested=logits_of(context.reference))[0])
+    student = K.convert_to_numpy(run_float(graph, [x], requested=logits_of(graph), transform=quantized)[0])
     return float(np.sqrt(np.mean((teacher - student) ** 2)))
 
 
@@ -152,8 +152,8 @@ def test_the_whole_pipeline_repeats_itself() -> None:
 
     (first, names), (second, _) = made(), made()
     assert first == second
-    wanted = ["balance", "calibrate", "quantize", "round_weights", "correct_bias", "tune_thresholds"]
-    assert [n for n in names if n in wanted] == wanted
+    expected = ["balance", "calibrate", "quantize", "round_weights", "correct_bias", "tune_thresholds"]
+    assert [n for n in names if n in expected] == expected
 
 
 class Interrupted(Exception):
@@ -162,7 +162,7 @@ class Interrupted(Exception):
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = dict(epochs=3, batch_size=16, learning_rate=0.005, checkpoint_dir=str(tmp_path))
-    wanted = contents(tuned(TuneThresholds(**options))[0])  # type: ignore[arg-type]
+    expected = contents(tuned(TuneThresholds(**options))[0])  # type: ignore[arg-type]
     for file in tmp_path.iterdir():
         file.unlink()
     save = tuning_loop.Checkpoint.save
@@ -176,7 +176,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(Interrupted):
         tuned(TuneThresholds(**options))  # type: ignore[arg-type]
     monkeypatch.undo()
-    assert contents(tuned(TuneThresholds(**options, resume=True))[0]) == wanted  # type: ignore[arg-type]
+    assert contents(tuned(TuneThresholds(**options, resume=True))[0]) == expected  # type: ignore[arg-type]
     with pytest.raises(
         DataError, match=r"tune_thresholds\.npz: expected .* the same run, found one with another options"
     ):

@@ -37,11 +37,11 @@ def test_samples_are_integers_with_their_answers() -> None:
 
 
 def test_large_data_lie_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = _collect(X)
+    expected = _collect(X)
     monkeypatch.setattr(tuning_data, "MEMORY", 10)
     found = _collect(X)
     assert isinstance(found.inputs[0], np.memmap)
-    assert np.array_equal(found.inputs[0], wanted.inputs[0]) and found.digest() == wanted.digest()
+    assert np.array_equal(found.inputs[0], expected.inputs[0]) and found.digest() == expected.digest()
 
 
 def test_order_depends_on_seed_and_epoch_alone() -> None:

@@ -207,10 +207,10 @@ def _moments(b: Importer, x: Value, axes: tuple[int, ...], keep_dims: bool) -> t
 @operation("Cast", "SaturateCast", "ConvertToTensor")
 def cast(b: Importer, op: Any, x: Value) -> Value:
     """Between floats nothing happens: the graph's floats are all float32."""
-    wanted = op.dtype or x.dtype.value.lower()
-    target = DType.FLOAT32 if "float" in wanted else DType.__members__.get(wanted.upper())
+    requested = op.dtype or x.dtype.value.lower()
+    target = DType.FLOAT32 if "float" in requested else DType.__members__.get(requested.upper())
     if target is None:
-        raise b.fail("a cast to float or int32", f"a cast to {wanted}", "keep to float and int32 in the model")
+        raise b.fail("a cast to float or int32", f"a cast to {requested}", "keep to float and int32 in the model")
     if target is x.dtype:
         return x
     return b.node(CAST, x, in_data_type=x.dtype, out_data_type=target)
