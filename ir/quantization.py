@@ -122,7 +122,7 @@ def outward(x: np.ndarray | float, bits: int = 10) -> np.ndarray:
 def asymmetric(low: float, high: float, *, bits: int = 8, signed: bool = True) -> QuantParams:
     """Parameters whose range holds `[low, high]` and 0, with the zero point nudged to an integer.
 
-    integer.md: real 0 must be exactly representable. A range of no width gets scale 1/(levels), so that zeros stay 0.
+    Real 0 must be exact (docs/methods/integer.md). A range of no width gets scale 1/(levels), so that zeros stay 0.
     """
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     levels = (1 << bits) - 1

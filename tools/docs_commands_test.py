@@ -17,7 +17,12 @@ if not (ROOT / "docs" / "guides").is_dir():
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 MEASUREMENTS = ROOT / "docs" / "measurements.md"  # its commands take hours: only their words are checked
-ALL = [*PAGES, *sorted((ROOT / "docs").glob("*.md"))]
+ALL = [
+    *PAGES,
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "methods").glob("*.md")),
+]
 SHOWN_ONLY = r"text|console|json|toml|yaml|csv|xml|cmake|groovy|kotlin|java|c|cpp|starlark"
 OF_OTHERS = {"action_env"}  # flags of other programs: Bazel's
 

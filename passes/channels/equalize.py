@@ -5,7 +5,7 @@ is multiplied by `s[k] = sqrt(r2[k] / r1[k])` (the paper's `1 / s`) and what rea
 `sqrt(r1 r2)` (eq. 10 and 11). Sweeps over all links until no scale moves by more than `tolerance`.
 
 Under a bounded activation (ReLU6) two modes: `preserve` keeps the function: a channel whose largest input `m[k]`
-reaches `limit - margin` is locked, the others get `s[k] <= (limit - margin) / m[k]` (fat.md, step 6); `replace` turns
+reaches `limit - margin` is locked, the others get `s[k] <= (limit - margin) / m[k]` (docs/methods/fat.md (8)); `replace` turns
 ReLU6 into ReLU, as the paper does, which changes the function where a channel passes 6. Dead channels are left alone.
 `m[k]` is the largest value seen times a headroom, which samples that were left out choose (`passes.channels.headroom`).
 Without a bound, no channel may pass the range that its tensor had: the paper's scales make activations of channels

@@ -1,4 +1,4 @@
-"""Rescaling depthwise -> ReLU6 -> convolution with locked channels (FAT, arXiv:1812.07872, section 3.3; fat.md).
+"""Rescaling depthwise -> ReLU6 -> convolution with locked channels (FAT, arXiv:1812.07872, section 3.3; docs/methods/fat.md (6) to (9)).
 
 1. `t[k] = max|W[k]|` of every filter of the first layer.
 2. `m[k]`, the largest value of channel `k` before the bounded activation, times a headroom (`passes.channels.headroom`).

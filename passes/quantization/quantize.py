@@ -1,4 +1,4 @@
-"""Chooses quantization parameters and writes them on the values; the graph stays float (integer.md).
+"""Chooses quantization parameters and writes them on the values; the graph stays float (docs/methods/integer.md).
 
 Activations: asymmetric over their range, real 0 exact. Values that a kernel wants to share parameters form a group
 with one range, the hull of its members'; outputs whose parameters a kernel fixes (softmax) keep them, and a

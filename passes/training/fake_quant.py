@@ -1,6 +1,6 @@
 """Trainable fake quantization: thresholds by factors, straight-through gradients, the zero point nudged as in the file.
 
-Thresholds (FAT, arXiv:1812.07872; fat.md):
+Thresholds (FAT, arXiv:1812.07872; docs/methods/fat.md):
 
 - symmetric: `T_adj = clip(alpha, 0.5, 1) T`, `S = T_adj / qmax`;
 - asymmetric: left limit `T_l` and width `R`, `R_adj = clip(alpha_R, 0.5, 1) R`,

@@ -1,6 +1,6 @@
 """Losses between the teacher's outputs and the quantized network's: no labels.
 
-- `rmse` (fat.md): `sqrt(mean over batch and classes of (z_T - z_A)^2)`, before softmax. With several outputs the sum
+- `rmse` (docs/methods/fat.md (5)): `sqrt(mean over batch and classes of (z_T - z_A)^2)`, before softmax. With several outputs the sum
   over outputs, each divided by the root mean square of the teacher's output.
 - `kl`: mean Kullback-Leibler divergence `KL(softmax(z_T) || softmax(z_A))` (distillation at temperature 1).
 - `cosine`: mean of `1 - cos(z_T, z_A)` per sample.

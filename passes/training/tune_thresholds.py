@@ -1,4 +1,4 @@
-"""Threshold fine-tuning (FAT, arXiv:1812.07872; fat.md): trains the quantizers against the float network's logits.
+"""Threshold fine-tuning (FAT, arXiv:1812.07872; docs/methods/fat.md): trains the quantizers against the float network's logits.
 
 Runs on an annotated graph (after `quantize`, before activations are fused). The teacher is the float network as it was
 read, its logits before softmax are computed once; no labels. Adam with cosine annealing trains, each at its own
