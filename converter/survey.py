@@ -26,16 +26,14 @@ from converter.data import DataSource, open_data
 from converter.frontends import ModelOptions, load_model
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
-from converter.runtimes.local import LocalRuntime, installed_packages
+from converter.runtimes.local import LocalRuntime
 from converter.sample_inputs import make_samples, specs, stateless, states, stream
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.errors import ConversionError, RuntimeFailure
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
-from ir.profile import PROFILES, Kernels, Runtime
-
-_PACKAGE = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert"}
+from ir.profile import PROFILES, Kernels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +176,7 @@ def _runs(differing: Mapping[str, int | str]) -> ModelRuntime:
     """The first runtime that ran the file, else the emulator."""
     for name, profile in PROFILES.items():
         if isinstance(differing[name], int):
-            return LocalRuntime(package=_PACKAGE[profile.runtime], kernels=profile.kernels.value)
+            return LocalRuntime.of(profile)
     return EmulatorRuntime()
 
 
@@ -220,12 +218,12 @@ def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: Surv
     """Per profile, on how many output elements the emulator and the kernels differ, or why that is not known."""
     found: dict[str, int | str] = {}
     for name, profile in PROFILES.items():
-        package = _PACKAGE[profile.runtime]
-        if package not in installed_packages() or (profile.kernels is Kernels.REF and not options.reference_kernels):
+        runtime = LocalRuntime.of(profile)
+        if not runtime.installed or (profile.kernels is Kernels.REF and not options.reference_kernels):
             found[name] = "not run"
             continue
         try:
-            expected = LocalRuntime(package=package, kernels=profile.kernels.value).load(model).invoke(inputs)
+            expected = runtime.load(model).invoke(inputs)
         except RuntimeFailure as error:
             found[name] = f"cannot run it: {error.found.strip()}"
             continue

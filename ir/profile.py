@@ -12,6 +12,7 @@ class Runtime(enum.Enum):
     TFLITE_RUNTIME = "tflite_runtime"  # 2.14.0 on x86
     TFLITE_RUNTIME_ARM64 = "arm64"  # the same on 64-bit Arm
     LITERT = "litert"  # ai-edge-litert 2.3
+    TFLM = "tflm"  # tflite-micro 0.dev20261023182759 on x86: reference kernels only
 
 
 class Kernels(enum.Enum):
@@ -39,16 +40,15 @@ class Profile:
         return self.runtime is not Runtime.TFLITE_RUNTIME
 
     def __str__(self) -> str:
-        return (
-            self.kernels.value
-            if self.runtime is Runtime.TFLITE_RUNTIME
-            else f"{self.kernels.value}@{self.runtime.value}"
-        )
+        if self.runtime is Runtime.TFLITE_RUNTIME:
+            return self.kernels.value
+        return self.runtime.value if self.runtime is Runtime.TFLM else f"{self.kernels.value}@{self.runtime.value}"
 
 
 # The reference kernels equal those on x86. Of the optimized ones it is not exact for FULLY_CONNECTED of int16 without a
 # bias, EXP of int16 (another libm), nor where CAST overflows.
 ARM64 = Profile(runtime=Runtime.TFLITE_RUNTIME_ARM64)
+TFLM = Profile(Kernels.REF, Runtime.TFLM)
 # Of this machine's processor, and all that can be emulated; by name.
 PROFILES = {str(p): p for p in (Profile(k, r) for r in (Runtime.TFLITE_RUNTIME, Runtime.LITERT) for k in Kernels)}
-EMULATED = {**PROFILES, str(ARM64): ARM64}
+EMULATED = {**PROFILES, str(ARM64): ARM64, str(TFLM): TFLM}

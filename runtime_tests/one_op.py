@@ -12,7 +12,7 @@ from converter.runtimes.local import LocalRuntime
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph, Value
 from ir.opdef import Attributes, OpDef
-from ir.profile import Profile, Runtime
+from ir.profile import Profile
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
@@ -52,8 +52,7 @@ def runtime_of(profile: Profile) -> ModelRuntime:
     """The real kernels that a profile stands for."""
     if profile in DEVICES:
         return DEVICES[profile]
-    package = "tflite_runtime" if profile.runtime is Runtime.TFLITE_RUNTIME else "ai_edge_litert"
-    return LocalRuntime(package=package, kernels=profile.kernels.value)
+    return LocalRuntime.of(profile)
 
 
 def assert_exact(model: bytes, inputs: Sequence[np.ndarray], profiles: Sequence[Profile]) -> None:

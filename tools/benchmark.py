@@ -25,7 +25,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "runtime",
         ["local"],
-        "Where: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], emulator[/PROFILE], "
+        "Where: local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], tflm, emulator[/PROFILE], "
         "ssh://USER@HOST[:PORT][/KERNELS], adb://SERIAL[/KERNELS]; repeatable, devices are measured at once.",
     )
     flags.DEFINE_integer("warmup", 5, "Runs before the timed ones.", lower_bound=0)

@@ -161,22 +161,20 @@ def measure_emulator(content: bytes, samples: np.ndarray, result: dict[str, Any]
     """Adds milliseconds per image of kernels and emulator, and on how many output elements they differ."""
     from converter.compare import to_integers
     from converter.runtimes.emulator import EmulatorRuntime
-    from converter.runtimes.local import LocalRuntime, installed_packages
+    from converter.runtimes.local import LocalRuntime
     from converter.tflite.model_file import parse
     from converter.tflite.reader import to_graph
-    from ir.profile import PROFILES, Runtime
+    from ir.profile import PROFILES
 
-    packages = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert"}
     entry = to_graph(parse(content)).inputs[0]
     inputs = [to_integers(samples, entry.dtype, entry.quant)]
     result["per_image_ms"], result["differing"] = {}, {}
     for name in FLAGS.profiles:
         profile = PROFILES[name]
-        package = packages[profile.runtime]
-        if package not in installed_packages():
+        kernels = LocalRuntime.of(profile)
+        if not kernels.installed:
             result["differing"][name] = None
             continue
-        kernels = LocalRuntime(package=package, kernels=profile.kernels.value)
         found = []
         for runtime in (EmulatorRuntime(profile), kernels):
             session = runtime.load(content)

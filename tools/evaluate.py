@@ -36,7 +36,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string(
         "runtime",
         ["emulator"],
-        "Where: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], "
+        "Where: emulator[/PROFILE], local[/KERNELS], tflite-runtime[/KERNELS], ai-edge-litert[/KERNELS], tflm, "
         "ssh://USER@HOST[:PORT][/KERNELS], adb://SERIAL[/KERNELS]; repeatable, devices work at once.",
     )
     flags.DEFINE_integer("threads", 1, "Of the interpreter.", lower_bound=1)

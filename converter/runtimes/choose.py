@@ -3,6 +3,7 @@
 emulator            the emulator of tflite-runtime's built-in kernels; emulator/PROFILE for another (see `ir.profile`)
 local               the first runtime installed here; local/KERNELS with builtin, ref or xnnpack
 tflite-runtime, ai-edge-litert   that package, here; also with /KERNELS
+tflm                TensorFlow Lite Micro, here: the package tflite-micro, built for this machine's processor
 ssh://USER@HOST     a Raspberry Pi or another device with Python, by ssh; ssh://USER@HOST:PORT/KERNELS (see `ssh.py`)
 adb://SERIAL        an Android device, adb:// for the only one; adb://SERIAL/KERNELS (see `adb.py`)
 """
@@ -14,11 +15,11 @@ from collections.abc import Sequence
 from converter.runtimes import adb, ssh
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
-from converter.runtimes.local import KERNELS, PACKAGES, LocalRuntime, installed_packages
+from converter.runtimes.local import KERNELS, MICRO, MICRO_KERNELS, PACKAGES, LocalRuntime, installed_packages
 from ir.errors import OptionError, RuntimeFailure
 from ir.profile import EMULATED
 
-EMULATOR, LOCAL = "emulator", "local"
+EMULATOR, LOCAL, TFLM = "emulator", "local", "tflm"
 
 
 def choose_runtime(
@@ -47,7 +48,10 @@ def choose_runtime(
     if kind == EMULATOR:
         return EmulatorRuntime(EMULATED[_one_of(part or "builtin", list(EMULATED), name)])
     packages = {package.replace("_", "-"): package for package in PACKAGES}
-    _one_of(kind, [EMULATOR, LOCAL, *packages, f"{ssh.SCHEME}HOST", f"{adb.SCHEME}SERIAL"], name)
+    _one_of(kind, [EMULATOR, LOCAL, *packages, TFLM, f"{ssh.SCHEME}HOST", f"{adb.SCHEME}SERIAL"], name)
+    if kind == TFLM:
+        kernels = _one_of(part or MICRO_KERNELS, [MICRO_KERNELS], name)
+        return LocalRuntime(package=MICRO, kernels=kernels, own_process=own_process)
     package = packages.get(kind) or _first_installed()
     kernels = _one_of(part or "builtin", list(KERNELS), name)
     return LocalRuntime(package=package, kernels=kernels, threads=threads, own_process=own_process)

@@ -1,4 +1,4 @@
-"""`tflite-runtime` and `ai-edge-litert` on this machine, in a process of their own.
+"""`tflite-runtime`, `ai-edge-litert` and `tflite-micro` on this machine, in a process of their own.
 
 A process of its own, because a tflite_runtime interpreter cannot be built after TensorFlow was imported, and because a
 crash of the native code must not end ours.
@@ -24,14 +24,21 @@ import numpy as np
 from converter.runtimes import worker
 from converter.runtimes.base import Timing
 from ir.errors import RuntimeFailure
+from ir.profile import Profile, Runtime
 
 PACKAGES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 KERNELS = ("builtin", "ref", "xnnpack")
+MICRO, MICRO_KERNELS = worker.MICRO, "ref"  # TensorFlow Lite Micro has reference kernels only
+_PACKAGE_OF = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert", Runtime.TFLM: MICRO}
 
 
 def installed_packages() -> list[str]:
-    """Which of the runtimes' packages this Python can import."""
-    return [name for name in PACKAGES if importlib.util.find_spec(name) is not None]
+    """Which of the runtimes' packages this Python can import; TensorFlow Lite Micro is asked for by name alone."""
+    return [name for name in PACKAGES if _can_import(name)]
+
+
+def _can_import(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 class WorkerLost(RuntimeFailure):
@@ -177,7 +184,7 @@ class LocalRuntime:
     """One package, one set of kernels, some threads.
 
     Attributes:
-      package: `tflite_runtime` or `ai_edge_litert`.
+      package: `tflite_runtime`, `ai_edge_litert` or `tflite_micro`.
       kernels: `builtin` (optimized, no delegate), `ref` (reference) or `xnnpack` (the default delegate).
       own_process: each model is loaded in a process of its own, whose memory is then the model's alone.
     """
@@ -187,19 +194,24 @@ class LocalRuntime:
     threads: int = 1
     own_process: bool = False
 
+    @classmethod
+    def of(cls, profile: Profile) -> LocalRuntime:
+        """The kernels that a profile of this machine's processor stands for."""
+        return cls(package=_PACKAGE_OF[profile.runtime], kernels=profile.kernels.value)
+
     @property
     def name(self) -> str:
-        return f"{PACKAGES[self.package]}/{self.kernels}"
+        return "tflm" if self.package == MICRO else f"{PACKAGES[self.package]}/{self.kernels}"
+
+    @property
+    def installed(self) -> bool:
+        """Whether this Python can import the package."""
+        return _can_import(self.package)
 
     def load(self, model: bytes) -> WorkerSession:
         """Prepares a model. Raises RuntimeFailure if the package is not installed or refuses the model."""
-        if self.package not in installed_packages():
-            raise RuntimeFailure(
-                expected=f"the package {PACKAGES[self.package]}",
-                found="it is not installed",
-                where=self.name,
-                fix=f"install {PACKAGES[self.package]}, or choose another runtime",
-            )
+        if not self.installed:
+            raise self._missing()
         if self.own_process:
             process = _start_worker(self.package)
             try:
@@ -214,3 +226,15 @@ class LocalRuntime:
             _shared_worker.cache_clear()
             process = _shared_worker(self.package)
         return load_in(process, model, self.package, self.kernels, self.threads)
+
+    def _missing(self) -> RuntimeFailure:
+        package = self.package.replace("_", "-")
+        fix = f"install {package}"
+        if self.package == MICRO:
+            fix = "pip install 'intact-tflite[tflm]' (Python 3.11 on Linux, x86-64)"
+        return RuntimeFailure(
+            expected=f"the package {package}",
+            found="it is not installed",
+            where=self.name,
+            fix=f"{fix}, or choose another runtime",
+        )

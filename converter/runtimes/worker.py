@@ -1,12 +1,13 @@
 """Runs TFLite models for another process: the one script that a runtime needs where the model runs.
 
-Needs only NumPy and `tflite_runtime` or `ai_edge_litert`; it is started here, or copied to a device and started there,
+Needs only NumPy and `tflite_runtime`, `ai_edge_litert` or `tflite_micro`; it is started here, or copied to a device and started there,
 and speaks on standard input and output. A message is a 4-byte length, a JSON header, and the bytes of the arrays that
 the header lists. A crash of the native runtime ends this process, not the one that asks.
 """
 
 import importlib
 import json
+import os
 import platform
 import select
 import struct
@@ -16,6 +17,8 @@ import time
 import numpy as np
 
 PACKAGES = ("tflite_runtime", "ai_edge_litert")
+MICRO = "tflite_micro"
+ARENA_BYTES = 1 << 30  # only what a model touches of it takes memory
 
 
 def read_exactly(stream, count):
@@ -51,7 +54,9 @@ def send(stream, header, arrays=()):
 
 
 def interpreter_module(package):
-    """The runtime's module; without a name, the first one that can be imported."""
+    """The runtime's module; without a name, the first of PACKAGES that can be imported."""
+    if package == MICRO:
+        return importlib.import_module(MICRO + ".python.tflite_micro.runtime")
     for name in [package] if package else PACKAGES:
         try:
             return importlib.import_module(name + ".interpreter")
@@ -81,9 +86,55 @@ def abandoned(source):
         return False
 
 
+def told():
+    """How many bytes stand in the standard error; 0 where it is no file."""
+    return os.fstat(2).st_size
+
+
+class MicroInterpreter:
+    """TensorFlow Lite Micro by the names of the other interpreters: one set of kernels, one thread.
+
+    It says only to the standard error why it failed, so that is where the text of its errors comes from.
+    """
+
+    def __init__(self, module, model):
+        graph = module.schema_fb.Model.GetRootAsModel(model, 0).Subgraphs(0)
+        start = told()
+        try:
+            self._interpreter = module.Interpreter.from_bytes(model, arena_size=ARENA_BYTES)
+        except RuntimeError as error:
+            raise self._failed(error, start) from error
+        self._told = told()
+        self._counts = graph.InputsLength(), graph.OutputsLength()
+
+    def get_input_details(self):
+        return [dict(self._interpreter.get_input_details(i), index=i) for i in range(self._counts[0])]
+
+    def get_output_details(self):
+        return [{"index": i} for i in range(self._counts[1])]
+
+    def set_tensor(self, index, array):
+        self._interpreter.set_input(array, index)
+
+    def get_tensor(self, index):
+        return self._interpreter.get_output(index)
+
+    def invoke(self):
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise self._failed(error, self._told) from error
+
+    def _failed(self, error, start):
+        said = os.pread(2, 1 << 16, start).decode(errors="replace") if told() > start else ""
+        return RuntimeError("; ".join([str(error), *said.split("\n")]).strip("; "))
+
+
 def load(package, model, kernels, threads):
     """An interpreter with allocated tensors; `kernels` is builtin, ref or xnnpack."""
     module = interpreter_module(package)
+    if package == MICRO:
+        return MicroInterpreter(module, model)
     types = module.OpResolverType
     resolver = {
         "builtin": types.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
