@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,51 +11,22 @@ import numpy as np
 
 from converter import compare, version
 from converter.analysis.recording import Recorder
-from converter.data import DataSource
-from converter.data.given import Data, as_source, data_warnings, whole_batches
-from converter.frontends import ModelOptions, load_model
+from converter.choosing import RequestedPasses, choose_passes
+from converter.data.given import Data
+from converter.frontends import ModelOptions
 from converter.gates import Gates
-from converter.preprocess import USUAL_RANGE
+from converter.gathering import ConversionData, RequestedData, gather
+from converter.network import Network, read_network
 from converter.result import ConversionResult
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
 from converter.tflite.writer import check_place, to_bytes, write_atomically
-from ir.errors import OptionError, OutputError
+from converter.tuning import Tuning, trains
+from ir.errors import OutputError
 from ir.graph import Graph
-from passes.contract.base import Context, Pass, Progress, Range, silent
-from passes.quantization.lower import LowerToInteger, refuse_early
+from passes.contract.base import Context, Pass, Progress, silent
 from passes.running import pipeline as pipelines
 from passes.running.runner import run_passes
-from passes.training.tune_thresholds import TuneThresholds
-from passes.training.tuning_time import tuning_seconds
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """What `tune_thresholds` trains on, and how.
-
-    Attributes:
-      data: unlabelled samples, the calibration data's source if None; `samples` of them are taken.
-      options: fields of `TuneThresholds` that are not their defaults.
-      seconds: where no pipeline is named, it is `fat` if training is estimated to take at most so long (None: never).
-      distribution: of `converter.distribution.open_distribution`.
-    """
-
-    data: Data | None = None
-    samples: int | None = 800
-    options: dict[str, Any] = field(default_factory=dict)
-    seconds: float | None = None
-    distribution: Any = None
-
-    def source(self, calibration_data: Data | None, graph: Graph, preprocess: str, seed: int) -> DataSource | None:
-        """The samples to train on."""
-        given = calibration_data if self.data is None else self.data
-        return as_source(given, graph, preprocess, samples=self.samples, seed=seed)
-
-    def estimated_seconds(self, graph: Graph, samples: DataSource | None) -> float:
-        """What training on these samples is estimated to take."""
-        epochs = int(self.options.get("epochs", TuneThresholds().epochs))
-        return 0.0 if samples is None else tuning_seconds(graph, samples, self.samples or len(samples), epochs)
 
 
 def convert(
@@ -114,64 +83,60 @@ def convert(
     start = time.perf_counter()
     _check_output(output, model)
     target = _target(target, min_runtime_version)
-    source = load_model(model, weights=weights, options=model_options)
-    graph, copies = source.graph.copy()
-    mode = preprocess or source.preprocess
-
-    own_labels = labels if test_data is None else None
-    data = as_source(calibration_data, graph, mode, samples=calibration_samples, seed=seed, labels=own_labels)
-    data = whole_batches(data, graph)
-    judged = data if test_data is None else whole_batches(as_source(test_data, graph, mode, labels=labels), graph)
-    if gates is not None:
-        gates.check_data(judged, labelled=judged is not None and judged.labels is not None)
-    tuned_on = None if tuning is None else tuning.source(calibration_data, graph, mode, seed)
-
-    if passes is None and not pipeline:
-        pipeline = _automatic(graph, data, tuning, tuned_on)
-    steps = _steps(pipeline, passes, granularity=granularity or target.granularity, io=io, rewrites=target.rewrites)
-    steps = _with_options(steps, tuning, allow_float_fallback)
-    if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
-        refuse_early(graph)
-    warnings = data_warnings(calibration_data, data, source.graph, mode, source.preprocess)
-
-    context = Context(
-        samples=data,
-        tuning=tuned_on if any(isinstance(s, TuneThresholds) for s in steps) else None,
-        distribution=None if tuning is None else tuning.distribution,
-        reference=source.graph,
-        learned={copies[value]: learned for value, learned in source.ranges.items()},
-        limits=target,
-        input_range=_input_range(mode),
-        seed=seed,
-        progress=progress,
+    gates = gates or Gates()
+    network = read_network(model, weights=weights, options=model_options, preprocess=preprocess)
+    data = gather(
+        network,
+        RequestedData(
+            calibration_data=calibration_data,
+            calibration_samples=calibration_samples,
+            test_data=test_data,
+            labels=labels,
+            tuning=tuning,
+            seed=seed,
+        ),
     )
-    recorder = Recorder(graph)
-    records = run_passes(graph, steps, context, _both(recorder, after))
-    text = pipelines.to_text(steps)
-    about = {"pipeline": text, "target": target.name, "versions": version.versions()}
-    content = to_bytes(graph, {"intact": about}, last_versions=target.last_versions)
-
-    quality = None
-    if check and judged is not None and len(judged):
-        quality = compare.compare(source.graph, content, judged, judged.labels, progress=progress)
+    gates.check_data(data.judged, labelled=data.judged is not None and data.judged.labels is not None)
+    steps = choose_passes(
+        network.graph,
+        data,
+        target,
+        RequestedPasses(
+            pipeline=pipeline,
+            passes=passes,
+            granularity=granularity,
+            io=io,
+            tuning=tuning,
+            allow_float_fallback=allow_float_fallback,
+        ),
+    )
+    recorder = Recorder(network.graph)
+    context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
+    records = run_passes(network.graph, steps, context, _both(recorder, after))
+    content = _emit(network.graph, steps, target)
+    quality = _compare(network, content, data, progress) if check else None
     prediction = target.judge(parse(content))
-    if gates is not None:
-        gates.judge(quality, prediction)
+    gates.judge(quality, prediction)
     if output is not None:
         write_atomically(output, content)
     return ConversionResult(
         model=content,
         output=None if output is None else Path(output),
         quality=quality,
-        judged_on="calibration" if test_data is None else "test",
+        judged_on=data.judged_on,
         passes=tuple(records),
-        pipeline=text,
-        warnings=warnings,
+        pipeline=pipelines.to_text(steps),
+        warnings=data.warnings,
         seconds=time.perf_counter() - start,
-        reference=source.graph,
-        graph=graph,
+        reference=network.reference,
+        graph=network.graph,
         prediction=prediction,
-        trace=recorder.trace(data=data, preprocess=mode, usual_preprocess=source.preprocess, target=target),
+        trace=recorder.trace(
+            data=data.calibration,
+            preprocess=network.preprocess,
+            usual_preprocess=network.usual_preprocess,
+            target=target,
+        ),
     )
 
 
@@ -190,47 +155,33 @@ def _check_output(output: str | Path | None, model: Any) -> None:
 
 
 def _target(target: str | Target, min_runtime_version: int | None) -> Target:
+    """The device, with the oldest runtime that is asked for."""
     found = get_target(target) if isinstance(target, str) else target
     return found if min_runtime_version is None else found.at(min_runtime_version)
 
 
-def _automatic(graph: Graph, data: DataSource | None, tuning: Tuning | None, tuned_on: DataSource | None) -> str:
-    """The pipeline for a user who names none: one that trains where that is estimated to be quick enough."""
-    if tuning is None:
-        return pipelines.automatic(data is not None)
-    return pipelines.automatic(data is not None, tuning.seconds, lambda: tuning.estimated_seconds(graph, tuned_on))
-
-
-def _steps(pipeline: str | None, passes: str | Sequence[Pass] | None, **options: str) -> list[Pass]:
-    """The passes asked for; `options` are those of a named pipeline."""
-    if passes is not None and not isinstance(passes, str):
-        return list(passes)
-    if pipeline is None:
-        assert passes is not None
-        return pipelines.parse(passes)
-    return pipelines.named(pipeline, changes=passes, **options)
-
-
-def _with_options(steps: list[Pass], tuning: Tuning | None, allow_float: bool) -> list[Pass]:
-    """Passes with the options that are not part of a pipeline's text: of training and of operators left in float."""
-    if allow_float:
-        steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
-    if tuning is not None:
-        _check_training(steps, tuning)
-        steps = [dataclasses.replace(s, **tuning.options) if isinstance(s, TuneThresholds) else s for s in steps]
-    return steps
-
-
-def _check_training(steps: Sequence[Pass], tuning: Tuning) -> None:
-    """Raises OptionError where options of training are given to passes that do not train."""
-    given = [*tuning.options, *(["tuning_data"] if tuning.data is not None else [])]
-    if given and not any(isinstance(s, TuneThresholds) for s in steps):
-        raise OptionError(
-            expected=f"a pipeline that trains, for {', '.join(given)}",
-            found="one that does not",
-            where="--pipeline",
-            fix="choose fat, or leave these options out",
-        )
+def _context(
+    network: Network,
+    data: ConversionData,
+    steps: Sequence[Pass],
+    target: Target,
+    *,
+    tuning: Tuning | None,
+    seed: int,
+    progress: Progress,
+) -> Context:
+    """What the passes are given beside the graph."""
+    return Context(
+        samples=data.calibration,
+        tuning=data.tuning if trains(steps) else None,
+        distribution=None if tuning is None else tuning.distribution,
+        reference=network.reference,
+        learned=dict(network.learned),
+        limits=target,
+        input_range=network.input_range,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Callable[[Pass, Graph], None]:
@@ -242,7 +193,14 @@ def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Ca
     return called
 
 
-def _input_range(mode: str) -> Range | None:
-    """The reals that a preprocessing makes of images, None where it is not known or leaves them open."""
-    usual = USUAL_RANGE.get(mode)
-    return None if usual is None or mode == "none" else Range(usual.low, usual.high)
+def _emit(graph: Graph, steps: Sequence[Pass], target: Target) -> bytes:
+    """The file, with what it was made by."""
+    about = {"pipeline": pipelines.to_text(steps), "target": target.name, "versions": version.versions()}
+    return to_bytes(graph, {"intact": about}, last_versions=target.last_versions)
+
+
+def _compare(network: Network, content: bytes, data: ConversionData, progress: Progress) -> compare.Comparison | None:
+    """The file against the float network, None where there is nothing to compare them on."""
+    if data.judged is None or not len(data.judged):
+        return None
+    return compare.compare(network.reference, content, data.judged, data.judged.labels, progress=progress)

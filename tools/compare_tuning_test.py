@@ -9,8 +9,9 @@ import keras
 import numpy as np
 import pytest
 
-from converter.conversion import Tuning, convert
+from converter.conversion import convert
 from converter.data import InputSpec, from_arrays
+from converter.tuning import Tuning
 from ir.errors import OptionError
 from tools import _subjects, compare_tuning
 from tools._flags_testing import run_with_flags

@@ -201,8 +201,8 @@ def model_options() -> Any:
 
 def tuning() -> Any:
     """What the flags say of training."""
-    from converter.conversion import Tuning
     from converter.distribution import open_distribution
+    from converter.tuning import Tuning
 
     given = {
         "epochs": FLAGS.epochs,

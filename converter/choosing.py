@@ -1,0 +1,78 @@
+"""Which passes a conversion runs: those of a named pipeline, of the user's text, or of what data there is."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from converter.gathering import ConversionData
+from converter.targets import Target
+from converter.tuning import Tuning
+from ir.graph import Graph
+from passes.contract.base import Pass
+from passes.quantization.lower import LowerToInteger, refuse_early
+from passes.running import pipeline as pipelines
+from passes.training.tune_thresholds import TuneThresholds
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestedPasses:
+    """What a user asks for; the fields are those arguments of `convert`."""
+
+    pipeline: str | None = None
+    passes: str | Sequence[Pass] | None = None
+    granularity: str | None = None
+    io: str = "int8"
+    tuning: Tuning | None = None
+    allow_float_fallback: bool = False
+
+
+def choose_passes(graph: Graph, data: ConversionData, target: Target, requested: RequestedPasses) -> list[Pass]:
+    """The passes to run, with their options.
+
+    Raises:
+      OptionError: there is no such pass, pipeline or option, or options of training stand beside passes that do not.
+      ModelError: the passes must leave integers only, and the graph has operators without an integer form.
+    """
+    steps = _with_options(_named(graph, data, target, requested), requested)
+    if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
+        refuse_early(graph)
+    return steps
+
+
+def _named(graph: Graph, data: ConversionData, target: Target, requested: RequestedPasses) -> list[Pass]:
+    """The passes by their names, or as they were given."""
+    passes, pipeline = requested.passes, requested.pipeline
+    if passes is not None and not isinstance(passes, str):
+        return list(passes)
+    if passes is not None and pipeline is None:
+        return pipelines.parse(passes)
+    return pipelines.named(
+        pipeline or _automatic(graph, data, requested.tuning),
+        changes=passes,
+        granularity=requested.granularity or target.granularity,
+        io=requested.io,
+        rewrites=target.rewrites,
+    )
+
+
+def _automatic(graph: Graph, data: ConversionData, tuning: Tuning | None) -> str:
+    """The pipeline for a user who names none: one that trains where that is estimated to be quick enough."""
+    if tuning is None:
+        return pipelines.automatic(data.calibration is not None)
+    seconds = tuning.seconds
+    return pipelines.automatic(
+        data.calibration is not None, seconds, lambda: tuning.estimated_seconds(graph, data.tuning)
+    )
+
+
+def _with_options(steps: list[Pass], requested: RequestedPasses) -> list[Pass]:
+    """Passes with the options that are not part of a pipeline's text: of training and of operators left in float."""
+    if requested.allow_float_fallback:
+        steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
+    tuning = requested.tuning
+    if tuning is not None:
+        tuning.check(steps)
+        steps = [dataclasses.replace(s, **tuning.options) if isinstance(s, TuneThresholds) else s for s in steps]
+    return steps

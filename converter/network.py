@@ -1,0 +1,50 @@
+"""The network that a conversion works on: as it was read, and the copy that passes rewrite."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from converter.frontends import ModelOptions, load_model
+from converter.preprocess import USUAL_RANGE
+from ir.graph import Graph, Value
+from passes.contract.base import Range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """A float network and what is known of its inputs.
+
+    Attributes:
+      reference: the graph as it was read; never changed.
+      graph: the copy that passes rewrite in place.
+      learned: quantization ranges that the network brought with it, by value of `graph`.
+      preprocess: how its images are preprocessed, "" where nobody says.
+      usual_preprocess: how the images that it was trained on were, "" where that is not known.
+    """
+
+    reference: Graph
+    graph: Graph
+    learned: Mapping[Value, Range]
+    preprocess: str
+    usual_preprocess: str
+
+    @property
+    def input_range(self) -> Range | None:
+        """The reals that its preprocessing makes of images, None where that is not known or leaves them open."""
+        usual = USUAL_RANGE.get(self.preprocess)
+        return None if usual is None or self.preprocess == "none" else Range(usual.low, usual.high)
+
+
+def read_network(model: Any, *, weights: str | None, options: ModelOptions | None, preprocess: str | None) -> Network:
+    """Reads a model in any form that `convert` takes. Raises ModelError or OptionError as `load_model`."""
+    source = load_model(model, weights=weights, options=options)
+    graph, copies = source.graph.copy()
+    return Network(
+        reference=source.graph,
+        graph=graph,
+        learned={copies[value]: learned for value, learned in source.ranges.items()},
+        preprocess=preprocess or source.preprocess,
+        usual_preprocess=source.preprocess,
+    )
