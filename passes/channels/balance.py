@@ -39,7 +39,8 @@ from passes.contract.base import Context, Pass, PassReport, Samples, Skip
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
 from passes.measuring.statistics import Statistics
-from passes.quantization.quantize import fixed_params, tie_groups
+from passes.quantization.groups import tie_groups
+from passes.quantization.quantize import fixed_params
 from passes.rewrites.fuse import will_be_fused
 
 _BINS = 400

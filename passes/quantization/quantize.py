@@ -9,7 +9,7 @@ bits (64 with 16-bit activations).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,14 +18,14 @@ import numpy as np
 from ir.errors import ModelError, OptionError
 from ir.fixed_point import accumulator_bound
 from ir.graph import Graph, Node, Value
-from ir.opdef import OpDef, Role
+from ir.opdef import OpDef
 from ir.ops.conversion import QUANTIZE
 from ir.ops.elementwise import MAXIMUM, MINIMUM
 from ir.quantization import QuantParams, asymmetric, outward, symmetric
 from passes.contract.base import Context, Pass, PassReport, Range
 from passes.quantization.comparable import fit_scales
+from passes.quantization.groups import tie_groups, tied_values
 from passes.quantization.tied import separate_narrow
-from passes.rewrites.fuse import will_be_fused
 
 _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
 _ACCUMULATOR_LIMIT = (1 << 31) - 1
@@ -83,43 +83,6 @@ class Quantize(Pass):
             and (context.limits is None or context.limits.weight_per_channel(node.op))
         )
         return quantize_weights(graph, node, per_channel, self.weight_bits)
-
-
-def tied_values(node: Node) -> list[Value]:
-    """The float values of a node that its kernel wants to share scale and zero point."""
-    rule = node.op.quantization
-    listed = [v for i, v in enumerate(node.inputs) if v is not None and node.op.operand(i).name in rule.tied]
-    listed += node.outputs if "output" in rule.tied else []
-    return [v for v in listed if v.dtype.is_float]
-
-
-def quantized_values(graph: Graph) -> Iterator[Value]:
-    """Activations that become integers: data, and constants that are operands like data."""
-    for value in graph.values():
-        if not value.dtype.is_float or will_be_fused(graph, value):
-            continue
-        if not value.is_constant or any(node.op.operand(i).role is Role.ACTIVATION for node, i in value.uses):
-            yield value
-
-
-def tie_groups(graph: Graph) -> list[list[Value]]:
-    """Partition of the quantized values into groups that share parameters, in graph order."""
-    parent: dict[Value, Value] = {v: v for v in quantized_values(graph)}
-
-    def find(value: Value) -> Value:
-        while parent[value] is not value:
-            parent[value] = parent[parent[value]]
-            value = parent[value]
-        return value
-
-    for node in graph.nodes:
-        tied = [v for v in tied_values(node) if v in parent]
-        for value in tied[1:]:
-            parent[find(value)] = find(tied[0])
-    groups: dict[Value, list[Value]] = {}
-    for value in parent:
-        groups.setdefault(find(value), []).append(value)
-    return list(groups.values())
 
 
 def fixed_params(value: Value, bits: int) -> QuantParams | None:

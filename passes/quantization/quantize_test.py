@@ -18,7 +18,8 @@ from ir.quantization import QuantParams
 from ir.verify import verify
 from passes.contract.base import Context, PassReport, Range
 from passes.graph_testing import Net
-from passes.quantization.quantize import Quantize, tie_groups, weight_threshold
+from passes.quantization.groups import tie_groups
+from passes.quantization.quantize import Quantize, weight_threshold
 
 LAST = ConcatenationAttributes(axis=-1)
 

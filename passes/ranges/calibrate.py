@@ -28,7 +28,7 @@ from ir.graph import Graph
 from ir.quantization import asymmetric, outward
 from passes.contract.base import Context, Pass, PassReport, Range
 from passes.measuring.statistics import Statistics, collect, histograms
-from passes.quantization.quantize import tie_groups
+from passes.quantization.groups import tie_groups
 
 METHODS = ("minmax", "moving_average", "percentile", "mse", "kl")
 _DECAY = 0.9

@@ -13,7 +13,8 @@ from ir.errors import ModelError
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Pass, PassReport, Range
 from passes.measuring.statistics import Statistics
-from passes.quantization.quantize import fixed_params, quantized_values
+from passes.quantization.groups import quantized_values
+from passes.quantization.quantize import fixed_params
 from passes.ranges.moments import propagate
 
 

@@ -11,8 +11,8 @@ from ir.graph import Graph, Value
 from ir.profile import Profile
 from passes.contract.base import Context
 from passes.measuring.logits import logits_of
+from passes.quantization.groups import tie_groups
 from passes.quantization.lower import LowerToInteger
-from passes.quantization.quantize import tie_groups
 from passes.quantization.simulate import quantized
 from passes.rewrites.fuse import FuseActivation
 from passes.running.runner import run_passes
