@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from runtime_tests import proved
 from tools import raspberry_pi
 
 FIGURES = "figures"  # the user property of a test under which a line for the summary is kept
@@ -28,6 +31,32 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section(FIGURES)
         for line in lines:
             terminalreporter.line(line)
+    if _is_whole_run(terminalreporter.config) and (missing := proved.missing(proved.PROVED)):
+        terminalreporter.section("operators without a test that holds them to real kernels", red=True)
+        for line in missing:
+            terminalreporter.line(line)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A whole run in which an operator was not held to real kernels fails."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["proved"] = sorted(proved.PROVED)
+    elif exitstatus == pytest.ExitCode.OK and _is_whole_run(session.config) and proved.missing(proved.PROVED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """What a process of pytest-xdist proved."""
+    proved.PROVED.update(tuple(proof) for proof in getattr(node, "workeroutput", {}).get("proved", ()))
+
+
+def _is_whole_run(config: pytest.Config) -> bool:
+    """Whether all tests of this folder were asked for."""
+    here = Path(__file__).resolve().parent
+    folders = [(config.invocation_params.dir / argument).resolve() for argument in config.args]
+    chosen = config.option.keyword or config.option.markexpr or config.option.collectonly or config.option.lf
+    return not chosen and any(folder == here or folder in here.parents for folder in folders)
 
 
 @pytest.fixture(scope="session")

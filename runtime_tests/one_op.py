@@ -9,12 +9,15 @@ import numpy as np
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph, Value
 from ir.opdef import Attributes, OpDef
 from ir.profile import Profile
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
+from runtime_tests import proved
 
 Operand = TensorType | tuple[np.ndarray, TensorType] | None  # an input, a constant with its type, or absent
 
@@ -63,3 +66,4 @@ def assert_exact(model: bytes, inputs: Sequence[np.ndarray], profiles: Sequence[
         for a, b in zip(expected, found, strict=True):
             assert a.dtype == b.dtype and a.shape == b.shape, (str(profile), a.dtype, b.dtype, a.shape, b.shape)
             np.testing.assert_array_equal(b, a, err_msg=f"profile {profile}")
+    proved.record(to_graph(parse(model)))

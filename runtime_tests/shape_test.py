@@ -59,14 +59,15 @@ def test_float(op: OpDef, strategy: Strategy, seed: int, data: st.DataObject) ->
         cases.check_claims(op, shapes[0], attrs, seed)
 
 
+@pytest.mark.parametrize("dtype", padding.PADV2.quantization.activation_types)
 @cases.examples(25)
 @given(case=paddings_(), seed=cases.seeds, value=st.integers(-128, 127), data=st.data())
-def test_pad_with_a_constant(case: Any, seed: int, value: int, data: st.DataObject) -> None:
+def test_pad_with_a_constant(dtype: DType, case: Any, seed: int, value: int, data: st.DataObject) -> None:
     (given_,), attrs = case
-    quant = data.draw(cases.parameters())
-    constant = np.array([value], np.int8), TensorType((1,), DType.INT8, quant)
-    operands = [TensorType(given_, DType.INT8, quant), constant]
-    cases.check_integer(padding.PADV2, operands, attrs, quant, [cases.integers(seed, given_)])
+    quant = data.draw(cases.parameters(dtype))
+    constant = np.array([value], dtype.numpy), TensorType((1,), dtype, quant)
+    operands = [TensorType(given_, dtype, quant), constant]
+    cases.check_integer(padding.PADV2, operands, attrs, quant, [cases.integers(seed, given_, dtype)])
     y = np.asarray(padding.PADV2.compute(attrs, cases.floats(seed, given_), np.float32([0.25])))
     assert y.shape[1:] == padding.PAD.infer(attrs, [TensorType(given_)])[0].shape[1:]
     assert (y == 0.25).sum() >= y.size - cases.SAMPLES * math.prod(given_)

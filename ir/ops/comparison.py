@@ -87,6 +87,7 @@ def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callab
         infer=_infer_truth,
         compute=lambda attrs, *truths: compute(*truths),
         integer=lambda call: [integer(*aligned(call))],
+        quantization=QuantRule(activation_types=(DType.BOOL,)),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options"),
     )
 
