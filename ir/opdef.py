@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.kernels import Kernel, plain
 from ir.profile import Profile
 from ir.types import DType, TensorType
 
@@ -63,7 +64,7 @@ class QuantRule:
       tied: names of operands and results that must share scale and zero point ("output" names the result).
       fixed: output parameters by activation bits, where the kernel insists on them.
       integer: whether an integer kernel exists at all; if not, `reason` says what to do.
-      activation_types: storage types that the integer kernels take for activations.
+      kernels: the combinations of element types that some runtime computes, those to be preferred first.
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
         first, below the second.
     """
@@ -72,8 +73,13 @@ class QuantRule:
     fixed: Mapping[int, Fixed] = field(default_factory=dict)
     integer: bool = True
     reason: str = ""
-    activation_types: tuple[DType, ...] = (DType.INT8,)
+    kernels: tuple[Kernel, ...] = plain(DType.INT8)
     scales: tuple[float, float] | None = None
+
+    @property
+    def activation_types(self) -> tuple[DType, ...]:
+        """Element types that some runtime's kernels take for activations."""
+        return tuple(dict.fromkeys(k.activation for k in self.kernels if k.right))
 
 
 class Passage(enum.Enum):

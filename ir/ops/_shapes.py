@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
+from ir.kernels import plain
 from ir.opdef import IntegerCall, Passage, QuantRule, ShapeError
 from ir.types import DType, TensorType
 
@@ -19,9 +20,9 @@ Move = Callable[..., Any]
 Infer = Callable[[Any, Sequence[TensorType]], list[TensorType]]
 Version = Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int]
 
-BOTH_WIDTHS = (DType.INT8, DType.INT16)
+BOTH_WIDTHS = plain(DType.INT8, DType.INT16)
 TIED_INT8 = QuantRule(tied=("input", "output"))
-TIED = QuantRule(tied=("input", "output"), activation_types=BOTH_WIDTHS)
+TIED = QuantRule(tied=("input", "output"), kernels=BOTH_WIDTHS)
 
 
 def real_axis(axis: int, rank: int) -> int:

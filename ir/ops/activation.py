@@ -235,7 +235,7 @@ RELU = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.relu(x),
     integer=lambda call: _integer_relu(call, FusedActivation.RELU),
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="RELU", version=_VERSION),
     passage=_FREE,
     fuses_as=FusedActivation.RELU,
@@ -248,7 +248,7 @@ RELU6 = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.clip(x, 0.0, 6.0),
     integer=lambda call: _integer_relu(call, FusedActivation.RELU6),
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="RELU6", version=_VERSION),
     passage=_BOUNDED,
     limit=6.0,
@@ -276,7 +276,7 @@ LEAKY_RELU = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.where(x > 0, x, x * attrs.alpha),
     integer=_integer_leaky_relu,
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="LEAKY_RELU", options="LeakyReluOptions", version=version_by_type(int8=1, int16=2)),
     passage=_FREE,
 )
@@ -309,7 +309,7 @@ LOGISTIC = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.sigmoid(x),
     integer=_integer_logistic,
-    quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, kernels=BOTH_WIDTHS),
     encoding=Encoding(code="LOGISTIC", version=_VERSION),
 )
 
@@ -320,7 +320,7 @@ TANH = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.tanh(x),
     integer=_integer_tanh,
-    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, kernels=BOTH_WIDTHS),
     encoding=Encoding(code="TANH", version=_VERSION),
 )
 

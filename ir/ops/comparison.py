@@ -129,7 +129,7 @@ def _integer_choice(call: IntegerCall) -> list[np.ndarray]:
 
 
 _CHOICE = (Operand(name="condition", role=Role.INDEX), *_PAIR)
-_TIED = QuantRule(tied=("a", "b", "output"), activation_types=BOTH_WIDTHS)
+_TIED = QuantRule(tied=("a", "b", "output"), kernels=BOTH_WIDTHS)
 
 SELECT = OpDef(
     name="select",

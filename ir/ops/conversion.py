@@ -182,7 +182,7 @@ def _cast_version(attrs: CastAttributes, types: Sequence[TensorType | None], out
 
 
 _INPUT = (Operand(name="input"),)
-_FREE_SCALES = QuantRule(activation_types=BOTH_WIDTHS)
+_FREE_SCALES = QuantRule(kernels=BOTH_WIDTHS)
 
 QUANTIZE = OpDef(
     name="quantize",

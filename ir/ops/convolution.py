@@ -26,6 +26,7 @@ from ir.opdef import (
     Role,
     ShapeError,
 )
+from ir.ops import _weighted_kernels
 from ir.ops._common import Padding, apply_fused, window_size
 from ir.ops._convolve import convolve, convolve_depthwise
 from ir.ops._matrix import CONVOLUTION, DENSE, DEPTHWISE
@@ -218,7 +219,7 @@ CONV_2D = OpDef(
     compute=_compute_conv,
     integer=_integer_conv,
     matrix=CONVOLUTION,
-    quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
+    quantization=QuantRule(kernels=_weighted_kernels.CONV_2D),
     encoding=Encoding(code="CONV_2D", options="Conv2DOptions", renamed=_RENAMED, version=_conv_version),
 )
 
@@ -235,7 +236,7 @@ DEPTHWISE_CONV_2D = OpDef(
     compute=_compute_depthwise,
     integer=_integer_depthwise,
     matrix=DEPTHWISE,
-    quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
+    quantization=QuantRule(kernels=_weighted_kernels.DEPTHWISE_CONV_2D),
     encoding=Encoding(
         code="DEPTHWISE_CONV_2D", options="DepthwiseConv2DOptions", renamed=_RENAMED, version=_depthwise_version
     ),
@@ -254,7 +255,7 @@ FULLY_CONNECTED = OpDef(
     compute=_compute_dense,
     integer=_integer_dense,
     matrix=DENSE,
-    quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
+    quantization=QuantRule(kernels=_weighted_kernels.FULLY_CONNECTED),
     encoding=Encoding(
         code="FULLY_CONNECTED",
         options="FullyConnectedOptions",

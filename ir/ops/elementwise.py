@@ -236,7 +236,7 @@ ADD = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a + b, attrs.activation),
     integer=lambda call: _integer_sum(call, 1),
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(
         code="ADD", options="AddOptions", version=_version({DType.INT8: 2, DType.INT16: 3, DType.INT64: 4})
     ),
@@ -250,7 +250,7 @@ SUB = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a - b, attrs.activation),
     integer=lambda call: _integer_sum(call, -1),
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(
         code="SUB",
         options="SubOptions",
@@ -266,7 +266,7 @@ MUL = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a * b, attrs.activation),
     integer=_integer_mul,
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="MUL", options="MulOptions", renamed=_NO_POT, version=_mul_version),
 )
 
@@ -293,7 +293,7 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
         infer=infer_broadcast,
         compute=lambda attrs, a, b: compute(a, b),
         integer=lambda call: [integer(*aligned(call))],
-        quantization=QuantRule(tied=("a", "b", "output"), activation_types=BOTH_WIDTHS),
+        quantization=QuantRule(tied=("a", "b", "output"), kernels=BOTH_WIDTHS),
         encoding=Encoding(
             code=name.upper(),
             options="MaximumMinimumOptions",

@@ -199,7 +199,7 @@ def _split_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence
 
 _INPUT = (Operand(name="input"),)
 _INPUTS = (Operand(name="inputs", variadic=True),)
-_ALL_TIED = QuantRule(tied=("inputs", "output"), activation_types=BOTH_WIDTHS)
+_ALL_TIED = QuantRule(tied=("inputs", "output"), kernels=BOTH_WIDTHS)
 
 CONCATENATION = OpDef(
     name="concatenation",

@@ -14,6 +14,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding
 from ir.keras_ops import K
+from ir.kernels import plain
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, ShapeError
 from ir.ops._common import Requantizer, exact_float
 from ir.ops._products import is_int16, product_rounding, single_multiplier
@@ -117,6 +118,6 @@ BATCH_MATMUL = OpDef(
     infer=_infer,
     compute=_compute,
     integer=_integer,
-    quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
+    quantization=QuantRule(kernels=plain(DType.INT8, DType.INT16)),
     encoding=Encoding(code="BATCH_MATMUL", options="BatchMatMulOptions", version=_version),
 )

@@ -115,7 +115,7 @@ PADV2 = OpDef(
     infer=_infer_pad_with,
     compute=on_floats(_pad_with),
     integer=on_integers(_pad_with),
-    quantization=QuantRule(tied=("input", "constant_values", "output"), activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(tied=("input", "constant_values", "output"), kernels=BOTH_WIDTHS),
     encoding=Encoding(
         code="PADV2",
         options="PadV2Options",

@@ -193,7 +193,7 @@ MEAN = OpDef(
     infer=_infer,
     compute=_on_floats("mean"),
     integer=_integer_mean,
-    quantization=QuantRule(activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=_reducer("MEAN", int16=3),
     passage=_passage,
 )

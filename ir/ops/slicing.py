@@ -280,7 +280,7 @@ GATHER = OpDef(
     infer=_infer_gather,
     compute=on_floats(_gather),
     integer=on_integers(_gather),
-    quantization=QuantRule(tied=("params", "output"), activation_types=BOTH_WIDTHS),
+    quantization=QuantRule(tied=("params", "output"), kernels=BOTH_WIDTHS),
     encoding=Encoding(code="GATHER", options="GatherOptions", version=_gather_version),
     passage=_gather_passage,
 )

@@ -24,6 +24,7 @@ from ir.opdef import (
     Role,
     ShapeError,
 )
+from ir.ops import _weighted_kernels
 from ir.ops._common import Padding, apply_fused, window_size
 from ir.ops._products import Products, has_bias, is_int16, lanes_rounding, products, real_multiplier
 from ir.profile import Runtime
@@ -128,7 +129,7 @@ TRANSPOSE_CONV = OpDef(
     infer=_infer,
     compute=_compute,
     integer=_integer,
-    quantization=QuantRule(activation_types=(DType.INT8, DType.INT16)),
+    quantization=QuantRule(kernels=_weighted_kernels.TRANSPOSE_CONV),
     encoding=Encoding(
         code="TRANSPOSE_CONV",
         options="TransposeConvOptions",

@@ -121,7 +121,7 @@ ABS = _unary(
     "abs",
     "Absolute value.",
     K.absolute,
-    QuantRule(activation_types=BOTH_WIDTHS),
+    QuantRule(kernels=BOTH_WIDTHS),
     _integer_abs,
     "AbsOptions",
     _BY_THREE,
@@ -131,14 +131,14 @@ EXP = _unary(
     "exp",
     "Exponential.",
     K.exp,
-    QuantRule(activation_types=BOTH_WIDTHS),
+    QuantRule(kernels=BOTH_WIDTHS),
     lambda call: lookup(call, lambda v: libm("exp", v)),
     "ExpOptions",
     _BY_TWO,
 )
 RSQRT = _unary("rsqrt", "1 / sqrt(x).", K.rsqrt, QuantRule(), _integer_rsqrt, None, _BY_THREE)
 SQRT = _unary("sqrt", "Square root.", K.sqrt, QuantRule(), _integer_sqrt, None, _BY_TWO)
-LOG = _unary("log", "Natural logarithm.", K.log, QuantRule(activation_types=BOTH_WIDTHS), _integer_log, None, _BY_TWO)
+LOG = _unary("log", "Natural logarithm.", K.log, QuantRule(kernels=BOTH_WIDTHS), _integer_log, None, _BY_TWO)
 SQUARE = _unary(
     "square", "x^2.", K.square, _float_only("multiply the tensor by itself instead"), options="SquareOptions"
 )
