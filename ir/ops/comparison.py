@@ -19,6 +19,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
+from ir.kernels import plain
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, Role, ShapeError
 from ir.ops._pointwise import aligned, by_table, infer_broadcast, operand
 from ir.ops._shapes import BOTH_WIDTHS
@@ -87,7 +88,7 @@ def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callab
         infer=_infer_truth,
         compute=lambda attrs, *truths: compute(*truths),
         integer=lambda call: [integer(*aligned(call))],
-        quantization=QuantRule(activation_types=(DType.BOOL,)),
+        quantization=QuantRule(kernels=plain(DType.BOOL)),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options"),
     )
 
