@@ -162,8 +162,9 @@ class OpDef:
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
-      any_batch: `(attrs, input types) -> attrs` in the form that holds for any size of axis 0, where a file may
-        spell out a batch of 1 (slice); the reader calls it.
+      as_read: `(attrs, input types, output types) -> attrs` where a file's options do not say all: for any size of
+        axis 0 where the file may spell out a batch of 1 (slice), by the tensors' types where the options may be
+        empty (cast). The reader calls it.
       limit: where BOUNDED saturates (ReLU6: 6.0).
       fuses_as: for an activation, how it is fused into the operator before it; None if it cannot be.
     """
@@ -184,7 +185,7 @@ class OpDef:
     is_conversion: bool = False
     matrix: MatrixForm | None = None
     is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False
-    any_batch: Callable[[Any, Sequence[TensorType | None]], Any] = lambda attrs, _: attrs
+    as_read: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], Any] = lambda attrs, *_: attrs
     limit: float | None = None
     fuses_as: FusedActivation | None = None
 

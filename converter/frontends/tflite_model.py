@@ -285,13 +285,13 @@ class FloatReader(GraphReader):
         name = self.subgraph.tensors[record.outputs[0]].name if record.outputs else ""
         try:
             attrs = decode_attributes(op, record.options_name, record.options, constants)
-            attrs = op.any_batch(attrs, [None if v is None else v.type for v in inputs])
+            attrs = op.as_read(attrs, [None if v is None else v.type for v in inputs], self._stored_types(record))
             if op is RESHAPE:
                 attrs = self._without_placeholder(attrs, record, inputs)
             types = op.infer(attrs, [v.type for v in inputs if v is not None])
             self._check_results(record, types)
-            if op is CAST and {DType.FLOAT16, DType.FLOAT32} >= {attrs.in_data_type, attrs.out_data_type}:
-                results = [v for v in inputs if v is not None]  # all floats are float32 here
+            if op is CAST and attrs.in_data_type is attrs.out_data_type:
+                results = [v for v in inputs if v is not None]
             elif self._is_known(op, inputs):
                 results = self._computed(op, attrs, inputs, types, name)
             elif op is UNIDIRECTIONAL_SEQUENCE_LSTM:
@@ -315,6 +315,11 @@ class FloatReader(GraphReader):
         known = -1 in attrs.shape and self._sizes_as_stored and len(stored) == len(attrs.shape) and min(stored) > 0
         fits = inputs[0] is not None and math.prod(stored) == inputs[0].type.size
         return dataclasses.replace(attrs, shape=stored) if known and fits else attrs
+
+    def _stored_types(self, record: OperatorRecord) -> list[TensorType]:
+        """The types that the file gives an operator's results; all floats are float32 here."""
+        stored = [tensor_type(self.subgraph.tensors[i], self.model.path) for i in record.outputs]
+        return [TensorType(t.shape, DType.FLOAT32) if t.dtype.is_float else t for t in stored]
 
     def _check_results(self, record: OperatorRecord, types: list[TensorType]) -> None:
         """Files whose shapes were not changed must agree with what is computed."""

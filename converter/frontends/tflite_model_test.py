@@ -243,6 +243,16 @@ def test_half_precision_tensors_become_float32() -> None:
     assert {v.dtype for v in graph.values()} == {DType.FLOAT32}
 
 
+@pytest.mark.parametrize("options", [schema.CastOptionsT(), None], ids=["defaults", "no options"])
+def test_a_cast_whose_options_are_empty_is_read_by_its_tensors(options: schema.CastOptionsT | None) -> None:
+    """TFLiteConverter 2.21 writes them so."""
+    file = File()
+    tokens, reals = file.tensor((1, 5), "INT32"), file.tensor((1, 5))
+    file.op("CAST", [tokens], [reals], options)
+    graph = _check(file.finish([tokens], [reals]), np.arange(5, dtype=np.int32)[None])
+    assert [(n.attrs.in_data_type, n.attrs.out_data_type) for n in graph.nodes] == [(DType.INT32, DType.FLOAT32)]
+
+
 def test_signature_names_and_shared_outputs() -> None:
     file = File()
     x, y = file.tensor([1, 6], name="serving_default_x:0"), file.tensor([1, 4], name="Identity")

@@ -158,8 +158,8 @@ class GraphReader:
         outputs = [self.subgraph.tensors[i] for i in record.outputs]
         try:
             attrs = decode_attributes(op, record.options_name, record.options, constants)
-            attrs = op.any_batch(attrs, [None if v is None else v.type for v in inputs])
             types = [tensor_type(t, self.model.path) for t in outputs]
+            attrs = op.as_read(attrs, [None if v is None else v.type for v in inputs], types)
             node = self.graph.add(op, inputs, attrs, outputs[0].name if outputs else op.name, types)
             self._check(op, node, types)
         except MISFITS as error:

@@ -48,6 +48,16 @@ def _infer_cast(attrs: CastAttributes, types: Sequence[TensorType]) -> list[Tens
     return [TensorType(types[0].shape, attrs.out_data_type)]
 
 
+def _cast_as_read(
+    attrs: CastAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]
+) -> CastAttributes:
+    """TFLiteConverter 2.21 leaves the options empty: the tensors say what is cast."""
+    source = types[0]
+    return CastAttributes(
+        in_data_type=attrs.in_data_type if source is None else source.dtype, out_data_type=out[0].dtype
+    )
+
+
 def _compute_quantize(attrs: Attributes, x: Any) -> Any:
     return x
 
@@ -219,4 +229,5 @@ CAST = OpDef(
     quantization=QuantRule(fixed={8: Fixed(1.0, 0)}),  # the kernel writes the numbers themselves
     encoding=Encoding(code="CAST", options="CastOptions", version=_cast_version),
     is_identity=lambda attrs, _: attrs.in_data_type is attrs.out_data_type,
+    as_read=_cast_as_read,
 )

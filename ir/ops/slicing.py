@@ -249,7 +249,7 @@ SLICE = OpDef(
     ),
     passage=_slice_passage,
     is_identity=keeps_shape(_infer_slice),
-    any_batch=_slice_any_batch,
+    as_read=lambda attrs, types, _: _slice_any_batch(attrs, types),
 )
 
 STRIDED_SLICE = OpDef(
@@ -269,7 +269,7 @@ STRIDED_SLICE = OpDef(
     ),
     passage=_strided_passage,
     is_identity=_strided_identity,
-    any_batch=_strided_any_batch,
+    as_read=lambda attrs, types, _: _strided_any_batch(attrs, types),
 )
 
 GATHER = OpDef(
