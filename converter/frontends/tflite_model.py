@@ -34,6 +34,7 @@ from ir.types import DType, TensorType
 
 _AGAIN = "write or download the file again"
 _MOST_LISTED = 8
+_LARGEST = np.finfo(np.float32).max
 
 
 def from_tflite(model: str | Path | bytes, options: ModelOptions | None = None) -> Graph:
@@ -269,14 +270,18 @@ class FloatReader(GraphReader):
         elif type_.dtype is DType.FLOAT16:
             data = data.astype(np.float32)
         if data.dtype.kind == "f" and not np.isfinite(data).all():
-            bad = int((~np.isfinite(data)).sum())
-            raise _error(
-                self.model,
-                "finite weights",
-                f"{bad} NaN or infinite of the {data.size} values of '{record.name}'",
-                "mend or train the network again",
-            )
+            data = self._without_infinities(data, record.name)
         return self.graph.constant(data, record.name or "constant")
+
+    def _without_infinities(self, data: np.ndarray, name: str) -> np.ndarray:
+        """Infinity is what pads a maximum; the largest float says the same. In weights it is a fault (see below)."""
+        if np.isnan(data).any():
+            raise self._not_finite(int(np.isnan(data).sum()), data.size, name)
+        return np.clip(data, -_LARGEST, _LARGEST)
+
+    def _not_finite(self, bad: int, size: int, name: str) -> ModelError:
+        found = f"{bad} NaN or infinite of the {size} values of '{name}'"
+        return _error(self.model, "finite weights", found, "mend or train the network again")
 
     def _operator(self, position: int, record: OperatorRecord) -> None:
         op = BY_CODE[record.code]
@@ -332,12 +337,9 @@ class FloatReader(GraphReader):
 
     def _check_weights(self, op: OpDef, inputs: list[Value | None], where: str) -> None:
         for i, value in enumerate(inputs):
-            if (
-                value is not None
-                and op.operand(i).role is Role.WEIGHT
-                and value.is_constant
-                and not value.dtype.is_float
-            ):
+            if value is None or value.data is None or op.operand(i).role not in (Role.WEIGHT, Role.BIAS):
+                continue
+            if op.operand(i).role is Role.WEIGHT and not value.dtype.is_float:
                 raise _error(
                     self.model,
                     "weights that are floats, or integers with scales",
@@ -345,6 +347,9 @@ class FloatReader(GraphReader):
                     "convert the float model that it was made from",
                     where,
                 )
+            infinite = int((np.abs(value.data) >= _LARGEST).sum())
+            if infinite:
+                raise self._not_finite(infinite, value.data.size, value.name)
 
     def _is_known(self, op: OpDef, inputs: list[Value | None]) -> bool:
         """Whether an operator's results are constant; layers with weights are left alone (they take time)."""

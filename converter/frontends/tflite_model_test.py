@@ -356,12 +356,26 @@ def test_quantized_files_are_refused() -> None:
         from_tflite(to_bytes(graph))
 
 
-def test_weights_that_are_not_finite_are_refused() -> None:
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(number: float) -> None:
     file = File()
     weights = _numbers(4, 6)
-    weights[1, 2] = np.nan
+    weights[1, 2] = number
     with pytest.raises(ModelError, match="1 NaN or infinite of the 24 values"):
         from_tflite(_dense(file, file.constant(weights)))
+
+
+def test_infinity_that_pads_a_maximum_is_the_lowest_float() -> None:
+    """PyTorch's padded max pools come so."""
+    file = File()
+    x, padded, y = file.tensor((1, 4, 4, 2)), file.tensor((1, 6, 6, 2)), file.tensor((1, 4, 4, 2))
+    low, pads = file.constant(np.float32([-np.inf])), file.constant(np.int32([[0, 0], [1, 1], [1, 1], [0, 0]]))
+    file.op("PADV2", [x, pads, low], [padded])
+    options = schema.Pool2DOptionsT(padding=1, strideH=1, strideW=1, filterHeight=3, filterWidth=3)
+    file.op("MAX_POOL_2D", [padded], [y], options)
+    graph = _check(file.finish([x], [y]), _numbers(1, 4, 4, 2))
+    constant = graph.nodes[0].inputs[1]
+    assert constant is not None and constant.data is not None and np.isfinite(constant.data).all()
 
 
 def test_constants_that_would_fill_the_memory_are_refused() -> None:
