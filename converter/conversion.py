@@ -126,7 +126,7 @@ def convert(
         judged_on=data.judged_on,
         passes=tuple(records),
         pipeline=pipelines.to_text(steps),
-        warnings=data.warnings,
+        warnings=(*network.warnings, *data.warnings),
         seconds=time.perf_counter() - start,
         reference=network.reference,
         graph=network.graph,

@@ -22,6 +22,7 @@ class Network:
       learned: quantization ranges that the network brought with it, by value of `graph`.
       preprocess: how its images are preprocessed, "" where nobody says.
       usual_preprocess: how the images that it was trained on were, "" where that is not known.
+      warnings: what looks wrong with it.
     """
 
     reference: Graph
@@ -29,6 +30,7 @@ class Network:
     learned: Mapping[Value, Range]
     preprocess: str
     usual_preprocess: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def input_range(self) -> Range | None:
@@ -47,4 +49,5 @@ def read_network(model: Any, *, weights: str | None, options: ModelOptions | Non
         learned={copies[value]: learned for value, learned in source.ranges.items()},
         preprocess=preprocess or source.preprocess,
         usual_preprocess=source.preprocess,
+        warnings=source.warnings,
     )

@@ -13,6 +13,7 @@ import difflib
 import functools
 import inspect
 import json
+import os
 import random
 import re
 import socket
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import keras
 
 _SHIPPED = Path(__file__).parent / "shipped"
+IMAGENET, RANDOM = "imagenet", "random"
 _DOWNLOAD_TIMEOUT_S = 30.0
 _UNSTATED_SIZE = 224  # of MobileNetV3, which Keras builds for any size where none is asked for
 _WORDS = r"Inception|Xception|VGG\d+|[A-Z][A-Za-z]*?Ne(?:Xt|t)\d*|V\d|B\d|[A-Z]+[a-z]*\d*"
@@ -84,8 +86,9 @@ def load_zoo(
 
     Args:
       name: one of `zoo_names()`, in any spelling.
-      weights: "imagenet" (downloaded by Keras, or from its cache), a file (.weights.h5, .h5, .keras), or None
-        for random ones. A .keras file is taken as the network, after a check that it is the one named.
+      weights: "imagenet" (downloaded by Keras, or from its cache), a file (.weights.h5, .h5, .keras), or "random".
+        A .keras file is taken as the network, after a check that it is the one named. By default ImageNet's, which
+        is what a name means; for a network that comes with the package its own.
       alpha: the width multiplier of MobileNets.
       input_size: a side, or (height, width); the network's own by default.
       classes: how many; 1000 by default.
@@ -116,8 +119,9 @@ def load_zoo(
         return _load_shipped(name)
     build = _constructors()[name]
     _check_options(name, build, options)
-    if weights is None or str(weights) == "imagenet":
-        model = _build(name, build, options, seed, None if weights is None else "imagenet")
+    weights = IMAGENET if weights is None else str(weights)
+    if weights in (IMAGENET, RANDOM):
+        model = _build(name, build, options, seed, IMAGENET if weights == IMAGENET else None)
     else:
         path = check_weights_path(Path(weights).expanduser())
         what = f"{name} with {_listed(options)}" if options else name
@@ -127,7 +131,7 @@ def load_zoo(
         model=model,
         preprocess=_preprocess_of(build),
         input_size=_input_size(model),
-        weights="random" if weights is None else str(weights),
+        weights=weights,
     )
 
 
@@ -211,7 +215,7 @@ def _build(
                 expected="ImageNet weights, downloaded or in the cache of Keras",
                 found=f"no download ({reason})",
                 where=name,
-                fix="download the weights elsewhere and pass the file with --weights FILE",
+                fix=f"{_by_hand(error)}, or convert without training with --weights random",
             ) from error
         raise OptionError(
             expected="options that this network can be built with",
@@ -219,6 +223,15 @@ def _build(
             where=name,
             fix=f"change them (Keras says: {reason})",
         ) from error
+
+
+def _by_hand(error: Exception) -> str:
+    """How to get weights to a machine without a network; Keras names the address that it could not reach."""
+    address = re.search(r"https?://[^\s:]+", str(error))
+    if address is None:
+        return "download the weights elsewhere and pass the file with --weights FILE"
+    file, cache = address[0].rsplit("/", 1)[-1], Path(os.environ.get("KERAS_HOME", "~/.keras")) / "models"
+    return f"download {address[0]} elsewhere and put it into {cache} as {file}, or pass it with --weights {file}"
 
 
 def _listed(options: Mapping[str, Any]) -> str:

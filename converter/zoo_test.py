@@ -12,6 +12,7 @@ import pytest
 
 from converter import zoo
 from converter.data import InputSpec, open_data
+from converter.frontends import load_model
 from converter.zoo import load_zoo, zoo_names, zoo_preprocess
 from ir.errors import ModelError, OptionError
 
@@ -74,7 +75,7 @@ def test_preprocessing(name: str, mode: str) -> None:
 
 def test_random_weights_are_the_same_each_time() -> None:
     state = random.getstate()
-    first = load_zoo("MobileNetV2", alpha=0.35, input_size=96, classes=7)
+    first = load_zoo("MobileNetV2", "random", alpha=0.35, input_size=96, classes=7)
     assert random.getstate() == state
     assert (first.name, first.input_size, first.preprocess, first.weights) == (
         "mobilenet_v2",
@@ -84,19 +85,19 @@ def test_random_weights_are_the_same_each_time() -> None:
     )
     assert first.model.output_shape == (None, 7)
     assert first.model.layers[-1].activation.__name__ == "softmax"
-    assert _same_weights(first.model, load_zoo("mobilenet-v2", alpha=0.35, input_size=96, classes=7).model)
-    other = load_zoo("mobilenet_v2", alpha=0.35, input_size=(96, 128), classes=7, seed=1)
+    assert _same_weights(first.model, load_zoo("mobilenet-v2", "random", alpha=0.35, input_size=96, classes=7).model)
+    other = load_zoo("mobilenet_v2", "random", alpha=0.35, input_size=(96, 128), classes=7, seed=1)
     assert other.input_size == (96, 128)
     assert not _same_weights(first.model, other.model)
 
 
 def test_default_size_where_keras_states_none() -> None:
-    assert load_zoo("mobilenet_v3_small", minimalistic=True).input_size == (224, 224)
+    assert load_zoo("mobilenet_v3_small", "random", minimalistic=True).input_size == (224, 224)
 
 
 @pytest.mark.parametrize("file", ["a.weights.h5", "a.h5", "a.keras"])
 def test_weights_from_files(tmp_path: Path, file: str) -> None:
-    model = load_zoo("mobilenet", alpha=0.25, input_size=32, classes=3).model
+    model = load_zoo("mobilenet", "random", alpha=0.25, input_size=32, classes=3).model
     path = tmp_path / file
     model.save_weights(path) if file == "a.weights.h5" else model.save(path)
     loaded = load_zoo("mobilenet", path, alpha=0.25, input_size=32, classes=3, seed=9)
@@ -115,7 +116,7 @@ def test_weights_from_files(tmp_path: Path, file: str) -> None:
 def test_weights_that_a_file_does_not_hold(tmp_path: Path) -> None:
     import h5py
 
-    model = load_zoo("mobilenet", alpha=0.25, input_size=32, classes=3).model
+    model = load_zoo("mobilenet", "random", alpha=0.25, input_size=32, classes=3).model
     path = tmp_path / "a.h5"
     model.save(path)
     with h5py.File(path, "r+") as file:
@@ -135,7 +136,7 @@ def test_efficientnet_weights_from_a_file_are_scaled_as_by_keras(
     import keras
     from keras.src.applications import efficientnet
 
-    model = load_zoo("efficientnet_b0", input_size=32).model
+    model = load_zoo("efficientnet_b0", "random", input_size=32).model
     layer = next(x for x in model.layers if isinstance(x, keras.layers.Normalization))
     deviations = np.asarray([0.229, 0.224, 0.225], np.float32)
     layer.set_weights([np.asarray([0.485, 0.456, 0.406], np.float32), deviations, np.asarray(0)])
@@ -166,9 +167,30 @@ def test_imagenet_weights_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp
     with pytest.raises(
         ModelError,
         match=r"mobilenet: expected ImageNet weights, .*, found no download \(URL fetch .* no route\); "
-        "download the weights elsewhere and pass the file with --weights FILE",
+        r"download https://example.org/x.h5 elsewhere and put it into \S*models as x.h5, or pass it with --weights x.h5",
     ):
-        load_zoo("mobilenet", "imagenet")
+        load_zoo("mobilenet")
+
+
+def test_a_name_means_the_weights_that_lie_in_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from keras.src.utils import file_utils
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked, although the file is there")
+
+    trained = load_zoo("mobilenet", "random", seed=3).model
+    (tmp_path / "models").mkdir()
+    trained.save(tmp_path / "models" / "mobilenet_1_0_224_tf.h5")
+    monkeypatch.setattr(file_utils.config, "keras_home", lambda: str(tmp_path))
+    monkeypatch.setattr(file_utils, "urlretrieve", refuse)
+    found = load_zoo("mobilenet")
+    assert found.weights == "imagenet" and _same_weights(found.model, trained)
+
+
+def test_random_weights_are_warned_of() -> None:
+    (warning,) = load_model("mobilenet", weights="random").warnings
+    assert warning.startswith("the weights are random")
+    assert load_model("digits_mobilenet_v2").warnings == ()
 
 
 def test_names_that_are_not_known() -> None:
@@ -180,13 +202,13 @@ def test_names_that_are_not_known() -> None:
 
 def test_options_that_make_no_sense(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"resnet50: .*\('alpha' is one of mobilenet, mobilenet_v2, mobilenet_v3"):
-        load_zoo("resnet50", alpha=0.5)
+        load_zoo("resnet50", "random", alpha=0.5)
     with pytest.raises(OptionError, match=r"found alpha=-1; change them \(Keras says: .*filters"):
-        load_zoo("mobilenet", alpha=-1)
+        load_zoo("mobilenet", "random", alpha=-1)
     with pytest.raises(OptionError, match=r"alpha=0\.3, weights=imagenet"):
         load_zoo("mobilenet", "imagenet", alpha=0.3)
     with pytest.raises(OptionError, match=r"found input_size=\(5, 5\); change them \(Keras says: .* at least 32x32"):
-        load_zoo("mobilenet", input_size=5)
+        load_zoo("mobilenet", "random", input_size=5)
     with pytest.raises(ModelError, match=r"weights nowhere\.h5: .* found nothing there; check the path"):
         load_zoo("mobilenet", "nowhere.h5")
     (tmp_path / "a.ckpt").write_bytes(b"")

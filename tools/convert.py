@@ -37,7 +37,11 @@ flags.DEFINE_list("output_nodes", [], "Layers or tensors to end at; what comes a
 flags.DEFINE_bool(
     "allow_float_fallback", False, "Keeps operators that have no integer form in float, instead of failing."
 )
-flags.DEFINE_string("weights", None, "For a name of the zoo: 'imagenet', or a file of weights.")
+flags.DEFINE_string(
+    "weights",
+    None,
+    "For a name of the zoo: 'imagenet' (the default; downloaded by Keras, or from its cache), a file of weights, or 'random'.",
+)
 flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
 flags.DEFINE_integer(
     "min_runtime_version", None, "For --target edgetpu: the oldest runtime that must run the file, 10 to 14."

@@ -26,7 +26,9 @@ def define_flags() -> None:
     """The flags of this command; defined when it runs."""
     flags.DEFINE_string("model", None, "The .tflite file; also the first argument: evaluate FILE.")
     flags.DEFINE_string("float_model", None, "The network that it was converted from: a file, or a name of the zoo.")
-    flags.DEFINE_string("weights", None, "For a name of the zoo: 'imagenet', or a file of weights.")
+    flags.DEFINE_string(
+        "weights", None, "For a name of the zoo: 'imagenet' (the default), a file of weights, or 'random'."
+    )
     flags.DEFINE_string("data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
     flags.DEFINE_string("labels", None, "A CSV of file and label, or an array, where the data has no labels inside.")
     flags.DEFINE_enum("preprocess", None, list(preprocess.MODES), "Of images; known for models of the zoo.")

@@ -18,16 +18,18 @@ __all__ = ["ModelOptions", "Source", "load_model", "parse_input_shapes"]
 
 @dataclass(frozen=True)
 class Source:
-    """A float graph, the preprocessing that its network was trained with ("" if that is not known), and the
-    quantization ranges that it was trained with (by value of the graph)."""
+    """A float graph, the preprocessing that its network was trained with ("" if that is not known), the quantization
+    ranges that it was trained with (by value of the graph), and what the user should look at."""
 
     graph: Graph
     preprocess: str = ""
     ranges: Mapping[Value, Range] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 TFLITE_SUFFIXES = (".tflite", ".lite")
+_UNTRAINED = "the weights are random: the file shows sizes and times, its answers mean nothing"
 _KINDS = ".keras, .h5, .tflite, a frozen .pb, or a SavedModel directory"
 
 
@@ -88,10 +90,11 @@ def _from_keras_file(path: Path, options: ModelOptions) -> Source:
 
 def _from_zoo(name: str, weights: str | None, options: ModelOptions) -> Source:
     from converter.frontends.keras_model import from_keras
-    from converter.zoo import load_zoo
+    from converter.zoo import RANDOM, load_zoo
 
     entry = load_zoo(name, weights)
-    return Source(from_keras(entry.model, **_sizes(options)), entry.preprocess)
+    warnings = (_UNTRAINED,) if entry.weights == RANDOM else ()
+    return Source(from_keras(entry.model, **_sizes(options)), entry.preprocess, warnings=warnings)
 
 
 def _from_tflite(model: Path | bytes, options: ModelOptions) -> Source:
