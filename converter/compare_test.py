@@ -11,7 +11,7 @@ from ir.ops.elementwise import ADD
 from ir.ops.softmax import SOFTMAX
 from ir.quantization import asymmetric
 from ir.types import DType, TensorType
-from passes.contract.base import Context
+from passes.contract.base import Context, Given
 from passes.graph_testing import Net
 from passes.quantization.lower import LowerToInteger
 from passes.quantization.quantize import Quantize
@@ -34,7 +34,9 @@ def classifier(bias: float = 0.0) -> Graph:
 
 def emitted(graph: Graph, x: np.ndarray = X, io: str = "int8") -> bytes:
     graph, _ = graph.copy()
-    run_passes(graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger(io=io)], Context(samples=in_memory(x)))
+    run_passes(
+        graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger(io=io)], Context(Given(samples=in_memory(x)))
+    )
     return to_bytes(graph)
 
 

@@ -24,7 +24,7 @@ from converter.tflite.writer import check_place, to_bytes, write_atomically
 from converter.tuning import Tuning, trains
 from ir.errors import OutputError
 from ir.graph import Graph
-from passes.contract.base import Context, Pass, Progress, silent
+from passes.contract.base import Context, Given, Pass, Progress, Services, SideTables, silent
 from passes.running import pipeline as pipelines
 from passes.running.runner import run_passes
 
@@ -171,17 +171,16 @@ def _context(
     progress: Progress,
 ) -> Context:
     """What the passes are given beside the graph."""
-    return Context(
+    given = Given(
         samples=data.calibration,
         tuning=data.tuning if trains(steps) else None,
-        distribution=None if tuning is None else tuning.distribution,
         reference=network.reference,
-        learned=dict(network.learned),
         limits=target,
         input_range=network.input_range,
         seed=seed,
-        progress=progress,
     )
+    services = Services(progress=progress, distribution=None if tuning is None else tuning.distribution)
+    return Context(given, SideTables(learned=dict(network.learned)), services)
 
 
 def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Callable[[Pass, Graph], None]:

@@ -16,20 +16,23 @@ from converter.distribution import open_distribution
 from ir.errors import OptionError
 
 _SCRIPT = """
+import dataclasses
 import sys
 import numpy as np
 from converter.distribution import open_distribution
 distribution = open_distribution(sys.argv[1])
+from passes.contract.base import Services
 from passes.training.tune_thresholds import TuneThresholds
 from passes.training.tuning_testing import annotated, samples
 graph, context = annotated()
-context.distribution, context.tuning = distribution, samples(64, 1)
+context.services = Services(distribution=distribution)
+context.given = dataclasses.replace(context.given, tuning=samples(64, 1))
 step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005, least_gain=0.0, checkpoint_dir=sys.argv[3])
 report = step.run(graph, context)
 parts = [v.quant.scale.ravel() for v in graph.values() if v.quant is not None]
 parts += [v.quant.dequantize(v.quant.quantize(v.data)).ravel() for v in graph.constants() if v.quant is not None]
 np.savez(sys.argv[2], all=np.concatenate(parts), replicas=0 if distribution is None else distribution.replicas,
-         epoch=int(report.changed[0].split()[1].rstrip(":")))
+         epoch=int((report.changed or report.notes[-1:])[0].split()[1].rstrip(":")))
 """
 
 

@@ -87,7 +87,7 @@ class ConversionResult:
 def _record_json(record: PassRecord) -> dict[str, Any]:
     return {
         "pass": record.name,
-        "changed": list(record.report.changed),
+        "changed": list(record.report.done),
         "skipped": [{"where": s.where, "reason": s.reason} for s in record.report.skipped],
         "notes": list(record.report.notes),
         "seconds": record.seconds,

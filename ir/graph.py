@@ -7,6 +7,7 @@ touches, never the size of the graph. The order of nodes is topological and is r
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -299,13 +300,14 @@ class Graph:
         """Becomes what a copy of it was; the copy must not be used afterwards."""
         self.__dict__.update(snapshot.__dict__)
 
-    def copy(self) -> tuple[Graph, dict[Value, Value]]:
-        """A graph of its own with the same arrays, and the map from this graph's values to its values."""
+    def twin(self) -> Twin:
+        """A graph of its own with the same arrays, and which of its nodes and values stand for which of this one's."""
         duplicate = Graph(self.name)
         duplicate._names = dict(self._names)
         values = {v: Value(v.name, v.type, v.data) for v in self.values()}
+        nodes = {}
         for node in self.nodes:
-            copied = Node(node.op, node.attrs, (), node.name)
+            nodes[node] = copied = Node(node.op, node.attrs, (), node.name)
             duplicate.set_inputs(copied, [None if v is None else values[v] for v in node.inputs])
             copied.outputs = tuple(values[v] for v in node.outputs)
             for value in copied.outputs:
@@ -313,4 +315,27 @@ class Graph:
             duplicate._nodes[copied] = None
         duplicate.inputs = [values[v] for v in self.inputs]
         duplicate.outputs = [values[v] for v in self.outputs]
-        return duplicate, values
+        return Twin(duplicate, nodes, values)
+
+    def copy(self) -> tuple[Graph, dict[Value, Value]]:
+        """A graph of its own with the same arrays, and the map from this graph's values to its values."""
+        twin = self.twin()
+        return twin.graph, twin.values
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A copy of a graph, and what of it stands for what of the graph: the one way in which two graphs are matched.
+
+    What either graph gained since the copy was made stands for nothing.
+    """
+
+    graph: Graph
+    nodes: dict[Node, Node]
+    values: dict[Value, Value]
+
+    def onto(self, copy: Twin) -> Twin:
+        """The same twin, seen from a copy of the graph."""
+        nodes = {copy.nodes[n]: other for n, other in self.nodes.items() if n in copy.nodes}
+        values = {copy.values[v]: other for v, other in self.values.items() if v in copy.values}
+        return Twin(self.graph, nodes, values)

@@ -23,8 +23,11 @@ from ir.ops.normalization import BATCH_NORM
 from ir.ops.transposed import TRANSPOSE_CONV, TransposeConvAttributes
 from ir.types import TensorType
 from ir.verify import verify
-from passes.contract.base import Context, Pass, PassReport
+from passes.contract.base import Context, Needs, Pass, PassReport
 from passes.measuring.statistics import collect
+from passes.running.needs import check_needs
+
+_STATISTICS = frozenset({Needs.STATISTICS, Needs.STATISTICS_IF_DATA})
 
 
 class Net:
@@ -110,12 +113,13 @@ class Net:
 
 def run_alone(graph: Graph, step: Pass, context: Context) -> PassReport:
     """Runs one pass with the statistics that it needs, without measuring whether it helps."""
-    if not context.statistics and context.samples is not None and any("statistics" in need for need in step.needs):
-        context.statistics = dict(collect(graph, context))
+    check_needs(graph, [step], context)
+    if context.has_data and not context.tables.statistics and step.requires() & _STATISTICS:
+        context.tables.statistics = collect(graph, context)
     report = step.run(graph, context)
     verify(graph, step.name)
     if report.changed and not step.keeps_statistics:
-        context.statistics = {}
+        context.tables.forget_measured()
     return report
 
 

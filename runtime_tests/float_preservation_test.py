@@ -21,7 +21,7 @@ from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.softmax import SOFTMAX
-from passes.contract.base import Context, Pass, Range
+from passes.contract.base import Context, Given, Pass, Preserves, Range
 from passes.graph_testing import Net, run_alone
 from passes.measuring.logits import logits_of
 from passes.running.pipeline import parse, registry
@@ -41,7 +41,7 @@ ORDER = (
 def steps() -> list[Pass]:
     listed = parse(ORDER)
     names = {step.name for step in listed}
-    held = {name: kind for name, kind in registry().items() if kind.preserves.startswith("float")}
+    held = {name: kind for name, kind in registry().items() if kind.preserves is not Preserves.NOTHING}
     return listed + [kind() for name, kind in sorted(held.items()) if name not in names]
 
 
@@ -54,7 +54,12 @@ def check(graph: Graph, x: np.ndarray) -> None:
     reference, _ = graph.copy()
     expected = logits(reference, x)
     context = Context(
-        samples=in_memory(x), reference=reference, input_range=Range(float(x.min()), float(x.max())), batch_size=len(x)
+        Given(
+            samples=in_memory(x),
+            reference=reference,
+            input_range=Range(float(x.min()), float(x.max())),
+            batch_size=len(x),
+        )
     )
     did = set()
     for step in steps():

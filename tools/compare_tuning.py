@@ -101,7 +101,7 @@ class _Start:
         from converter.data.source import choose
         from converter.frontends import load_model
         from converter.targets import get_target
-        from passes.contract.base import Context
+        from passes.contract.base import Context, Given
         from passes.running.runner import run_passes
 
         self.subject, self.granularity = subject, granularity
@@ -118,13 +118,20 @@ class _Start:
         self._tune, self._emit = steps[at], steps[at + 1 :]
         reference = load_model(str(subject.path)).graph
         self._graph, _ = reference.copy()
-        self._context = Context(samples=subject.calibration, reference=reference, limits=target, seed=FLAGS.seed)
         count = min(FLAGS.tuning_samples, len(subject.tuning))
-        self._context.tuning = subject.tuning.subset(choose(len(subject.tuning), count))
+        given = Given(
+            samples=subject.calibration,
+            tuning=subject.tuning.subset(choose(len(subject.tuning), count)),
+            reference=reference,
+            limits=target,
+            seed=FLAGS.seed,
+        )
+        self._context = Context(given)
         run_passes(self._graph, steps[:at], self._context)
 
     def row(self, name: str, expected: Any) -> dict[str, Any]:
         from converter.tflite.writer import to_bytes
+        from passes.contract.base import Services
         from passes.running.runner import run_passes
         from tools._converters import Clock
         from tools._judging import judge
@@ -132,23 +139,25 @@ class _Start:
         changes = dict(OPTIONS[name])
         if FLAGS.epochs is not None:
             changes["epochs"] = FLAGS.epochs
-        graph, _ = self._graph.copy()
+        twin = self._graph.twin()
+        graph, context = twin.graph, self._context.onto(twin)
         clock, notes = Clock(), ""
         with progress_bar() as progress:
-            context = dataclasses.replace(self._context, progress=progress, statistics={}, ranges={}, learned={})
+            context.services = Services(progress=progress)
             if name != "no tuning":
                 step = dataclasses.replace(self._tune, **changes)
-                notes = run_passes(graph, [step], context)[0].report.changed[0]
+                report = run_passes(graph, [step], context)[-1].report
+                notes = "\n".join((*report.changed, *report.notes))
         time = clock.read()
         run_passes(graph, self._emit, context)
         result = judge(to_bytes(graph, {}), expected)
-        found = re.match(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)
+        found = re.search(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)
         return {
             "model": self.subject.name,
             "metric": self.subject.metric,
             "granularity": self.granularity,
             "options": name,
-            "tuning_samples": 0 if name == "no tuning" else len(self._context.tuning),
+            "tuning_samples": 0 if name == "no tuning" else len(self._context.given.tuning),
             "samples": result.samples,
             "float_score": result.float_score,
             "score": result.score,

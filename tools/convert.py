@@ -254,7 +254,7 @@ def show(result: Any) -> None:
         report = record.report
         table.add_row(
             record.name,
-            summary(report.changed),
+            summary(report.done),
             summary([f"{s.where}: {s.reason}" for s in report.skipped]),
             f"{record.seconds:.2f}",
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from converter.targets import TARGETS
 from ir.ops import OPERATORS
+from passes.contract.base import Pass
 from passes.quantization.quantize import integer_gap
 from passes.running import pipeline as pipelines
 from tools._command import import_backend
@@ -30,6 +31,11 @@ def operators() -> str:
     return f"{_MARK}# Operators\n\n" + "\n".join(rows) + "\n"
 
 
+def _needs(kind: type[Pass]) -> str:
+    needs = ", ".join(sorted(need.value for need in kind().requires()))
+    return f"Needs {needs}. " if needs else ""
+
+
 def passes() -> str:
     """`docs/passes.md`: every pass with its options, and the named pipelines."""
     parts = [f"{_MARK}# Passes\n"]
@@ -37,7 +43,9 @@ def passes() -> str:
         options = ", ".join(f"`{f.name}={f.default}`" for f in dataclasses.fields(kind)) or "none"
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         guarded = " Measured where there is data, and left out where it makes the logits worse." if kind.guarded else ""
-        parts.append(f"## {name}\n\n{summary} Preserves: {kind.preserves}.{guarded}\n\nOptions: {options}.\n")
+        parts.append(
+            f"## {name}\n\n{summary} {_needs(kind)}Preserves {kind.preserves.value}.{guarded}\n\nOptions: {options}.\n"
+        )
     parts.append("# Pipelines\n\n| name | granularity | passes |\n|---|---|---|")
     for name, texts in pipelines.PIPELINES.items():
         for granularity in texts:

@@ -241,7 +241,7 @@ def _change(record: Any) -> PassChange:
     report = record.report
     skipped = tuple((s.where, s.reason) for s in report.skipped)
     return PassChange(
-        name=record.name, changed=report.changed, skipped=skipped, notes=report.notes, seconds=record.seconds
+        name=record.name, changed=report.done, skipped=skipped, notes=report.notes, seconds=record.seconds
     )
 
 

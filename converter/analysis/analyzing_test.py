@@ -178,11 +178,11 @@ class WideRange(Pass):
     factor: float = 100.0
 
     def run(self, graph, context):
-        for value, range_ in context.ranges.items():
+        for value, range_ in context.tables.ranges.items():
             if value.name == self.value:
-                context.ranges[value] = Range(range_.low, range_.high * self.factor)
+                context.tables.ranges[value] = Range(range_.low, range_.high * self.factor)
                 return PassReport(changed=(value.name,))
-        raise AssertionError(f"no {self.value} in {[v.name for v in context.ranges]}")
+        raise AssertionError(f"no {self.value} in {[v.name for v in context.tables.ranges]}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,7 +194,7 @@ class Spoil(Pass):
     def run(self, graph, context):
         node = next(n for n in graph.nodes if n.name == "Conv1")
         graph.set_input(node, 2, graph.constant(-node.bias.data, "spoiled"))
-        context.statistics = {}
+        context.tables.statistics = {}
         return PassReport(changed=(node.name,))
 
 

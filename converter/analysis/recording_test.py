@@ -6,7 +6,7 @@ import numpy as np
 
 from converter.analysis.recording import START, Recorder
 from ir.types import TensorType
-from passes.contract.base import Context
+from passes.contract.base import Context, Given
 from passes.graph_testing import Net
 from passes.running.pipeline import parse
 from passes.running.runner import run_passes
@@ -25,7 +25,7 @@ def recorded(text):
     y = net.conv(net.input(6, 6, 3), 4, name="a", spread=3.0)
     net.graph.outputs = [net.conv(y, 4, name="b")]
     recorder = Recorder(net.graph)
-    run_passes(net.graph, parse(text), Context(samples=_Samples()), recorder)
+    run_passes(net.graph, parse(text), Context(Given(samples=_Samples())), recorder)
     return recorder
 
 

@@ -51,5 +51,5 @@ def _change(record: PassRecord) -> PassChange:
     report = record.report
     skipped = tuple((skip.where, skip.reason) for skip in report.skipped)
     return PassChange(
-        name=record.name, changed=report.changed, skipped=skipped, notes=report.notes, seconds=record.seconds
+        name=record.name, changed=report.done, skipped=skipped, notes=report.notes, seconds=record.seconds
     )

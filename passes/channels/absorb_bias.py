@@ -16,7 +16,7 @@ import numpy as np
 from ir.graph import Graph
 from ir.ops._common import Padding
 from passes.channels.links import Link, links
-from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Skip
+from passes.contract.base import ChannelNormal, Context, Needs, Pass, PassReport, Skip
 from passes.rewrites.fold_batch_norm import along, set_weights, weights_of
 
 
@@ -25,7 +25,7 @@ class AbsorbBias(Pass):
     """Moves what channels never fall below out of them and into the biases of the layers after."""
 
     name: ClassVar[str] = "absorb_bias"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS_IF_DATA})
     guarded: ClassVar[bool] = True
 
     sigmas: float = 3.0
@@ -42,18 +42,18 @@ class AbsorbBias(Pass):
             assert c is not None
             absorb(graph, link, c)
             value = link.first.output
-            if value in context.normals:
-                normal = context.normals[value]
-                context.normals[value] = ChannelNormal(normal.mean - c, normal.std)
+            if value in context.tables.normals:
+                normal = context.tables.normals[value]
+                context.tables.normals[value] = ChannelNormal(normal.mean - c, normal.std)
             changed.append(f"{link.name}: up to {c.max():.3g} from {int((c > 0).sum())} channels")
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
     def absorbed(self, link: Link, context: Context) -> np.ndarray | None:
         """`c[k]`, None if nothing is known of the layer's output."""
         value = link.first.output
-        if value in context.statistics:
-            return np.maximum(context.statistics[value].low.astype(np.float64), 0.0)
-        normal = context.normals.get(value)
+        if value in context.tables.statistics:
+            return np.maximum(context.tables.statistics[value].low.astype(np.float64), 0.0)
+        normal = context.tables.normals.get(value)
         return None if normal is None else np.maximum(normal.mean - self.sigmas * normal.std, 0.0)
 
     def _refusal(self, link: Link, c: np.ndarray | None) -> str:

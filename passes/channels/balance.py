@@ -35,10 +35,9 @@ from ir.keras_ops import K
 from passes.channels.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
 from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
-from passes.contract.base import Context, Pass, PassReport, Samples, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Samples, Skip, Statistics
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
-from passes.measuring.statistics import Statistics
 from passes.quantization.groups import tie_groups
 from passes.quantization.quantize import fixed_params
 from passes.rewrites.fuse import will_be_fused
@@ -53,7 +52,7 @@ class Balance(Pass):
     """Scales channels so that the noise of quantization moves the logits least."""
 
     name: ClassVar[str] = "balance"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
     guarded: ClassVar[bool] = True
 
     granularity: str = "per_channel"
@@ -89,7 +88,7 @@ class Balance(Pass):
         changed = [node.name for node in graph.nodes if rescale(graph, node, channels, s)]
         for value, ids in channels.ids.items():
             if np.any(s[ids] != 1):
-                context.scale_channels(value, s[ids])
+                context.tables.scale_channels(value, s[ids])
         notes = [f"predicted noise in the logits {_db(before):.1f} dB before, {_db(after):.1f} dB after"]
         return PassReport(changed=tuple(changed), notes=tuple(notes))
 
@@ -123,8 +122,8 @@ class _Problem:
             count=options.samples,
             batch_size=min(8, len(context.samples)),
             projections=options.projections,
-            seed=context.seed,
-            progress=context.progress,
+            seed=context.given.seed,
+            progress=context.services.progress,
         )
         variance, counts = _measure(
             graph, context.samples, [_input(n) for n in layers], [_input(n) for n in bounded], options.samples
@@ -142,7 +141,7 @@ class _Problem:
         self.empty = not layers
         self._room = np.full(len(self.roots), np.inf)  # how far below its limits each channel stays
         for n in bounded:
-            largest = np.maximum(context.statistics[_input(n)].high, _TINY)
+            largest = np.maximum(context.tables.statistics[_input(n)].high, _TINY)
             np.minimum.at(self._room, self.roots[self.channels.ids[_input(n)]], (n.op.limit or np.inf) / largest)
 
     def _fits(self, node: Node) -> bool:
@@ -163,7 +162,7 @@ class _Problem:
         elif inner > outer:
             largest = largest.T
         taps = np.prod([w.data.shape[i] for i in others]) if others else 1
-        allowed = context.limits is None or context.limits.weight_per_channel(node.op)
+        allowed = context.given.limits is None or context.given.limits.weight_per_channel(node.op)
         return LayerNoise.of(
             largest,
             (self.roots[self.channels.ids[_input(node)]], self.roots[self.channels.ids[node.output]]),
@@ -175,14 +174,14 @@ class _Problem:
 
     def _tensors(self, graph: Graph, kept: Sequence[Value], context: Context) -> list[TensorNoise]:
         found: list[TensorNoise] = []
-        known = {v for v in kept if v in context.statistics and v in self._f}
+        known = {v for v in kept if v in context.tables.statistics and v in self._f}
         for group in tie_groups(graph):
             members = [v for v in group if v in known]
             if not members or any(fixed_params(v, 8) is not None for v in group):
                 continue
             limit = max(v.producer.op.limit or np.inf if v.producer is not None else np.inf for v in members)
             number = len(found)
-            found += [self._tensor(v, context.statistics[v], float(np.log(limit)), number) for v in members]
+            found += [self._tensor(v, context.tables.statistics[v], float(np.log(limit)), number) for v in members]
         return found
 
     def _tensor(self, value: Value, table: Statistics, limit: float, group: int) -> TensorNoise:

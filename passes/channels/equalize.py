@@ -24,7 +24,7 @@ from ir.graph import Graph
 from ir.ops.activation import RELU
 from passes.channels.headroom import with_headroom
 from passes.channels.links import Link, alive, links
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
 
 _MODES = ("preserve", "replace")
 _MOST = 100.0
@@ -35,8 +35,8 @@ class Equalize(Pass):
     """Equalizes the weight ranges of neighbouring layers, channel by channel."""
 
     name: ClassVar[str] = "equalize"
-    preserves: ClassVar[str] = "float on the calibration data"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
+    preserves: ClassVar[Preserves] = Preserves.FLOAT_ON_DATA
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS_IF_DATA})
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
@@ -120,4 +120,4 @@ def _replace_bounded(graph: Graph, found: list[Link], context: Context) -> None:
             plain = graph.add(RELU, [node.inputs[0]], name=node.name)
             graph.replace_uses(node.output, plain.output)
             graph.remove(node)
-            context.statistics = {}  # everything behind it may be other than what was seen
+            context.tables.forget_measured()  # everything behind it may be other than what was seen

@@ -10,7 +10,7 @@ from ir.graph import Graph
 from ir.ops.activation import RELU, RELU6, RELU_N1_TO_1
 from passes.channels.equalize import Equalize, bounded_scales
 from passes.channels.links import links
-from passes.contract.base import ChannelNormal, Context, PassReport
+from passes.contract.base import ChannelNormal, Context, Given, PassReport, SideTables
 from passes.graph_testing import Net, outputs, random_inputs, run_alone
 from passes.measuring.statistics import collect
 from passes.quantization.lower import LowerToInteger
@@ -25,7 +25,7 @@ positive = st.floats(1e-3, 1e3)
 
 
 def equalize(graph: Graph, **options: object) -> tuple[PassReport, Context]:
-    context = Context(samples=in_memory(X))
+    context = Context(Given(samples=in_memory(X)))
     return run_alone(graph, Equalize(**options), context), context  # type: ignore[arg-type]
 
 
@@ -85,7 +85,7 @@ def test_under_relu6_channels_that_reach_the_limit_are_locked():
     s = link.first_weights() / before
     np.testing.assert_array_equal(s[:2], 1)
     assert s[2:].max() > 1.5 and "scales" in report.changed[0]
-    assert context.statistics[link.first.output].high[2:].max() <= 5.9 * (1 + 1e-6)
+    assert context.tables.statistics[link.first.output].high[2:].max() <= 5.9 * (1 + 1e-6)
     assert_same_on_data(graph, expected)
 
 
@@ -104,7 +104,7 @@ def test_replacing_relu6():
     assert [n.op for n in graph.nodes] == [graph.nodes[0].op, RELU, graph.nodes[2].op] and report.changed
     link = links(graph)[0][0]
     np.testing.assert_allclose(link.first_weights(), link.reader_weights(), rtol=1e-2)
-    assert not context.statistics  # they were those of ReLU6
+    assert not context.tables.statistics  # they were those of ReLU6
     run_passes(graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger()], context)
     net = Net(5)
     n1 = net.ends(net.conv(net.then(RELU_N1_TO_1, net.conv(net.input(5, 5, 2), 3)), 3))
@@ -135,11 +135,13 @@ def test_without_data_the_batch_norms_statistics_serve_and_without_either_relu6_
         (s.where, s.reason) for s in report.skipped
     }
     x = graph.nodes[0].output
-    context = Context(normals={x: ChannelNormal(np.array([7.0, 7.0, 0, 0, 0, 0]), np.full(6, 0.1))})
+    context = Context(tables=SideTables(normals={x: ChannelNormal(np.array([7.0, 7.0, 0, 0, 0, 0]), np.full(6, 0.1))}))
     before = links(graph)[0][0].first_weights()
     Equalize().run(graph, context)
     s = links(graph)[0][0].first_weights() / before
-    assert (s[:2] == 1).all() and s[2:].max() > 1.1 and (context.normals[x].std[2:] * 6 <= 5.9 * (1 + 1e-9)).all()
+    assert (
+        (s[:2] == 1).all() and s[2:].max() > 1.1 and (context.tables.normals[x].std[2:] * 6 <= 5.9 * (1 + 1e-9)).all()
+    )
 
 
 def test_scales_stay_within_their_bounds():
@@ -163,7 +165,7 @@ def test_no_activation_grows_where_nothing_bounds_it():
     net = Net(3)
     x = net.then(RELU, net.conv(net.input(8, 8, 3), 12, spread=6.0, name="first"))
     graph = net.ends(net.conv(x, 5, 1, name="last"))
-    context = Context(samples=in_memory(random_inputs(graph, 20)[0]))
+    context = Context(Given(samples=in_memory(random_inputs(graph, 20)[0])))
     before = {v.name: t.bounds[1] for v, t in collect(graph, context).items()}
     report = run_alone(graph, Equalize(), context)
     after = {v.name: t.bounds[1] for v, t in collect(graph, context).items()}

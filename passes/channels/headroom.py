@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ir.graph import Graph
-from passes.contract.base import Context, PassReport
+from passes.contract.base import Context, PassReport, Snapshot
 from passes.measuring.logits import before_fixed
-from passes.running.guard import Snapshot, few_held_out, values_of
+from passes.measuring.scores import few_held_out, values_of
 
 HEADROOMS = (1.0, 1.5, 2.0, 3.0, 5.0)
 _WITHOUT_DATA = 2.0
@@ -32,7 +32,7 @@ def with_headroom(
     bounded = any(node.op.limit is not None for node in graph.nodes)
     if not bounded or context.samples is None:
         return attempt(choices[0])
-    if context.made_samples:
+    if context.made is not None:
         choices = [h for h in HEADROOMS if h >= _WITHOUT_DATA]
     samples = few_held_out(context.samples)
     expected = values_of(graph, samples, before_fixed(graph))

@@ -12,12 +12,12 @@ from passes.channels.equalize import Equalize
 from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.level_activations import LevelActivations
 from passes.channels.rescale import Rescale
-from passes.contract.base import HELD_OUT, Context, FittingSamples, Pass, PassReport, SamplesInMemory
+from passes.contract.base import HELD_OUT, Context, FittingSamples, Given, Pass, PassReport, SamplesInMemory
 from passes.measuring.logits import before_fixed
+from passes.measuring.scores import few_held_out
 from passes.measuring.statistics import collect
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
-from passes.running.guard import few_held_out
 from passes.running.runner import run_passes
 from passes.training.tuning_testing import in_memory, network, samples
 
@@ -37,8 +37,8 @@ def headroom(step: Pass, data: SamplesInMemory) -> tuple[float, float]:
         return np.asarray(run_float(graph, [x], requested=before_fixed(graph))[0])
 
     expected = logits()
-    context = Context(samples=data)
-    context.statistics = dict(collect(graph, context, held_out=False))
+    context = Context(Given(samples=data))
+    context.tables.statistics = dict(collect(graph, context, held_out=False))
     (note,) = [n for n in step.run(graph, context).notes if n.startswith("headroom")]
     moved = np.square(logits() - expected).sum() / np.square(expected).sum()
     return float(note.split()[1]), float(moved)
@@ -67,7 +67,7 @@ def test_the_first_that_is_enough_is_taken_and_the_others_undone(enough: float):
             graph.set_input(dense, 1, graph.constant(np.zeros(dense.in_types[1].shape, np.float32), "zeros"))
         return PassReport(changed=("all",))
 
-    report = with_headroom(graph, Context(samples=samples(60)), attempt)
+    report = with_headroom(graph, Context(Given(samples=samples(60))), attempt)
     assert seen == [h for h in HEADROOMS if h <= enough]
     assert report.notes[0].startswith(f"headroom {min(enough, HEADROOMS[-1]):g} ")
     same = np.allclose(np.asarray(run_float(graph, [samples(1).arrays[0]])[0]), expected, atol=1e-6)
@@ -81,7 +81,7 @@ def test_made_samples_are_not_trusted():
         seen.append(headroom)
         return PassReport(changed=("all",))
 
-    with_headroom(network(), Context(samples=samples(60), made_samples=True), attempt)
+    with_headroom(network(), Context(made=samples(60)), attempt)
     assert seen == [2.0]
 
 
@@ -101,7 +101,7 @@ def test_fitting_samples_are_the_others():
 
 def test_ranges_are_of_all_samples_nevertheless():
     graph, data = network(), with_larger_held_out(4.0)
-    context = Context(samples=data)
+    context = Context(Given(samples=data))
     run_passes(graph, [LevelActivations(), Calibrate(), Quantize()], context)
     x = data.arrays[0]
-    assert context.ranges[graph.inputs[0]].high >= x.max() > 2 * np.delete(x, np.s_[::HELD_OUT], 0).max()
+    assert context.tables.ranges[graph.inputs[0]].high >= x.max() > 2 * np.delete(x, np.s_[::HELD_OUT], 0).max()

@@ -30,7 +30,7 @@ from ir.graph import Graph, Value
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.channels.headroom import with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
 from passes.rewrites.fuse import will_be_fused
 
 _LEVELS = 255
@@ -42,8 +42,8 @@ class LevelActivations(Pass):
     """Scales small channels up to the range of their tensor, and the weights that read them down."""
 
     name: ClassVar[str] = "level_activations"
-    preserves: ClassVar[str] = "float on the calibration data"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
+    preserves: ClassVar[Preserves] = Preserves.FLOAT_ON_DATA
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
@@ -69,7 +69,7 @@ class LevelActivations(Pass):
         changed = []
         for value, ids in channels.ids.items():
             if np.any(s[ids] != 1):
-                context.scale_channels(value, s[ids])
+                context.tables.scale_channels(value, s[ids])
         for node in graph.nodes:
             if rescale(graph, node, channels, s):
                 changed.append(f"{node.name}")
@@ -78,7 +78,7 @@ class LevelActivations(Pass):
 
 def _reach(context: Context, value: Value) -> tuple[np.ndarray, np.ndarray] | None:
     """Largest value above and below zero, per channel."""
-    table = context.statistics.get(value)
+    table = context.tables.statistics.get(value)
     if table is None:
         return None
     return np.maximum(np.asarray(table.high, np.float64), 0), np.maximum(-np.asarray(table.low, np.float64), 0)
@@ -131,7 +131,9 @@ def _best(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarra
         step = (reach[0].max() + reach[1].max()) / _LEVELS
         others = tuple(i for i in range(weights.ndim) if i != axis)
         np.add.at(a, ids, step**2 * np.square(weights).sum(axis=others))
-        free = node.op is DEPTHWISE_CONV_2D and (context.limits is None or context.limits.weight_per_channel(node.op))
+        free = node.op is DEPTHWISE_CONV_2D and (
+            context.given.limits is None or context.given.limits.weight_per_channel(node.op)
+        )
         if not free:
             steps = weights.max(axis=tuple(i for i in range(weights.ndim) if i != out)) / _WEIGHT_LEVELS
             taps = (
@@ -139,7 +141,7 @@ def _best(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarra
                 if axis != out
                 else weights.size / weights.shape[out]
             )
-            size = np.maximum(np.abs(context.statistics[x].mean), np.maximum(*reach) / 4)
+            size = np.maximum(np.abs(context.tables.statistics[x].mean), np.maximum(*reach) / 4)
             np.add.at(b, ids, np.square(size) * np.square(steps).sum() * taps)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(b > 0, np.sqrt(np.sqrt(a / b)), np.inf)

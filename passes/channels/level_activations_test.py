@@ -16,7 +16,7 @@ from ir.ops.joining import CONCATENATION
 from ir.ops.padding import PAD
 from ir.types import TensorType
 from passes.channels.level_activations import LevelActivations
-from passes.contract.base import Context
+from passes.contract.base import Context, Given
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
 from passes.ranges.calibrate import Calibrate
@@ -64,7 +64,7 @@ _IMAGES = _RNG.normal(size=(16, 6, 6, 3)).astype(np.float32)
 
 
 def _context() -> Context:
-    return Context(samples=in_memory(_IMAGES))
+    return Context(Given(samples=in_memory(_IMAGES)))
 
 
 def _noise(graph: Graph, reference: Graph) -> float:

@@ -87,14 +87,17 @@ class Link:
             assert axis is not None
             set_weights(graph, reader, w / along(s, axis, w.ndim), b)
         for value in self.path:
-            context.scale_channels(value, s)
+            context.tables.scale_channels(value, s)
 
 
 def _reach(context: Context, value: Value, two_sided: bool, sigmas: float) -> np.ndarray | None:
-    if value in context.statistics:
-        low, high = (np.asarray(x, np.float64) for x in (context.statistics[value].low, context.statistics[value].high))
-    elif value in context.normals:
-        normal = context.normals[value]
+    if value in context.tables.statistics:
+        low, high = (
+            np.asarray(x, np.float64)
+            for x in (context.tables.statistics[value].low, context.tables.statistics[value].high)
+        )
+    elif value in context.tables.normals:
+        normal = context.tables.normals[value]
         low, high = normal.mean - sigmas * normal.std, normal.mean + sigmas * normal.std
     else:
         return None

@@ -17,7 +17,7 @@ from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from passes.channels.links import Link, alive, links
-from passes.contract.base import ChannelNormal, Context
+from passes.contract.base import ChannelNormal, Context, Given, SideTables
 from passes.graph_testing import Net, assert_preserved
 from passes.measuring.statistics import collect
 from passes.training.tuning_testing import in_memory
@@ -113,12 +113,12 @@ def test_bounded_activations_limit_a_link():
     link = one_link(graph)
     assert link.limit == 1.0 and [n.op for n in link.bounded] == [RELU6, RELU_N1_TO_1]
     data = in_memory(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32))
-    context = Context(samples=data)
+    context = Context(Given(samples=data))
     assert link.largest_inputs(context, 6.0) is None
-    context.normals[x] = ChannelNormal(np.array([0.0, -9.0, 2.0]), np.array([1.0, 1.0, 0.5]))
+    context.tables.normals[x] = ChannelNormal(np.array([0.0, -9.0, 2.0]), np.array([1.0, 1.0, 0.5]))
     np.testing.assert_allclose(link.largest_inputs(context, 6.0), [6.0, 15.0, 5.0])
-    context.statistics = collect(graph, context)
-    s = context.statistics[x]
+    context.tables.statistics = collect(graph, context)
+    s = context.tables.statistics[x]
     np.testing.assert_allclose(link.largest_inputs(context, 6.0), np.maximum(s.high, -s.low))
 
 
@@ -127,7 +127,9 @@ def test_relu6_asks_for_the_largest_value_only():
     x = net.conv(net.input(4, 4, 2), 3)
     graph = net.ends(net.conv(net.then(RELU6, x), 2))
     normal = ChannelNormal(np.array([0.0, -9.0, 2.0]), np.array([1.0, 1.0, 0.5]))
-    np.testing.assert_allclose(one_link(graph).largest_inputs(Context(normals={x: normal}), 6.0), [6.0, -3.0, 5.0])
+    np.testing.assert_allclose(
+        one_link(graph).largest_inputs(Context(tables=SideTables(normals={x: normal})), 6.0), [6.0, -3.0, 5.0]
+    )
 
 
 def test_side_tables_follow():
@@ -135,15 +137,15 @@ def test_side_tables_follow():
     x = net.conv(net.input(4, 4, 2), 3)
     y = net.then(RELU, x)
     graph = net.ends(net.conv(y, 2))
-    context = Context(samples=in_memory(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32)))
-    context.normals[x] = ChannelNormal(np.ones(3), np.ones(3))
-    context.statistics = collect(graph, context)
+    context = Context(Given(samples=in_memory(np.random.default_rng(0).normal(size=(5, 4, 4, 2)).astype(np.float32))))
+    context.tables.normals[x] = ChannelNormal(np.ones(3), np.ones(3))
+    context.tables.statistics = collect(graph, context)
     s = np.array([2.0, 0.5, 1.0])
     one_link(graph).scale(graph, context, s)
-    np.testing.assert_array_equal(context.normals[x].std, s)
+    np.testing.assert_array_equal(context.tables.normals[x].std, s)
     fresh = collect(graph, context)
     for value in (x, y, graph.outputs[0]):
-        np.testing.assert_allclose(context.statistics[value].high, fresh[value].high, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(context.tables.statistics[value].high, fresh[value].high, rtol=1e-4, atol=1e-6)
 
 
 def test_alive():

@@ -24,7 +24,7 @@ from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.channels.equalize import bounded_scales
 from passes.channels.headroom import with_headroom
 from passes.channels.links import alive, links
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class Rescale(Pass):
     """Gives the filters of a layer before a bounded activation one threshold, as far as the activation allows."""
 
     name: ClassVar[str] = "rescale"
-    preserves: ClassVar[str] = "float on the calibration data"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
+    preserves: ClassVar[Preserves] = Preserves.FLOAT_ON_DATA
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS_IF_DATA})
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 

@@ -11,7 +11,7 @@ from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from passes.channels.links import links
 from passes.channels.rescale import Rescale, rescale_factors
-from passes.contract.base import ChannelNormal, Context, PassReport
+from passes.contract.base import ChannelNormal, Context, Given, PassReport, SideTables
 from passes.graph_testing import Net, outputs, run_alone
 from passes.training.tuning_testing import in_memory
 
@@ -64,7 +64,7 @@ def separable(seed: int, last: str = "conv") -> Graph:
 
 
 def rescale(graph: Graph, **options: object) -> PassReport:
-    return run_alone(graph, Rescale(**options), Context(samples=in_memory(X)))  # type: ignore[arg-type]
+    return run_alone(graph, Rescale(**options), Context(Given(samples=in_memory(X))))  # type: ignore[arg-type]
 
 
 def assert_same_on_data(graph: Graph, expected: list[np.ndarray]) -> None:
@@ -120,11 +120,13 @@ def test_why_a_place_is_refused():
 def test_without_data_the_batch_norms_statistics_serve():
     graph = separable(5)
     x = graph.nodes[0].output
-    context = Context(normals={x: ChannelNormal(np.array([6.0, 6.0, 0.0, 0.0, 0.0]), np.full(5, 0.1))})
+    context = Context(
+        tables=SideTables(normals={x: ChannelNormal(np.array([6.0, 6.0, 0.0, 0.0, 0.0]), np.full(5, 0.1))})
+    )
     before = links(graph)[0][0].first_weights()
     assert "2 of 5 channels locked" in Rescale().run(graph, context).changed[0]
     s = links(graph)[0][0].first_weights() / before
-    np.testing.assert_allclose(context.normals[x].std, 0.1 * s, rtol=1e-6)
+    np.testing.assert_allclose(context.tables.normals[x].std, 0.1 * s, rtol=1e-6)
     assert (0.6 * s[2:] <= BOUND * (1 + 1e-9)).all()
 
 

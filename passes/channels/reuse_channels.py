@@ -27,7 +27,7 @@ from ir.graph import Graph, Node, Value
 from ir.ops._common import Padding
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.channels.links import Link, links
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Copies, Needs, Pass, PassReport, Skip
 from passes.rewrites.fold_batch_norm import along, set_weights, weights_of
 
 _LEVELS = 255
@@ -39,7 +39,7 @@ class ReuseChannels(Pass):
     """Copies the channels that add most noise into the places of constant ones, half a step apart."""
 
     name: ClassVar[str] = "reuse_channels"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
     guarded: ClassVar[bool] = True
 
     samples: int = 16
@@ -76,7 +76,7 @@ class ReuseChannels(Pass):
             came = np.zeros(len(chosen)) if layer is chain.first else self._shift(graph, context, layer, chosen, free)
             shift = _step(context, value) / 2
             _write_copies(graph, layer, chosen, free, came, shift)
-            context.copy_channels(layer.output, chosen, free, shift)
+            context.tables.copy_channels(layer.output, Copies(chosen, free, shift))
         for reader in chain.readers:
             came = self._shift(graph, context, reader, chosen, free)
             w, b = _by_input(reader)
@@ -152,12 +152,12 @@ def constant_channels(chain: Chain, context: Context) -> np.ndarray:
     """The constant that each channel of the last result is, `[channels]`; NaN where it varies."""
     value = chain.first.inputs[0]
     assert value is not None
-    table = context.statistics[value]
+    table = context.tables.statistics[value]
     reach = np.maximum(np.abs(table.low), np.abs(table.high)).astype(np.float64)
     constants = np.full(len(reach), np.nan)
     for link in chain.links:
         constants = _through(link, constants, reach, context)
-        table = context.statistics[link.path[-1]]
+        table = context.tables.statistics[link.path[-1]]
         reach = np.maximum(np.abs(table.low), np.abs(table.high)).astype(np.float64)
     return constants
 
@@ -177,7 +177,7 @@ def _through(link: Link, constants: np.ndarray, reach: np.ndarray, context: Cont
         spread = (np.abs(w) * along(reach, operand.input_axis, w.ndim)).sum(
             axis=tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
         )
-    first = context.statistics[link.first.output]
+    first = context.tables.statistics[link.first.output]
     still = spread <= _NOTHING * max(abs(first.bounds[0]), abs(first.bounds[1]))
     result = np.where(still, centre, np.nan)
     for value in link.path[1:]:
@@ -218,7 +218,7 @@ def chosen_channels(chain: Chain, context: Context, constants: np.ndarray) -> np
 
 
 def _step(context: Context, value: Value) -> float:
-    low, high = context.statistics[value].bounds
+    low, high = context.tables.statistics[value].bounds
     return (max(high, 0.0) - min(low, 0.0)) / _LEVELS
 
 

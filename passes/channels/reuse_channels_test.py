@@ -10,7 +10,7 @@ from ir.graph import Graph, Node, Value
 from ir.ops._common import Padding
 from ir.ops.activation import RELU6
 from passes.channels.reuse_channels import ReuseChannels, chains, constant_channels
-from passes.contract.base import ChannelNormal, Context
+from passes.contract.base import ChannelNormal, Context, Given
 from passes.graph_testing import Net, outputs, random_inputs, run_alone
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
@@ -51,7 +51,7 @@ def layer(graph: Graph, name: str) -> Node:
 
 
 def context_of(graph: Graph) -> Context:
-    return Context(samples=in_memory(random_inputs(graph, 40)[0]))
+    return Context(Given(samples=in_memory(random_inputs(graph, 40)[0])))
 
 
 def test_finds_the_constants_that_live_in_dead_channels():
@@ -82,9 +82,11 @@ def test_what_batch_norms_said_of_a_dead_channel_is_forgotten():
     graph = network()
     first = layer(graph, "first").output
     context = context_of(graph)
-    context.normals[first] = ChannelNormal(np.arange(_CHANNELS) + 1.0, np.where(np.isin(range(_CHANNELS), _DEAD), 0, 2))
+    context.tables.normals[first] = ChannelNormal(
+        np.arange(_CHANNELS) + 1.0, np.where(np.isin(range(_CHANNELS), _DEAD), 0, 2)
+    )
     run_alone(graph, ReuseChannels(), context)
-    normal = context.normals[first]
+    normal = context.tables.normals[first]
     w, b = weights_of(layer(graph, "first"))
     for place in _DEAD:
         (duplicate,) = [k for k in range(_CHANNELS) if k != place and np.array_equal(w[k], w[place])]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ir.execute import batchable
-from ir.graph import Graph, Node, Value
+from ir.graph import Graph, Node, Twin, Value
 from ir.keras_ops import K
 from passes.quantization.simulate import quantized
 
@@ -29,7 +29,7 @@ def run_both(
     graph: Graph,
     batch: Sequence[np.ndarray],
     *,
-    floats: Graph | None = None,
+    floats: Twin | None = None,
     before: Before | None = None,
     after: After | None = None,
     room: int | None = None,
@@ -37,7 +37,7 @@ def run_both(
     """Runs an annotated graph twice at once.
 
     Args:
-      floats: a copy from before weights and biases moved (`Context.unrounded`): the float run takes its constants.
+      floats: a copy from before weights and biases moved (`SideTables.unrounded`): the float run takes its constants.
       before: `(layer, float input, quantized input)`, called for every layer with weights before it is computed; it
         may change the layer's constants: the quantized run takes the new ones, the float run keeps the old.
       after: `(node, float output, quantized output) -> quantized output`, for every node with one output, before any
@@ -66,11 +66,11 @@ Tensors = dict[Value, tuple[Slices, Slices]]  # those alive, in the float and in
 class _Both:
     """The two networks, node by node."""
 
-    def __init__(self, graph: Graph, floats: Graph | None) -> None:
+    def __init__(self, graph: Graph, floats: Twin | None) -> None:
         self._nodes, self._inputs = list(graph.nodes), list(graph.inputs)
         self._last_use = {v: i for i, node in enumerate(self._nodes) for v in node.inputs if v is not None}
-        layers = [] if floats is None else [n for n in floats.nodes if n.weight is not None]
-        self._originals = {n.name: tuple(n.inputs) for n in layers}
+        floating = {} if floats is None else {n: floats.nodes[n] for n in self._nodes if n in floats.nodes}
+        self._originals = {n: tuple(o.inputs) for n, o in floating.items() if o.weight is not None}
 
     def before(self, index: int, part: Sequence[np.ndarray]) -> Tensors:
         """The tensors of one slice of samples that are alive before a node."""
@@ -87,7 +87,7 @@ class _Both:
     ) -> None:
         """Computes a node on `count` slices; what nobody reads after it goes."""
         node = self._nodes[index]
-        exact = self._operands(node, tensors, self._originals.setdefault(node.name, tuple(node.inputs)), 0)
+        exact = self._operands(node, tensors, self._originals.setdefault(node, tuple(node.inputs)), 0)
         if node.weight is not None and before is not None and node.inputs[0] in tensors:
             before(node, *tensors[node.inputs[0]])
         quants = self._operands(node, tensors, tuple(node.inputs), 1)

@@ -7,7 +7,7 @@ from ir.graph import Graph, Node
 from ir.ops._common import Padding
 from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
-from passes.contract.base import Context, Pass
+from passes.contract.base import Context, Given, Pass
 from passes.graph_testing import Net, random_inputs
 from passes.measuring import lockstep
 from passes.measuring.lockstep import Slices, run_both
@@ -32,7 +32,7 @@ def net(size: int = 8, channels: int = 12) -> Graph:
 
 
 def annotated(graph: Graph, count: int) -> Context:
-    context = Context(samples=in_memory(random_inputs(graph, count)[0]))
+    context = Context(Given(samples=in_memory(random_inputs(graph, count)[0])))
     run_passes(graph, [Calibrate(), Quantize(weight_bits=6)], context)
     return context
 
@@ -107,7 +107,7 @@ def peak_bytes(step: Pass, samples: int) -> int:
     memory = pytest.importorskip("tensorflow").config.experimental
     graph = net(size=64, channels=32)
     context = annotated(graph, 20)
-    context.samples = in_memory(random_inputs(graph, samples)[0])
+    context = Context(Given(samples=in_memory(random_inputs(graph, samples)[0])), context.tables)
     memory.reset_memory_stats("CPU:0")
     before = memory.get_memory_info("CPU:0")["current"]
     step.run(graph, context)

@@ -7,7 +7,6 @@ a second one, on request, histograms. Only these summaries are kept, never the a
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,36 +15,10 @@ from ir.errors import DataError
 from ir.execute import batchable, compiled, eager, run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
-from passes.contract.base import Context, FittingSamples, Samples
+from passes.contract.base import Context, FittingSamples, Samples, Statistics
 
 BINS = 2048
 _FEW = 32  # samples that are through before they would be compiled
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """Summary of one activation; channels run along its last axis.
-
-    Attributes:
-      low, high, mean: per channel, shapes `[channels]`.
-      sample_low, sample_high: of every sample in order, shapes `[samples]`.
-    """
-
-    low: np.ndarray
-    high: np.ndarray
-    mean: np.ndarray
-    sample_low: np.ndarray
-    sample_high: np.ndarray
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """Smallest and largest value of the whole tensor."""
-        return float(self.low.min()), float(self.high.max())
-
-    def scaled(self, s: np.ndarray) -> Statistics:
-        """Of the same activation with channel `k` multiplied by `s[k]`; bounds of samples are no longer known."""
-        none = np.zeros(0)
-        return Statistics(self.low * s, self.high * s, self.mean * s, none, none)
 
 
 def activations(graph: Graph) -> list[Value]:
@@ -53,15 +26,17 @@ def activations(graph: Graph) -> list[Value]:
     return [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
 
 
-def stream(graph: Graph, samples: Samples, context: Context, what: str) -> Iterator[tuple[np.ndarray, ...]]:
-    """Batches as the graph can take them, with progress."""
-    size = context.batch_size if batchable(graph) else max(1, graph.inputs[0].shape[0])
+def stream(
+    graph: Graph, samples: Samples, context: Context, what: str, batch_size: int | None = None
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Batches as the graph can take them, of `batch_size` where it is given, with progress."""
+    size = (batch_size or context.given.batch_size) if batchable(graph) else max(1, graph.inputs[0].shape[0])
     done, total = 0, len(samples)
-    context.progress(what, 0, total)
+    context.services.progress(what, 0, total)
     for batch in samples.batches(size):
         yield batch
         done += len(batch[0])
-        context.progress(what, done, total)
+        context.services.progress(what, done, total)
 
 
 def collect(

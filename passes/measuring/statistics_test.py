@@ -9,9 +9,9 @@ from ir.ops.activation import RELU6
 from ir.ops.elementwise import LOG, MUL
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.types import TensorType
-from passes.contract.base import Context
+from passes.contract.base import Context, Given, Statistics
 from passes.graph_testing import Net, outputs
-from passes.measuring.statistics import BINS, Statistics, activations, collect, histograms
+from passes.measuring.statistics import BINS, activations, collect, histograms
 from passes.training.tuning_testing import in_memory
 
 
@@ -29,7 +29,7 @@ X = pictures(7, 5, 4, 2)
 
 
 def table(graph: Graph, x: np.ndarray, batch_size: int) -> dict[str, Statistics]:
-    found = collect(graph, Context(samples=in_memory(x), batch_size=batch_size))
+    found = collect(graph, Context(Given(samples=in_memory(x), batch_size=batch_size)))
     return {value.name: statistics for value, statistics in found.items()}
 
 
@@ -65,7 +65,7 @@ def test_the_size_of_batches_does_not_matter(size):
 
 def test_histograms_count_every_element_once():
     graph = network()
-    context = Context(samples=in_memory(X), batch_size=2)
+    context = Context(Given(samples=in_memory(X), batch_size=2))
     statistics = collect(graph, context)
     act = graph.nodes[1].output
     (counts,) = histograms(graph, context, statistics, [act]).values()
@@ -81,7 +81,7 @@ def test_a_constant_activation_has_no_histogram():
     x = net.input(3)
     zero = net.then(MUL, x, net.constant(0.0, "zero"))
     graph = net.ends(zero)
-    context = Context(samples=in_memory(pictures(4, 3)))
+    context = Context(Given(samples=in_memory(pictures(4, 3))))
     statistics = collect(graph, context)
     assert statistics[zero].bounds == (0, 0)
     assert list(histograms(graph, context, statistics, statistics)) == [x]
@@ -92,7 +92,7 @@ def test_a_graph_of_fixed_batch_is_fed_whole_batches():
     x = net.graph.input("x", TensorType((2, 3)))
     graph = net.ends(net.then(MUL, x, net.constant([1.0, 2.0, 3.0], "c")))
     data = pictures(6, 3)
-    found = collect(graph, Context(samples=in_memory(data), batch_size=5))
+    found = collect(graph, Context(Given(samples=in_memory(data), batch_size=5)))
     np.testing.assert_array_equal(found[x].high, data.max(axis=0))
     assert len(found[x].sample_low) == 6
 
@@ -101,22 +101,22 @@ def test_numbers_that_are_not_finite_name_the_layer():
     net = Net()
     graph = net.ends(net.then(LOG, net.input(3), name="logarithm"))
     with pytest.raises(DataError, match="layer 'logarithm' on the calibration data: expected finite activations"):
-        collect(graph, Context(samples=in_memory(-np.abs(pictures(3, 3)))))
+        collect(graph, Context(Given(samples=in_memory(-np.abs(pictures(3, 3))))))
     some = np.ones((3, 3), np.float32)
     some[1, 1] = -1
     with pytest.raises(DataError, match="NaN"):
-        collect(graph, Context(samples=in_memory(some)))
+        collect(graph, Context(Given(samples=in_memory(some))))
 
 
 def test_no_data():
     for samples in (None, in_memory(np.zeros((0, 5, 4, 2), np.float32))):
         with pytest.raises(DataError, match="expected calibration data, found none; pass --calibration_data"):
-            collect(network(), Context(samples=samples))
+            collect(network(), Context(Given(samples=samples)))
 
 
 def test_scaled():
     graph = network()
-    s = collect(graph, Context(samples=in_memory(X)))[graph.inputs[0]]
+    s = collect(graph, Context(Given(samples=in_memory(X))))[graph.inputs[0]]
     twice = s.scaled(np.array([2.0, 1.0]))
     np.testing.assert_array_equal(twice.high, s.high * [2, 1])
     np.testing.assert_array_equal(twice.mean, s.mean * [2, 1])

@@ -61,5 +61,5 @@ class _Products:
         constant = self._graph.constant(np.asarray(factor), f"{name}/factor")
         result = self._graph.add(MUL, [value, constant], MUL.attributes(), name).output
         low, high = self._params[value].bounds
-        self._context.ranges[result] = Range(low * float(factor), high * float(factor))
+        self._context.tables.ranges[result] = Range(low * float(factor), high * float(factor))
         return result

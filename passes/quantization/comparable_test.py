@@ -10,7 +10,7 @@ from ir.ops.comparison import EXACT_SCALES, GREATER_EQUAL, LESS
 from ir.ops.elementwise import MAXIMUM
 from ir.types import TensorType
 from ir.verify import verify
-from passes.contract.base import Context, Range
+from passes.contract.base import Context, Range, SideTables
 from passes.quantization.quantize import Quantize
 
 
@@ -20,7 +20,7 @@ def compared(width: float, threshold: float) -> tuple[Graph, list[str]]:
     x = graph.input("x", TensorType((1, 64)))
     moved = graph.add(RELU, [x], name="relu").output
     graph.outputs = [graph.add(LESS, [moved, graph.constant(np.float32(threshold), "t")], name="less").output]
-    context = Context(ranges=dict.fromkeys([x, moved], Range(0.0, width)))
+    context = Context(tables=SideTables(ranges=dict.fromkeys([x, moved], Range(0.0, width))))
     report = Quantize().run(graph, context)
     verify(graph)
     return graph, [n for n in report.notes if n.startswith("less")]
@@ -51,7 +51,7 @@ def test_a_scale_that_another_kernel_widens_counts():
     x, wide = (graph.input(name, TensorType((1, 4))) for name in ("x", "wide"))
     joined = graph.add(MAXIMUM, [x, wide], name="maximum").output
     graph.outputs = [joined, graph.add(LESS, [x, graph.constant(np.float32(1), "t")], name="less").output]
-    context = Context(ranges={x: Range(0, 200), wide: Range(0, 1000), joined: Range(0, 1000)})
+    context = Context(tables=SideTables(ranges={x: Range(0, 200), wide: Range(0, 1000), joined: Range(0, 1000)}))
     report = Quantize().run(graph, context)
     assert any(note.startswith("less compares 2^-2 times") for note in report.notes), report.notes
 
@@ -61,7 +61,7 @@ def test_one_product_serves_all_comparisons_of_a_value():
     x = graph.input("x", TensorType((1, 4)))
     zero = graph.constant(np.float32(0), "zero")
     graph.outputs = [graph.add(op, [x, zero], name=op.name).output for op in (LESS, GREATER_EQUAL)]
-    Quantize().run(graph, Context(ranges={x: Range(-0.1, 0.1)}))
+    Quantize().run(graph, Context(tables=SideTables(ranges={x: Range(-0.1, 0.1)})))
     assert [n.op.name for n in graph.nodes].count("mul") == 1
 
 

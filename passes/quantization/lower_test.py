@@ -12,7 +12,7 @@ from ir.ops.softmax import SOFTMAX
 from ir.profile import Profile
 from ir.types import DType
 from ir.verify import verify
-from passes.contract.base import Context
+from passes.contract.base import Context, Given
 from passes.graph_testing import Net
 from passes.quantization.lower import LowerToInteger
 from passes.quantization.quantize import Quantize
@@ -37,7 +37,7 @@ def lowered(graph: Graph, x: np.ndarray = X, bits: int = 8, weight_bits: int = 8
         FuseActivation(),
         LowerToInteger(**options),
     ]  # type: ignore[arg-type]
-    run_passes(graph, steps, Context(samples=in_memory(x)))
+    run_passes(graph, steps, Context(Given(samples=in_memory(x))))
     return graph
 
 
@@ -115,7 +115,7 @@ def test_operators_that_stay_in_float_have_borders(io):
     expected = [np.asarray(y) for y in run_float(with_float_operators(), [X])]
     graph = with_float_operators()
     steps = [Calibrate(), Quantize(), LowerToInteger(io=io, allow_float=True)]
-    records = run_passes(graph, steps, Context(samples=in_memory(X)))
+    records = run_passes(graph, steps, Context(Given(samples=in_memory(X))))
     assert len(records[-1].report.notes) == 3 and "sin 'sine' stays in float" in records[-1].report.notes[0]
     assert [v.name for v in (*graph.inputs, *graph.outputs)] == ["x", "after", "last"]
     assert {v.dtype for v in (*graph.inputs, *graph.outputs)} == {DType.INT8 if io == "int8" else DType.FLOAT32}
@@ -133,7 +133,7 @@ def test_operators_that_stay_in_float_have_borders(io):
 
 def test_float_operators_that_follow_each_other_are_not_quantized_between():
     graph = with_float_operators()
-    run_passes(graph, [Calibrate(), Quantize(), LowerToInteger(allow_float=True)], Context(samples=in_memory(X)))
+    run_passes(graph, [Calibrate(), Quantize(), LowerToInteger(allow_float=True)], Context(Given(samples=in_memory(X))))
     ratio = next(n for n in graph.nodes if n.name == "ratio")
     assert ratio.inputs[0] is not None and ratio.inputs[0].producer.name == "sine"
 
@@ -147,6 +147,6 @@ def test_passes_that_are_missing_are_named():
     with pytest.raises(
         ModelError, match=r"layer 'conv_2d': expected quantization parameters .* 'conv_2d'; run quantize, then"
     ):
-        run_passes(classifier(), [Calibrate(), Quantize(), LowerToInteger()], Context(samples=in_memory(X)))
+        run_passes(classifier(), [Calibrate(), Quantize(), LowerToInteger()], Context(Given(samples=in_memory(X))))
     with pytest.raises(ModelError, match="found none of 'x'; run quantize"):
         run_passes(classifier(), [FuseActivation(), LowerToInteger()], Context())

@@ -22,7 +22,7 @@ from ir.opdef import OpDef
 from ir.ops.conversion import QUANTIZE
 from ir.ops.elementwise import MAXIMUM, MINIMUM
 from ir.quantization import QuantParams, asymmetric, outward, symmetric
-from passes.contract.base import Context, Pass, PassReport, Range
+from passes.contract.base import Context, Needs, Pass, PassReport, Range
 from passes.quantization.comparable import fit_scales
 from passes.quantization.groups import tie_groups, tied_values
 from passes.quantization.tied import separate_narrow
@@ -36,6 +36,8 @@ class Quantize(Pass):
     """Annotates every value with the parameters it will be quantized with."""
 
     name: ClassVar[str] = "quantize"
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
+    makes: ClassVar[frozenset[Needs]] = frozenset({Needs.TEACHER})
     keeps_statistics: ClassVar[bool] = True
 
     granularity: str = "per_channel"
@@ -65,7 +67,7 @@ class Quantize(Pass):
         for node in graph.nodes:
             if node.weight is not None:
                 notes += self._weights(graph, node, context)
-        context.unrounded, _ = graph.copy()
+        context.tables.unrounded = graph.twin()
         count = sum(v.quant is not None for v in graph.values())
         return PassReport(changed=(f"{count} values",), notes=tuple(notes))
 
@@ -80,7 +82,7 @@ class Quantize(Pass):
         per_channel = (
             self.granularity == "per_channel"
             and node.op.weight_operand.per_channel
-            and (context.limits is None or context.limits.weight_per_channel(node.op))
+            and (context.given.limits is None or context.given.limits.weight_per_channel(node.op))
         )
         return quantize_weights(graph, node, per_channel, self.weight_bits)
 
@@ -97,14 +99,14 @@ def range_of(value: Value, context: Context) -> Range:
     """The chosen range of a value. Raises ModelError if nobody has chosen one."""
     if value.data is not None:
         return Range(float(value.data.min(initial=0)), float(value.data.max(initial=0)))
-    if value not in context.ranges:
+    if value not in context.tables.ranges:
         raise ModelError(
             expected="a quantization range",
             found="none",
             where=f"layer '{value.name}'",
             fix="run calibrate before quantize",
         )
-    return context.ranges[value]
+    return context.tables.ranges[value]
 
 
 def _only_bounds(value: Value) -> bool:
@@ -139,7 +141,7 @@ def _separate_fixed(graph: Graph, context: Context, bits: int) -> list[str]:
             if not tied:
                 continue
             node = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type])
-            context.ranges[node.output] = range_of(value, context)
+            context.tables.ranges[node.output] = range_of(value, context)
             graph.replace_uses(value, node.output, only=tied)
             notes.append(f"{value.name} is requantized for {', '.join(n.name for n in tied)}")
     return notes

@@ -16,7 +16,7 @@ from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ir.quantization import QuantParams
 from ir.verify import verify
-from passes.contract.base import Context, PassReport, Range
+from passes.contract.base import Context, Given, PassReport, Range, SideTables
 from passes.graph_testing import Net
 from passes.quantization.groups import tie_groups
 from passes.quantization.quantize import Quantize, weight_threshold
@@ -29,7 +29,7 @@ def quantize(graph: Graph, ranges: dict[Value, tuple[float, float]] | None = Non
     context = Context()
     for value in graph.values():
         if not value.is_constant:
-            context.ranges[value] = Range(*(ranges or {}).get(value, (-2.0, 3.0)))
+            context.tables.ranges[value] = Range(*(ranges or {}).get(value, (-2.0, 3.0)))
     report = Quantize(**options).run(graph, context)  # type: ignore[arg-type]
     verify(graph)
     return report
@@ -142,7 +142,9 @@ def test_the_target_decides_where_channels_have_scales_of_their_own():
     net = Net()
     x = net.input(4)
     graph = net.ends(net.dense(x, 2))
-    context = Context(limits=_NoPerChannel(), ranges={v: Range(-1, 1) for v in (x, graph.outputs[0])})
+    context = Context(
+        Given(limits=_NoPerChannel()), SideTables(ranges={v: Range(-1, 1) for v in (x, graph.outputs[0])})
+    )
     Quantize().run(graph, context)
     assert params(graph.nodes[0].weight).axis is None
 

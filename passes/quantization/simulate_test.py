@@ -15,7 +15,7 @@ from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.profile import Profile
 from ir.quantization import asymmetric, symmetric
-from passes.contract.base import Context
+from passes.contract.base import Context, Given
 from passes.graph_testing import Net
 from passes.quantization.lower import LowerToInteger
 from passes.quantization.quantize import Quantize
@@ -53,7 +53,7 @@ def test_simulated_numbers_are_those_of_the_integers(case, granularity):
     net = Net(5)
     graph = net.ends(NETS[case](net, net.input(6, 6, 3)))
     exact = np.asarray(run_float(graph, [X])[0])
-    context = Context(samples=in_memory(X))
+    context = Context(Given(samples=in_memory(X)))
     run_passes(graph, [Calibrate(), Quantize(granularity=granularity)], context)
     simulated = np.asarray(run_float(graph, [X], transform=quantized)[0])
     run_passes(graph, [FuseActivation(), LowerToInteger()], context)

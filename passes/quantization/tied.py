@@ -26,14 +26,18 @@ def separate_narrow(graph: Graph, context: Context) -> list[str]:
     notes = []
     for node in graph.nodes:
         inputs = list(dict.fromkeys(tied_inputs(node)))
-        if len(inputs) < 2 or "output" not in node.op.quantization.tied or not all(v in context.ranges for v in inputs):
+        if (
+            len(inputs) < 2
+            or "output" not in node.op.quantization.tied
+            or not all(v in context.tables.ranges for v in inputs)
+        ):
             continue
-        widest = max(_width(context.ranges[v]) for v in inputs)
+        widest = max(_width(context.tables.ranges[v]) for v in inputs)
         for value in inputs:
-            if _width(context.ranges[value]) * _NARROW >= widest or not _read_elsewhere(value, node):
+            if _width(context.tables.ranges[value]) * _NARROW >= widest or not _read_elsewhere(value, node):
                 continue
             own = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type])
-            context.ranges[own.output] = context.ranges[value]
+            context.tables.ranges[own.output] = context.tables.ranges[value]
             graph.replace_uses(value, own.output, only=[node])
             notes.append(f"{value.name} is requantized for {node.name}, whose other inputs are wider")
     return notes

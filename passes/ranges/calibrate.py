@@ -26,8 +26,8 @@ import numpy as np
 from ir.errors import OptionError
 from ir.graph import Graph
 from ir.quantization import asymmetric, outward
-from passes.contract.base import Context, Pass, PassReport, Range
-from passes.measuring.statistics import Statistics, collect, histograms
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
+from passes.measuring.statistics import collect, histograms
 from passes.quantization.groups import tie_groups
 
 METHODS = ("minmax", "moving_average", "percentile", "mse", "kl")
@@ -42,8 +42,9 @@ class Calibrate(Pass):
     """Chooses the range of every activation from its statistics."""
 
     name: ClassVar[str] = "calibrate"
-    preserves: ClassVar[str] = "float"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics"})
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
+    makes: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
     keeps_statistics: ClassVar[bool] = True
 
     method: str = "minmax"
@@ -66,7 +67,7 @@ class Calibrate(Pass):
             )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        statistics = context.statistics
+        statistics = context.tables.statistics
         if self.method == "moving_average":
             scaled = [v for v, table in statistics.items() if not table.sample_low.size]
             statistics.update(collect(graph, context, scaled) if scaled else {})
@@ -77,12 +78,12 @@ class Calibrate(Pass):
             low, high = self._range(table, counts.get(value))
             if value not in graph.inputs:  # what is computed carries the noise of float arithmetic
                 low, high = float(outward(low)), float(outward(high))
-            context.ranges[value] = Range(low, high)
+            context.tables.ranges[value] = Range(low, high)
         notes = [*_fit_inputs(graph, context)]
         kept = _keep_learned(graph, context)
         if kept:
             notes.append(f"{kept} ranges that the model was trained with are kept")
-        return PassReport(changed=(f"{len(statistics) - kept} ranges by {self.method}",), notes=tuple(notes))
+        return PassReport(recorded=(f"{len(statistics) - kept} ranges by {self.method}",), notes=tuple(notes))
 
     def _range(self, statistics: Statistics, counts: np.ndarray | None) -> tuple[float, float]:
         low, high = statistics.bounds
@@ -102,12 +103,12 @@ def _fit_inputs(graph: Graph, context: Context) -> Iterator[str]:
         return
     batch = next(iter(context.samples.batches(min(_INPUT_SAMPLES, len(context.samples)))))
     for value, x in zip(graph.inputs, batch, strict=True):
-        given = context.ranges.get(value)
+        given = context.tables.ranges.get(value)
         if given is None:
             continue
         factor = best_widening(x, given)
         if factor != 1:
-            context.ranges[value] = Range(given.low * factor, given.high * factor)
+            context.tables.ranges[value] = Range(given.low * factor, given.high * factor)
             yield f"'{value.name}': its levels fell halfway between steps, range widened by {100 * (factor - 1):.1f} %"
 
 
@@ -125,12 +126,12 @@ def best_widening(x: np.ndarray, given: Range) -> float:
 def _keep_learned(graph: Graph, context: Context) -> int:
     """Puts trained ranges in place of calibrated ones, also where values must share them; returns how many."""
     kept = 0
-    for group in tie_groups(graph) if context.learned else ():
-        learned = [context.learned[v] for v in group if v in context.learned]
+    for group in tie_groups(graph) if context.tables.learned else ():
+        learned = [context.tables.learned[v] for v in group if v in context.tables.learned]
         if learned:
             hull = Range(min(r.low for r in learned), max(r.high for r in learned))
             moving = [v for v in group if not v.is_constant]
-            context.ranges.update(dict.fromkeys(moving, hull))
+            context.tables.ranges.update(dict.fromkeys(moving, hull))
             kept += len(moving)
     return kept
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from ir.errors import OptionError
 from ir.quantization import asymmetric
 from passes.channels.equalize import Equalize
-from passes.contract.base import Context, Range
+from passes.contract.base import Context, Given, Range
 from passes.graph_testing import Net, run_alone
 from passes.measuring.statistics import BINS
 from passes.ranges.calibrate import (
@@ -134,35 +134,36 @@ def test_moving_average():
 
 def test_every_method_gives_every_activation_a_range_within_what_was_seen():
     graph = network()
-    context = Context(samples=samples(12))
+    context = Context(Given(samples=samples(12)))
     run_passes(graph, [Calibrate()], context)
-    seen = dict(context.ranges)
+    seen = dict(context.tables.ranges)
     for method in METHODS:
-        context.ranges.clear()
+        context.tables.ranges.clear()
         Calibrate(method=method, percentile=100.0).run(graph, context)
-        assert context.ranges.keys() == seen.keys()
-        for value, r in context.ranges.items():
+        assert context.tables.ranges.keys() == seen.keys()
+        for value, r in context.tables.ranges.items():
             assert min(seen[value].low, 0) <= r.low <= r.high <= max(seen[value].high, 0)
-        assert method != "percentile" or context.ranges == seen
+        assert method != "percentile" or context.tables.ranges == seen
 
 
 def test_moving_average_after_channels_were_scaled():
     graph = network()
-    context = Context(samples=samples(12))
+    context = Context(Given(samples=samples(12)))
     assert run_alone(graph, Equalize(), context).changed
     run_alone(graph, Calibrate(method="moving_average"), context)
-    assert all(np.isfinite((r.low, r.high)).all() for r in context.ranges.values())
+    assert all(np.isfinite((r.low, r.high)).all() for r in context.tables.ranges.values())
 
 
 def test_learned_ranges_are_kept():
     net = Net()
     x = net.input(3)
     graph = net.ends(net.dense(x, 2))
-    context = Context(samples=in_memory(np.ones((2, 3), np.float32)))
-    context.learned[x] = Range(-7.0, 7.0)
+    context = Context(Given(samples=in_memory(np.ones((2, 3), np.float32))))
+    context.tables.learned[x] = Range(-7.0, 7.0)
     (_, record) = run_passes(graph, [Calibrate()], context)
     assert (
-        context.ranges[x] == Range(-7.0, 7.0) and "1 ranges that the model was trained with" in record.report.notes[0]
+        context.tables.ranges[x] == Range(-7.0, 7.0)
+        and "1 ranges that the model was trained with" in record.report.notes[0]
     )
 
 

@@ -11,8 +11,7 @@ from typing import ClassVar
 
 from ir.errors import ModelError
 from ir.graph import Graph, Value
-from passes.contract.base import Context, Pass, PassReport, Range
-from passes.measuring.statistics import Statistics
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
 from passes.quantization.groups import quantized_values
 from passes.quantization.quantize import fixed_params
 from passes.ranges.moments import propagate
@@ -23,16 +22,17 @@ class MomentRanges(Pass):
     """Chooses the range of every activation as mean +/- `sigmas` standard deviations of its batch norm, at least."""
 
     name: ClassVar[str] = "moment_ranges"
-    preserves: ClassVar[str] = "float"
-    needs: ClassVar[frozenset[str]] = frozenset({"statistics if there is data"})
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS_IF_DATA})
+    makes: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
     keeps_statistics: ClassVar[bool] = True
 
     sigmas: float = 6.0
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        context.ranges |= moment_ranges(graph, context, self.sigmas)
-        changed = f"{len(context.ranges)} ranges from batch norms, no data was used"
-        return PassReport(changed=(changed,), notes=("without data, how close the answers stayed is not known",))
+        context.tables.ranges.update(moment_ranges(graph, context, self.sigmas))
+        recorded = f"{len(context.tables.ranges)} ranges from batch norms, no data was used"
+        return PassReport(recorded=(recorded,), notes=("without data, how close the answers stayed is not known",))
 
 
 def moment_ranges(graph: Graph, context: Context, sigmas: float = 6.0) -> dict[Value, Range]:
@@ -49,7 +49,7 @@ def moment_ranges(graph: Graph, context: Context, sigmas: float = 6.0) -> dict[V
             continue
         fixed = fixed_params(value, 8)
         if value in known:
-            ranges[value] = _holding(known[value].range(sigmas), context.statistics.get(value))
+            ranges[value] = _holding(known[value].range(sigmas), context.tables.statistics.get(value))
         elif fixed is not None:
             ranges[value] = Range(*fixed.bounds)
         else:

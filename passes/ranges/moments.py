@@ -45,7 +45,7 @@ def propagate(graph: Graph, context: Context) -> dict[Value, Moments]:
     """Moments of every value for which they are known."""
     known: dict[Value, Moments] = {}
     for value in graph.inputs:
-        given = context.input_range
+        given = context.given.input_range
         if given is not None and value.shape:
             channels = value.shape[-1]
             middle, spread = (given.low + given.high) / 2, (given.high - given.low) / math.sqrt(12)
@@ -59,7 +59,7 @@ def propagate(graph: Graph, context: Context) -> dict[Value, Moments]:
 
 
 def _normal(value: Value, context: Context) -> Moments | None:
-    normal = context.normals.get(value)
+    normal = context.tables.normals.get(value)
     return None if normal is None else Moments(normal.mean, normal.std)
 
 

@@ -15,7 +15,7 @@ from ir.ops.padding import PAD, PadAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, SUM, ReduceAttributes
 from ir.ops.softmax import SOFTMAX
-from passes.contract.base import ChannelNormal, Context, Range
+from passes.contract.base import ChannelNormal, Context, Given, Range, SideTables
 from passes.graph_testing import Net, outputs
 from passes.quantization.lower import LowerToInteger
 from passes.quantization.quantize import Quantize
@@ -76,7 +76,7 @@ def test_linear_steps_against_draws(kind):
     rng = np.random.default_rng(1)
     mean, std = rng.normal(0, 2, 6), rng.uniform(0.3, 2, 6)
     drawn = (mean + std * rng.standard_normal((6000, *x.shape[1:]))).astype(np.float32)
-    found = propagate(graph, Context(normals={same: ChannelNormal(mean, std)}))[graph.outputs[0]]
+    found = propagate(graph, Context(tables=SideTables(normals={same: ChannelNormal(mean, std)})))[graph.outputs[0]]
     result = outputs(graph, [drawn])[0].astype(np.float64)
     axes = tuple(range(result.ndim - 1))
     # 6000 draws of deviation up to 4: means to 0.15. The four phases of a transposed convolution add to its deviation.
@@ -89,7 +89,7 @@ def known_after(op, attrs=None, shape=(4, 4, 3)) -> Moments | None:
     net = Net(3)
     x = net.input(*shape)
     graph = net.ends(net.then(op, x, attrs=attrs))
-    return propagate(graph, Context(input_range=Range(-1.0, 3.0))).get(graph.outputs[0])
+    return propagate(graph, Context(Given(input_range=Range(-1.0, 3.0)))).get(graph.outputs[0])
 
 
 def test_what_keeps_moments_and_what_does_not():
@@ -124,23 +124,23 @@ def network():
 
 def test_a_network_with_batch_norms_needs_no_data():
     graph = network()
-    context = Context(input_range=Range(-1.0, 1.0))
+    context = Context(Given(input_range=Range(-1.0, 1.0)))
     passes = [FoldBatchNorm(), MomentRanges(), Quantize(), FuseActivation(), LowerToInteger()]
     records = run_passes(graph, passes, context)
-    assert "ranges from batch norms, no data was used" in records[1].report.changed[0]
+    assert "ranges from batch norms, no data was used" in records[1].report.recorded[0]
     assert not any(v.dtype.is_float for v in graph.values())
 
 
 def test_ranges_hold_normal_data():
     """Six deviations hold practically everything that has the statistics which the batch norms state."""
     graph = network()
-    context = Context(input_range=Range(-1.0, 1.0))
+    context = Context(Given(input_range=Range(-1.0, 1.0)))
     run_passes(graph, [FoldBatchNorm(), MomentRanges()], context)
-    seen = Context(samples=in_memory(np.random.default_rng(0).uniform(-1, 1, (20, 6, 6, 3)).astype(np.float32)))
+    seen = Context(Given(samples=in_memory(np.random.default_rng(0).uniform(-1, 1, (20, 6, 6, 3)).astype(np.float32))))
     run_passes(graph, [Calibrate()], seen)
     for node in graph.nodes:
         if node.op in (RELU6, SOFTMAX):
-            r, s = context.ranges[node.output], seen.ranges[node.output]
+            r, s = context.tables.ranges[node.output], seen.tables.ranges[node.output]
             assert r.low <= s.low and s.high <= r.high + 1e-6
 
 
@@ -151,14 +151,14 @@ def test_ranges_hold_what_samples_reach():
     graph = net.ends(net.then(ADD, x, x))
     normal = np.random.default_rng(0).normal(size=(50, 6, 6, 3)).astype(np.float32)
     alone, beside = (
-        Context(input_range=Range(-1.0, 1.0)),
-        Context(input_range=Range(-1.0, 1.0), samples=in_memory(normal)),
+        Context(Given(input_range=Range(-1.0, 1.0))),
+        Context(Given(input_range=Range(-1.0, 1.0), samples=in_memory(normal))),
     )
     reached = []
     for context in (alone, beside):
         duplicate, copies = graph.copy()
         run_passes(duplicate, [FoldBatchNorm(), MomentRanges(sigmas=1.0)], context)
-        reached.append(context.ranges[copies[graph.outputs[0]]])
+        reached.append(context.tables.ranges[copies[graph.outputs[0]]])
     seen = outputs(graph, [normal])[0]
     assert seen.min() < reached[0].low and reached[0].high < seen.max()
     assert reached[1].low <= seen.min() + 1e-4 and seen.max() - 1e-4 <= reached[1].high
@@ -170,6 +170,6 @@ def test_without_batch_norms_or_input_range_data_is_asked_for():
     with pytest.raises(
         ModelError, match=r"model 'net': .* found no statistics for leaky_relu; pass --calibration_data"
     ):
-        MomentRanges().run(graph, Context(input_range=Range(0.0, 1.0)))
+        MomentRanges().run(graph, Context(Given(input_range=Range(0.0, 1.0))))
     with pytest.raises(ModelError, match="no statistics for x, conv_2d, leaky_relu; pass"):
         MomentRanges().run(graph, Context())

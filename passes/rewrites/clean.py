@@ -9,7 +9,7 @@ import numpy as np
 
 from ir.graph import Graph, Node
 from ir.keras_ops import K
-from passes.contract.base import Context, Pass, PassReport
+from passes.contract.base import Context, Pass, PassReport, Preserves
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class RemoveDeadCode(Pass):
     """Prunes unused nodes, computes nodes of constants, and bypasses nodes that return their input."""
 
     name: ClassVar[str] = "remove_dead_code"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed = [f"{node.name} is not used" for node in graph.prune()]

@@ -34,7 +34,7 @@ from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, Concaten
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
-from passes.contract.base import Context, Limits, Pass, PassReport, Skip
+from passes.contract.base import Context, Limits, Pass, PassReport, Preserves, Skip
 
 _WIDTH = 6.0  # of relu6, which hard_swish divides by
 
@@ -53,16 +53,16 @@ class Decompose(Pass):
     """Writes operators that the target does not have with operators that it has."""
 
     name: ClassVar[str] = "decompose"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []
-        if context.limits is None:
+        if context.given.limits is None:
             return PassReport()
         for node in graph.nodes:
-            if node.op not in FORMS or context.limits.runs(node.op) or not node.output.dtype.is_float:
+            if node.op not in FORMS or context.given.limits.runs(node.op) or not node.output.dtype.is_float:
                 continue
-            form, reason = _choose(node, context.limits)
+            form, reason = _choose(node, context.given.limits)
             if form is None:
                 skipped.append(Skip(node.name, reason))
                 continue

@@ -32,7 +32,7 @@ from ir.ops.joining import (
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ExpandDimsAttributes, SqueezeAttributes
 from ir.ops.slicing import SLICE
-from passes.contract.base import Context, PassReport
+from passes.contract.base import Context, Given, PassReport
 from passes.graph_testing import Net, assert_preserved
 from passes.rewrites.decompose import FORMS, Decompose
 
@@ -51,7 +51,7 @@ class Lacking:
 
 
 def spell(graph: Graph, *missing: OpDef) -> PassReport:
-    return assert_preserved(graph, lambda g: Decompose().run(g, Context(limits=Lacking(frozenset(missing)))))
+    return assert_preserved(graph, lambda g: Decompose().run(g, Context(Given(limits=Lacking(frozenset(missing))))))
 
 
 def built(op: OpDef, *shape: int, attrs: Attributes | None = None, constant: object = None) -> Graph:
@@ -127,7 +127,7 @@ def test_what_the_target_has_stays_and_without_a_target_everything():
 def test_reasons(graph: Graph, missing: tuple[OpDef, ...], reason: str):
     kept = operators(graph)
     lacking = Lacking(frozenset({graph.outputs[0].producer.op, *missing}))
-    report = Decompose().run(graph, Context(limits=lacking))
+    report = Decompose().run(graph, Context(Given(limits=lacking)))
     assert [s.reason for s in report.skipped] == [reason] and operators(graph) == kept
 
 

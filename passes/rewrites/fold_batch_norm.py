@@ -9,7 +9,7 @@ With `a = gamma rsqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.0
 - with no such neighbour: multiplication by `a` and addition of `c`.
 
 Refused where the weights belong to several layers, or the value between has another reader. The statistics of a
-batch norm are kept in `Context.normals` for the methods that need no data.
+batch norm are kept in `SideTables.normals` for the methods that need no data.
 
 What goes into a layer before is computed in float32, one rounding per operation in the order written above, with the
 backend's own rsqrt: as TFLiteConverter 2.21 folds it, bit for bit. A weight that lies between two integers then
@@ -30,7 +30,7 @@ from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
 from ir.ops.transposed import TRANSPOSE_CONV
-from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Skip
+from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Preserves, Skip
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class FoldBatchNorm(Pass):
     """Folds batch norms, and multiplications and additions of per-channel constants, into neighbouring weights."""
 
     name: ClassVar[str] = "fold_batch_norm"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []
         for node in graph.nodes:
             if node.op is BATCH_NORM:
-                context.normals[node.output] = _normal(node)
+                context.tables.normals[node.output] = _normal(node)
             affine = affine_of(node)
             if affine is not None and not _refusal_after(graph, node):
                 changed.append(_fold_after(graph, node, affine, context))
@@ -205,11 +205,11 @@ def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> s
     w, b = (x.astype(np.float32) for x in weights_of(layer))
     set_weights(graph, layer, w * along(affine.a, axis, w.ndim), affine.c + b * affine.a)
     made = layer.output
-    if node.output in context.normals:
-        context.normals[made] = context.normals.pop(node.output)
-    elif made in context.normals:
-        normal = context.normals[made]
-        context.normals[made] = ChannelNormal(normal.mean * affine.a + affine.c, normal.std * np.abs(affine.a))
+    if node.output in context.tables.normals:
+        context.tables.normals[made] = context.tables.normals.pop(node.output)
+    elif made in context.tables.normals:
+        normal = context.tables.normals[made]
+        context.tables.normals[made] = ChannelNormal(normal.mean * affine.a + affine.c, normal.std * np.abs(affine.a))
     graph.bypass(node)
     return f"{node.name} into {layer.name}"
 
@@ -235,9 +235,9 @@ def _to_mul_add(graph: Graph, node: Node, affine: Affine, context: Context) -> s
     )
     shift = graph.constant(affine.c.astype(np.float32), f"{node.name}/shift")
     added = graph.add(ADD, [scaled.output, shift], name=f"{node.name}/add")
-    normal = context.normals.pop(node.output)
-    context.normals[added.output] = normal
-    context.normals[scaled.output] = ChannelNormal(normal.mean - affine.c, normal.std)
+    normal = context.tables.normals.pop(node.output)
+    context.tables.normals[added.output] = normal
+    context.tables.normals[scaled.output] = ChannelNormal(normal.mean - affine.c, normal.std)
     graph.replace_uses(node.output, added.output)
     graph.remove(node)
     added.output.name = node.output.name

@@ -151,7 +151,7 @@ def test_every_operation_rounds_to_float32_in_the_order_of_tensorflows_converter
 def normals_of(graph: Graph, value: Value) -> tuple[np.ndarray, np.ndarray]:
     context = Context()
     FoldBatchNorm().run(graph, context)
-    return context.normals[value].mean, context.normals[value].std
+    return context.tables.normals[value].mean, context.tables.normals[value].std
 
 
 def test_statistics_move_to_the_layer_that_takes_the_batch_norm():
@@ -187,8 +187,8 @@ def test_statistics_of_mul_and_add():
     inputs = random_inputs(graph, 1)
     scaled, shifted = outputs(graph, inputs, requested=[mul.output, add.output])
     offset = (shifted - scaled)[0, 0, 0]
-    np.testing.assert_allclose(context.normals[add.output].mean, beta)
-    np.testing.assert_allclose(context.normals[mul.output].mean, beta - offset, atol=1e-5)
+    np.testing.assert_allclose(context.tables.normals[add.output].mean, beta)
+    np.testing.assert_allclose(context.tables.normals[mul.output].mean, beta - offset, atol=1e-5)
 
 
 def test_zero_gamma_and_tiny_variance_stay_finite():

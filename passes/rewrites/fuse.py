@@ -16,7 +16,7 @@ from ir.opdef import FusedActivation
 from ir.ops._common import Padding, window_size
 from ir.ops.padding import PAD
 from ir.ops.transposed import TRANSPOSE_CONV
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
 
 
 def why_not_fused(graph: Graph, node: Node) -> str:
@@ -45,7 +45,7 @@ class FuseActivation(Pass):
     """Fuses ReLU, ReLU6 and ReLU-N1-to-1 into the operators before them."""
 
     name: ClassVar[str] = "fuse_activation"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []
@@ -87,7 +87,7 @@ class FusePad(Pass):
     """Fuses zero padding into the convolution after it."""
 
     name: ClassVar[str] = "fuse_pad"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []

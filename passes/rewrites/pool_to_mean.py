@@ -13,7 +13,7 @@ from ir.graph import Graph, Node
 from ir.opdef import FusedActivation
 from ir.ops.pooling import AVERAGE_POOL_2D
 from ir.ops.reduction import MEAN, ReduceAttributes
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class PoolToMean(Pass):
     """Makes means of average pools that cover the whole picture."""
 
     name: ClassVar[str] = "pool_to_mean"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []

@@ -14,7 +14,7 @@ from ir.graph import Graph, Node
 from ir.ops._common import Padding
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class RowsToConvolution(Pass):
     """Makes 1x1 convolutions of fully connected layers that are applied to many rows."""
 
     name: ClassVar[str] = "rows_to_convolution"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ir.graph import Graph, Node
 from ir.ops.reduction import MEAN, ReduceAttributes
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class SplitMean(Pass):
     """Takes means of more than `positions` elements in two steps."""
 
     name: ClassVar[str] = "split_mean"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
 
     positions: int = 1 << 14
 

@@ -15,7 +15,6 @@ correction made MobileNetV2 worse (per channel, logits of 300 images: 21.5 -> 20
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -26,7 +25,7 @@ from ir.errors import OptionError
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.ops.elementwise import ADD
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.lockstep import Slices, run_both
 from passes.measuring.statistics import stream
 from passes.quantization.quantize import annotate_bias
@@ -54,6 +53,9 @@ class CorrectBias(Pass):
             raise OptionError(
                 expected="empirical or analytic", found=self.method, where="correct_bias", fix="choose one"
             )
+
+    def requires(self) -> frozenset[Needs]:
+        return frozenset({Needs.DATA}) if self.method == "empirical" else frozenset()
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         quantized = [n for n in graph.nodes if n.weight is not None and n.weight.quant is not None]
@@ -155,9 +157,9 @@ def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], 
         return yq
 
     assert context.samples is not None
-    for batch in stream(graph, context.samples, dataclasses.replace(context, batch_size=block), "bias correction"):
+    for batch in stream(graph, context.samples, context, "bias correction", block):
         count = len(batch[0])
-        run_both(graph, batch, floats=context.unrounded, after=correct)
+        run_both(graph, batch, floats=context.tables.unrounded, after=correct)
         seen += count
     return {value: total / seen for value, total in totals.items()}
 

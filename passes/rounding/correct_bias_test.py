@@ -10,7 +10,7 @@ from ir.ops.activation import RELU, RELU6
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
-from passes.contract.base import Context, Range
+from passes.contract.base import Context, Given, Range
 from passes.graph_testing import Net
 from passes.quantization.lower import LowerToInteger
 from passes.quantization.quantize import Quantize
@@ -37,7 +37,7 @@ def network(bias: bool = True) -> Graph:
 
 def annotated(graph: Graph, x: np.ndarray = X, bits: int = 4) -> Context:
     """Four bits of weights shift means by much more than what biases and activations are rounded by."""
-    context = Context(samples=in_memory(x))
+    context = Context(Given(samples=in_memory(x)))
     run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
     return context
 
@@ -159,7 +159,7 @@ def normal_network() -> Graph:
 def test_analytic_and_empirical_correction_agree_on_normal_inputs():
     x = np.random.default_rng(3).standard_normal((600, 4, 4, 16)).astype(np.float32)
     graph = normal_network()
-    context = Context(samples=in_memory(x), input_range=Range(-6.0, 6.0), batch_size=100)
+    context = Context(Given(samples=in_memory(x), input_range=Range(-6.0, 6.0), batch_size=100))
     run_passes(graph, [FoldBatchNorm(), Calibrate(), Quantize(weight_bits=3)], context)
     layers = {n.output: n for n in graph.nodes if n.weight is not None}
     analytic, skipped = analytic_shifts(graph, context, layers)

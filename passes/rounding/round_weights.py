@@ -32,7 +32,7 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.keras_ops import K
-from passes.contract.base import HELD_OUT, Context, Pass, PassReport, Samples, Skip
+from passes.contract.base import HELD_OUT, Context, Needs, Pass, PassReport, Samples, Skip
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.quantize import annotate_bias
 from passes.rounding.correct_bias import shift_bias
@@ -44,7 +44,7 @@ class RoundWeights(Pass):
     """Rounds weights so that every layer's output stays close to the float one, on calibration data."""
 
     name: ClassVar[str] = "round_weights"
-    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.DATA})
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
@@ -63,14 +63,14 @@ class RoundWeights(Pass):
             if reason := refusal(node):
                 skipped.append(Skip(node.name, reason))
                 return
-            rng = np.random.default_rng(context.seed)  # one each: the order of layers depends on the kind of file
+            rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
             gain = self._round(graph, node, x, xq, held_out, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
         if not batchable(graph):
             return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
         batch, held_out = self._batch(graph, context)
-        run_both(graph, batch, floats=context.unrounded, before=before, room=_TENSOR_BYTES)
+        run_both(graph, batch, floats=context.tables.unrounded, before=before, room=_TENSOR_BYTES)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
     def _batch(self, graph: Graph, context: Context) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
@@ -78,12 +78,12 @@ class RoundWeights(Pass):
         samples, most = context.samples, self.samples
         assert samples is not None
         kept = np.zeros(0, int)
-        if context.tuning is not None and len(context.tuning) > len(samples):
-            samples, most = context.tuning, self.tuning_samples
+        if context.given.tuning is not None and len(context.given.tuning) > len(samples):
+            samples, most = context.given.tuning, self.tuning_samples
             kept = split(len(samples))[1]
         fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
-        order = np.random.default_rng(context.seed).permutation(len(samples))[: max(1, min(most, fits))]
-        return _read(samples, order, context.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)
+        order = np.random.default_rng(context.given.seed).permutation(len(samples))[: max(1, min(most, fits))]
+        return _read(samples, order, context.given.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)
 
     def _round(
         self, graph: Graph, node: Node, x: Slices, xq: Slices, held_out: np.ndarray, rng: np.random.Generator

@@ -1,5 +1,6 @@
 """Tests of what is measured on data: lockstep runs, weight rounding, and the guard that leaves a harmful step out."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,7 +13,7 @@ from ir.graph import Graph
 from ir.ops._common import Padding
 from ir.ops.activation import RELU, RELU6
 from passes.channels.absorb_bias import AbsorbBias
-from passes.contract.base import Context, Pass, PassReport
+from passes.contract.base import Context, Given, Pass, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs, run_alone
 from passes.measuring import lockstep
 from passes.measuring.lockstep import run_both
@@ -35,7 +36,7 @@ def small(seed: int = 0) -> Graph:
 
 
 def context_of(graph: Graph, count: int = 40) -> Context:
-    return Context(samples=in_memory(random_inputs(graph, count)[0]))
+    return Context(Given(samples=in_memory(random_inputs(graph, count)[0])))
 
 
 def logits_error(graph: Graph, float_graph: Graph, count: int = 16) -> float:
@@ -134,19 +135,19 @@ def test_training_data_are_used_where_they_are_more_but_not_those_that_training_
     graph = small()
     context, (x,) = context_of(graph), random_inputs(graph, 117, seed=3)
     alone = weights_after(context)
-    context.tuning = in_memory(x)
+    context.given = dataclasses.replace(context.given, tuning=in_memory(x))
     fitted = weights_after(context)
     assert any(not np.array_equal(a, b) for a, b in zip(alone, fitted, strict=True))
     other = x.copy()
     held_out = split(117)[1]
     other[held_out] = random_inputs(graph, len(held_out), seed=4)[0]
-    context.tuning = in_memory(other)
+    context.given = dataclasses.replace(context.given, tuning=in_memory(other))
     for a, b in zip(fitted, weights_after(context), strict=True):
         np.testing.assert_array_equal(a, b)
     other[1] = -other[1]  # one that is neither held out nor a fifth
-    context.tuning = in_memory(np.concatenate([other[1:2]] * 117))
+    context.given = dataclasses.replace(context.given, tuning=in_memory(np.concatenate([other[1:2]] * 117)))
     assert any(not np.array_equal(a, b) for a, b in zip(fitted, weights_after(context), strict=True))
-    context.tuning = in_memory(x[:20])
+    context.given = dataclasses.replace(context.given, tuning=in_memory(x[:20]))
     for a, b in zip(alone, weights_after(context), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -185,7 +186,7 @@ def test_lockstep_takes_float_constants_from_the_unrounded_copy():
         seen[node.name] = np.concatenate(y), np.concatenate(yq)
         return yq
 
-    run_both(graph, batch, floats=context.unrounded, after=after)
+    run_both(graph, batch, floats=context.tables.unrounded, after=after)
     np.testing.assert_allclose(seen["last"][0], outputs(reference, batch)[0], rtol=1e-4, atol=1e-5)
     simulated = outputs(graph, batch, transform=quantized)[0]
     np.testing.assert_allclose(
@@ -233,7 +234,7 @@ def test_absorbed_biases_keep_the_function_and_narrow_the_range():
     assert report.changed
     after = context_of(graph)
     run_alone(graph, Calibrate(), after)
-    assert after.ranges[x].high < 30.0
+    assert after.tables.ranges[x].high < 30.0
 
 
 def test_biases_are_not_absorbed_through_a_limit():

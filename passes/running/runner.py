@@ -1,12 +1,11 @@
 """Runs passes in order: collects what they need once, verifies after each, times each, and keeps their reports.
 
-A pass that is `guarded` is measured where there is data: if it makes the error of the logits larger, it is undone and
-the report says so.
+A pass whose needs are not there is refused before any of them runs. A pass that is `guarded` is measured where there
+is data: if it makes the error of the logits larger, it is undone and its outcome is `LeftOut`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,19 +13,27 @@ from dataclasses import dataclass
 from ir.execute import batchable
 from ir.graph import Graph
 from ir.verify import verify
-from passes.contract.base import Context, Pass, PassReport, Skip
-from passes.measuring import statistics
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Snapshot, Trial
+from passes.measuring.scores import Score, worse
+from passes.measuring.statistics import collect
 from passes.quantization.quantize import Quantize
-from passes.running.guard import Guard, Score, Snapshot, worse
+from passes.running.guard import Guard
+from passes.running.needs import check_needs
 
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One row of the table that a conversion ends with."""
+    """One row of the table that a conversion ends with.
+
+    Attributes:
+      name: the pass as text, with its options.
+      step: the pass; None for statistics that the runner collected for the next one.
+    """
 
     name: str
     report: PassReport
     seconds: float
+    step: Pass | None = None
 
 
 def run_passes(
@@ -37,9 +44,11 @@ def run_passes(
 ) -> list[PassRecord]:
     """Rewrites `graph` in place; `after` is called after every pass (to print the graph).
 
-    Raises what a pass raises, and VerificationError if one leaves a broken graph.
+    Raises what a pass raises, DataError or ModelError if the needs of one are not there, and VerificationError if one
+    leaves a broken graph.
     """
     verify(graph)
+    check_needs(graph, passes, context)
     runner = _Runner(graph, passes, context)
     for step in passes:
         runner.run(step)
@@ -59,31 +68,31 @@ class _Runner:
     def run(self, step: Pass) -> None:
         self._collect(step)
         start = time.perf_counter()
-        has_data = self.context.samples is not None and len(self.context.samples) > 0
-        measured = step.guarded and has_data and self._is_quantized()
+        measured = step.guarded and self.context.has_data and self._is_quantized()
         report = self._guarded(step) if measured else self._plain(step)
-        self.records.append(PassRecord(str(step), report, time.perf_counter() - start))
+        self.records.append(PassRecord(str(step), report, time.perf_counter() - start, step))
 
     def _is_quantized(self) -> bool:
         """Whether the graph is or will be annotated: without that there is no error to measure."""
         return any(v.quant is not None for v in self.graph.inputs) or any(isinstance(s, Quantize) for s in self.passes)
 
     def _collect(self, step: Pass) -> None:
-        has_data = self.context.samples is not None
-        wants = "statistics" in step.needs or ("statistics if there is data" in step.needs and has_data)
-        if wants and (not self.context.statistics or (self._apart and not step.guarded)):
+        tables, has_data = self.context.tables, self.context.has_data
+        if not has_data or not step.requires() & {Needs.STATISTICS, Needs.STATISTICS_IF_DATA}:
+            return
+        if not tables.statistics or (self._apart and not step.guarded):
             start = time.perf_counter()
-            self._apart = step.guarded and has_data and batchable(self.graph)
-            self.context.statistics = dict(statistics.collect(self.graph, self.context, held_out=not self._apart))
-            report = PassReport(changed=(f"{len(self.context.statistics)} activations",))
+            self._apart = step.guarded and batchable(self.graph)
+            tables.statistics = collect(self.graph, self.context, held_out=not self._apart)
+            report = PassReport(recorded=(f"{len(tables.statistics)} activations",))
             self.records.append(PassRecord("statistics", report, time.perf_counter() - start))
 
     def _plain(self, step: Pass) -> PassReport:
         report = step.run(self.graph, self.context)
         verify(self.graph, step.name)
         if report.changed and not step.keeps_statistics:
-            self.context.statistics = {}
-        if report.changed and step.preserves == "nothing":
+            self.context.tables.forget_measured()
+        if report.changed and step.preserves is Preserves.NOTHING:
             self._score = None
         return report
 
@@ -96,10 +105,9 @@ class _Runner:
         if not report.changed:
             return report
         self._score = self._guard.score(self.graph, self.context)
-        note = f"error of the logits {before.error:.3%} before, {self._score.error:.3%} after"
+        trial = Trial(before.error, self._score.error)
         if not worse(before, self._score):
-            return dataclasses.replace(report, notes=(*report.notes, note))
+            return report.kept(trial)
         snapshot.put_back(self.graph, self.context)
         self._score = before
-        skip = Skip(step.name, f"left out, because it makes the result worse: {note}")
-        return PassReport(skipped=(skip, *report.skipped), notes=(f"{step.name} left out: {note}",))
+        return report.left_out(step.name, trial)

@@ -21,7 +21,7 @@ from typing import ClassVar
 from ir.errors import ModelError, OptionError
 from ir.execute import batchable
 from ir.graph import Graph
-from passes.contract.base import Context, Pass, PassReport, SamplesInMemory, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, SamplesInMemory, Skip
 from passes.ranges.moment_ranges import moment_ranges
 
 _FLOATS = 1 << 27  # that the activations of one group may hold; training holds them and their slopes
@@ -32,7 +32,8 @@ class DistillSamples(Pass):
     """Makes calibration samples from batch-norm statistics, where there are no data."""
 
     name: ClassVar[str] = "distill_samples"
-    preserves: ClassVar[str] = "float"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
+    makes: ClassVar[frozenset[Needs]] = frozenset({Needs.DATA})
     keeps_statistics: ClassVar[bool] = True
 
     samples: int = 32
@@ -61,9 +62,9 @@ class DistillSamples(Pass):
         arrays, (first, last) = distill(
             graph, context, size=size, groups=groups, steps=self.steps, learning_rate=self.learning_rate
         )
-        context.samples, context.made_samples = SamplesInMemory(arrays), True
+        context.made = SamplesInMemory(arrays)
         note = f"their statistics are {last:.2g} off those of the batch norms, {first:.2g} at first (mean square)"
-        return PassReport(changed=(f"{groups * size} samples made from batch norms",), notes=(note,))
+        return PassReport(recorded=(f"{groups * size} samples made from batch norms",), notes=(note,))
 
     def _group(self, graph: Graph) -> int:
         """Samples in a group: as many as memory allows, or as the graph takes."""
@@ -76,7 +77,7 @@ class DistillSamples(Pass):
 def _check(graph: Graph, context: Context) -> None:
     """Raises ModelError where there is nothing to train, or nothing to train it for."""
     strange = [v.name for v in graph.inputs if not v.dtype.is_float]
-    if context.normals and context.input_range is not None and not strange:
+    if context.tables.normals and context.given.input_range is not None and not strange:
         return
     raise ModelError(
         expected="batch norms, and inputs of known reals, to make samples from",

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from ir.errors import ModelError, OptionError
 from ir.graph import Graph
 from ir.ops.activation import RELU6
 from ir.ops.reduction import MEAN, ReduceAttributes
-from passes.contract.base import ChannelNormal, Context, Range, SamplesInMemory
+from passes.contract.base import ChannelNormal, Context, Given, Range, SamplesInMemory, SideTables
 from passes.graph_testing import Net, outputs
 from passes.running import pipeline
 from passes.running.runner import run_passes
@@ -31,14 +33,14 @@ def network(size: int = 16) -> tuple[Graph, Context]:
     normals = {
         v: ChannelNormal(y.mean(axis=(0, 1, 2)), y.std(axis=(0, 1, 2))) for v, y in zip(normalized, found, strict=True)
     }
-    return graph, Context(input_range=LIMITS, normals=normals)
+    return graph, Context(Given(input_range=LIMITS), SideTables(normals=normals))
 
 
 def distance(graph: Graph, context: Context, images: np.ndarray) -> float:
     """How far the channel means and deviations of the layers are from those remembered, in deviations."""
     off = []
     for y, normal in zip(
-        outputs(graph, [images], requested=list(context.normals)), context.normals.values(), strict=True
+        outputs(graph, [images], requested=list(context.tables.normals)), context.tables.normals.values(), strict=True
     ):
         off += [(y.mean(axis=(0, 1, 2)) - normal.mean) / normal.std, y.std(axis=(0, 1, 2)) / normal.std - 1]
     return float(np.sqrt(np.mean(np.square(np.concatenate(off)))))
@@ -46,7 +48,7 @@ def distance(graph: Graph, context: Context, images: np.ndarray) -> float:
 
 def distilled(step: DistillSamples, seed: int = 0) -> tuple[np.ndarray, float]:
     graph, context = network()
-    context.seed = seed
+    context.given = dataclasses.replace(context.given, seed=seed)
     step.run(graph, context)
     assert isinstance(context.samples, SamplesInMemory)
     (images,) = context.samples.arrays
@@ -81,25 +83,26 @@ def test_channels_that_never_vary_and_other_ranks_do_no_harm():
     net = Net(1)
     graph = net.ends(net.dense(net.input(7), 4))
     normal = ChannelNormal(np.zeros(4), np.array([0.0, 1.0, 1.0, 1.0]))
-    context = Context(input_range=Range(0.0, 1.0), normals={graph.outputs[0]: normal})
+    context = Context(Given(input_range=Range(0.0, 1.0)), SideTables(normals={graph.outputs[0]: normal}))
     DistillSamples(steps=5).run(graph, context)
     assert np.isfinite(context.samples.arrays[0]).all() and context.samples.arrays[0].shape == (32, 7)
 
 
 def test_given_data_are_kept():
     graph, context = network()
-    context.samples = given = SamplesInMemory((np.zeros((1, 16, 16, 3), np.float32),))
+    given = SamplesInMemory((np.zeros((1, 16, 16, 3), np.float32),))
+    context.given = Given(samples=given)
     report = DistillSamples().run(graph, context)
     assert context.samples is given and report.skipped[0].reason == "there are calibration data"
 
 
 def test_what_is_missing_is_said_before_the_work():
     graph, context = network()
-    context.normals = {}
+    context.tables.normals = {}
     with pytest.raises(ModelError, match="found no batch norm; pass --calibration_data"):
         DistillSamples().run(graph, context)
     graph, context = network()
-    context.input_range = None
+    context.given = Given()
     with pytest.raises(ModelError, match="--preprocess"):
         DistillSamples().run(graph, context)
     assert context.samples is None

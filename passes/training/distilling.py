@@ -29,9 +29,9 @@ def distill(
       size: samples in a group, whose statistics are those of the batch norms together.
       learning_rate: in halves of the input's range.
     """
-    assert context.input_range is not None
-    rng = np.random.default_rng(context.seed)
-    model = SampleModel(graph, context.normals, context.input_range, size)
+    assert context.given.input_range is not None
+    rng = np.random.default_rng(context.given.seed)
+    model = SampleModel(graph, context.tables.normals, context.given.input_range, size)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     optimizer = keras.optimizers.Adam(rate, beta_1=0.8, beta_2=0.95)
     model.compile(optimizer=optimizer, jit_compile=False)
@@ -127,4 +127,4 @@ class _Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.losses.append(float((logs or {})["loss"]))
-        self._context.progress("samples from batch norms", self._done + batch + 1, self._total)
+        self._context.services.progress("samples from batch norms", self._done + batch + 1, self._total)

@@ -13,7 +13,7 @@ training sees what bias correction leaves; and `correct`: after each epoch the b
 and those are emitted.
 
 Start from the best state without training (`round_weights`, `correct_bias`): weights that these passes
-moved start inside the cell of their integer, as near to their float values (`Context.unrounded`) as that allows.
+moved start inside the cell of their integer, as near to their float values (`SideTables.unrounded`) as that allows.
 
 A step takes `batch_size` samples; 0 stands for 16, or for as many as memory allows of a network with large activations.
 
@@ -32,10 +32,10 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from ir.errors import DataError, OptionError
+from ir.errors import OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Value
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone
 from passes.measuring.logits import logits_of
 from passes.training.event_log import EventLog
 from passes.training.losses import LOSSES
@@ -53,7 +53,7 @@ class TuneThresholds(Pass):
     """Trains thresholds (and, if asked, weights and biases) of an annotated graph."""
 
     name: ClassVar[str] = "tune_thresholds"
-    needs: ClassVar[frozenset[str]] = frozenset({"data"})
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.TUNING_DATA})
 
     epochs: int = 6
     batch_size: int = 0
@@ -103,27 +103,28 @@ class TuneThresholds(Pass):
         outputs = logits_of(graph)
         data = self._data(graph, context)
         train, held = split(len(data))
-        distribution = context.distribution
+        distribution = context.services.distribution
         with contextlib.nullcontext() if distribution is None else distribution.scope():
             run = _Run(graph, outputs, data, train, held, context, self._step(graph))
             model, loop = self._begin(run)
             best = self._fit(run, model, loop)
-        changed = [f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"]
+        gain = f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"
         notes = [f"held-out loss after each epoch: {', '.join(f'{x:.4g}' for x in best.history)}"]
+        changed: list[str] = []
         if best.epoch or self.correct:
             restore(model, best.state)
             changed += write_back(model, graph)
-        if not best.epoch:
-            notes.append("no epoch was better than the start by enough: the start was kept")
         release(model)
-        return PassReport(changed=tuple(changed), notes=tuple(notes))
+        if best.epoch:
+            return PassReport(changed=(gain, *changed), notes=tuple(notes))
+        kept = "no epoch was better than the start by enough: the start was kept"
+        return PassReport(changed=tuple(changed), notes=(*notes, kept, gain), verdict=None if changed else Undone(kept))
 
     def _data(self, graph: Graph, context: Context) -> TuningData:
-        samples = context.tuning if context.tuning is not None else context.samples
-        if samples is None or not len(samples):
-            raise DataError(expected="data to tune on", found="none", where=self.name, fix="pass --calibration_data")
+        samples = context.given.tuning if context.given.tuning is not None else context.samples
+        assert samples is not None
         teacher = _teacher(graph, context)
-        return collect(samples, graph.inputs, teacher, min(self._step(graph), len(samples)), context.progress)
+        return collect(samples, graph.inputs, teacher, min(self._step(graph), len(samples)), context.services.progress)
 
     def _step(self, graph: Graph) -> int:
         """Samples of a step of training."""
@@ -134,7 +135,7 @@ class TuneThresholds(Pass):
 
     def _begin(self, run: _Run) -> tuple[TrainableModel, Loop]:
         """A model and its loop, the start measured."""
-        chief = run.context.distribution is None or run.context.distribution.chief
+        chief = run.context.services.distribution is None or run.context.services.distribution.chief
         model = self._model(run)
         loop = Loop(
             run.data,
@@ -145,7 +146,7 @@ class TuneThresholds(Pass):
             least_gain=self.least_gain,
             reset_every=self.reset_every,
             correct=self.correct,
-            progress=run.context.progress,
+            progress=run.context.services.progress,
             checkpoint=self._checkpoint(run, writes=chief),
             log=EventLog(self.tensorboard) if self.tensorboard and chief else None,
         )
@@ -171,7 +172,9 @@ class TuneThresholds(Pass):
             features=self.features,
             unrounded=_float_weights(run.graph, run.context),
         )
-        model.several_processes = run.context.distribution is not None and run.context.distribution.several_processes
+        model.several_processes = (
+            run.context.services.distribution is not None and run.context.services.distribution.several_processes
+        )
         model.set_spread(run.data.means)
         total = max(1, len(run.train) // run.batch_size) * self.epochs
         rise = round(total * self.warmup)
@@ -189,7 +192,7 @@ class TuneThresholds(Pass):
     def _checkpoint(self, run: _Run, *, writes: bool) -> Checkpoint | None:
         if not self.checkpoint_dir:
             return None
-        identity = {"options": self._identity(), "data": run.data.digest(), "seed": run.context.seed}
+        identity = {"options": self._identity(), "data": run.data.digest(), "seed": run.context.given.seed}
         return Checkpoint(self.checkpoint_dir, identity, writes=writes)
 
     def _fit(self, run: _Run, model: TrainableModel, loop: Loop) -> Best:
@@ -200,7 +203,7 @@ class TuneThresholds(Pass):
             loop.best, epoch = resumed
         if epoch < self.epochs and model.trainable_variables:
             model.fit(
-                Batches(run.data, run.train, run.batch_size, seed=run.context.seed, epoch=epoch),
+                Batches(run.data, run.train, run.batch_size, seed=run.context.given.seed, epoch=epoch),
                 epochs=self.epochs,
                 verbose=0,
                 shuffle=False,
@@ -238,10 +241,15 @@ def _refusal(graph: Graph) -> str:
 
 def _teacher(graph: Graph, context: Context) -> Any:
     """From a batch of reals the float network's logits and the channel means of the layers that are trained."""
-    reference = context.reference if context.reference is not None and _same_ends(context.reference, graph) else None
-    float_graph = graph if context.unrounded is None else context.unrounded
-    nodes = {node.name: node for node in float_graph.nodes}
-    layers = [nodes[layer.node.name].output for layer in trained_layers(graph)]
+    reference = (
+        context.given.reference
+        if context.given.reference is not None and _same_ends(context.given.reference, graph)
+        else None
+    )
+    twin = context.tables.unrounded
+    float_graph = graph if twin is None else twin.graph
+    trained = [layer.node for layer in trained_layers(graph)]
+    layers = [(node if twin is None else twin.nodes[node]).output for node in trained]
     outputs = logits_of(float_graph)
 
     def answer(tensors: list[Any]) -> list[Any]:
@@ -260,12 +268,12 @@ def _teacher(graph: Graph, context: Context) -> Any:
 
 def _float_weights(graph: Graph, context: Context) -> dict[Value, np.ndarray]:
     """The weights as they were before any pass rounded them, where that is known."""
-    if context.unrounded is None:
+    if context.tables.unrounded is None:
         return {}
-    nodes = {node.name: node.weight for node in context.unrounded.nodes}
+    nodes = context.tables.unrounded.nodes
     found = {}
     for node in graph.nodes:
-        before = nodes.get(node.name)
+        before = nodes[node].weight if node in nodes else None
         if (
             node.weight is not None
             and before is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from keras import ops as K
 from ir.errors import DataError, OptionError
 from ir.execute import run_float
 from ir.graph import Graph
-from passes.contract.base import Context
+from passes.contract.base import Applied, Context, Given, PassReport, Services, Undone
 from passes.measuring.logits import logits_of
+from passes.measuring.scores import Score
 from passes.quantization.simulate import quantized
 from passes.running import pipeline
-from passes.running.guard import Score
 from passes.running.runner import run_passes
 from passes.training import tune_thresholds, tuning_loop
 from passes.training.tune_thresholds import TuneThresholds
@@ -28,18 +29,20 @@ ROUNDING = dict(steps=1.0, scales=0.0, biases=0.0, centre=True, correct=100)
 
 def tuned(
     step: TuneThresholds, granularity: str = "per_tensor", seed: int = 0, count: int = 96, weight_bits: int = 8
-) -> tuple[Graph, Context, tuple[str, ...]]:
+) -> tuple[Graph, Context, PassReport]:
     graph, context = annotated(granularity, weight_bits=weight_bits)
-    context.tuning, context.seed = samples(count, 1), seed
+    context.given = dataclasses.replace(context.given, tuning=samples(count, 1), seed=seed)
     report = step.run(graph, context)
-    return graph, context, report.changed
+    return graph, context, report
 
 
 def error(graph: Graph, context: Context) -> float:
     """Root mean square error of the logits on samples that were used for nothing."""
-    assert context.reference is not None
+    assert context.given.reference is not None
     x = samples(128, 99).arrays[0]
-    teacher = K.convert_to_numpy(run_float(context.reference, [x], requested=logits_of(context.reference))[0])
+    teacher = K.convert_to_numpy(
+        run_float(context.given.reference, [x], requested=logits_of(context.given.reference))[0]
+    )
     student = K.convert_to_numpy(run_float(graph, [x], requested=logits_of(graph), transform=quantized)[0])
     return float(np.sqrt(np.mean((teacher - student) ** 2)))
 
@@ -90,22 +93,22 @@ def test_without_a_new_rounding_it_comes_closer_and_all_integers_stay(granularit
 )
 def test_every_option_trains(step: TuneThresholds) -> None:
     start = contents(annotated()[0])
-    graph, context, changed = tuned(step)
-    assert changed[0].startswith("epoch ")
+    graph, context, report = tuned(step)
+    assert isinstance(report.outcome, Applied | Undone)
     assert np.isfinite(error(graph, context)) and len(contents(graph)) == len(start)
 
 
 def test_nothing_is_worse_than_the_start() -> None:
     graph, context = annotated()
     start = [(v.quant, v.data) for v in graph.values()]
-    changed = TuneThresholds(epochs=1, learning_rate=50.0).run(graph, context).changed
-    assert len(changed) == 1 and changed[0].startswith("epoch 0")
+    report = TuneThresholds(epochs=1, learning_rate=50.0).run(graph, context)
+    assert isinstance(report.outcome, Undone) and not report.changed
     assert all(v.quant is q and v.data is data for v, (q, data) in zip(graph.values(), start, strict=True))
 
 
 def test_a_gain_that_may_be_chance_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.01)
-    assert not tuned(step, weight_bits=4)[2][0].startswith("epoch 0")
+    assert isinstance(tuned(step, weight_bits=4)[2].outcome, Applied)
     seen: list[tuple[int, int, float]] = []
 
     def chance(before: Score, after: Score, least: float) -> bool:
@@ -113,7 +116,7 @@ def test_a_gain_that_may_be_chance_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
         return False
 
     monkeypatch.setattr(tuning_loop, "better", chance)
-    assert tuned(step, weight_bits=4)[2][0].startswith("epoch 0")
+    assert isinstance(tuned(step, weight_bits=4)[2].outcome, Undone)
     assert set(seen) == {(4, 4, step.least_gain)}  # ten held-out samples by threes
 
 
@@ -144,7 +147,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def test_the_whole_pipeline_repeats_itself() -> None:
     def made() -> tuple[list[bytes], list[str]]:
         graph = network()
-        context = Context(samples=samples(32), reference=graph.copy()[0], tuning=samples(64, 1), seed=5)
+        context = Context(Given(samples=samples(32), reference=graph.copy()[0], tuning=samples(64, 1), seed=5))
         changes = "tune_thresholds{epochs=2 learning_rate=0.005}"
         steps = pipeline.named("fat", granularity="per_tensor", io="int8", changes=changes)
         names = [r.name.split("{")[0] for r in run_passes(graph, steps, context)]
@@ -186,7 +189,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pyt
 def test_it_stops_early() -> None:
     step = TuneThresholds(epochs=8, batch_size=16, learning_rate=50.0, correct=0, centre=False, patience=2)
     graph, context = annotated()
-    context.tuning = samples(64, 1)
+    context.given = dataclasses.replace(context.given, tuning=samples(64, 1))
     report = step.run(graph, context)
     assert report.notes[0].count(",") == 1 and "kept" in report.notes[1]
 
@@ -198,9 +201,9 @@ def test_tensorboard_logs(tmp_path: Path) -> None:
 
 def test_progress_names_the_epoch_and_the_loss() -> None:
     graph, context = annotated()
-    context.tuning = samples(64, 1)
+    context.given = dataclasses.replace(context.given, tuning=samples(64, 1))
     seen: list[tuple[str, int, int]] = []
-    context.progress = lambda what, done, total: seen.append((what, done, total))
+    context.services = Services(progress=lambda what, done, total: seen.append((what, done, total)))
     QUICK.run(graph, context)
     last = [s for s in seen if s[0].startswith("tuning")][-1]
     assert last[0].startswith("tuning, epoch 2 of 2, loss 0.") and last[1] == last[2]
@@ -208,12 +211,12 @@ def test_progress_names_the_epoch_and_the_loss() -> None:
 
 def test_what_it_refuses() -> None:
     graph = network()
-    context = Context(samples=samples(8))
+    context = Context(Given(samples=samples(8)))
     assert "run quantize before" in QUICK.run(graph, context).skipped[0].reason
     graph, context = annotated()
-    context.samples = None
-    with pytest.raises(DataError, match=r"tune_thresholds: expected data to tune on"):
-        QUICK.run(graph, context)
+    context.given = Given()
+    with pytest.raises(DataError, match=r"pass tune_thresholds: expected data to train on, found none; pass --calib"):
+        run_passes(graph, [QUICK], context)
     with pytest.raises(OptionError, match=r"tune_thresholds loss: expected one of rmse"):
         TuneThresholds(loss="l1")
     with pytest.raises(OptionError, match="a checkpoint_dir beside it"):
@@ -222,6 +225,6 @@ def test_what_it_refuses() -> None:
 
 def test_it_runs_in_a_pipeline_from_text() -> None:
     text = "calibrate,quantize{granularity=per_tensor},tune_thresholds{epochs=1 loss=kl}"
-    graph, context = network(), Context(samples=samples(24))
+    graph, context = network(), Context(Given(samples=samples(24)))
     records = run_passes(graph, pipeline.parse(text), context)
-    assert records[-1].report.changed and pipeline.to_text(pipeline.parse(text)) == text
+    assert isinstance(records[-1].report.outcome, Undone) and pipeline.to_text(pipeline.parse(text)) == text

@@ -19,7 +19,7 @@ import numpy as np
 from ir.errors import DataError
 from ir.execute import compiled
 from passes.contract.base import Progress
-from passes.running.guard import Score, better
+from passes.measuring.scores import Score, better
 from passes.training.event_log import EventLog
 from passes.training.trainable import TrainableModel
 from passes.training.tuning_data import Batches, TuningData

@@ -13,7 +13,7 @@ from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
-from passes.contract.base import Context, SamplesInMemory
+from passes.contract.base import Context, Given, SamplesInMemory
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
 from passes.running.runner import run_passes
@@ -69,6 +69,6 @@ def annotated(
 ) -> tuple[Graph, Context]:
     """The network quantized on random samples, and the context in which it was."""
     graph = network(seed)
-    context = Context(samples=samples(count, seed), reference=graph.copy()[0])
+    context = Context(Given(samples=samples(count, seed), reference=graph.copy()[0]))
     run_passes(graph, [Calibrate(), Quantize(granularity=granularity, weight_bits=weight_bits)], context)
     return graph, context

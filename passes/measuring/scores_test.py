@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from passes.running.guard import Score, better, worse
+from passes.measuring.scores import Score, better, worse
 
 RNG = np.random.default_rng(0)
 
