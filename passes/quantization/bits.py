@@ -1,0 +1,269 @@
+"""Which widths are requested of which layer: two defaults, what the ends of the network keep, and rules.
+
+As data (JSON: `to_json`, `from_json`; `convert --bits FILE`):
+
+    {"weight_bits": 4, "activation_bits": 8, "ends": 8,
+     "rules": [{"layer": "block_1*", "weight_bits": 8}, {"operator": "DEPTHWISE_CONV_2D", "activation_bits": 16}]}
+
+and as the text of the options of `quantize`, so that a pipeline is written whole into a file that it made:
+`weight_bits=4 rules=layer:block_1*=w8;operator:DEPTHWISE_CONV_2D=a16`.
+
+What is requested of a layer is meant for its weights and its result. Later rules win. The first and the last layers
+with weights keep at least `ends` bits; rules may say otherwise.
+"""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+from urllib.parse import quote, unquote
+
+from ir.errors import OptionError
+from ir.graph import Graph, Node, Value
+from ir.widths import Widths
+
+WEIGHT_BITS = range(2, 9)
+ACTIVATION_BITS = (*range(2, 9), 16)
+ENDS = ("first", "last")
+_SELECTORS = ("layer", "operator", "position")
+_SAFE = "*?[]!/_.-^$()|+\\:"  # of names in the text form, besides letters and digits
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitsRule:
+    """Widths of some layers: those whose name, operator and position fit all that is given.
+
+    Attributes:
+      layer: a glob of the node's name, or a regular expression between slashes.
+      operator: its TFLite name.
+      position: "first" or "last", of the layers with weights.
+      weight_bits, activation_bits: None leaves what was requested before.
+
+    Raises OptionError where a rule selects nothing in particular, says nothing, or asks for a width that there is not.
+    """
+
+    layer: str | None = None
+    operator: str | None = None
+    position: str | None = None
+    weight_bits: int | None = None
+    activation_bits: int | None = None
+
+    def __post_init__(self) -> None:
+        if not any(getattr(self, name) for name in _SELECTORS):
+            raise _bad_rule(f"a rule with one of {', '.join(_SELECTORS)}", str(self))
+        if self.position not in (None, *ENDS):
+            raise _bad_rule("position first or last", str(self.position))
+        if self.weight_bits is None and self.activation_bits is None:
+            raise _bad_rule("weight_bits or activation_bits", str(self))
+        check_bits(self.weight_bits, self.activation_bits, where=f"rule {self}")
+        if self._expression is not None:
+            try:
+                re.compile(self._expression)
+            except re.error as error:
+                raise _bad_rule("a regular expression between the slashes", f"{self.layer} ({error})") from None
+
+    @property
+    def _expression(self) -> str | None:
+        named = self.layer is not None and len(self.layer) > 2 and self.layer[0] == self.layer[-1] == "/"
+        return self.layer[1:-1] if named and self.layer is not None else None
+
+    def fits(self, node: Node, positions: Iterable[str]) -> bool:
+        """Whether a node is meant; `positions` are the ends that it stands at."""
+        return (
+            self._fits_name(node.name)
+            and (self.operator is None or _code(node) == self.operator.upper())
+            and (self.position is None or self.position in positions)
+        )
+
+    def _fits_name(self, name: str) -> bool:
+        if self.layer is None:
+            return True
+        if self._expression is not None:
+            return re.search(self._expression, name) is not None
+        return fnmatch.fnmatchcase(name, self.layer)
+
+    def __str__(self) -> str:
+        """The text form, `layer:block_1*=w8a16`; several selectors are joined by `&`."""
+        chosen = [f"{name}:{quote(value, _SAFE)}" for name in _SELECTORS if (value := getattr(self, name))]
+        widths = (f"w{self.weight_bits}" if self.weight_bits else "") + (
+            f"a{self.activation_bits}" if self.activation_bits else ""
+        )
+        return "&".join(chosen) + f"={widths}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BitsPlan:
+    """Widths of all layers.
+
+    Attributes:
+      weight_bits: 2 to 8; `activation_bits`: 2 to 8, or 16.
+      ends: what the first and the last layers keep at least, of weights and results.
+      rules: the later wins.
+    """
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    ends: int = 8
+    rules: tuple[BitsRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_bits(self.weight_bits, self.activation_bits)
+        if self.ends not in WEIGHT_BITS:
+            raise OptionError(expected="2 to 8 bits", found=str(self.ends), where="ends", fix="choose one of them")
+
+    def requested(self, graph: Graph) -> Callable[[Node], Widths]:
+        """The widths of every node. Raises OptionError for a rule that fits no node."""
+        nodes = list(graph.nodes)
+        positions = {
+            node: [end for end, found in zip(ENDS, (_first(graph), _last(graph)), strict=True) if node in found]
+            for node in nodes
+        }
+        for rule in self.rules:
+            if not any(rule.fits(node, positions[node]) for node in nodes):
+                raise _fits_nothing(rule, nodes)
+        table = {node: self._widths(node, positions[node]) for node in nodes}
+        return lambda node: (
+            table.get(node) or Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
+        )
+
+    def _widths(self, node: Node, positions: Sequence[str]) -> Widths:
+        least = self.ends if positions else 0
+        weights, activations = max(self.weight_bits, least), max(self.activation_bits, least)
+        for rule in self.rules:
+            if rule.fits(node, positions):
+                weights, activations = rule.weight_bits or weights, rule.activation_bits or activations
+        return Widths(activation_bits=activations, weight_bits=weights)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        rules = [{k: v for k, v in asdict(rule).items() if v is not None} for rule in self.rules]
+        return {**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "rules"}, "rules": rules}
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "bits") -> BitsPlan:
+        """A plan from plain data: an object, or a list of rules. Raises OptionError naming what is not understood."""
+        given = {"rules": data} if isinstance(data, list) else data
+        if not isinstance(given, Mapping):
+            raise OptionError(
+                expected="an object with weight_bits, activation_bits, ends, rules; or a list of rules",
+                found=type(data).__name__,
+                where=where,
+                fix="see docs/guides/bits.md",
+            )
+        rules = given.get("rules", [])
+        if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
+            raise OptionError(
+                expected="a list of rules", found=repr(rules)[:60], where=where, fix="write objects in []"
+            )
+        plain = {k: v for k, v in given.items() if k != "rules"}
+        built = tuple(BitsRule(**_known(BitsRule, rule, where)) for rule in rules)
+        return cls(**_known(cls, plain, where), rules=built)
+
+
+def check_bits(weight_bits: int | None, activation_bits: int | None, where: str = "bits") -> None:
+    """Raises OptionError for a width that there is not; None is not looked at."""
+    for kind, bits, known in (
+        ("weight", weight_bits, WEIGHT_BITS),
+        ("activation", activation_bits, ACTIVATION_BITS),
+    ):
+        if bits is not None and (isinstance(bits, bool) or bits not in known):
+            raise OptionError(
+                expected=f"2 to 8 {kind} bits" + (", or 16" if 16 in known else ""),
+                found=str(bits),
+                where=f"{where}, {kind}_bits" if where else f"{kind}_bits",
+                fix="choose one of these widths",
+            )
+
+
+def parse_rules(text: str) -> tuple[BitsRule, ...]:
+    """Rules from their text form, the inverse of joining `str(rule)` with semicolons."""
+    return tuple(_parse_rule(part) for part in text.split(";") if part)
+
+
+def rules_text(rules: Iterable[BitsRule]) -> str:
+    """The text that `parse_rules` reads back; without blanks, commas and braces, so that pipelines can carry it."""
+    return ";".join(map(str, rules))
+
+
+def _parse_rule(text: str) -> BitsRule:
+    selectors, _, widths = text.rpartition("=")
+    found = re.fullmatch(r"(?:w(\d+))?(?:a(\d+))?", widths)
+    pairs = [part.partition(":") for part in selectors.split("&")]
+    if found is None or not selectors or any(name not in _SELECTORS for name, _, _ in pairs):
+        raise _bad_rule("layer:NAME=w4a8, operator:NAME=... or position:first=...", text)
+    weights, activations = (int(n) if n else None for n in found.groups())
+    chosen = {name: unquote(value) for name, _, value in pairs}
+    return BitsRule(**chosen, weight_bits=weights, activation_bits=activations)
+
+
+def _known(kind: type, data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a dataclass, each of its type. Raises OptionError for others."""
+    names = [f.name for f in fields(kind)]
+    for key, value in data.items():
+        if key not in names:
+            raise OptionError(expected=f"one of {', '.join(names)}", found=str(key), where=where, fix="correct the key")
+        number = key.endswith("bits") or key == "ends"
+        if not isinstance(value, int if number else str) or isinstance(value, bool):
+            what = "a whole number" if number else "a text"
+            raise OptionError(
+                expected=f"{what} for {key}", found=repr(value)[:60], where=where, fix="correct the value"
+            )
+    return dict(data)
+
+
+def _bad_rule(expected: str, found: str) -> OptionError:
+    return OptionError(expected=expected, found=found, where="rules of bits", fix="see docs/guides/bits.md")
+
+
+def _fits_nothing(rule: BitsRule, nodes: Sequence[Node]) -> OptionError:
+    layers = [node.name for node in nodes if node.weight is not None] or [node.name for node in nodes]
+    close = difflib.get_close_matches((rule.layer or "").strip("/*"), layers, n=3, cutoff=0.3) or layers[:3]
+    operators = sorted({_code(node) for node in nodes})
+    known = f"layers such as {', '.join(close)}" if rule.layer else f"one of {', '.join(operators)}"
+    return OptionError(
+        expected=f"a rule that fits some layer ({known})",
+        found=f"{rule}, which fits none",
+        where="rules of bits",
+        fix="correct it or leave it out",
+    )
+
+
+def _code(node: Node) -> str:
+    return node.op.name.upper() if node.op.encoding is None else node.op.encoding.code
+
+
+def _first(graph: Graph) -> set[Node]:
+    """The layers with weights that an input reaches without passing another."""
+    return _ends(graph.inputs, lambda value: value.consumers, lambda node: node.outputs)
+
+
+def _last(graph: Graph) -> set[Node]:
+    """The layers with weights from which an output is reached without passing another."""
+    return _ends(
+        graph.outputs,
+        lambda value: [] if value.producer is None else [value.producer],
+        lambda node: [v for v in node.inputs if v is not None],
+    )
+
+
+def _ends(
+    start: Iterable[Value], nodes: Callable[[Value], Iterable[Node]], on: Callable[[Node], Iterable[Value]]
+) -> set[Node]:
+    def walk() -> Iterator[Node]:
+        seen: set[Node] = set()
+        stack = list(start)
+        while stack:
+            for node in nodes(stack.pop()):
+                if node in seen:
+                    continue
+                seen.add(node)
+                if node.weight is not None:
+                    yield node
+                else:
+                    stack.extend(on(node))
+
+    return set(walk())

@@ -1,0 +1,144 @@
+"""Requested widths: defaults, ends, rules by name, operator and position; both written forms; what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ir.errors import OptionError
+from ir.graph import Graph
+from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.elementwise import ADD
+from ir.types import TensorType
+from ir.widths import Widths
+from passes.quantization.bits import (
+    ACTIVATION_BITS,
+    WEIGHT_BITS,
+    BitsPlan,
+    BitsRule,
+    parse_rules,
+    rules_text,
+)
+
+
+def _dense(graph: Graph, x, name: str):  # type: ignore[no-untyped-def]
+    return graph.add(FULLY_CONNECTED, [x, graph.constant(np.ones((4, 4), np.float32), "w"), None], name=name).output
+
+
+def _network() -> Graph:
+    """Two inputs with a layer each, added, then two layers in a row."""
+    graph = Graph()
+    a, b = (graph.input(name, TensorType((1, 4))) for name in "ab")
+    joined = graph.add(ADD, [_dense(graph, a, "left"), _dense(graph, b, "right")], name="join").output
+    graph.outputs = [_dense(graph, _dense(graph, joined, "block_1/middle"), "head")]
+    return graph
+
+
+def _table(plan: BitsPlan) -> dict[str, tuple[int, int]]:
+    graph = _network()
+    requested = plan.requested(graph)
+    return {n.name: (requested(n).weight_bits, requested(n).activation_bits) for n in graph.nodes}
+
+
+def test_the_ends_keep_8_bits() -> None:
+    assert _table(BitsPlan(weight_bits=4, activation_bits=6)) == {
+        "left": (8, 8),
+        "right": (8, 8),
+        "join": (4, 6),
+        "block_1/middle": (4, 6),
+        "head": (8, 8),
+    }
+
+
+def test_unless_told_otherwise() -> None:
+    assert set(_table(BitsPlan(weight_bits=4, ends=4)).values()) == {(4, 8)}
+    rules = (BitsRule(position="first", weight_bits=4),)
+    assert _table(BitsPlan(weight_bits=4, rules=rules))["left"] == (4, 8)
+
+
+def test_wide_activations_are_not_narrowed_at_the_ends() -> None:
+    assert set(_table(BitsPlan(activation_bits=16)).values()) == {(8, 16)}
+
+
+@pytest.mark.parametrize(
+    ("rule", "chosen"),
+    [
+        (BitsRule(layer="block_*", weight_bits=2), {"block_1/middle"}),
+        (BitsRule(layer="/ft$|^right/", weight_bits=2), {"left", "right"}),
+        (BitsRule(operator="FULLY_CONNECTED", position="last", weight_bits=2), {"head"}),
+        (BitsRule(operator="add", weight_bits=2), {"join"}),
+        (BitsRule(layer="h*", operator="FULLY_CONNECTED", weight_bits=2), {"head"}),
+    ],
+    ids=str,
+)
+def test_rules_choose(rule: BitsRule, chosen: set[str]) -> None:
+    assert {name for name, (weights, _) in _table(BitsPlan(rules=(rule,))).items() if weights == 2} == chosen
+
+
+def test_the_later_rule_wins_and_leaves_what_it_does_not_say() -> None:
+    rules = (BitsRule(layer="*", weight_bits=4, activation_bits=16), BitsRule(layer="head", weight_bits=8))
+    assert _table(BitsPlan(rules=rules))["head"] == (8, 16)
+
+
+_names = st.text(min_size=1, max_size=12).filter(lambda s: s.strip("/"))
+_rules = st.builds(
+    BitsRule,
+    layer=_names.map(lambda s: s if not (len(s) > 2 and s[0] == s[-1] == "/") else "x"),
+    operator=st.sampled_from([None, "CONV_2D"]),
+    position=st.sampled_from([None, "first", "last"]),
+    weight_bits=st.sampled_from(WEIGHT_BITS),
+    activation_bits=st.sampled_from([None, *ACTIVATION_BITS]),
+)
+
+
+@given(st.lists(_rules, max_size=4).map(tuple))
+def test_both_forms_are_read_back(rules: tuple[BitsRule, ...]) -> None:
+    plan = BitsPlan(weight_bits=3, activation_bits=16, ends=6, rules=rules)
+    assert BitsPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    text = rules_text(rules)
+    assert parse_rules(text) == rules and not set(text) & set(" ,{}")
+
+
+def test_a_list_is_a_plan_of_rules() -> None:
+    assert BitsPlan.from_json([{"layer": "x", "weight_bits": 4}]) == BitsPlan(
+        rules=(BitsRule(layer="x", weight_bits=4),)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (7, "expected an object with weight_bits, activation_bits, ends, rules; or a list of rules, found int"),
+        ({"weights": 4}, "expected one of weight_bits, activation_bits, ends, rules, found weights"),
+        ({"weight_bits": "4"}, "expected a whole number for weight_bits, found '4'"),
+        ({"weight_bits": 9}, "expected 2 to 8 weight bits, found 9"),
+        ({"activation_bits": 12}, "expected 2 to 8 activation bits, or 16, found 12"),
+        ({"ends": 16}, "expected 2 to 8 bits, found 16"),
+        ({"rules": {}}, "expected a list of rules"),
+        ([{"weight_bits": 4}], "expected a rule with one of layer, operator, position"),
+        ([{"layer": "x"}], "expected weight_bits or activation_bits"),
+        ([{"layer": "/(/", "weight_bits": 4}], "expected a regular expression between the slashes"),
+        ([{"position": "middle", "weight_bits": 4}], "expected position first or last, found middle"),
+        ([{"layer": "x", "weight_bits": True}], "expected a whole number for weight_bits, found True"),
+    ],
+)
+def test_what_is_not_understood_is_named(data: object, message: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        BitsPlan.from_json(data, "bits.json")
+    assert message in str(caught.value)
+
+
+def test_a_rule_that_fits_nothing_names_close_layers() -> None:
+    with pytest.raises(OptionError, match=r"layers such as block_1/middle.*found layer:blok_1/\*=w4, which fits none"):
+        _table(BitsPlan(rules=(BitsRule(layer="blok_1/*", weight_bits=4),)))
+    with pytest.raises(OptionError, match="one of ADD, FULLY_CONNECTED"):
+        _table(BitsPlan(rules=(BitsRule(operator="CONV_2D", weight_bits=4),)))
+
+
+def test_a_node_of_another_graph_gets_the_defaults() -> None:
+    requested = BitsPlan(weight_bits=4).requested(_network())
+    assert requested(_network().nodes[0]) == Widths(weight_bits=4)
