@@ -37,7 +37,12 @@ class Profile:
     @property
     def saturates(self) -> bool:
         """Whether floats that do not fit an integer become its nearest end, as Arm does and LiteRT; else as x86 does."""
-        return self.runtime is not Runtime.TFLITE_RUNTIME
+        return self.runtime not in (Runtime.TFLITE_RUNTIME, Runtime.TFLM)
+
+    @property
+    def doubles(self) -> bool:
+        """Whether quotients of scales are computed in double; else some are in float32."""
+        return self.runtime is Runtime.TFLM
 
     def __str__(self) -> str:
         if self.runtime is Runtime.TFLITE_RUNTIME:

@@ -13,6 +13,7 @@ from ir.opdef import IntegerCall, ShapeError
 from ir.types import TensorType
 
 Table = Callable[[np.ndarray], np.ndarray]
+Real = np.ndarray | np.floating | float
 
 
 def infer_same(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
@@ -46,6 +47,13 @@ def operand(call: IntegerCall, index: int = 0) -> tuple[np.ndarray, np.float32, 
     x, type_ = call.inputs[index], call.in_types[index]
     assert x is not None and type_ is not None
     return x, np.float32(type_.params().scale), int(type_.params().zero_point)
+
+
+def ratio(call: IntegerCall, *scales: Real, over: Real) -> float:
+    """The product of scales over another one, in the type in which the kernels compute it, from left to right."""
+    kind = np.float64 if call.profile.doubles else np.float32
+    product = functools.reduce(lambda a, b: a * b, [kind(s) for s in scales])
+    return float(product / kind(over))
 
 
 @functools.cache

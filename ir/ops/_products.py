@@ -97,6 +97,8 @@ def real_multiplier(call: IntegerCall) -> np.ndarray:
 
 def single_multiplier(call: IntegerCall) -> np.ndarray:
     """`S_in S_w / S_out` with a float product, as GetQuantizedConvolutionMultipler of kernel_util.cc has it."""
+    if call.profile.doubles:
+        return real_multiplier(call)
     x, w, out = (t.params().scale for t in scaled_types(call))
     return (x * w).astype(np.float64) / out.astype(np.float64)
 
@@ -109,6 +111,13 @@ def is_int16(call: IntegerCall) -> bool:
 def has_bias(call: IntegerCall) -> bool:
     """Whether there is a bias. Kernels with int16 activations take its type, int64, for their sums."""
     return len(call.inputs) > 2 and call.inputs[2] is not None
+
+
+def sums_in_int64(call: IntegerCall) -> bool:
+    """Whether sums of int16 activations are int64; TensorFlow Lite Micro takes int32 where the bias is int32."""
+    bias = call.in_types[2] if has_bias(call) else None
+    narrow = call.profile.runtime is Runtime.TFLM and bias is not None and bias.dtype is DType.INT32
+    return is_int16(call) and not narrow
 
 
 def lanes_rounding(call: IntegerCall) -> Rounding:

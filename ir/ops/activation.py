@@ -31,7 +31,7 @@ from ir.opdef import (
 from ir.ops import _gemmlowp
 from ir.ops._common import clamp_range
 from ir.ops._lookup import FloatFunction, libm, lookup
-from ir.ops._pointwise import by_table, infer_same, operand
+from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import BOTH_WIDTHS, version_by_type
 from ir.ops._simd import by_vectors
 from ir.profile import Kernels, Runtime
@@ -65,7 +65,10 @@ def _infer_prelu(attrs: Any, types: Sequence[TensorType]) -> list[TensorType]:
 def _integer_relu(call: IntegerCall, kind: FusedActivation) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0]
-    multiplier, shift = quantize_multiplier(float(scale / out.params().scale))
+    if call.profile.runtime is Runtime.TFLM and kind.bounds[1] < np.inf:  # its kernel only clamps
+        assert call.in_types[0] is not None
+        return [np.clip(x, *clamp_range(kind, call.in_types[0].params())).astype(x.dtype)]
+    multiplier, shift = quantize_multiplier(ratio(call, scale, over=out.params().scale))
     bounds = clamp_range(kind, out.params())
 
     def one(q: np.ndarray) -> np.ndarray:
@@ -84,8 +87,8 @@ def _split(real: float) -> tuple[np.ndarray, np.ndarray]:
 def _integer_leaky_relu(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0].params()
-    identity = _split(float(scale / out.scale))
-    slope = _split(float(scale * _F32(call.attrs.alpha) / out.scale))
+    identity = _split(ratio(call, scale, over=out.scale))
+    slope = _split(ratio(call, scale, _F32(call.attrs.alpha), over=out.scale))
 
     def one(q: np.ndarray) -> np.ndarray:
         q = q - zero_point
@@ -100,8 +103,8 @@ def _integer_prelu(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     alpha, alpha_scale, alpha_zero_point = operand(call, 1)
     out = call.out_types[0].params()
-    identity = quantize_multiplier(float(scale / out.scale))
-    slope = quantize_multiplier(float(scale * alpha_scale / out.scale))
+    identity = quantize_multiplier(ratio(call, scale, over=out.scale))
+    slope = quantize_multiplier(ratio(call, scale, alpha_scale, over=out.scale))
     q = x.astype(np.int64) - zero_point
     negative = multiply(q * (alpha.astype(np.int64) - alpha_zero_point), *slope, Rounding.DOUBLE_AWAY)
     result = np.where(q >= 0, multiply(q, *identity, Rounding.DOUBLE_AWAY), negative)
@@ -117,9 +120,8 @@ def _half_multiplier(real: float) -> tuple[int, int]:
 def _integer_hard_swish(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0].params()
-    fine = _F32(1 / 128) * scale
-    output, output_shift = _half_multiplier(float(fine / out.scale))
-    gate, gate_shift = _half_multiplier(float(fine / _F32(3 / 32768)))
+    output, output_shift = _half_multiplier(ratio(call, 1 / 128, scale, over=out.scale))
+    gate, gate_shift = _half_multiplier(ratio(call, 1 / 128, scale, over=3 / 32768))
 
     def one(q: np.ndarray, vector: bool = False) -> np.ndarray:
         value = (q - zero_point) << 7

@@ -150,12 +150,13 @@ def _integer_dequantize(call: IntegerCall) -> list[np.ndarray]:
 
 
 def _truncated(x: np.ndarray, dtype: np.dtype, runtime: Runtime) -> np.ndarray:
-    """Floats to integers. LiteRT saturates; 2.14.0 does what x86 does, by way of int32 for narrow types."""
-    saturates = runtime is Runtime.LITERT
+    """Floats to integers. LiteRT and TFLM saturate; 2.14.0 does what x86 does, by way of int32 for narrow types."""
+    saturates = runtime in (Runtime.LITERT, Runtime.TFLM)
     limits = np.iinfo(dtype if saturates or dtype.itemsize == 8 else np.int32)
     whole = np.trunc(x.astype(np.float64))
     fits = (whole >= limits.min) & (whole < float(limits.max) + 1)
     beyond = np.where(whole < limits.min, limits.min, limits.max) if saturates else limits.min
+    beyond = np.where(np.isnan(whole) & (runtime is Runtime.TFLM), 0, beyond)
     return np.where(fits, np.where(fits, whole, 0).astype(np.int64), beyond).astype(dtype)
 
 

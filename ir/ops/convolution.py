@@ -40,6 +40,7 @@ from ir.ops._products import (
     real_multiplier,
     scaled_types,
     single_multiplier,
+    sums_in_int64,
 )
 from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType
@@ -139,8 +140,9 @@ def _integer_conv(call: IntegerCall) -> list[np.ndarray]:
     away = grouped or call.profile.kernels is Kernels.REF
     pixels = x.shape[0] * math.prod(call.out_types[0].shape[1:3])
     optimized = product_rounding(call, w.shape[0], math.prod(w.shape[1:]), pixels)
-    rounding = Rounding.REDUCED if is_int16(call) else Rounding.DOUBLE_AWAY if away else optimized
-    prepared = products(call, 0, rounding, real_multiplier(call), wide=is_int16(call))
+    wide = sums_in_int64(call)
+    rounding = Rounding.REDUCED if wide else Rounding.DOUBLE_AWAY if away else optimized
+    prepared = products(call, 0, rounding, real_multiplier(call), wide=wide)
     return [convolve(prepared, call.attrs)]
 
 
@@ -152,7 +154,8 @@ def _integer_depthwise(call: IntegerCall) -> list[np.ndarray]:
 def _dense_law(call: IntegerCall) -> tuple[Rounding, bool]:
     """How fully connected layers round, and whether they accumulate in int64."""
     litert, optimized = call.profile.runtime is Runtime.LITERT, call.profile.kernels is Kernels.BUILTIN
-    if is_int16(call) and (has_bias(call) or (litert and not optimized)):
+    micro = call.profile.runtime is Runtime.TFLM
+    if sums_in_int64(call) and (has_bias(call) or micro or (litert and not optimized)):
         return (Rounding.REAL if litert else Rounding.REDUCED), True
     if optimized:
         x, w, _ = scaled_types(call)

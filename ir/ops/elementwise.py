@@ -30,10 +30,11 @@ from ir.opdef import (
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
-from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, operand
+from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, operand, ratio
 from ir.ops._shapes import BOTH_WIDTHS, Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
+from ir.profile import Runtime
 from ir.types import DType, TensorType
 
 __all__ = [
@@ -130,9 +131,11 @@ def _scaled(
 def _integer_sum(call: IntegerCall, sign: int) -> list[np.ndarray]:
     out = call.out_types[0]
     if out.quant is None:
-        return _integer_plain(call, lambda a, b: a + sign * b)
+        unbounded = sign > 0 and call.profile.runtime is Runtime.TFLM  # its kernel forgets the activation
+        return _integer_plain(call, lambda a, b: a + sign * b, bounded=not unbounded)
     wide = out.dtype is DType.INT16
-    if wide and call.attrs.pot_scale_int16 and all(exact for _, exact in _exponents(call)):
+    by_powers = wide and call.attrs.pot_scale_int16 and call.profile.runtime is not Runtime.TFLM
+    if by_powers and all(exact for _, exact in _exponents(call)):
         return [_pot_sum(call, sign)]
     a, b = aligned(call)
     scalar = by_pair_table(a, b, lambda x, y: _general_sum(call, x, y, sign, None))
@@ -167,10 +170,11 @@ def _pot_sum(call: IntegerCall, sign: int) -> np.ndarray:
     return np.clip(total, *clamp_range(call.attrs.activation, call.out_types[0].params())).astype(np.int16)
 
 
-def _integer_plain(call: IntegerCall, function: Pair) -> list[np.ndarray]:
+def _integer_plain(call: IntegerCall, function: Pair, *, bounded: bool = True) -> list[np.ndarray]:
     """Integers that are no reals (int32 and int64 without parameters): the machine's own arithmetic."""
     result = function(*aligned(call))
-    low, high = getattr(call.attrs, "activation", FusedActivation.NONE).bounds
+    activation = getattr(call.attrs, "activation", FusedActivation.NONE) if bounded else FusedActivation.NONE
+    low, high = activation.bounds
     info = np.iinfo(result.dtype)
     bounds = info.min if low == -np.inf else int(low), info.max if high == np.inf else int(high)
     return [np.clip(result, *bounds).astype(result.dtype)]
@@ -181,7 +185,7 @@ def _integer_mul(call: IntegerCall) -> list[np.ndarray]:
     if out.quant is None:
         return _integer_plain(call, np.multiply)
     (_, scale_a, zero_a), (_, scale_b, zero_b) = operand(call, 0), operand(call, 1)
-    real = float(scale_a * scale_b / np.float32(out.params().scale))  # mul.cc computes it in float
+    real = ratio(call, scale_a, scale_b, over=out.params().scale)
 
     def product(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return np.subtract(a, zero_a, dtype=np.int32) * np.subtract(b, zero_b, dtype=np.int32)

@@ -7,8 +7,8 @@ follows was measured on its kernels:
 - mean: `S_in / S_out` as a multiplier that is divided by the number of elements in integers, double
   rounding. The optimized kernels have another law for an int8 picture whose height and width are reduced
   and kept as axes of 1.
-- sum: the optimized kernels compute in float32. The reference kernels round twice, and read and write
-  int8 as uint8.
+- sum: the optimized kernels compute in float32. The reference kernels round twice; but for those of TensorFlow Lite
+  Micro they read and write int8 as uint8.
 """
 
 from __future__ import annotations
@@ -143,9 +143,13 @@ def _integer_sum(call: IntegerCall) -> list[np.ndarray]:
     source, out = _params(call)
     zero, out_zero = int(source.zero_point), int(out.zero_point)
     assert x.dtype != np.int16, "every profile sums int16 in its own way"
+    multiplier, shift = quantize_multiplier(float(source.scale) / float(out.scale))
+    if call.profile.runtime is Runtime.TFLM:
+        total, count = _sum(x, axes, call.attrs.keep_dims)
+        scaled = multiply(total - zero * count, multiplier, shift, Rounding.DOUBLE_AWAY)
+        return [_saturated(scaled + out_zero, dtype)]
     if call.profile.kernels is Kernels.REF:
         total, count = _sum(x.view(np.uint8), axes, call.attrs.keep_dims)
-        multiplier, shift = quantize_multiplier(float(source.scale) / float(out.scale))
         scaled = multiply(total - zero * count, multiplier, shift, Rounding.DOUBLE_AWAY)
         return [_saturated(scaled + out_zero, np.dtype(np.uint8)).view(dtype)]
     total, count = _sum(x, axes, call.attrs.keep_dims)

@@ -30,12 +30,13 @@ from ir.ops._gemmlowp import (
     scale_by_power,
     wrap,
 )
-from ir.ops._lookup import interpolate_int16, libm, round_away, table_int16, to_int32
-from ir.ops._pointwise import by_table, operand
+from ir.ops._lookup import FloatFunction, interpolate_int16, libm, round_away, table_int16, to_int32
+from ir.ops._pointwise import by_table, operand, ratio
 from ir.ops._shapes import version_by_type
-from ir.profile import Kernels
+from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType
 
+_F32 = np.float32
 _DIFF_BITS = 5
 _SUM_BITS = 12
 
@@ -115,18 +116,19 @@ def _divide_by_power(x: np.ndarray, exponent: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def _tables_int16() -> tuple[np.ndarray, np.ndarray]:
-    """exp(x) for x in [-10, 0], and 1 / (1 + x) for x in [0, 1]."""
-    levels = 65535
-    exp = table_int16(np.vectorize(math.exp), 10.0 / levels, 32767, 2.0 / levels, kind=np.float64)
-    inverse = table_int16(lambda v: 1.0 / (1.0 + v), 1.0 / levels, -32768, 2.0 / levels, kind=np.float64)
+def _tables_int16(micro: bool) -> tuple[np.ndarray, np.ndarray]:
+    """exp(x) for x in [-10, 0], and 1 / (1 + x) for x in [0, 1]; TensorFlow Lite Micro fills them in float32."""
+    levels, one = 65535, (_F32 if micro else np.float64)(1)
+    function: FloatFunction = functools.partial(libm, "exp") if micro else np.vectorize(math.exp)
+    exp = table_int16(function, 10.0 / levels, 32767, 2.0 / levels, kind=type(one))
+    inverse = table_int16(lambda v: one / (one + v), 1.0 / levels, -32768, 2.0 / levels, kind=type(one))
     return exp, inverse
 
 
 def _softmax_int16(call: IntegerCall) -> np.ndarray:
     x, scale, _ = operand(call)
-    exp_table, inverse_table = _tables_int16()
-    real = float(scale * np.float32(call.attrs.beta)) / (10.0 / 65535.0)
+    exp_table, inverse_table = _tables_int16(call.profile.runtime is Runtime.TFLM)
+    real = ratio(call, scale, _F32(call.attrs.beta), over=1) / (10.0 / 65535.0)
     wide = x.astype(np.int64)
     difference = wide - wide.max(axis=-1, keepdims=True)
     centred = multiply(difference, *quantize_multiplier(real), Rounding.DOUBLE_AWAY) + 32767

@@ -102,7 +102,7 @@ def _scatter(p: Products, attrs: TransposeConvAttributes) -> np.ndarray:
 
 
 def _integer(call: IntegerCall) -> list[np.ndarray]:
-    wide = is_int16(call) and (call.profile.runtime is Runtime.LITERT or has_bias(call))
+    wide = is_int16(call) and (call.profile.runtime in (Runtime.LITERT, Runtime.TFLM) or has_bias(call))
     narrow = Rounding.DOUBLE_LANES if call.profile.vectors else Rounding.DOUBLE_AWAY
     rounding = lanes_rounding(call) if wide or not is_int16(call) else narrow
     prepared = products(call, 0, rounding, real_multiplier(call), wide=wide, centred=True)

@@ -16,7 +16,7 @@ from ir.keras_ops import K
 from ir.opdef import Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
 from ir.ops._gemmlowp import inverse_square_root, wrap
 from ir.ops._lookup import libm, lookup, to_int32
-from ir.ops._pointwise import by_table, infer_same, operand
+from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import BOTH_WIDTHS, Version, version_by_type
 from ir.types import TensorType
 
@@ -32,7 +32,7 @@ def _integer_neg(call: IntegerCall) -> list[np.ndarray]:
 def _integer_abs(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0].params()
-    factors = quantize_multiplier(float(scale / out.scale))
+    factors = quantize_multiplier(ratio(call, scale, over=out.scale))
 
     def one(q: np.ndarray) -> np.ndarray:
         value = np.abs(q - zero_point)
