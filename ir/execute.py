@@ -40,7 +40,7 @@ def walk(
     results_of = list(graph.outputs if requested is None else requested)
     nodes = graph.nodes if requested is None else needed(graph, results_of)
     keep = set(results_of)
-    left = Counter(v for node in nodes for v in node.inputs if v is not None)
+    left = Counter(v for node in nodes for v in node.operands)
     tensors: dict[Value, Any] = {}
 
     def store(value: Value, tensor: Any) -> None:
@@ -71,7 +71,7 @@ def needed(graph: Graph, requested: Iterable[Value]) -> list[Node]:
     found: list[Node] = []
     for node in reversed(graph.nodes):
         if not values.isdisjoint(node.outputs):
-            values.update(v for v in node.inputs if v is not None)
+            values.update(node.operands)
             found.append(node)
     return found[::-1]
 
@@ -92,11 +92,7 @@ def run_float(
         result = node.op.compute(node.attrs, *tensors)
         return result if isinstance(result, (tuple, list)) else (result,)
 
-    def constant(value: Value) -> Any:
-        assert value.data is not None, f"{value} has no producer"
-        return K.convert_to_tensor(value.data)
-
-    return walk(graph, inputs, constant, apply, transform, requested)
+    return walk(graph, inputs, lambda value: K.convert_to_tensor(value.array), apply, transform, requested)
 
 
 def run_integer(
@@ -122,11 +118,7 @@ def run_integer(
         call = IntegerCall(node.attrs, tensors, node.in_types, [_batched(t, batch) for t in node.out_types], profile)
         return node.op.integer(call)
 
-    def constant(value: Value) -> np.ndarray:
-        assert value.data is not None, f"{value} has no producer"
-        return value.data
-
-    return walk(graph, inputs, constant, apply, transform, requested)
+    return walk(graph, inputs, lambda value: value.array, apply, transform, requested)
 
 
 def _batched(type_: TensorType, batch: int) -> TensorType:
@@ -142,11 +134,11 @@ def batchable(graph: Graph) -> bool:
     types: dict[Value, TensorType] = {v: TensorType((3, *v.shape[1:]), v.dtype, v.quant) for v in graph.inputs}
     for node in graph.nodes:
         try:
-            results = node.op.infer(node.attrs, [types.get(v, v.type) for v in node.inputs if v is not None])
+            results = node.op.infer(node.attrs, [types.get(v, v.type) for v in node.operands])
         except ShapeError:
             return False
         for value, result in zip(node.outputs, results, strict=True):
-            moving = any(v in types for v in node.inputs if v is not None)
+            moving = any(v in types for v in node.operands)
             if moving and result.shape != (3, *value.shape[1:]):
                 return False
             if moving:

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import Attributes, OpDef
+from ir.opdef import Attributes, OpDef, Passage
 from ir.quantization import QuantParams
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 class Value:
@@ -50,6 +50,12 @@ class Value:
         return self.data is not None
 
     @property
+    def array(self) -> np.ndarray:
+        """The data of a value that must be a constant."""
+        assert self.data is not None, f"{self} is no constant and has no producer"
+        return self.data
+
+    @property
     def uses(self) -> list[tuple[Node, int]]:
         """`(node, input position)` of every use, in the order they were made."""
         return list(self._uses)
@@ -76,9 +82,29 @@ class Node:
         self.name = name
 
     @property
+    def input(self) -> Value:
+        """The first input, of an operator that has one."""
+        return given(self.inputs)
+
+    @property
     def output(self) -> Value:
         """The first output."""
         return self.outputs[0]
+
+    @property
+    def operands(self) -> list[Value]:
+        """The inputs that are given."""
+        return [v for v in self.inputs if v is not None]
+
+    @property
+    def passage(self) -> Passage:
+        """What a per-channel scale on its input does at its output."""
+        return self.op.passage(self.attrs, [v.type for v in self.operands])
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it returns its first input unchanged."""
+        return self.op.is_identity(self.attrs, [v.type for v in self.operands])
 
     def _at(self, index: int | None) -> Value | None:
         return None if index is None or index >= len(self.inputs) else self.inputs[index]
@@ -211,8 +237,7 @@ class Graph:
 
     def bypass(self, node: Node) -> None:
         """Removes a node of one result; its users read its first input instead, which takes the name of an output."""
-        source = node.inputs[0]
-        assert source is not None
+        source = node.input
         if node.output in self.outputs:
             assert source.producer is not None and source not in self.outputs, f"{node} joins two ends of the graph"
             source.name = node.output.name
@@ -248,7 +273,7 @@ class Graph:
             node = stack.pop()
             if node not in requested:
                 requested.add(node)
-                stack.extend(v.producer for v in node.inputs if v is not None and v.producer)
+                stack.extend(v.producer for v in node.operands if v.producer)
         dead = [node for node in self.nodes if node not in requested]
         for node in reversed(dead):
             self.remove(node)
@@ -279,7 +304,7 @@ class Graph:
                     assert node not in open_, f"{node} depends on itself"
                     open_.add(node)
                     stack.append((node, True))
-                    sources = [v.producer for v in node.inputs if v is not None and v.producer is not None]
+                    sources = [v.producer for v in node.operands if v.producer is not None]
                     stack.extend((source, False) for source in reversed(sources) if source not in done)
         return order
 
@@ -287,7 +312,7 @@ class Graph:
         """Every value once: inputs, then per node its constants and its outputs."""
         seen: dict[Value, None] = dict.fromkeys(self.inputs)
         for node in self.nodes:
-            seen.update(dict.fromkeys(v for v in node.inputs if v is not None))
+            seen.update(dict.fromkeys(node.operands))
             seen.update(dict.fromkeys(node.outputs))
         seen.update(dict.fromkeys(self.outputs))
         return list(seen)

@@ -33,7 +33,7 @@ class Operand:
     """One operand of an operator, in the order of the graph's inputs.
 
     Attributes:
-      channel_axis: of a weight, the axis that counts output channels.
+      channel_axis: of a weight (which always has both), the axis that counts output channels.
       input_axis: of a weight, the axis that counts input channels.
       per_channel: whether TFLite takes one scale per output channel.
       variadic: takes all remaining inputs (concatenation).
@@ -46,6 +46,10 @@ class Operand:
     channel_axis: int | None = None
     input_axis: int | None = None
     per_channel: bool = False
+
+    def __post_init__(self) -> None:
+        if self.role is Role.WEIGHT and (self.channel_axis is None or self.input_axis is None):
+            raise ValueError(f"the weight '{self.name}' does not say which of its axes count channels")
 
 
 @dataclass(frozen=True)

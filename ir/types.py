@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from ir.quantization import QuantParams
+
+T = TypeVar("T")
+
+
+def given(operands: Sequence[T | None], index: int = 0) -> T:
+    """What is at a place that is never left empty (an operand that is not optional), as its type, without None."""
+    found = operands[index]
+    assert found is not None, f"operand {index} is absent"
+    return found
 
 
 class DType(enum.Enum):

@@ -55,7 +55,7 @@ def _check_operands(node: Node) -> list[str]:
 
 def _check_types(node: Node) -> list[str]:
     try:
-        inferred = node.op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
+        inferred = node.op.infer(node.attrs, [v.type for v in node.operands])
     except ShapeError as error:
         return [f"{node}: {error}"]
     expected, stated = [t.shape for t in inferred], [v.shape for v in node.outputs]

@@ -111,7 +111,7 @@ class Blame:
             own = self._weights(node, reason)
             if own is not None:
                 return node.name, own
-            before = [(v, r) for v in node.inputs if v is not None and (r := self._of_value(v)) is not None]
+            before = [(v, r) for v in node.operands if (r := self._of_value(v)) is not None]
             kin = [
                 (v, r) for v, r in before if r.kind in ("rare", "dominant", "guessed") and r.size >= _KIN * reason.size
             ]

@@ -90,7 +90,7 @@ def _cause(name: str, facts: Facts, effects: Effects, setting: Setting) -> tuple
 
 
 def _constant_bytes(node: Node) -> int:
-    constants = [v for v in node.inputs if v is not None and v.data is not None]
+    constants = [v for v in node.operands if v.data is not None]
     return int(sum((v.type.size * v.dtype.bits + 7) // 8 for v in constants))
 
 

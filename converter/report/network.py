@@ -86,7 +86,7 @@ def rows_of(graph: Graph, layers: tuple[LayerAnalysis, ...] = ()) -> tuple[Row, 
     row_of: dict[Value, int] = {value: i for i, value in enumerate(graph.inputs)}
     rows = [Row(name=v.name, operator="input", details=value_text(v)) for v in graph.inputs]
     for node in graph.nodes:
-        sources = [row_of[v] for v in node.inputs if v is not None and v in row_of]
+        sources = [row_of[v] for v in node.operands if v in row_of]
         row_of.update(dict.fromkeys(node.outputs, len(rows)))
         rows.append(
             Row(

@@ -174,7 +174,7 @@ class GraphReader:
             self.values[index] = value
 
     def _check(self, op: OpDef, node, types: list[TensorType]) -> None:  # type: ignore[no-untyped-def]
-        inferred = op.infer(node.attrs, [v.type for v in node.inputs if v is not None])
+        inferred = op.infer(node.attrs, [v.type for v in node.operands])
         found, expected = [t.shape for t in types], [t.shape for t in inferred]
         if found != expected:
             raise ShapeError(f"output shapes {found}, computed {expected}")

@@ -17,7 +17,6 @@ from ir.graph import Graph
 from ir.ops._common import Padding
 from passes.channels.links import Link, links
 from passes.contract.base import ChannelNormal, Context, Needs, Pass, PassReport, Skip
-from passes.rewrites.fold_batch_norm import along, set_weights, weights_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +63,9 @@ class AbsorbBias(Pass):
         if link.bounded:
             return "the limit of its bounded activation would move"
         padded = [n.name for n in link.readers if getattr(n.attrs, "padding", Padding.VALID) is Padding.SAME]
-        if (
-            not self.padded
-            and padded
-            and any(max(n.weight.shape[1:3]) > 1 for n in link.readers if n.weight is not None)
-        ):
+        if not self.padded and padded and any(max(n.data.shape[1:3]) > 1 for n in link.readers):
             return f"the zero padding of '{padded[0]}' stands for no bias"
-        between = [v.name for v in link.path if v.producer is not None and v.producer is not link.first]
+        between = [v.name for v in link.path if v.producer is not None and v.producer is not link.first.node]
         if any(v.producer is not None and v.producer.op.pads_zeros for v in link.path):
             return f"zeros are put between, at '{between[-1]}'"
         return ""
@@ -78,12 +73,9 @@ class AbsorbBias(Pass):
 
 def absorb(graph: Graph, link: Link, c: np.ndarray) -> None:
     """`b1 -= c`; `b2 += W2 c` for every reader."""
-    w, b = weights_of(link.first)
-    set_weights(graph, link.first, w, b - c)
+    w, b = link.first.weights()
+    link.first.set_weights(graph, w, b - c)
     for reader in link.readers:
-        w, b = weights_of(reader)
-        operand = reader.op.weight_operand
-        assert operand.input_axis is not None and operand.channel_axis is not None
-        moved = w * along(c, operand.input_axis, w.ndim)
-        others = tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
-        set_weights(graph, reader, w, b + moved.sum(axis=others))
+        w, b = reader.weights()
+        moved = w * reader.along_inputs(c)
+        reader.set_weights(graph, w, b + moved.sum(axis=reader.within_output))

@@ -32,6 +32,7 @@ from ir.errors import OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
+from ir.layer import Layer, layers
 from passes.channels.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
 from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
@@ -97,21 +98,15 @@ def _db(power: float) -> float:
     return float(10 * np.log10(power + _TINY))
 
 
-def _input(node: Node) -> Value:
-    value = node.inputs[0]
-    assert value is not None
-    return value
-
-
 class _Problem:
     def __init__(self, graph: Graph, context: Context, options: Balance) -> None:
         self.options = options
         self.channels = JoinedChannels(graph)
         self.roots = self.channels.roots()
         bounded = [n for n in graph.nodes if n.op.limit is not None and n.inputs[0] in self.channels.ids]
-        layers = [n for n in graph.nodes if self._fits(n)]
+        scaled = [layer for layer in layers(graph) if self._fits(layer)]
         kept = [v for v in self.channels.ids if not will_be_fused(graph, v)]
-        watched = list(dict.fromkeys([*kept, *(n.output for n in layers), *(n.output for n in bounded)]))
+        watched = list(dict.fromkeys([*kept, *(n.output for n in scaled), *(n.output for n in bounded)]))
         watched = [v for v in watched if v not in graph.inputs]
         assert context.samples is not None
         self._f = sensitivities(
@@ -126,48 +121,44 @@ class _Problem:
             progress=context.services.progress,
         )
         variance, counts = _measure(
-            graph, context.samples, [_input(n) for n in layers], [_input(n) for n in bounded], options.samples
+            graph, context.samples, [n.x for n in scaled], [n.input for n in bounded], options.samples
         )
-        rows = np.cumsum([0, *(n.output.shape[-1] for n in layers)])
+        rows = np.cumsum([0, *(n.output.shape[-1] for n in scaled)])
         shares: list[tuple[float, list[Any]]] = [
             (
                 options.feedback,
-                [self._layer(n, variance[_input(n)], context, r) for n, r in zip(layers, rows, strict=False)],
+                [self._layer(n, variance[n.x], context, r) for n, r in zip(scaled, rows, strict=False)],
             ),
             (1.0, self._tensors(graph, kept, context)),
-            (options.cut, [self._cut(n, counts[_input(n)]) for n in bounded]),
+            (options.cut, [self._cut(n, counts[n.input]) for n in bounded]),
         ]
         self.parts = [(share, joined(parts)) for share, parts in shares if parts]
-        self.empty = not layers
+        self.empty = not scaled
         self._room = np.full(len(self.roots), np.inf)  # how far below its limits each channel stays
         for n in bounded:
-            largest = np.maximum(context.tables.statistics[_input(n)].high, _TINY)
-            np.minimum.at(self._room, self.roots[self.channels.ids[_input(n)]], (n.op.limit or np.inf) / largest)
+            largest = np.maximum(context.tables.statistics[n.input].high, _TINY)
+            np.minimum.at(self._room, self.roots[self.channels.ids[n.input]], (n.op.limit or np.inf) / largest)
 
-    def _fits(self, node: Node) -> bool:
+    def _fits(self, layer: Layer) -> bool:
         """Whether a layer's channels are those of what it reads and makes."""
-        if node.weight is None or node.weight.data is None or node.name in self.channels.reasons:
+        if layer.name in self.channels.reasons:
             return False
-        return node.inputs[0] in self.channels.ids and node.output in self.channels.ids
+        return layer.x in self.channels.ids and layer.output in self.channels.ids
 
-    def _layer(self, node: Node, variance: np.ndarray, context: Context, first_row: int) -> LayerNoise:
-        w, operand = node.weight, node.op.weight_operand
-        assert w is not None and w.data is not None and operand.input_axis is not None
-        assert operand.channel_axis is not None
-        inner, outer = operand.input_axis % w.data.ndim, operand.channel_axis % w.data.ndim
-        others = tuple(i for i in range(w.data.ndim) if i not in (inner, outer))
-        largest = np.abs(w.data.astype(np.float64)).max(axis=others)
+    def _layer(self, layer: Layer, variance: np.ndarray, context: Context, first_row: int) -> LayerNoise:
+        inner, outer = layer.input_axis, layer.channel_axis
+        others = tuple(i for i in range(layer.data.ndim) if i not in (inner, outer))
+        largest = np.abs(layer.data.astype(np.float64)).max(axis=others)
         if inner == outer:
             largest = largest[None]
         elif inner > outer:
             largest = largest.T
-        taps = np.prod([w.data.shape[i] for i in others]) if others else 1
-        allowed = context.given.limits is None or context.given.limits.weight_per_channel(node.op)
+        allowed = context.given.limits is None or context.given.limits.weight_per_channel(layer.op)
         return LayerNoise.of(
             largest,
-            (self.roots[self.channels.ids[_input(node)]], self.roots[self.channels.ids[node.output]]),
-            self._f[node.output],
-            variance * taps,
+            (self.roots[self.channels.ids[layer.x]], self.roots[self.channels.ids[layer.output]]),
+            self._f[layer.output],
+            variance * layer.taps,
             per_channel=self.options.granularity == "per_channel" and allowed,
             first_row=first_row,
         )

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.layer import editable_layer, layer_of, set_constant
 from ir.opdef import Passage
 from ir.ops.elementwise import ADD, SUB
 from ir.ops.joining import CONCATENATION
 from ir.ops.padding import PAD
-from passes.rewrites.fold_batch_norm import along, own_weights, set_constant, set_weights, weights_of
 
 
 class JoinedChannels:
@@ -72,16 +72,13 @@ class JoinedChannels:
                 self.pin(value)
 
     def _layer(self, node: Node) -> str:
-        x, operand = node.inputs[0], node.op.weight_operand
-        assert node.weight is not None
-        if reason := own_weights(node):
-            return reason
-        if node.op.takes_fused_activation and node.attrs.activation:
+        layer = editable_layer(node)
+        if isinstance(layer, str):
+            return layer
+        if layer.has_fused_activation:
             return "its activation is fused"
-        axes = (operand.input_axis, operand.channel_axis)
-        ends = (x, node.output)
-        for axis, value in zip(axes, ends, strict=True):
-            if axis is None or value not in self.ids or node.weight.shape[axis] != len(self.ids[value]):
+        for channels, value in ((layer.input_channels, layer.x), (layer.channels, layer.output)):
+            if value not in self.ids or channels != len(self.ids[value]):
                 return "its channels are not those of its weights"
         return ""
 
@@ -108,8 +105,7 @@ class JoinedChannels:
             before, after = node.attrs.paddings[-1]
             self.join(self.ids[moving[0]], out[before : len(out) - after])
             return ""
-        types = [t for t in node.in_types if t is not None]
-        passes = node.op.passage(node.attrs, types) in (Passage.FREE, Passage.BOUNDED)
+        passes = node.passage in (Passage.FREE, Passage.BOUNDED)
         if not passes or len(moving) != 1 or any(len(self.ids[v]) != len(self.ids[moving[0]]) for v in node.outputs):
             return "a scale per channel does not pass it"
         for value in node.outputs:
@@ -123,21 +119,16 @@ def _constants_fit(node: Node, channels: int) -> bool:
 
 def rescale(graph: Graph, node: Node, channels: JoinedChannels, s: np.ndarray) -> bool:
     """Gives a node the constants that go with the scales; whether any changed."""
-    if node.weight is not None:
-        if node.name in channels.reasons:
-            return False
-        x = node.inputs[0]
-        assert x is not None
-        before, after = s[channels.ids[x]], s[channels.ids[node.output]]
+    if node.name in channels.reasons:
+        return False
+    if layer := layer_of(node):
+        before, after = s[channels.ids[layer.x]], s[channels.ids[layer.output]]
         if np.all(before == 1) and np.all(after == 1):
             return False
-        operand = node.op.weight_operand
-        assert operand.input_axis is not None and operand.channel_axis is not None
-        w, b = weights_of(node)
-        w = w / along(before, operand.input_axis, w.ndim) * along(after, operand.channel_axis, w.ndim)
-        set_weights(graph, node, w, b * after)
+        w, b = layer.weights()
+        layer.set_weights(graph, w / layer.along_inputs(before) * layer.along_outputs(after), b * after)
         return True
-    if node.op not in (ADD, SUB) or node.name in channels.reasons:
+    if node.op not in (ADD, SUB):
         return False
     after = s[channels.ids[node.output]]
     done = False

@@ -27,6 +27,7 @@ import numpy as np
 
 from ir.errors import OptionError
 from ir.graph import Graph, Value
+from ir.layer import layers
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.channels.headroom import with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
@@ -118,30 +119,20 @@ def _best(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarra
     """`(A / B)^(1/4)` of each joined channel; infinite where no reader's rounding weighs more for it."""
     roots = channels.roots()
     a, b = np.zeros(len(roots)), np.zeros(len(roots))
-    for node in graph.nodes:
-        x = node.inputs[0] if node.inputs else None
-        reach = None if x is None else _reach(context, x)
-        if node.weight is None or node.weight.data is None or x not in channels.ids or reach is None:
+    for layer in layers(graph):
+        reach = _reach(context, layer.x)
+        if reach is None or layer.x not in channels.ids or layer.input_channels != len(channels.ids[layer.x]):
             continue
-        axis, out = node.op.weight_operand.input_axis, node.op.weight_operand.channel_axis
-        weights = np.abs(node.weight.data.astype(np.float64))
-        if axis is None or out is None or weights.shape[axis] != len(channels.ids[x]):
-            continue
-        ids = roots[channels.ids[x]]
+        weights = np.abs(layer.data.astype(np.float64))
+        ids = roots[channels.ids[layer.x]]
         step = (reach[0].max() + reach[1].max()) / _LEVELS
-        others = tuple(i for i in range(weights.ndim) if i != axis)
-        np.add.at(a, ids, step**2 * np.square(weights).sum(axis=others))
-        free = node.op is DEPTHWISE_CONV_2D and (
-            context.given.limits is None or context.given.limits.weight_per_channel(node.op)
+        np.add.at(a, ids, step**2 * np.square(weights).sum(axis=layer.within_input))
+        free = layer.op is DEPTHWISE_CONV_2D and (
+            context.given.limits is None or context.given.limits.weight_per_channel(layer.op)
         )
         if not free:
-            steps = weights.max(axis=tuple(i for i in range(weights.ndim) if i != out)) / _WEIGHT_LEVELS
-            taps = (
-                weights.size / (weights.shape[axis] * weights.shape[out])
-                if axis != out
-                else weights.size / weights.shape[out]
-            )
-            size = np.maximum(np.abs(context.tables.statistics[x].mean), np.maximum(*reach) / 4)
-            np.add.at(b, ids, np.square(size) * np.square(steps).sum() * taps)
+            steps = weights.max(axis=layer.within_output) / _WEIGHT_LEVELS
+            size = np.maximum(np.abs(context.tables.statistics[layer.x].mean), np.maximum(*reach) / 4)
+            np.add.at(b, ids, np.square(size) * np.square(steps).sum() * layer.taps)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(b > 0, np.sqrt(np.sqrt(a / b)), np.inf)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.layer import Layer, editable_layer
 from ir.opdef import Passage
 from passes.contract.base import Context
-from passes.rewrites.fold_batch_norm import along, own_weights, set_weights, weights_of
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,8 @@ class Link:
       path: every value between, the output of `first` included: they carry the scale.
     """
 
-    first: Node
-    readers: tuple[Node, ...]
+    first: Layer
+    readers: tuple[Layer, ...]
     bounded: tuple[Node, ...]
     path: tuple[Value, ...]
 
@@ -46,11 +46,11 @@ class Link:
 
     def first_weights(self) -> np.ndarray:
         """`max |W|` per output channel of the first layer."""
-        return _largest(self.first, self.first.op.weight_operand.channel_axis)
+        return _largest(self.first, self.first.within_output)
 
     def reader_weights(self) -> np.ndarray:
         """`max |W|` per input channel over all readers."""
-        return np.max([_largest(n, n.op.weight_operand.input_axis) for n in self.readers], axis=0)
+        return np.max([_largest(reader, reader.within_input) for reader in self.readers], axis=0)
 
     def largest_inputs(self, context: Context, sigmas: float) -> np.ndarray | None:
         """The largest value of each channel before the bounded activations, None if nobody knows.
@@ -60,9 +60,8 @@ class Link:
         """
         found = [_reach(context, self.first.output, False, sigmas)] if not self.bounded else []
         for node in self.bounded:
-            value = node.inputs[0]
-            assert value is not None and node.op.fuses_as is not None
-            found.append(_reach(context, value, node.op.fuses_as.bounds[0] < 0, sigmas))
+            both_sides = node.op.fuses_as is not None and node.op.fuses_as.bounds[0] < 0
+            found.append(_reach(context, node.input, both_sides, sigmas))
         known = [reach for reach in found if reach is not None]
         return np.max(known, axis=0) if len(known) == len(found) else None
 
@@ -77,15 +76,11 @@ class Link:
 
     def scale(self, graph: Graph, context: Context, s: np.ndarray) -> None:
         """Multiplies output channel `k` of the first layer by `s[k]`, and divides what reads it; side tables follow."""
-        w, b = weights_of(self.first)
-        axis = self.first.op.weight_operand.channel_axis
-        assert axis is not None
-        set_weights(graph, self.first, w * along(s, axis, w.ndim), b * s)
+        w, b = self.first.weights()
+        self.first.set_weights(graph, w * self.first.along_outputs(s), b * s)
         for reader in self.readers:
-            w, b = weights_of(reader)
-            axis = reader.op.weight_operand.input_axis
-            assert axis is not None
-            set_weights(graph, reader, w / along(s, axis, w.ndim), b)
+            w, b = reader.weights()
+            reader.set_weights(graph, w / reader.along_inputs(s), b)
         for value in self.path:
             context.tables.scale_channels(value, s)
 
@@ -104,10 +99,8 @@ def _reach(context: Context, value: Value, two_sided: bool, sigmas: float) -> np
     return np.maximum(high, -low) if two_sided else high
 
 
-def _largest(node: Node, axis: int | None) -> np.ndarray:
-    assert node.weight is not None and node.weight.data is not None and axis is not None
-    data = np.abs(node.weight.data.astype(np.float64))
-    return data.max(axis=tuple(i for i in range(data.ndim) if i != axis % data.ndim))
+def _largest(layer: Layer, within: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(np.abs(layer.data.astype(np.float64)).max(axis=within))
 
 
 class NoLink(Exception):
@@ -126,23 +119,21 @@ def links(graph: Graph) -> tuple[list[Link], dict[Node, str]]:
     return found, refused
 
 
-def _link(graph: Graph, first: Node) -> Link:
-    channels = first.output.shape[-1]
-    axis = first.op.weight_operand.channel_axis
-    assert first.weight is not None and axis is not None
-    if reason := own_weights(first):
-        raise NoLink(reason)
-    if first.op.takes_fused_activation and first.attrs.activation:
+def _link(graph: Graph, node: Node) -> Link:
+    first = editable_layer(node)
+    if isinstance(first, str):
+        raise NoLink(first)
+    if first.has_fused_activation:
         raise NoLink("its activation is fused")
-    readers: list[Node] = []
+    readers: list[Layer] = []
     bounded: list[Node] = []
     path: list[Value] = []
-    _follow(graph, first.output, channels, readers, bounded, path)
+    _follow(graph, first.output, first.output.shape[-1], readers, bounded, path)
     return Link(first, tuple(readers), tuple(bounded), tuple(path))
 
 
 def _follow(
-    graph: Graph, value: Value, channels: int, readers: list[Node], bounded: list[Node], path: list[Value]
+    graph: Graph, value: Value, channels: int, readers: list[Layer], bounded: list[Node], path: list[Value]
 ) -> None:
     """Walks from a value to the layers that read it. Raises NoLink where the scale cannot pass."""
     path.append(value)
@@ -150,13 +141,11 @@ def _follow(
         raise NoLink(f"'{value.name}' is an output of the network")
     for node, index in value.uses:
         if node.weight is not None and index == 0:
-            _check_reader(node, channels)
-            readers.append(node)
+            readers.append(_reader(node, node.weight, channels))
             continue
-        passage = node.op.passage(node.attrs, [t for t in node.in_types if t is not None])
-        if index != 0 or passage is Passage.NONE:
+        if index != 0 or node.passage is Passage.NONE:
             raise NoLink(f"a channel scale does not pass {node.op.name} '{node.name}'")
-        if passage is Passage.BOUNDED:
+        if node.passage is Passage.BOUNDED:
             bounded.append(node)
         for result in node.outputs:
             _follow(graph, result, channels, readers, bounded, path)
@@ -164,13 +153,14 @@ def _follow(
         raise NoLink("nothing reads it")
 
 
-def _check_reader(node: Node, channels: int) -> None:
+def _reader(node: Node, weight: Value, channels: int) -> Layer:
     axis = node.op.weight_operand.input_axis
-    assert node.weight is not None
-    if axis is None or node.weight.shape[axis] != channels:
+    if axis is None or weight.shape[axis] != channels:
         raise NoLink(f"'{node.name}' has other input channels")
-    if reason := own_weights(node):
-        raise NoLink(reason)
+    reader = editable_layer(node)
+    if isinstance(reader, str):
+        raise NoLink(reader)
+    return reader
 
 
 def alive(*vectors: Sequence[float] | np.ndarray) -> np.ndarray:

@@ -23,12 +23,12 @@ from typing import ClassVar
 import numpy as np
 
 from ir.execute import batchable, eager, run_float
-from ir.graph import Graph, Node, Value
+from ir.graph import Graph, Value
+from ir.layer import Layer
 from ir.ops._common import Padding
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.channels.links import Link, links
 from passes.contract.base import Context, Copies, Needs, Pass, PassReport, Skip
-from passes.rewrites.fold_batch_norm import along, set_weights, weights_of
 
 _LEVELS = 255
 _NOTHING = 1e-5  # of the range of a tensor: what a channel may vary by and still counts as constant
@@ -83,11 +83,10 @@ class ReuseChannels(Pass):
             taps = w[..., free].sum(axis=tuple(range(1, w.ndim - 1)))
             _set_by_input(graph, reader, w, b - taps @ came)
 
-    def _shift(self, graph: Graph, context: Context, layer: Node, chosen: np.ndarray, free: np.ndarray) -> np.ndarray:
+    def _shift(self, graph: Graph, context: Context, layer: Layer, chosen: np.ndarray, free: np.ndarray) -> np.ndarray:
         """How much larger the copies are, on average, in what a layer reads: `[copies]`."""
-        x = layer.inputs[0]
-        assert x is not None and context.samples is not None
-        run = eager(lambda tensors: run_float(graph, tensors, requested=[x]))
+        assert context.samples is not None
+        run = eager(lambda tensors: run_float(graph, tensors, requested=[layer.x]))
         count = min(self.samples, len(context.samples)) if batchable(graph) else graph.inputs[0].shape[0]
         (y,) = run(next(iter(context.samples.batches(count))))
         mean = y.reshape(-1, y.shape[-1]).mean(axis=0, dtype=np.float64)
@@ -104,15 +103,15 @@ class Chain:
       readers: the layers that read the last of them.
     """
 
-    layers: tuple[Node, ...]
+    layers: tuple[Layer, ...]
     links: tuple[Link, ...]
 
     @property
-    def first(self) -> Node:
+    def first(self) -> Layer:
         return self.layers[0]
 
     @property
-    def readers(self) -> tuple[Node, ...]:
+    def readers(self) -> tuple[Layer, ...]:
         return self.links[-1].readers
 
     @property
@@ -123,8 +122,8 @@ class Chain:
 def chains(graph: Graph) -> Iterator[Chain]:
     """Every layer that mixes channels, with what follows it up to the next ones."""
     known = {link.first: link for link in links(graph)[0] if _is_plain(link)}
-    for node, link in known.items():
-        if _is_depthwise(node):
+    for layer, link in known.items():
+        if _is_depthwise(layer):
             continue
         found = [link]
         while any(_is_depthwise(n) for n in found[-1].readers):
@@ -135,8 +134,8 @@ def chains(graph: Graph) -> Iterator[Chain]:
             yield Chain(tuple(k.first for k in found), tuple(found))
 
 
-def _is_depthwise(node: Node) -> bool:
-    return node.op is DEPTHWISE_CONV_2D
+def _is_depthwise(layer: Layer) -> bool:
+    return layer.op is DEPTHWISE_CONV_2D
 
 
 def _is_plain(link: Link) -> bool:
@@ -150,9 +149,7 @@ def _is_plain(link: Link) -> bool:
 
 def constant_channels(chain: Chain, context: Context) -> np.ndarray:
     """The constant that each channel of the last result is, `[channels]`; NaN where it varies."""
-    value = chain.first.inputs[0]
-    assert value is not None
-    table = context.tables.statistics[value]
+    table = context.tables.statistics[chain.first.x]
     reach = np.maximum(np.abs(table.low), np.abs(table.high)).astype(np.float64)
     constants = np.full(len(reach), np.nan)
     for link in chain.links:
@@ -163,10 +160,8 @@ def constant_channels(chain: Chain, context: Context) -> np.ndarray:
 
 
 def _through(link: Link, constants: np.ndarray, reach: np.ndarray, context: Context) -> np.ndarray:
-    w, b = weights_of(link.first)
-    operand = link.first.op.weight_operand
-    assert operand.channel_axis is not None and operand.input_axis is not None
-    flat = np.moveaxis(w, operand.channel_axis, -1)
+    w, b = link.first.weights()
+    flat = np.moveaxis(w, link.first.channel_axis, -1)
     taps = flat.reshape(-1, flat.shape[-1])
     if _is_depthwise(link.first):
         kept = np.isfinite(constants) & ((constants == 0) | ~_pads(link.first))
@@ -174,25 +169,20 @@ def _through(link: Link, constants: np.ndarray, reach: np.ndarray, context: Cont
         spread = np.where(kept, 0.0, np.abs(taps).sum(axis=0) * reach)
     else:
         centre = b
-        spread = (np.abs(w) * along(reach, operand.input_axis, w.ndim)).sum(
-            axis=tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
-        )
+        spread = (np.abs(w) * link.first.along_inputs(reach)).sum(axis=link.first.within_output)
     first = context.tables.statistics[link.first.output]
     still = spread <= _NOTHING * max(abs(first.bounds[0]), abs(first.bounds[1]))
     result = np.where(still, centre, np.nan)
-    for value in link.path[1:]:
-        node = value.producer
-        assert node is not None
-        if node.op.fuses_as is not None:
-            result = np.clip(result, *node.op.fuses_as.bounds)
+    for op in (v.producer.op for v in link.path[1:] if v.producer is not None):
+        if op.fuses_as is not None:
+            result = np.clip(result, *op.fuses_as.bounds)
         else:
             result = np.where(result == 0, 0.0, np.nan)
     return result
 
 
-def _pads(node: Node) -> bool:
-    assert node.weight is not None
-    return getattr(node.attrs, "padding", Padding.VALID) is Padding.SAME and max(node.weight.shape[1:3]) > 1
+def _pads(layer: Layer) -> bool:
+    return getattr(layer.attrs, "padding", Padding.VALID) is Padding.SAME and max(layer.data.shape[1:3]) > 1
 
 
 def _refusal(chain: Chain, constants: np.ndarray) -> str:
@@ -207,7 +197,7 @@ def chosen_channels(chain: Chain, context: Context, constants: np.ndarray) -> np
     noise = np.zeros(len(constants))
     for layer, value in zip(chain.layers, chain.results, strict=True):
         if layer is not chain.first:
-            noise *= np.square(weights_of(layer)[0]).reshape(-1, len(constants)).sum(axis=0)
+            noise *= np.square(layer.weights()[0]).reshape(-1, len(constants)).sum(axis=0)
         noise += _step(context, value) ** 2
     read = np.zeros(len(constants))
     for reader in chain.readers:
@@ -222,21 +212,17 @@ def _step(context: Context, value: Value) -> float:
     return (max(high, 0.0) - min(low, 0.0)) / _LEVELS
 
 
-def _by_input(node: Node) -> tuple[np.ndarray, np.ndarray]:
+def _by_input(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Weights with their input channels as the last axis, and biases."""
-    w, b = weights_of(node)
-    axis = node.op.weight_operand.input_axis
-    assert axis is not None
-    return np.moveaxis(w, axis, -1), b
+    w, b = layer.weights()
+    return np.moveaxis(w, layer.input_axis, -1), b
 
 
-def _set_by_input(graph: Graph, node: Node, w: np.ndarray, b: np.ndarray) -> None:
-    axis = node.op.weight_operand.input_axis
-    assert axis is not None
-    set_weights(graph, node, np.moveaxis(w, -1, axis), b)
+def _set_by_input(graph: Graph, layer: Layer, w: np.ndarray, b: np.ndarray) -> None:
+    layer.set_weights(graph, np.moveaxis(w, -1, layer.input_axis), b)
 
 
-def _read_twice(graph: Graph, reader: Node, constants: np.ndarray, chosen: np.ndarray, free: np.ndarray) -> None:
+def _read_twice(graph: Graph, reader: Layer, constants: np.ndarray, chosen: np.ndarray, free: np.ndarray) -> None:
     """Folds the constants into the reader's bias, and halves what reads a channel and its copy."""
     w, b = _by_input(reader)
     dead = np.isfinite(constants)
@@ -248,15 +234,13 @@ def _read_twice(graph: Graph, reader: Node, constants: np.ndarray, chosen: np.nd
 
 
 def _write_copies(
-    graph: Graph, layer: Node, chosen: np.ndarray, free: np.ndarray, came: np.ndarray, shift: float
+    graph: Graph, layer: Layer, chosen: np.ndarray, free: np.ndarray, came: np.ndarray, shift: float
 ) -> None:
     """Gives places `free` the weights of `chosen`, takes back what their inputs are larger by, and adds `shift`."""
-    w, b = weights_of(layer)
-    axis = layer.op.weight_operand.channel_axis
-    assert axis is not None
-    w = np.moveaxis(w, axis, -1)
+    w, b = layer.weights()
+    w = np.moveaxis(w, layer.channel_axis, -1)
     w[..., free] = w[..., chosen]
     b[free] = b[chosen] + shift
     if _is_depthwise(layer):
         b[free] -= came * w[..., chosen].reshape(-1, len(chosen)).sum(axis=0)
-    set_weights(graph, layer, np.moveaxis(w, -1, axis), b)
+    layer.set_weights(graph, np.moveaxis(w, -1, layer.channel_axis), b)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ir.graph import Graph, Node, Value
+from ir.graph import Graph, Value
+from ir.layer import Layer, layers
 from ir.ops._common import Padding
 from ir.ops.activation import RELU6
 from passes.channels.reuse_channels import ReuseChannels, chains, constant_channels
@@ -15,7 +16,6 @@ from passes.graph_testing import Net, outputs, random_inputs, run_alone
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
 from passes.ranges.calibrate import Calibrate
-from passes.rewrites.fold_batch_norm import set_weights, weights_of
 from passes.running.runner import run_passes
 from passes.training.tuning_testing import in_memory
 
@@ -32,12 +32,12 @@ def network(
     y = net.then(RELU6, net.depthwise(x, 3, padding, name="depth"))
     graph = net.ends(net.conv(y, 6, kernel, name="last"))
     first, depth = layer(graph, "first"), layer(graph, "depth")
-    w, b = weights_of(first)
+    w, b = first.weights()
     w[_DEAD], b[_DEAD] = 0.0, dead_bias
-    set_weights(graph, first, w, b + np.where(np.isin(np.arange(_CHANNELS), _DEAD), 0, 3))
-    w, b = weights_of(depth)
+    first.set_weights(graph, w, b + np.where(np.isin(np.arange(_CHANNELS), _DEAD), 0, 3))
+    w, b = depth.weights()
     b[_DEAD] = [-0.5, last_bias, last_bias]
-    set_weights(graph, depth, w, b)
+    depth.set_weights(graph, w, b)
     return graph
 
 
@@ -46,8 +46,8 @@ def _rounds_between(value: Value, x: Any) -> Any:
     return quantized(value, x) if value.producer is not None and value.producer.op is RELU6 else x
 
 
-def layer(graph: Graph, name: str) -> Node:
-    return next(n for n in graph.nodes if n.name == name)
+def layer(graph: Graph, name: str) -> Layer:
+    return next(n for n in layers(graph) if n.name == name)
 
 
 def context_of(graph: Graph) -> Context:
@@ -73,8 +73,8 @@ def test_the_function_moves_by_less_than_half_a_step_of_its_activations():
     report = run_alone(graph, ReuseChannels(), context)
     assert report.changed == ("first: 3 channels twice, 3 were constant",)
     step = 6 / 255
-    reach = np.abs(weights_of(layer(graph, "last"))[0]).sum(axis=(1, 2, 3)).max()
-    gain = np.abs(weights_of(layer(graph, "depth"))[0]).sum(axis=(1, 2)).max()
+    reach = np.abs(layer(graph, "last").weights()[0]).sum(axis=(1, 2, 3)).max()
+    gain = np.abs(layer(graph, "depth").weights()[0]).sum(axis=(1, 2)).max()
     assert 0 < np.abs(outputs(graph, inputs)[0] - before).max() < step / 2 * (1 + gain) * reach
 
 
@@ -87,7 +87,7 @@ def test_what_batch_norms_said_of_a_dead_channel_is_forgotten():
     )
     run_alone(graph, ReuseChannels(), context)
     normal = context.tables.normals[first]
-    w, b = weights_of(layer(graph, "first"))
+    w, b = layer(graph, "first").weights()
     for place in _DEAD:
         (duplicate,) = [k for k in range(_CHANNELS) if k != place and np.array_equal(w[k], w[place])]
         assert normal.std[place] == 2

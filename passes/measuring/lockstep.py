@@ -68,7 +68,7 @@ class _Both:
 
     def __init__(self, graph: Graph, floats: Twin | None) -> None:
         self._nodes, self._inputs = list(graph.nodes), list(graph.inputs)
-        self._last_use = {v: i for i, node in enumerate(self._nodes) for v in node.inputs if v is not None}
+        self._last_use = {v: i for i, node in enumerate(self._nodes) for v in node.operands}
         floating = {} if floats is None else {n: floats.nodes[n] for n in self._nodes if n in floats.nodes}
         self._originals = {n: tuple(o.inputs) for n, o in floating.items() if o.weight is not None}
 

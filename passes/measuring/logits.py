@@ -19,7 +19,7 @@ def logits_of(graph: Graph) -> list[Value]:
 
 
 def _changes_nothing(node: Node) -> bool:
-    return node.op.is_conversion or node.op.is_identity(node.attrs, [t for t in node.in_types if t is not None])
+    return node.op.is_conversion or node.is_identity
 
 
 def before_fixed(graph: Graph) -> list[Value]:

@@ -23,7 +23,7 @@ def fit_scales(graph: Graph, context: Context, params: Mapping[Value, QuantParam
     notes, made = [], _Products(graph, context, params)
     for node in graph.nodes:
         bounds = node.op.quantization.scales
-        operands = [v for v in node.inputs if v is not None]
+        operands = node.operands
         if bounds is None or not all(v.dtype.is_float for v in operands):
             continue
         exponent = _exponent([float(params[v].scale) for v in operands], bounds)

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from ir.graph import Graph, Node, Value
+from ir.layer import Layer, layer_of
 from ir.opdef import Passage
 from ir.ops.elementwise import ADD
 from ir.ops.joining import CONCATENATION
 from ir.ops.reduction import MEAN
 from ir.ops.transposed import TRANSPOSE_CONV
 from passes.contract.base import Context, Range
-from passes.rewrites.fold_batch_norm import weights_of
 
 
 @dataclass(frozen=True)
@@ -74,22 +74,20 @@ def _through(node: Node, known: dict[Value, Moments]) -> Moments | None:
         return None
     if node.op.fuses_as is not None:
         return clipped(before, *node.op.fuses_as.bounds)
-    if node.weight is not None:
-        return _linear(node, before)
+    if layer := layer_of(node):
+        return _linear(layer, before)
     return before if x is not None and _keeps(node, x) else None
 
 
 def _keeps(node: Node, x: Value) -> bool:
     """Whether results are elements of the same channel (such kernels share their parameters), or their means."""
-    types = [t for t in node.in_types if t is not None]
     chooses = {node.op.operands[0].name, "output"} <= set(node.op.quantization.tied) or node.op is MEAN
-    return chooses and node.output.shape[-1:] == x.shape[-1:] and node.op.passage(node.attrs, types) is Passage.FREE
+    return chooses and node.output.shape[-1:] == x.shape[-1:] and node.passage is Passage.FREE
 
 
 def _added(node: Node, known: dict[Value, Moments]) -> Moments | None:
     parts = []
-    for value in node.inputs:
-        assert value is not None
+    for value in node.operands:
         if value.data is not None and value.data.size in (1, node.output.shape[-1]):
             parts.append(Moments(value.data.astype(np.float64).ravel(), np.zeros(1)))
         elif value in known:
@@ -108,24 +106,18 @@ def _joined(node: Node, known: dict[Value, Moments]) -> Moments | None:
     return Moments(mean, std, min(p.low for p in parts), max(p.high for p in parts))
 
 
-def _linear(node: Node, x: Moments) -> Moments | None:
-    w, b = weights_of(node)
-    operand = node.op.weight_operand
-    assert operand.channel_axis is not None and operand.input_axis is not None
-    if w.shape[operand.input_axis] != len(x.mean):
+def _linear(layer: Layer, x: Moments) -> Moments | None:
+    if layer.input_channels != len(x.mean):
         return None
-    out = operand.channel_axis % w.ndim
-    shape = [-1 if i == operand.input_axis % w.ndim else 1 for i in range(w.ndim)]
-    others = tuple(i for i in range(w.ndim) if i != out)
-    share = kernel_share(node)
-    mean = share * (w * x.mean.reshape(shape)).sum(axis=others) + b
-    variance = share * (w**2 * (x.std**2).reshape(shape)).sum(axis=others)
+    (w, b), share = layer.weights(), kernel_share(layer)
+    mean = share * (w * layer.along_inputs(x.mean)).sum(axis=layer.within_output) + b
+    variance = share * (w**2 * layer.along_inputs(x.std**2)).sum(axis=layer.within_output)
     return Moments(mean, np.sqrt(variance))
 
 
-def kernel_share(node: Node) -> float:
+def kernel_share(layer: Layer) -> float:
     """Which part of its kernel an output of a layer meets on average: all, but for transposed convolutions' strides."""
-    return 1.0 / (node.attrs.stride_h * node.attrs.stride_w) if node.op is TRANSPOSE_CONV else 1.0
+    return 1.0 / (layer.attrs.stride_h * layer.attrs.stride_w) if layer.op is TRANSPOSE_CONV else 1.0
 
 
 _erf: Callable[[np.ndarray], np.ndarray] = np.vectorize(math.erf, otypes=[np.float64])

@@ -25,15 +25,11 @@ class RemoveDeadCode(Pass):
             if _is_constant(node) and node.output not in graph.outputs:
                 _compute_now(graph, node)
                 changed.append(f"{node.name} is constant")
-            elif _is_identity(node) and not _joins_ends(graph, node):
+            elif node.is_identity and not _joins_ends(graph, node):
                 graph.bypass(node)
                 changed.append(f"{node.name} changes nothing")
         changed += [f"{node.name} is not used" for node in graph.prune()]
         return PassReport(changed=tuple(changed))
-
-
-def _is_identity(node: Node) -> bool:
-    return node.op.is_identity(node.attrs, [t for t in node.in_types if t is not None])
 
 
 def _is_constant(node: Node) -> bool:

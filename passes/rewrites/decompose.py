@@ -34,6 +34,7 @@ from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, Concaten
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
+from ir.types import given
 from passes.contract.base import Context, Limits, Pass, PassReport, Preserves, Skip
 
 _WIDTH = 6.0  # of relu6, which hard_swish divides by
@@ -83,29 +84,23 @@ def _choose(node: Node, limits: Limits) -> tuple[_Form | None, str]:
     return None, "; ".join(reasons)
 
 
-def _x(node: Node, index: int = 0) -> Value:
-    value = node.inputs[index]
-    assert value is not None
-    return value
-
-
 def _scalar(graph: Graph, value: float, name: str) -> Value:
     return graph.constant(np.array([value], np.float32), name)
 
 
 def _prelu(graph: Graph, node: Node) -> Sequence[Node]:
-    alpha = graph.constant(np.full(_x(node).shape[-1:], node.attrs.alpha, np.float32), f"{node.name}/alpha")
-    return [graph.add(PRELU, [_x(node), alpha], name=f"{node.name}/prelu")]
+    alpha = graph.constant(np.full(node.input.shape[-1:], node.attrs.alpha, np.float32), f"{node.name}/alpha")
+    return [graph.add(PRELU, [node.input, alpha], name=f"{node.name}/prelu")]
 
 
 def _no_channels(node: Node) -> str:
-    return "" if len(_x(node).shape) > 1 else "there is no axis of channels"
+    return "" if len(node.input.shape) > 1 else "there is no axis of channels"
 
 
 def _larger(graph: Graph, node: Node) -> Sequence[Node]:
     alpha = _scalar(graph, node.attrs.alpha, f"{node.name}/alpha")
-    small = graph.add(MUL, [_x(node), alpha], name=f"{node.name}/mul")
-    return [graph.add(MAXIMUM, [_x(node), small.output], name=f"{node.name}/max")]
+    small = graph.add(MUL, [node.input, alpha], name=f"{node.name}/mul")
+    return [graph.add(MAXIMUM, [node.input, small.output], name=f"{node.name}/max")]
 
 
 def _steep(node: Node) -> str:
@@ -113,16 +108,16 @@ def _steep(node: Node) -> str:
 
 
 def _hard_swish(graph: Graph, node: Node) -> Sequence[Node]:
-    shifted = graph.add(ADD, [_x(node), _scalar(graph, _WIDTH / 2, f"{node.name}/half")], name=f"{node.name}/add")
+    shifted = graph.add(ADD, [node.input, _scalar(graph, _WIDTH / 2, f"{node.name}/half")], name=f"{node.name}/add")
     gate = graph.add(RELU6, [shifted.output], name=f"{node.name}/relu6")
     sixth = _scalar(graph, 1 / _WIDTH, f"{node.name}/sixth")
     share = graph.add(MUL, [gate.output, sixth], name=f"{node.name}/share")
-    return [graph.add(MUL, [_x(node), share.output], name=f"{node.name}/mul")]
+    return [graph.add(MUL, [node.input, share.output], name=f"{node.name}/mul")]
 
 
 def _gelu(graph: Graph, node: Node) -> Sequence[Node]:
     """`(1 + tanh(u)) / 2` is the logistic function of `2 u`."""
-    x, slope = _x(node), 2 * math.sqrt(2 / math.pi)
+    x, slope = node.input, 2 * math.sqrt(2 / math.pi)
     cubic = _scalar(graph, 0.044715 * slope, f"{node.name}/cubic")
     square = graph.add(MUL, [x, x], name=f"{node.name}/square").output
     bent = graph.add(MUL, [square, cubic], name=f"{node.name}/bent").output
@@ -137,34 +132,33 @@ def _with_erf(node: Node) -> str:
 
 
 def _reciprocal(graph: Graph, node: Node) -> Sequence[Node]:
-    divisor = _x(node, 1)
-    assert divisor.data is not None
-    factor = graph.constant((1 / divisor.data.astype(np.float64)).astype(np.float32), f"{divisor.name}/reciprocal")
-    return [graph.add(MUL, [_x(node), factor], node.attrs, f"{node.name}/mul")]
+    divisor = given(node.inputs, 1)
+    factor = graph.constant((1 / divisor.array.astype(np.float64)).astype(np.float32), f"{divisor.name}/reciprocal")
+    return [graph.add(MUL, [node.input, factor], node.attrs, f"{node.name}/mul")]
 
 
 def _varying_divisor(node: Node) -> str:
-    divisor = _x(node, 1)
+    divisor = given(node.inputs, 1)
     return "" if divisor.data is not None and divisor.data.all() else "the divisor is no constant without zeros"
 
 
 def _square(graph: Graph, node: Node) -> Sequence[Node]:
-    difference = graph.add(SUB, [_x(node), _x(node, 1)], name=f"{node.name}/sub").output
+    difference = graph.add(SUB, [node.input, given(node.inputs, 1)], name=f"{node.name}/sub").output
     return [graph.add(MUL, [difference, difference], name=f"{node.name}/mul")]
 
 
 def _pad(graph: Graph, node: Node) -> Sequence[Node]:
-    return [graph.add(PAD, [_x(node)], PadAttributes(paddings=node.attrs.paddings), f"{node.name}/pad")]
+    return [graph.add(PAD, [node.input], PadAttributes(paddings=node.attrs.paddings), f"{node.name}/pad")]
 
 
 def _padded_with_more(node: Node) -> str:
-    data = _x(node, 1).data
+    data = given(node.inputs, 1).data
     return "" if data is not None and not data.any() else "it pads with another number than 0"
 
 
 def _slices(graph: Graph, node: Node) -> list[Node]:
     """Along the axis, a slice for each output, of its size there."""
-    x = _x(node)
+    x = node.input
     axis = node.attrs.axis % len(x.shape)
     sizes = [1 if node.op is UNPACK else v.shape[axis] for v in node.outputs]
     made = []
@@ -187,19 +181,19 @@ def _reshaped(graph: Graph, x: Value, shape: tuple[int, ...]) -> Node:
 
 
 def _reshape(graph: Graph, node: Node) -> Sequence[Node]:
-    return [_reshaped(graph, _x(node), node.output.shape)]
+    return [_reshaped(graph, node.input, node.output.shape)]
 
 
 def _pack(graph: Graph, node: Node) -> Sequence[Node]:
     shape = node.output.shape
     axis = node.attrs.axis % len(shape)
     single = (*shape[:axis], 1, *shape[axis + 1 :])
-    parts = [_reshaped(graph, v, single).output for v in node.inputs if v is not None]
+    parts = [_reshaped(graph, v, single).output for v in node.operands]
     return [graph.add(CONCATENATION, parts, ConcatenationAttributes(axis=axis), f"{node.name}/concatenation")]
 
 
 def _along_batch(node: Node) -> str:
-    return "it is along the batch" if node.attrs.axis % len(_x(node).shape) == 0 else ""
+    return "it is along the batch" if node.attrs.axis % len(node.input.shape) == 0 else ""
 
 
 FORMS: Mapping[OpDef, tuple[_Form, ...]] = {

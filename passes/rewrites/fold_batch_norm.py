@@ -25,11 +25,13 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
+from ir.layer import Layer, editable_layer
 from ir.opdef import Passage
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
 from ir.ops.transposed import TRANSPOSE_CONV
+from ir.types import given
 from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Preserves, Skip
 
 
@@ -54,18 +56,18 @@ class FoldBatchNorm(Pass):
             if node.op is BATCH_NORM:
                 context.tables.normals[node.output] = _normal(node)
             affine = affine_of(node)
-            if affine is not None and not _refusal_after(graph, node):
-                changed.append(_fold_after(graph, node, affine, context))
+            if affine is not None and isinstance(before := _layer_before(graph, node), Layer):
+                changed.append(_fold_after(graph, node, before, affine, context))
         for node in reversed(graph.nodes):  # a product before a sum is next to the layer once the sum is gone
             affine = affine_of(node)
             if affine is None:
                 continue
-            before = _refusal_before(graph, node, affine)
-            if not before:
-                changed.append(_fold_before(graph, node, affine))
+            after = _layer_after(graph, node, affine)
+            if isinstance(after, Layer):
+                changed.append(_fold_before(graph, node, after, affine))
             elif node.op is BATCH_NORM:
-                reason = f"not folded, became mul and add: {_refusal_after(graph, node)}; {before}"
-                skipped.append(Skip(node.name, reason))
+                reasons = "; ".join(r for r in (_layer_before(graph, node), after) if isinstance(r, str))
+                skipped.append(Skip(node.name, f"not folded, became mul and add: {reasons}"))
                 changed.append(_to_mul_add(graph, node, affine, context))
         return PassReport(changed=tuple(changed), skipped=tuple(reversed(skipped)))
 
@@ -77,7 +79,7 @@ def affine_of(node: Node) -> Affine | None:
         return None
     channels = x.shape[-1]
     if node.op is BATCH_NORM:
-        gamma, beta, mean, variance = (v.data.astype(np.float32) for v in node.inputs[1:])  # type: ignore[union-attr]
+        gamma, beta, mean, variance = (given(node.inputs, i).array.astype(np.float32) for i in range(1, 5))
         a = gamma * K.convert_to_numpy(K.rsqrt(variance + np.float32(node.attrs.epsilon)))
         return Affine(a, beta - mean * a)
     if node.op not in (MUL, ADD) or node.attrs.activation or x.is_constant:
@@ -96,19 +98,8 @@ def affine_of(node: Node) -> Affine | None:
 
 
 def _normal(node: Node) -> ChannelNormal:
-    gamma, beta = node.inputs[1], node.inputs[2]
-    assert gamma is not None and gamma.data is not None and beta is not None and beta.data is not None
-    return ChannelNormal(beta.data.astype(np.float64), np.abs(gamma.data.astype(np.float64)))
-
-
-def own_weights(node: Node) -> str:
-    """Why the weights of a layer may not be changed, "" if they may."""
-    for value in (node.weight, node.bias):
-        if value is not None and not value.is_constant:
-            return f"the weights of '{node.name}' are not constant"
-        if value is not None and len(value.uses) > 1:
-            return f"the weights of '{node.name}' are shared with other layers"
-    return ""
+    gamma, beta = (given(node.inputs, i).array.astype(np.float64) for i in (1, 2))
+    return ChannelNormal(beta, np.abs(gamma))
 
 
 def _source(graph: Graph, node: Node) -> Value | None:
@@ -116,9 +107,9 @@ def _source(graph: Graph, node: Node) -> Value | None:
     value = node.inputs[0]
     while value is not None and value.producer is not None and len(value.uses) == 1 and value not in graph.outputs:
         before = value.producer
-        if not before.op.rearranges or before.op.passage(before.attrs, [before.inputs[0].type]) is not Passage.FREE:  # type: ignore[union-attr]
+        if not before.op.rearranges or before.passage is not Passage.FREE:
             break
-        value = before.inputs[0]
+        value = before.input
     return value
 
 
@@ -130,80 +121,49 @@ def _reader(graph: Graph, node: Node, affine: Affine) -> tuple[Node | None, Valu
         moves = after.op.rearranges or (after.op.pads_zeros and not np.any(affine.c))
         if after.inputs[0] is not value:
             break
-        if not moves or after.op.passage(after.attrs, [value.type]) is not Passage.FREE:
+        if not moves or after.passage is not Passage.FREE:
             return after, value
         value = after.output
     return None, value
 
 
-def _refusal_after(graph: Graph, node: Node) -> str:
+def _layer_before(graph: Graph, node: Node) -> Layer | str:
+    """The layer that an affine map can be folded into before it, or why there is none."""
     x = _source(graph, node)
-    layer = x.producer if x is not None else None
-    if x is None or layer is None or layer.weight is None:
+    made_by = x.producer if x is not None else None
+    if x is None or made_by is None or made_by.weight is None:
         return "the layer before has no weights"
     if len(x.uses) > 1 or x in graph.outputs:
-        return f"the output of '{layer.name}' has other readers"
-    if layer.op.takes_fused_activation and layer.attrs.activation:
-        return f"'{layer.name}' has a fused activation"
-    axis = layer.op.weight_operand.channel_axis
-    assert axis is not None
-    if layer.weight.shape[axis] != x.shape[-1]:
-        return f"'{layer.name}' has other channels"
-    return own_weights(layer)
+        return f"the output of '{made_by.name}' has other readers"
+    if made_by.op.takes_fused_activation and made_by.attrs.activation:
+        return f"'{made_by.name}' has a fused activation"
+    layer = editable_layer(made_by)
+    if isinstance(layer, str):
+        return layer
+    return layer if layer.channels == x.shape[-1] else f"'{layer.name}' has other channels"
 
 
-def _refusal_before(graph: Graph, node: Node, affine: Affine) -> str:
-    layer, y = _reader(graph, node, affine)
-    if layer is None or layer.weight is None:
+def _layer_after(graph: Graph, node: Node, affine: Affine) -> Layer | str:
+    """The layer that an affine map can be folded into after it, or why there is none."""
+    reader, y = _reader(graph, node, affine)
+    if reader is None or reader.weight is None:
         return "what follows is not one layer with weights"
-    axis = layer.op.weight_operand.input_axis
-    if axis is None or layer.weight.shape[axis] != y.shape[-1]:
+    layer = editable_layer(reader)
+    if isinstance(layer, str):
+        return layer
+    if layer.input_channels != y.shape[-1]:
         return f"'{layer.name}' has other input channels"
     padded = getattr(layer.attrs, "padding", Padding.VALID) is not Padding.VALID
     if padded and np.any(affine.c):
         return f"its shift cannot pass the zero padding of '{layer.name}'"
     if layer.op is TRANSPOSE_CONV and np.any(affine.c):
         return f"its shift reaches the outputs of '{layer.name}' unevenly"
-    return own_weights(layer)
+    return layer
 
 
-def set_constant(graph: Graph, node: Node, index: int, data: np.ndarray, name: str) -> None:
-    """Gives a node a constant operand of its own (float32)."""
-    graph.set_input(node, index, graph.constant(data.astype(np.float32), name))
-
-
-def weights_of(node: Node) -> tuple[np.ndarray, np.ndarray]:
-    """Weights and bias in float64; a missing bias is zeros `[out]`."""
-    weight, bias = node.weight, node.bias
-    assert weight is not None and weight.data is not None
-    axis = node.op.weight_operand.channel_axis
-    assert axis is not None
-    w = weight.data.astype(np.float64)
-    return w, np.zeros(w.shape[axis]) if bias is None or bias.data is None else bias.data.astype(np.float64)
-
-
-def along(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
-    """A vector shaped to broadcast along one axis."""
-    return vector.reshape([-1 if i == axis % rank else 1 for i in range(rank)])
-
-
-def set_weights(graph: Graph, node: Node, w: np.ndarray, b: np.ndarray) -> None:
-    """Replaces weights and bias (adding a bias where there was none)."""
-    assert node.weight is not None and node.op.weight_index is not None and node.op.bias_index is not None
-    bias_name = node.bias.name if node.bias is not None else f"{node.name}/bias"
-    set_constant(graph, node, node.op.weight_index, w, node.weight.name)
-    set_constant(graph, node, node.op.bias_index, b, bias_name)
-
-
-def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> str:
-    source = _source(graph, node)
-    assert source is not None and source.producer is not None
-    layer = source.producer
-    assert layer.weight is not None
-    axis = layer.op.weight_operand.channel_axis
-    assert axis is not None
-    w, b = (x.astype(np.float32) for x in weights_of(layer))
-    set_weights(graph, layer, w * along(affine.a, axis, w.ndim), affine.c + b * affine.a)
+def _fold_after(graph: Graph, node: Node, layer: Layer, affine: Affine, context: Context) -> str:
+    w, b = (x.astype(np.float32) for x in layer.weights())
+    layer.set_weights(graph, w * layer.along_outputs(affine.a), affine.c + b * affine.a)
     made = layer.output
     if node.output in context.tables.normals:
         context.tables.normals[made] = context.tables.normals.pop(node.output)
@@ -214,22 +174,16 @@ def _fold_after(graph: Graph, node: Node, affine: Affine, context: Context) -> s
     return f"{node.name} into {layer.name}"
 
 
-def _fold_before(graph: Graph, node: Node, affine: Affine) -> str:
-    layer, _ = _reader(graph, node, affine)
-    assert layer is not None
-    axis = layer.op.weight_operand.input_axis
-    channel_axis = layer.op.weight_operand.channel_axis
-    assert axis is not None and channel_axis is not None
-    w, b = weights_of(layer)
-    shift = w * along(affine.c, axis, w.ndim)
-    b = b + shift.sum(axis=tuple(i for i in range(w.ndim) if i != channel_axis))
-    set_weights(graph, layer, w * along(affine.a, axis, w.ndim), b)
+def _fold_before(graph: Graph, node: Node, layer: Layer, affine: Affine) -> str:
+    w, b = layer.weights()
+    shift = w * layer.along_inputs(affine.c)
+    layer.set_weights(graph, w * layer.along_inputs(affine.a), b + shift.sum(axis=layer.within_output))
     graph.bypass(node)
     return f"{node.name} into {layer.name}, which follows"
 
 
 def _to_mul_add(graph: Graph, node: Node, affine: Affine, context: Context) -> str:
-    x: Value | None = node.inputs[0]
+    x = node.input
     scaled = graph.add(
         MUL, [x, graph.constant(affine.a.astype(np.float32), f"{node.name}/scale")], name=f"{node.name}/mul"
     )

@@ -19,11 +19,10 @@ from ir.ops.transposed import TRANSPOSE_CONV
 from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
 
 
-def why_not_fused(graph: Graph, node: Node) -> str:
-    """Why an activation cannot be fused into the operator before it, "" if it can."""
-    x = node.inputs[0]
-    before = x.producer if x is not None else None
-    if x is None or before is None or not before.op.takes_fused_activation:
+def fused_into(graph: Graph, node: Node) -> Node | str:
+    """The operator before an activation that it can be fused into, or why there is none."""
+    x, before = node.input, node.input.producer
+    if before is None or not before.op.takes_fused_activation:
         return "the operator before takes no fused activation"
     if before.attrs.activation is not FusedActivation.NONE:
         return f"'{before.name}' already has one"
@@ -31,13 +30,13 @@ def why_not_fused(graph: Graph, node: Node) -> str:
         return f"the output of '{before.name}' has other readers"
     if "output" in before.op.quantization.tied:
         return f"'{before.name}' gives its output the scale of its input"
-    return ""
+    return before
 
 
 def will_be_fused(graph: Graph, value: Value) -> bool:
     """Whether a value exists only in float: an activation that follows will be fused into what makes it."""
     users = value.consumers
-    return len(users) == 1 and users[0].op.fuses_as is not None and not why_not_fused(graph, users[0])
+    return len(users) == 1 and users[0].op.fuses_as is not None and isinstance(fused_into(graph, users[0]), Node)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,12 +51,10 @@ class FuseActivation(Pass):
         for node in graph.nodes:
             if node.op.fuses_as is None:
                 continue
-            reason = why_not_fused(graph, node)
-            if reason:
-                skipped.append(Skip(node.name, reason))
+            before = fused_into(graph, node)
+            if isinstance(before, str):
+                skipped.append(Skip(node.name, before))
                 continue
-            assert node.inputs[0] is not None and node.inputs[0].producer is not None
-            before = node.inputs[0].producer
             before.attrs = dataclasses.replace(before.attrs, activation=node.op.fuses_as)
             graph.absorb(before, node)
             changed.append(f"{node.name} into {before.name}")

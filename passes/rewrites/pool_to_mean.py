@@ -39,7 +39,6 @@ class PoolToMean(Pass):
 
 def _covers(node: Node) -> bool:
     """Whether there is one window, and in it the whole picture (padding does not count)."""
-    x, attrs = node.inputs[0], node.attrs
-    assert x is not None
+    x, attrs = node.input, node.attrs
     whole = node.output.shape[1:3] == (1, 1) and attrs.filter_height >= x.shape[1] and attrs.filter_width >= x.shape[2]
     return whole and attrs.activation is FusedActivation.NONE

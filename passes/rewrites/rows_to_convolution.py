@@ -10,7 +10,8 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ir.graph import Graph, Node
+from ir.graph import Graph
+from ir.layer import Layer, layer_of
 from ir.ops._common import Padding
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
@@ -30,25 +31,23 @@ class RowsToConvolution(Pass):
             rows = math.prod(node.output.shape[:-1]) if node.op is FULLY_CONNECTED else 1
             if rows == 1:
                 continue
-            x, weight = node.inputs[0], node.weight
-            if weight is None or weight.data is None or not weight.dtype.is_float:
+            layer = layer_of(node)
+            if layer is None or not layer.weight.dtype.is_float:
                 skipped.append(Skip(node.name, "its weights are computed"))
-            elif x is None or not x.shape or x.shape[0] != 1:
+            elif not layer.x.shape or layer.x.shape[0] != 1:
                 skipped.append(Skip(node.name, "its rows are samples of a batch"))
             else:
-                _convolve(graph, node, rows)
+                _convolve(graph, layer, rows)
                 changed.append(f"{node.name}: {rows} rows")
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
 
-def _convolve(graph: Graph, node: Node, rows: int) -> None:
-    x, weight = node.inputs[0], node.weight
-    assert x is not None and weight is not None and weight.data is not None
-    out, channels = weight.shape
+def _convolve(graph: Graph, layer: Layer, rows: int) -> None:
+    node, x, (out, channels) = layer.node, layer.x, layer.data.shape
     if len(x.shape) != 4 or x.shape[3] != channels:
         picture = ReshapeAttributes(shape=(1, rows, 1, channels))
         x = graph.add(RESHAPE, [x], picture, f"{node.name}/rows").output
-    kernel = graph.constant(weight.data.reshape(out, 1, 1, channels), f"{weight.name}/1x1")
+    kernel = graph.constant(layer.data.reshape(out, 1, 1, channels), f"{layer.weight.name}/1x1")
     attrs = Conv2DAttributes(padding=Padding.VALID, activation=node.attrs.activation)
     last = graph.add(CONV_2D, [x, kernel, *node.inputs[2:]], attrs, f"{node.name}/conv")
     if last.output.shape != node.output.shape:

@@ -44,7 +44,6 @@ class SplitMean(Pass):
 
 def _sizes(node: Node) -> dict[int, int]:
     """The axes that are reduced and hold more than one element, by their size."""
-    x = node.inputs[0]
-    assert x is not None
-    axes = {axis % len(x.shape) for axis in node.attrs.axes}
-    return {axis: x.shape[axis] for axis in sorted(axes) if x.shape[axis] > 1}
+    shape = node.input.shape
+    axes = {axis % len(shape) for axis in node.attrs.axes}
+    return {axis: shape[axis] for axis in sorted(axes) if shape[axis] > 1}

@@ -24,13 +24,13 @@ import numpy as np
 from ir.errors import OptionError
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
+from ir.layer import layer_of, set_bias
 from ir.ops.elementwise import ADD
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.lockstep import Slices, run_both
 from passes.measuring.statistics import stream
 from passes.quantization.quantize import annotate_bias
 from passes.ranges.moments import kernel_share, propagate
-from passes.rewrites.fold_batch_norm import weights_of
 from passes.rewrites.fuse import will_be_fused
 
 _STEPS = 4  # towards the mean after an activation
@@ -76,26 +76,21 @@ class CorrectBias(Pass):
 
 def _is_rounded(node: Node) -> bool:
     """Whether the weights lie on their grid: then nothing rounds them any more, or `round_weights` kept the mean."""
-    weight = node.weight
-    assert weight is not None and weight.quant is not None
-    if weight.data is None:
+    layer = layer_of(node)
+    if layer is None:
         return False
-    scale, _ = weight.quant.shaped(weight.data.ndim)
-    off = np.abs(weight.quant.dequantize(weight.quant.quantize(weight.data)) - weight.data)
-    return bool((off <= _ON_GRID * scale).all())
+    scale, _ = layer.params.shaped(layer.data.ndim)
+    return bool((np.abs(layer.rounded() - layer.data) <= _ON_GRID * scale).all())
 
 
 def shift_bias(graph: Graph, node: Node, shift: np.ndarray) -> None:
     """Adds to a layer's bias, whose parameters stay; a layer that has none is given one."""
-    bias, index = node.bias, node.op.bias_index
-    assert index is not None
+    bias = node.bias
     if bias is None:
-        graph.set_input(node, index, graph.constant(shift.astype(np.float32), f"{node.name}/bias"))
+        set_bias(graph, node, shift.astype(np.float32))
         annotate_bias(graph, node)
         return
-    assert bias.data is not None
-    moved = graph.constant((bias.data.astype(np.float64) + shift).astype(np.float32), bias.name, bias.quant)
-    graph.set_input(node, index, moved)
+    set_bias(graph, node, (bias.array.astype(np.float64) + shift).astype(np.float32), bias.name, bias.quant)
 
 
 def _mean(slices: Slices, f: Callable[[Any], Any], shift: Any = 0.0) -> Any:
@@ -172,16 +167,10 @@ def analytic_shifts(
     shifts: dict[Value, np.ndarray] = {}
     skipped = []
     for value, node in layers.items():
-        x, weight = node.inputs[0], node.weight
-        assert x is not None and weight is not None and weight.data is not None and weight.quant is not None
-        operand = node.op.weight_operand
-        if x not in known or len(known[x].mean) != weight.shape[operand.input_axis or 0]:
+        layer = layer_of(node)
+        if layer is None or layer.x not in known or len(known[layer.x].mean) != layer.input_channels:
             skipped.append(Skip(node.name, "the mean of its input is not known without data"))
             continue
-        w, _ = weights_of(node)
-        error = weight.quant.dequantize(weight.quant.quantize(weight.data)).astype(np.float64) - w
-        assert operand.channel_axis is not None and operand.input_axis is not None
-        shape = [-1 if i == operand.input_axis % w.ndim else 1 for i in range(w.ndim)]
-        others = tuple(i for i in range(w.ndim) if i != operand.channel_axis % w.ndim)
-        shifts[value] = -kernel_share(node) * (error * known[x].mean.reshape(shape)).sum(axis=others)
+        moved = (layer.rounded().astype(np.float64) - layer.data) * layer.along_inputs(known[layer.x].mean)
+        shifts[value] = -kernel_share(layer) * moved.sum(axis=layer.within_output)
     return shifts, skipped

@@ -32,6 +32,7 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.keras_ops import K
+from ir.layer import Matrix, layer_of
 from passes.contract.base import HELD_OUT, Context, Needs, Pass, PassReport, Samples, Skip
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.quantize import annotate_bias
@@ -60,11 +61,12 @@ class RoundWeights(Pass):
         skipped: list[Skip] = []
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
-            if reason := refusal(node):
-                skipped.append(Skip(node.name, reason))
+            matrix = matrix_of(node)
+            if isinstance(matrix, str):
+                skipped.append(Skip(node.name, matrix))
                 return
             rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
-            gain = self._round(graph, node, x, xq, held_out, rng)
+            gain = self._round(graph, matrix, x, xq, held_out, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
         if not batchable(graph):
@@ -86,34 +88,31 @@ class RoundWeights(Pass):
         return _read(samples, order, context.given.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)
 
     def _round(
-        self, graph: Graph, node: Node, x: Slices, xq: Slices, held_out: np.ndarray, rng: np.random.Generator
+        self, graph: Graph, matrix: Matrix, x: Slices, xq: Slices, held_out: np.ndarray, rng: np.random.Generator
     ) -> float:
         """Rounds one layer; returns the squared error of its output relative to nearest rounding.
 
         Args:
           held_out: of all samples, of which the slices hold the first ones.
         """
-        weight = node.weight
-        assert weight is not None and weight.quant is not None
         held_out = held_out[: sum(len(part) for part in x)]
         parted = len(held_out) > 2 * HELD_OUT and held_out.any() and not held_out.all()
-        problem, means = self._problem(node, x, xq, ~held_out if parted else np.ones_like(held_out), rng)
-        judge, _ = self._problem(node, x, xq, held_out, rng) if parted else (problem, means)
-        factor = problem.best_clip(self.clip, weight.quant.per_channel)
+        problem, means = self._problem(matrix, x, xq, ~held_out if parted else np.ones_like(held_out), rng)
+        judge, _ = self._problem(matrix, x, xq, held_out, rng) if parted else (problem, means)
+        factor = problem.best_clip(self.clip, matrix.layer.params.per_channel)
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
         rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
-        _put(graph, node, problem.w, rounded, factor, means)
+        _put(graph, matrix, problem.w, rounded, factor, means)
         return judge.error(rounded) / max(judge.error(problem.nearest()), 1e-30)
 
     def _problem(
-        self, node: Node, x: Slices, xq: Slices, chosen: np.ndarray, rng: np.random.Generator
+        self, matrix: Matrix, x: Slices, xq: Slices, chosen: np.ndarray, rng: np.random.Generator
     ) -> tuple[Problem, tuple[np.ndarray, np.ndarray]]:
         """A layer in matrix form on what it reads in the float and the quantized network (`chosen` samples), and the means of both."""
-        form, weight = node.op.matrix, node.weight
-        assert form is not None and weight is not None and weight.data is not None and weight.quant is not None
-        w = form.split(node.attrs, weight.data.astype(np.float64))
-        scale, _ = weight.quant.shaped(len(weight.shape))
-        step = form.split(node.attrs, np.broadcast_to(scale.astype(np.float64), weight.shape))
+        layer = matrix.layer
+        w = matrix.split(layer.data.astype(np.float64))
+        scale, _ = layer.params.shaped(layer.data.ndim)
+        step = matrix.split(np.broadcast_to(scale.astype(np.float64), layer.data.shape))
         columns = w.shape[2]
         count = min(self.rows, _ROWS_A_COLUMN * columns, max(1, _ROW_ELEMENTS // w[:, 0].size))
         masks = np.split(chosen, np.cumsum([len(part) for part in x])[:-1])
@@ -124,34 +123,33 @@ class RoundWeights(Pass):
         def rows(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
             drawn = np.random.default_rng(seed)
             parts = [
-                form.rows(node.attrs, weight.shape, K.convert_to_numpy(part)[mask], share, drawn)
+                matrix.rows(K.convert_to_numpy(part)[mask], share, drawn)
                 for part, mask, share in zip(slices, masks, shares, strict=True)
                 if share
             ]
             return _centred(np.concatenate(parts, axis=1))
 
         (a, mean_a), (b, mean_b) = rows(x), rows(xq)
-        return Problem.of(w, step, weight.quant.qmax, a, b), (mean_a, mean_b)
+        return Problem.of(w, step, layer.params.qmax, a, b), (mean_a, mean_b)
 
 
 def _put(
     graph: Graph,
-    node: Node,
+    matrix: Matrix,
     w: np.ndarray,
     rounded: np.ndarray,
     factor: np.ndarray,
     means: tuple[np.ndarray, np.ndarray],
 ) -> None:
     """Gives a layer its rounded weights, their steps times `factor`, and a bias that keeps the mean of its output."""
-    form, weight = node.op.matrix, node.weight
-    assert form is not None and weight is not None and weight.quant is not None and node.op.weight_index is not None
-    factors = factor.ravel() if weight.quant.per_channel else factor.ravel()[0]
-    params = dataclasses.replace(weight.quant, scale=(weight.quant.scale * factors).astype(np.float32))
-    moved = form.join(node.attrs, rounded, weight.shape).astype(np.float32)
-    graph.set_input(node, node.op.weight_index, graph.constant(moved, weight.name, params))
-    annotate_bias(graph, node)
+    layer, old = matrix.layer, matrix.layer.params
+    factors = factor.ravel() if old.per_channel else factor.ravel()[0]
+    params = dataclasses.replace(old, scale=(old.scale * factors).astype(np.float32))
+    moved = graph.constant(matrix.join(rounded).astype(np.float32), layer.weight.name, params)
+    graph.set_input(layer.node, layer.weight_index, moved)
+    annotate_bias(graph, layer.node)
     shift = np.einsum("gok,gk->go", w, means[0]) - np.einsum("gok,gk->go", rounded, means[1])
-    shift_bias(graph, node, shift.ravel())
+    shift_bias(graph, layer.node, shift.ravel())
 
 
 def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
@@ -180,15 +178,16 @@ def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rows, mean
 
 
-def refusal(node: Node) -> str:
-    """Why the weights of a layer are not rounded here, "" if they are."""
+def matrix_of(node: Node) -> Matrix | str:
+    """A layer in matrix form, or why its weights are not rounded here."""
+    layer = layer_of(node)
     if node.op.matrix is None:
         return f"{node.op.name} is no matrix product"
-    if node.weight is None or node.weight.data is None or node.weight.quant is None:
+    if layer is None or layer.weight.quant is None:
         return "its weights are not quantized"
-    if len(node.weight.uses) > 1 or node.bias is None:
+    if len(layer.weight.uses) > 1 or layer.bias is None:
         return "its weights are shared, or it has no bias"
-    return ""
+    return Matrix(layer, node.op.matrix)
 
 
 @dataclass(frozen=True)

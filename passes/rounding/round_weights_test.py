@@ -158,9 +158,10 @@ def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkey
     joined = {}
     problem = RoundWeights._problem
 
-    def watched(self, node, x, xq, chosen, rng):
-        joined[node.name] = joined.get(node.name, 0) + int(chosen.sum())
-        return problem(self, node, x, xq, chosen, rng)
+    def watched(self, matrix, x, xq, chosen, rng):
+        name = matrix.layer.name
+        joined[name] = joined.get(name, 0) + int(chosen.sum())
+        return problem(self, matrix, x, xq, chosen, rng)
 
     monkeypatch.setattr(RoundWeights, "_problem", watched)
     net = Net(0)

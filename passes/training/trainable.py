@@ -222,8 +222,7 @@ class TrainableModel(keras.Model):
 
     def _weight_scale(self, value: Value, inputs: dict[Value, Any]) -> Any:
         """Scale of a weight tensor, raised where a bias would not fit."""
-        assert value.quant is not None
-        params, alpha = value.quant, self._weights[value]["alpha"]
+        params, alpha = value.type.params(), self._weights[value]["alpha"]
         scale = K.convert_to_tensor(params.scale)
         if alpha is not None:
             gain = (value.type.size / max(params.scale.size, 1) * params.qmax) ** -0.5 if self._rates.lsq else 1.0
@@ -239,25 +238,24 @@ class TrainableModel(keras.Model):
 
     def bias(self, layer: Layer) -> Any:
         """The bias of a layer before it is rounded, its shift included."""
-        assert layer.bias.data is not None
-        bias = K.convert_to_tensor(layer.bias.data) + self.shifts[layer.channels]
+        bias = K.convert_to_tensor(layer.bias.array) + self.shifts[layer.channels]
         if self._biases is None:
             return bias
         return bias + self._rates.biases * self._biases[layer.channels] * self._bias_units[layer.channels]
 
     def weight(self, value: Value, scale: Any) -> tuple[Any, Any]:
         """Weights in whole steps, and the scale shaped to multiply them."""
-        assert value.quant is not None and value.data is not None
-        parts, w = self._weights[value], K.convert_to_tensor(self._bases.get(value, value.data))
-        if value.quant.axis is not None:
-            scale = K.reshape(scale, [-1 if i == value.quant.axis else 1 for i in range(len(value.shape))])
+        params, parts = value.type.params(), self._weights[value]
+        w = K.convert_to_tensor(self._bases.get(value, value.array))
+        if params.axis is not None:
+            scale = K.reshape(scale, [-1 if i == params.axis else 1 for i in range(len(value.shape))])
         if parts["alpha"] is None and parts["factor"] is None and parts["steps"] is None:
-            return K.convert_to_tensor(value.quant.quantize(value.data).astype(np.float32)), scale
+            return K.convert_to_tensor(params.quantize(value.array).astype(np.float32)), scale
         if parts["factor"] is not None:
             w = w * (1.0 + self._rates.factors * parts["factor"])
         if parts["steps"] is not None:
             w = w + scale * (self._rates.steps * parts["steps"])
-        return fq.weight_steps(w, scale, value.quant.qmax), scale
+        return fq.weight_steps(w, scale, params.qmax), scale
 
     def parameters(self) -> tuple[dict[Value, tuple[QuantParams, Any, Any]], dict[Value, Any]]:
         """Of activations (start, scale, zero point) by value, and the scales of weights by value."""
@@ -312,9 +310,7 @@ class TrainableModel(keras.Model):
         return outputs, [found[v] for v in self._layer_of if v in found], moved
 
     def _bias_on_grid(self, layer: Layer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
-        x = layer.node.inputs[0]
-        assert x is not None
-        bias = self.bias(layer)
+        x, bias = layer.node.input, self.bias(layer)
         if x not in activations:
             return bias
         return fq.fake_quantize_bias(bias, activations[x][1] * weights[layer.weight])
@@ -345,9 +341,9 @@ class TrainableModel(keras.Model):
 
 def _inside(value: Value, floats: np.ndarray) -> np.ndarray:
     """The reals nearest to `floats` that round to the integers of `value`, and not at once to something else."""
-    assert value.data is not None and value.quant is not None
-    q = value.quant.quantize(value.data)
-    scale, _ = value.quant.shaped(value.data.ndim)
+    params = value.type.params()
+    q = params.quantize(value.array)
+    scale, _ = params.shaped(value.array.ndim)
     v = floats.astype(np.float64) / scale.astype(np.float64)
     return (np.clip(v, q - _CELL, q + _CELL) * scale).astype(np.float32)
 

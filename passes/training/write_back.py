@@ -19,8 +19,7 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
     activations, scales = model.parameters()
     count = 0
     for value, (start, scale, zero_point) in activations.items():
-        old = value.quant
-        assert old is not None
+        old = value.type.params()
         value.quant = QuantParams(
             scale=K.convert_to_numpy(scale),
             zero_point=np.asarray(np.rint(K.convert_to_numpy(zero_point)), np.int64),
@@ -41,11 +40,10 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
 
 
 def _write_weight(value: Value, scale: np.ndarray, q: np.ndarray) -> int:
-    old = value.quant
-    assert old is not None and value.data is not None
-    start = old.quantize(value.data)
+    old, data = value.type.params(), value.array
+    start = old.quantize(data)
     value.quant = QuantParams(scale=scale, axis=old.axis, bits=old.bits, narrow=old.narrow)
-    if not np.array_equal(value.quant.quantize(value.data), q):
+    if not np.array_equal(value.quant.quantize(data), q):
         value.data = value.quant.dequantize(q)
     return int((start != q).sum())
 
