@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from ir.opdef import IntegerCall
-from ir.types import DType
+from ir.types import DType, given
 
 FloatFunction = Callable[[np.ndarray], np.ndarray]
 _DOUBLE: dict[str, Callable[..., Any]] = {
@@ -65,8 +65,7 @@ def to_int32(x: np.ndarray) -> np.ndarray:
 
 def _table_int8(call: IntegerCall, function: FloatFunction) -> np.ndarray:
     """The 256 entries in the order of the values' bits: 0 ... 127, -128 ... -1."""
-    assert call.in_types[0] is not None
-    source, out = call.in_types[0].params(), call.out_types[0].params()
+    source, out = given(call.in_types).params(), call.out_types[0].params()
     values = np.arange(256).astype(np.uint8).view(np.int8).astype(np.int64)
     real = source.scale * (values - source.zero_point).astype(np.float32)
     with np.errstate(all="ignore"):
@@ -114,8 +113,7 @@ def interpolate_int16(x: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def lookup(call: IntegerCall, function: FloatFunction) -> list[np.ndarray]:
     """Applies the kernel's table of a float32 function to the first operand."""
-    x, type_ = call.inputs[0], call.in_types[0]
-    assert x is not None and type_ is not None
+    x, type_ = given(call.inputs), given(call.in_types)
     if type_.dtype is DType.INT16:
         source, out = type_.params(), call.out_types[0].params()
         zero_points = int(source.zero_point), int(out.zero_point)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ir.opdef import IntegerCall, ShapeError
-from ir.types import TensorType
+from ir.types import TensorType, given
 
 Table = Callable[[np.ndarray], np.ndarray]
 Real = np.ndarray | np.floating | float
@@ -32,11 +32,10 @@ def infer_broadcast(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
 
 def aligned(call: IntegerCall) -> list[np.ndarray]:
     """All operands at one rank; one of lower rank that carries the emulator's batch keeps it on axis 0."""
-    types = [t for t in call.in_types if t is not None]
-    rank = max(t.rank for t in types)
+    operands = [(given(call.inputs, i), given(call.in_types, i)) for i in range(len(call.inputs))]
+    rank = max(type_.rank for _, type_ in operands)
     arrays = []
-    for x, type_ in zip(call.inputs, types, strict=True):
-        assert x is not None
+    for x, type_ in operands:
         lead = x.shape[:1] if x.shape != type_.shape else ()
         arrays.append(x.reshape((*lead, *(1,) * (rank - x.ndim), *x.shape[len(lead) :])))
     return arrays
@@ -44,9 +43,8 @@ def aligned(call: IntegerCall) -> list[np.ndarray]:
 
 def operand(call: IntegerCall, index: int = 0) -> tuple[np.ndarray, np.float32, int]:
     """An operand, its scale and its zero point."""
-    x, type_ = call.inputs[index], call.in_types[index]
-    assert x is not None and type_ is not None
-    return x, np.float32(type_.params().scale), int(type_.params().zero_point)
+    params = given(call.in_types, index).params()
+    return given(call.inputs, index), np.float32(params.scale), int(params.zero_point)
 
 
 def ratio(call: IntegerCall, *scales: Real, over: Real) -> float:

@@ -17,7 +17,7 @@ from ir.fixed_point import Rounding, accumulator_bound
 from ir.opdef import IntegerCall
 from ir.ops._common import Requantizer, clamp_range, exact_float
 from ir.profile import Runtime
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _VECTOR_ROWS, _VECTOR_DEPTH = 4, 8  # the least that Arm's kernel of a matrix and a vector takes
 
@@ -57,20 +57,19 @@ def products(
       wide: the kernel accumulates in int64, not in int32.
       centred: the caller takes the zero point off the input, and the bias stays as it is.
     """
-    x, w, x_type = call.inputs[0], call.inputs[1], call.in_types[0]
-    assert x is not None and w is not None and x_type is not None
-    zero_point, out = int(x_type.params().zero_point), call.out_types[0]
+    x, w = given(call.inputs), given(call.inputs, 1)
+    zero_point, out = int(given(call.in_types).params().zero_point), call.out_types[0]
     bias = np.zeros(w.shape[channel_axis], np.int64)
     if zero_point and not centred:
         rows = np.moveaxis(w, channel_axis, 0).reshape(len(bias), -1)
         bias -= zero_point * (rows.astype(np.float64) @ np.ones(rows.shape[1])).astype(np.int64)
-    given = call.inputs[2] if len(call.inputs) > 2 else None
+    third = call.inputs[2] if len(call.inputs) > 2 else None
     lowest, highest = int(np.iinfo(x.dtype).min), int(np.iinfo(x.dtype).max)
     widest = max(highest - zero_point, zero_point - lowest) if centred else -lowest
     bound = accumulator_bound(w, channel_axis, widest, None)
     finish = Requantizer(
         real,
-        bias if given is None else bias + given,
+        bias if third is None else bias + third,
         out.params(),
         clamp_range(call.attrs.activation, out.params()),
         rounding,
@@ -84,9 +83,7 @@ def products(
 
 def scaled_types(call: IntegerCall) -> tuple[TensorType, TensorType, TensorType]:
     """The types of both factors and of the output."""
-    x, w = call.in_types[0], call.in_types[1]
-    assert x is not None and w is not None
-    return x, w, call.out_types[0]
+    return given(call.in_types), given(call.in_types, 1), call.out_types[0]
 
 
 def real_multiplier(call: IntegerCall) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from ir.keras_ops import K
 from ir.kernels import plain
 from ir.opdef import IntegerCall, Passage, QuantRule, ShapeError
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 Move = Callable[..., Any]
 Infer = Callable[[Any, Sequence[TensorType]], list[TensorType]]
@@ -84,8 +84,7 @@ def version_by_type(
     """Versions that depend on the type of an operand, and on whether its rank is above 4 (`deep`)."""
 
     def version(_: Any, types: Sequence[TensorType | None], __: Sequence[TensorType]) -> int:
-        x = types[operand]
-        assert x is not None
+        x = given(types, operand)
         if deep is not None and x.rank > 4:
             return deep
         return {DType.INT8: int8, DType.INT16: int16}.get(x.dtype, otherwise)

@@ -19,6 +19,7 @@ from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.opdef import IntegerCall
 from ir.ops._gemmlowp import high_mul
 from ir.profile import Profile
+from ir.types import given
 
 
 class Loop(enum.Enum):
@@ -58,10 +59,8 @@ def by_vectors(call: IntegerCall, x: np.ndarray, width: int, vector: Law, scalar
 
     A sample is what the kernel sees at a time; the emulator may be given a batch of more.
     """
-    seen = call.in_types[0]
-    assert seen is not None
-    samples = x.reshape(-1, seen.size)
-    whole = seen.size // width * width
+    size = given(call.in_types).size
+    samples, whole = x.reshape(-1, size), size // width * width
     return np.concatenate([vector(samples[:, :whole]), scalar(samples[:, whole:])], axis=1).reshape(x.shape)
 
 

@@ -35,7 +35,7 @@ from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import BOTH_WIDTHS, version_by_type
 from ir.ops._simd import by_vectors
 from ir.profile import Kernels, Runtime
-from ir.types import TensorType
+from ir.types import TensorType, given
 
 _F32 = np.float32
 
@@ -66,8 +66,7 @@ def _integer_relu(call: IntegerCall, kind: FusedActivation) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0]
     if call.profile.runtime is Runtime.TFLM and kind.bounds[1] < np.inf:  # its kernel only clamps
-        assert call.in_types[0] is not None
-        return [np.clip(x, *clamp_range(kind, call.in_types[0].params())).astype(x.dtype)]
+        return [np.clip(x, *clamp_range(kind, given(call.in_types).params())).astype(x.dtype)]
     multiplier, shift = quantize_multiplier(ratio(call, scale, over=out.params().scale))
     bounds = clamp_range(kind, out.params())
 

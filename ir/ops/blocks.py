@@ -16,7 +16,7 @@ import numpy as np
 
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
 from ir.ops._shapes import TIED, TIED_INT8, keeps_shape, on_floats, on_integers, same_type, version_by_type
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,8 +133,7 @@ _BATCH_BY_TYPE = version_by_type(int8=2, int16=4)
 
 
 def _batch_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
-    x = types[0]
-    assert x is not None
+    x = given(types)
     return 3 if x.rank != 4 and x.dtype is not DType.INT16 else _BATCH_BY_TYPE(attrs, types, out)
 
 

@@ -23,7 +23,7 @@ from ir.kernels import plain
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, Role, ShapeError
 from ir.ops._pointwise import aligned, by_table, infer_broadcast, operand
 from ir.ops._shapes import BOTH_WIDTHS
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 EXACT_SCALES = (2.0**-7, 1.0)  # twice the kernel's resolution, because it rounds; below 1
 _RESOLUTION_BITS = 8
@@ -40,9 +40,7 @@ def _comparable(call: IntegerCall) -> list[np.ndarray]:
     """Both operands as the kernel compares them."""
     arrays = []
     for i, x in enumerate(aligned(call)):
-        type_ = call.in_types[i]
-        assert type_ is not None
-        if type_.quant is not None:
+        if given(call.in_types, i).quant is not None:
             _, scale, zero_point = operand(call, i)
             x = by_table(x, functools.partial(_scaled, float(scale), zero_point))
         arrays.append(x)
@@ -54,9 +52,7 @@ def _scaled(scale: float, zero_point: int, q: np.ndarray) -> np.ndarray:
 
 
 def _version(_: Any, inputs: Sequence[TensorType | None], __: Sequence[TensorType]) -> int:
-    a = inputs[0]
-    assert a is not None
-    return {DType.INT8: 2, DType.INT16: 3}.get(a.dtype, 1)
+    return {DType.INT8: 2, DType.INT16: 3}.get(given(inputs).dtype, 1)
 
 
 def _comparison(code: str, summary: str, compute: Callable[..., Any], integer: Callable[..., np.ndarray]) -> OpDef:
@@ -119,8 +115,7 @@ def _compute_select(attrs: Attributes, condition: Any, a: Any, b: Any) -> Any:
 
 
 def _integer_select(call: IntegerCall) -> list[np.ndarray]:
-    condition, a, b = call.inputs
-    assert condition is not None and a is not None and b is not None
+    condition, a, b = (given(call.inputs, i) for i in range(3))
     return [np.where(_by_rows(condition, a.ndim), a, b)]
 
 

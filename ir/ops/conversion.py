@@ -25,7 +25,7 @@ from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS
 from ir.ops._simd import Law, by_vectors, uses_vectors
 from ir.profile import Kernels, Runtime
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +102,7 @@ def _quantize(call: IntegerCall, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _requantize(call: IntegerCall, x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    assert call.in_types[0] is not None
-    source, out, limits = call.in_types[0].params(), call.out_types[0].params(), np.iinfo(dtype)
+    source, out, limits = given(call.in_types).params(), call.out_types[0].params(), np.iinfo(dtype)
     multiplier, shift = quantize_multiplier(float(source.scale) / float(out.scale))
 
     def law(rounding: Rounding) -> Law:
@@ -126,14 +125,12 @@ def _tabulated(law: Law, dtype: np.dtype) -> Law:
 
 
 def _integer_quantize(call: IntegerCall) -> list[np.ndarray]:
-    x, dtype = call.inputs[0], call.out_types[0].dtype.numpy
-    assert x is not None
+    x, dtype = given(call.inputs), call.out_types[0].dtype.numpy
     return [_quantize(call, x, dtype) if x.dtype == np.float32 else _requantize(call, x, dtype)]
 
 
 def _integer_dequantize(call: IntegerCall) -> list[np.ndarray]:
-    x, source = call.inputs[0], call.in_types[0]
-    assert x is not None and source is not None
+    x, source = given(call.inputs), given(call.in_types)
     if source.dtype.is_float:
         return [x.astype(np.float32)]
     params = source.params()
@@ -161,8 +158,7 @@ def _truncated(x: np.ndarray, dtype: np.dtype, runtime: Runtime) -> np.ndarray:
 
 
 def _integer_cast(call: IntegerCall) -> list[np.ndarray]:
-    x, dtype = call.inputs[0], call.out_types[0].dtype.numpy
-    assert x is not None
+    x, dtype = given(call.inputs), call.out_types[0].dtype.numpy
     if x.dtype.kind == "f" and dtype.kind in "iu":
         return [_truncated(x, dtype, call.profile.runtime)]
     with np.errstate(over="ignore"):
@@ -176,8 +172,7 @@ def _quantize_version(attrs: Any, types: Sequence[TensorType | None], out: Seque
 
 
 def _dequantize_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
-    x = types[0]
-    assert x is not None
+    x = given(types)
     if x.dtype is DType.INT8:
         return 5 if x.params().per_channel else 2
     return {DType.INT2: 7, DType.INT4: 6, DType.INT16: 3, DType.FLOAT16: 3}.get(x.dtype, 1)

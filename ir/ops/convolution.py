@@ -43,7 +43,7 @@ from ir.ops._products import (
     sums_in_int64,
 )
 from ir.profile import Kernels, Runtime
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,9 +173,7 @@ def _integer_dense(call: IntegerCall) -> list[np.ndarray]:
 
 
 def _types(types: Sequence[TensorType | None]) -> tuple[TensorType, TensorType]:
-    x, w = types[0], types[1]
-    assert x is not None and w is not None
-    return x, w
+    return given(types), given(types, 1)
 
 
 def _conv_version(attrs: Any, types: Sequence[TensorType | None], _: Sequence[TensorType]) -> int:

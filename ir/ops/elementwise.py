@@ -35,7 +35,7 @@ from ir.ops._shapes import BOTH_WIDTHS, Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
 from ir.profile import Runtime
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 __all__ = [
     "ABS",
@@ -77,9 +77,7 @@ _NO_POT = {"pot_scale_int16": ""}
 
 def _shapes(call: IntegerCall) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Shapes of both operands in the file, which the kernels see; the emulator's arrays may hold a batch."""
-    a, b = call.in_types[0], call.in_types[1]
-    assert a is not None and b is not None
-    return a.shape, b.shape
+    return given(call.in_types).shape, given(call.in_types, 1).shape
 
 
 def _finish(call: IntegerCall, acc: np.ndarray, real: float, activation: FusedActivation) -> np.ndarray:
@@ -216,8 +214,7 @@ def _version(versions: dict[DType, int], wide: int = 1) -> Version:
     """Version by the operands' type, at least `wide` where operands of more than four axes broadcast."""
 
     def version(_: Any, inputs: Sequence[TensorType | None], __: Sequence[TensorType]) -> int:
-        a, b = inputs[0], inputs[1]
-        assert a is not None and b is not None
+        a, b = given(inputs), given(inputs, 1)
         lowest = wide if a.shape != b.shape and max(a.rank, b.rank) > 4 else 1
         return max(versions.get(a.dtype, 1), lowest)
 
@@ -225,8 +222,7 @@ def _version(versions: dict[DType, int], wide: int = 1) -> Version:
 
 
 def _mul_version(_: Any, inputs: Sequence[TensorType | None], outputs: Sequence[TensorType]) -> int:
-    a, b, out = inputs[0], inputs[1], outputs[0]
-    assert a is not None and b is not None
+    a, b, out = given(inputs), given(inputs, 1), outputs[0]
     if a.dtype is DType.INT8 and a.quant and b.quant and out.quant:
         return 3 if float(a.quant.scale) * float(b.quant.scale) >= float(out.quant.scale) else 2
     return {DType.INT64: 5, DType.INT16: 4, DType.INT8: 2}.get(a.dtype, 1)

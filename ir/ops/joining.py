@@ -24,7 +24,7 @@ from ir.ops._shapes import (
     real_axis,
     version_by_type,
 )
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _MAX_RESULTS = 1 << 16  # a damaged file must not make us list billions of results
 
@@ -186,14 +186,12 @@ def _split_passage(attrs: SplitAttributes, types: Sequence[TensorType]) -> Passa
 
 
 def _unpack_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
-    x = types[0]
-    assert x is not None
+    x = given(types)
     return {DType.INT8: 2, DType.UINT8: 2, DType.BOOL: 3, DType.INT16: 4, DType.FLOAT16: 5}.get(x.dtype, 1)
 
 
 def _split_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
-    x = types[0]
-    assert x is not None
+    x = given(types)
     return {DType.INT8: 2, DType.INT32: 3, DType.INT16: 4}.get(x.dtype, 1)
 
 

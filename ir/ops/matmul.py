@@ -19,7 +19,7 @@ from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRul
 from ir.ops._common import Requantizer, exact_float
 from ir.ops._products import is_int16, product_rounding, single_multiplier
 from ir.profile import Kernels, Profile, Runtime
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,7 @@ def _compute(attrs: BatchMatMulAttributes, x: Any, y: Any) -> Any:
 
 def _centred(call: IntegerCall, index: int, swapped: bool) -> tuple[np.ndarray, int]:
     """An operand minus its zero point, and the largest magnitude that it can have."""
-    q, type_ = call.inputs[index], call.in_types[index]
-    assert q is not None and type_ is not None
-    zero_point = int(type_.params().zero_point)
+    q, zero_point = given(call.inputs, index), int(given(call.in_types, index).params().zero_point)
     centred = q.astype(np.int32) - zero_point
     widest = max(np.iinfo(q.dtype).max - zero_point, zero_point - np.iinfo(q.dtype).min)
     return (np.swapaxes(centred, -1, -2) if swapped else centred), int(widest)
@@ -106,8 +104,7 @@ def _integer(call: IntegerCall) -> list[np.ndarray]:
 
 
 def _version(attrs: Any, types: Sequence[TensorType | None], _: Sequence[TensorType]) -> int:
-    assert types[0] is not None
-    return {DType.INT16: 3, DType.INT8: 2}.get(types[0].dtype, 1)
+    return {DType.INT16: 3, DType.INT8: 2}.get(given(types).dtype, 1)
 
 
 BATCH_MATMUL = OpDef(

@@ -23,7 +23,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
-from ir.types import TensorType
+from ir.types import TensorType, given
 
 
 class MirrorMode(enum.IntEnum):
@@ -73,8 +73,7 @@ def _pad(ops: Any, attrs: PadAttributes, x: Any) -> Any:
 
 
 def _integer_pad(call: IntegerCall) -> list[np.ndarray]:
-    x, quant = call.inputs[0], call.out_types[0].quant
-    assert x is not None
+    x, quant = given(call.inputs), call.out_types[0].quant
     return [np.pad(x, call.attrs.paddings, constant_values=0 if quant is None else int(quant.zero_point))]
 
 

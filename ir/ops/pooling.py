@@ -17,7 +17,7 @@ from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, FusedActivation, IntegerCall, OpDef, Operand, Passage, ShapeError
 from ir.ops._common import Padding, apply_fused, clamp_range, window_size
 from ir.ops._shapes import TIED, version_by_type
-from ir.types import TensorType
+from ir.types import TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +88,7 @@ def _swept(call: IntegerCall, x: np.ndarray, fill: int, combine: np.ufunc) -> np
 
 
 def _integer_average(call: IntegerCall) -> list[np.ndarray]:
-    x, out = call.inputs[0], call.out_types[0]
-    assert x is not None
+    x, out = given(call.inputs), call.out_types[0]
     total = _swept(call, x.astype(np.int32), 0, np.add)
     inside = np.ones((1, *x.shape[1:3], 1), np.int32)
     count = _swept(call, inside, 0, np.add)
@@ -99,8 +98,7 @@ def _integer_average(call: IntegerCall) -> list[np.ndarray]:
 
 
 def _integer_max(call: IntegerCall) -> list[np.ndarray]:
-    x, out = call.inputs[0], call.out_types[0]
-    assert x is not None
+    x, out = given(call.inputs), call.out_types[0]
     low, high = clamp_range(call.attrs.activation, out.params())
     largest = _swept(call, x, int(np.iinfo(x.dtype).min), np.maximum)
     return [np.clip(largest, low, high).astype(out.dtype.numpy, copy=False)]

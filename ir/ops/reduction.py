@@ -27,7 +27,7 @@ from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS, TIED, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
 from ir.quantization import QuantParams
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _VECTOR = 16  # channels that the optimized mean of LiteRT takes at a time
 
@@ -83,9 +83,7 @@ def _sum(x: np.ndarray, axes: tuple[int, ...], keep: bool) -> tuple[np.ndarray, 
 
 
 def _params(call: IntegerCall) -> tuple[QuantParams, QuantParams]:
-    x = call.in_types[0]
-    assert x is not None
-    return x.params(), call.out_types[0].params()
+    return given(call.in_types).params(), call.out_types[0].params()
 
 
 def _rescaled_mean(total: np.ndarray, count: int, source: QuantParams, out: QuantParams) -> np.ndarray:
@@ -119,8 +117,7 @@ def _is_picture(attrs: ReduceAttributes, rank: int, profile: Profile) -> bool:
 
 
 def _integer_mean(call: IntegerCall) -> list[np.ndarray]:
-    x, dtype = call.inputs[0], call.out_types[0].dtype.numpy
-    assert x is not None
+    x, dtype = given(call.inputs), call.out_types[0].dtype.numpy
     axes = _axes(call.attrs, x.ndim)
     source, out = _params(call)
     total, count = _sum(x, axes, call.attrs.keep_dims)
@@ -137,8 +134,7 @@ def _saturated(q: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def _integer_sum(call: IntegerCall) -> list[np.ndarray]:
-    x, dtype = call.inputs[0], call.out_types[0].dtype.numpy
-    assert x is not None
+    x, dtype = given(call.inputs), call.out_types[0].dtype.numpy
     axes = _axes(call.attrs, x.ndim)
     source, out = _params(call)
     zero, out_zero = int(source.zero_point), int(out.zero_point)
@@ -160,8 +156,7 @@ def _integer_sum(call: IntegerCall) -> list[np.ndarray]:
 
 def _integer_extreme(extreme: np.ufunc) -> Callable[[IntegerCall], list[np.ndarray]]:
     def integer(call: IntegerCall) -> list[np.ndarray]:
-        x = call.inputs[0]
-        assert x is not None
+        x = given(call.inputs)
         return [np.asarray(extreme.reduce(x, axis=_axes(call.attrs, x.ndim), keepdims=call.attrs.keep_dims))]
 
     return integer
@@ -178,9 +173,7 @@ def _compute_arg(attrs: ArgMaxAttributes, x: Any) -> Any:
 
 
 def _integer_arg(call: IntegerCall) -> list[np.ndarray]:
-    x = call.inputs[0]
-    assert x is not None
-    return [np.argmax(x, axis=call.attrs.axis).astype(call.out_types[0].dtype.numpy)]
+    return [np.argmax(given(call.inputs), axis=call.attrs.axis).astype(call.out_types[0].dtype.numpy)]
 
 
 def _reducer(code: str, int16: int) -> Encoding:

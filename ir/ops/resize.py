@@ -18,7 +18,7 @@ from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED, on_floats, on_integers, same_type
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _ONE = 1 << 10
 
@@ -116,8 +116,7 @@ def _interpolated(x: np.ndarray, axis: int, low: np.ndarray, high: np.ndarray, w
 
 
 def _integer_bilinear(call: IntegerCall) -> list[np.ndarray]:
-    x, out = call.inputs[0], call.out_types[0]
-    assert x is not None
+    x, out = given(call.inputs), call.out_types[0]
     assert x.dtype != np.uint8, "the kernels interpolate uint8 in float32"
     wide = np.int64 if x.dtype == np.int16 else np.int32  # 20 bits more than x
     rows = [v.astype(wide) for v in _integer_taps(call.attrs, x.shape[1], out.shape[1])]
@@ -132,8 +131,7 @@ def _integer_bilinear(call: IntegerCall) -> list[np.ndarray]:
 
 
 def _version(attrs: ResizeAttributes, types: Sequence[TensorType | None], centred: bool) -> int:
-    x = types[0]
-    assert x is not None
+    x = given(types)
     return 4 if x.dtype is DType.INT16 else 3 if centred else 2 if x.dtype is DType.INT8 else 1
 
 

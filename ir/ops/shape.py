@@ -24,7 +24,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,8 +171,7 @@ _TRANSPOSE_BY_TYPE = version_by_type(int8=2, int16=5, deep=4)
 def _transpose_version(
     attrs: TransposeAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]
 ) -> int:
-    x = types[0]
-    assert x is not None
+    x = given(types)
     if x.rank > 5:
         return 6 if x.rank == 6 else 8
     return 5 if x.dtype is DType.INT16 else _TRANSPOSE_BY_TYPE(attrs, types, out)

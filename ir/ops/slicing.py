@@ -25,7 +25,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,9 +225,7 @@ def _gather_passage(attrs: GatherAttributes, types: Sequence[TensorType]) -> Pas
 
 
 def _gather_version(attrs: GatherAttributes, types: Sequence[TensorType | None], out: Sequence[TensorType]) -> int:
-    indices = types[1]
-    assert indices is not None
-    if indices.dtype is DType.INT16:
+    if given(types, 1).dtype is DType.INT16:
         return 6
     return 5 if attrs.batch_dims else version_by_type(int16=4)(attrs, types, out)
 

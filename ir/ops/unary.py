@@ -18,15 +18,14 @@ from ir.ops._gemmlowp import inverse_square_root, wrap
 from ir.ops._lookup import libm, lookup, to_int32
 from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import BOTH_WIDTHS, Version, version_by_type
-from ir.types import TensorType
+from ir.types import TensorType, given
 
 _F32 = np.float32
 _FREE = lambda *_: Passage.FREE  # noqa: E731
 
 
 def _integer_neg(call: IntegerCall) -> list[np.ndarray]:
-    assert call.inputs[0] is not None
-    return [np.negative(call.inputs[0])]
+    return [np.negative(given(call.inputs))]
 
 
 def _integer_abs(call: IntegerCall) -> list[np.ndarray]:
