@@ -8,7 +8,7 @@ shipped network with its test images. `--data` and `--preprocess` give real samp
 over the whole range of its inputs; `--samples` says how many.
 
 What is asserted:
-- `builtin` and `ref` kernels: every output, and every result of every operator, equals the emulator's with the profile
+- `builtin` and `ref` kernels, and `tflm`: every output, and every result of every operator, equals the emulator's with the profile
   of that runtime (`profile_of`), on every element;
 - `xnnpack`: it rounds once where the built-in kernels round twice, so each operator, given the same inputs, is within
   one step of its output's scale. The operators that differ are named, and how far the answers of the whole agree;
@@ -30,12 +30,13 @@ from converter.benchmarking import random_inputs
 from converter.compare import to_integers
 from converter.data import InputSpec, open_data
 from converter.runtimes.base import ModelRuntime
+from converter.runtimes.choose import TFLM as TFLITE_MICRO
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.emulator import EmulatorRuntime
-from converter.runtimes.local import installed_packages
+from converter.runtimes.local import MICRO, installed_packages
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from ir.profile import ARM64, Kernels, Profile, Runtime
+from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
 from runtime_tests.conftest import FIGURES
 from runtime_tests.operators import differences
 
@@ -52,11 +53,13 @@ def default_runtimes() -> list[str]:
     packages = [name.replace("_", "-") for name in installed_packages()]
     local = [f"{name}/{kernels}" for name in packages for kernels in ("builtin", "ref")]
     xnnpack = ["ai-edge-litert/xnnpack"] if "ai-edge-litert" in packages else []
-    return ["emulator", *local, *xnnpack, f"{RASPBERRY_PI}/builtin", f"{RASPBERRY_PI}/ref"]
+    return ["emulator", *local, *xnnpack, TFLITE_MICRO, f"{RASPBERRY_PI}/builtin", f"{RASPBERRY_PI}/ref"]
 
 
 def profile_of(runtime: str, kernels: str) -> Profile:
     """The profile that a runtime's kernels equal; `runtime` is what a worker says of itself."""
+    if runtime.startswith(MICRO):
+        return TFLM
     if runtime.startswith("ai_edge_litert"):
         return Profile(Kernels.REF if kernels == "ref" else Kernels.BUILTIN, Runtime.LITERT)
     if kernels == "ref":
@@ -106,7 +109,10 @@ def runtime(runtime_name: str, request: pytest.FixtureRequest) -> ModelRuntime:
     if kind == RASPBERRY_PI:
         board = request.getfixturevalue("raspberry_pi_board")
         runtime_name = board.runtime.replace("?", f"/{kernels or 'builtin'}?")
-    return choose_runtime(runtime_name, own_process=True)  # so that two models can be loaded at once
+    chosen = choose_runtime(runtime_name, own_process=True)  # so that two models can be loaded at once
+    if runtime_name == TFLITE_MICRO and not chosen.installed:
+        pytest.skip("tflite-micro is not installed (the extra tflm: Python 3.11 on Linux, x86-64)")
+    return chosen
 
 
 @pytest.fixture(scope="module")
