@@ -1,259 +1,269 @@
-"""Which widths a user asks for: for the whole network, for its ends, and by rules for some of its layers.
+"""Which widths are requested of which layer: two defaults, what the ends of the network keep, and rules.
 
-From the general to the special, the later wins:
+As data (JSON: `to_json`, `from_json`; `convert --bits FILE`):
 
-- `weight_bits` and `activation_bits` of the whole network;
-- the first and last layers, and what stands before and after them, get at least `end_bits`: they are few, and errors
-  made there cost most (S. Esser et al., Learned Step Size Quantization, section 2.3);
-- the rules, in their order.
+    {"weight_bits": 4, "activation_bits": 8, "ends": 8,
+     "rules": [{"layer": "block_1*", "weight_bits": 8}, {"operator": "DEPTHWISE_CONV_2D", "activation_bits": 16}]}
 
-`passes.quantization.bits_format` has the file and the text in which plans are written.
+and as the text of the options of `quantize`, so that a pipeline is written whole into a file that it made:
+`weight_bits=4 rules=layer:block_1*=w8;operator:DEPTHWISE_CONV_2D=a16`.
+
+What is requested of a layer is meant for its weights and its result. Later rules win. The first and the last layers
+with weights keep at least `ends` bits; rules may say otherwise.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ir.errors import OptionError
-from ir.graph import Graph, Node
-from ir.opdef import OpDef
-from ir.ops import OPERATORS
+from ir.graph import Graph, Node, Value
 from ir.widths import Widths
-from passes.rewrites.fuse import will_be_fused
 
-WEIGHT_BITS = tuple(range(2, 9))
-ACTIVATION_BITS = (*WEIGHT_BITS, 16)
-POSITIONS = ("first", "last")
-_LEGIBLE = "*?[]/!^$|()\\:+"  # in the text of a pipeline; all else that is no letter, digit or ._-~ is escaped
+WEIGHT_BITS = range(2, 9)
+ACTIVATION_BITS = (*range(2, 9), 16)
+ENDS = ("first", "last")
+_SELECTORS = ("layer", "operator", "position")
+_SAFE = "*?[]!/_.-^$()|+\\:"  # of names in the text form, besides letters and digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class BitsRule:
-    """Widths of some layers: of those that all given selectors choose.
+    """Widths of some layers: those whose name, operator and position fit all that is given.
 
     Attributes:
-      layer: the name of a layer or of its result, as the report and `inspect` show it: a glob (`block_*`), or between
-        slashes a regular expression that is found anywhere in it (`/^block_[12]_/`).
-      op: an operator, in this project's words or TFLite's (`conv_2d`, `CONV_2D`).
-      position: `first`, the layers with weights that are reached first from an input and what stands before them; or
-        `last`, the last ones before an output and what stands after them.
-      weight_bits: 2 to 8, None for what they would have without the rule.
-      activation_bits: of the layer's result, 2 to 8 or 16, None likewise.
+      layer: a glob of the node's name, or a regular expression between slashes.
+      operator: its TFLite name.
+      position: "first" or "last", of the layers with weights.
+      weight_bits, activation_bits: None leaves what was requested before.
+
+    Raises OptionError where a rule selects nothing in particular, says nothing, or asks for a width that there is not.
     """
 
     layer: str | None = None
-    op: str | None = None
+    operator: str | None = None
     position: str | None = None
     weight_bits: int | None = None
     activation_bits: int | None = None
 
     def __post_init__(self) -> None:
-        where = f"the rule {self}"
-        if self.weight_bits is not None:
-            check_bits(self.weight_bits, WEIGHT_BITS, f"weight_bits of {where}")
-        if self.activation_bits is not None:
-            check_bits(self.activation_bits, ACTIVATION_BITS, f"activation_bits of {where}")
-        if self.layer is None and self.op is None and self.position is None:
-            raise OptionError(
-                expected="which layers it is about",
-                found="none of layer, op and position",
-                where=where,
-                fix="add one of them, or set weight_bits and activation_bits beside the rules for all layers",
-            )
+        if not any(getattr(self, name) for name in _SELECTORS):
+            raise _bad_rule(f"a rule with one of {', '.join(_SELECTORS)}", str(self))
+        if self.position not in (None, *ENDS):
+            raise _bad_rule("position first or last", str(self.position))
         if self.weight_bits is None and self.activation_bits is None:
-            raise OptionError(
-                expected="weight_bits, activation_bits or both",
-                found="neither",
-                where=where,
-                fix="say what the layers shall have",
-            )
-        if self.position is not None and self.position not in POSITIONS:
-            raise OptionError(
-                expected=" or ".join(POSITIONS), found=str(self.position), where=where, fix="choose one of them"
-            )
-        if self.layer is not None and self._expression is None:
-            raise OptionError(
-                expected="a regular expression between slashes",
-                found=self.layer,
-                where=where,
-                fix="mend it, or leave the slashes away for a glob",
-            )
-        if self.op is not None and not self._operators:
-            raise OptionError(
-                expected="an operator",
-                found=self.op,
-                where=where,
-                fix=closest(self.op, [name for op in OPERATORS for name in (op.name, _code(op)) if name]),
-            )
+            raise _bad_rule("weight_bits or activation_bits", str(self))
+        check_bits(self.weight_bits, self.activation_bits, where=f"rule {self}")
+        if self._expression is not None:
+            try:
+                re.compile(self._expression)
+            except re.error as error:
+                raise _bad_rule("a regular expression between the slashes", f"{self.layer} ({error})") from None
+
+    @property
+    def _expression(self) -> str | None:
+        named = self.layer is not None and len(self.layer) > 2 and self.layer[0] == self.layer[-1] == "/"
+        return self.layer[1:-1] if named and self.layer is not None else None
+
+    def fits(self, node: Node, positions: Iterable[str]) -> bool:
+        """Whether a node is meant; `positions` are the ends that it stands at."""
+        return (
+            self._fits_name(node.name)
+            and (self.operator is None or _code(node) == self.operator.upper())
+            and (self.position is None or self.position in positions)
+        )
+
+    def _fits_name(self, name: str) -> bool:
+        if self.layer is None:
+            return True
+        if self._expression is not None:
+            return re.search(self._expression, name) is not None
+        return fnmatch.fnmatchcase(name, self.layer)
 
     def __str__(self) -> str:
-        return "&".join(f"{name}={quote(str(value), safe=_LEGIBLE)}" for name, value in self.given().items())
-
-    def given(self) -> dict[str, Any]:
-        """The fields that are not left open."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in fields.items() if value is not None}
-
-    def names(self, called: Sequence[str]) -> bool:
-        """Whether one of a layer's names is the one that is asked for."""
-        if self.layer is None or self.layer in called:
-            return True
-        return self._expression is not None and any(map(self._expression.search, called))
-
-    def is_of(self, op: OpDef) -> bool:
-        """Whether the rule is about this operator."""
-        return self.op is None or op in self._operators
-
-    @cached_property
-    def _operators(self) -> tuple[OpDef, ...]:
-        return tuple(op for op in OPERATORS if self.op is not None and self.op.lower() in (op.name, _code(op).lower()))
-
-    @cached_property
-    def _expression(self) -> re.Pattern[str] | None:
-        assert self.layer is not None
-        is_regular = len(self.layer) > 1 and self.layer[0] == self.layer[-1] == "/"
-        try:
-            return re.compile(self.layer[1:-1] if is_regular else rf"\A{fnmatch.translate(self.layer)}")
-        except re.error:
-            return None
+        """The text form, `layer:block_1*=w8a16`; several selectors are joined by `&`."""
+        chosen = [f"{name}:{quote(value, _SAFE)}" for name in _SELECTORS if (value := getattr(self, name))]
+        widths = (f"w{self.weight_bits}" if self.weight_bits else "") + (
+            f"a{self.activation_bits}" if self.activation_bits else ""
+        )
+        return "&".join(chosen) + f"={widths}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BitsPlan:
-    """Widths of all layers (the module says in which order they are decided).
+    """Widths of all layers.
 
     Attributes:
-      weight_bits: 2 to 8.
-      activation_bits: 2 to 8, or 16.
-      end_bits: what the ends get at least; 2 leaves them as they are.
-      rules: in their order.
+      weight_bits: 2 to 8; `activation_bits`: 2 to 8, or 16.
+      ends: what the first and the last layers keep at least, of weights and results.
+      rules: the later wins.
     """
 
     weight_bits: int = 8
     activation_bits: int = 8
-    end_bits: int = 8
+    ends: int = 8
     rules: tuple[BitsRule, ...] = ()
 
     def __post_init__(self) -> None:
-        check_bits(self.weight_bits, WEIGHT_BITS, "weight_bits")
-        check_bits(self.end_bits, WEIGHT_BITS, "end_bits")
-        check_bits(self.activation_bits, ACTIVATION_BITS, "activation_bits")
+        check_bits(self.weight_bits, self.activation_bits)
+        if self.ends not in WEIGHT_BITS:
+            raise OptionError(expected="2 to 8 bits", found=str(self.ends), where="ends", fix="choose one of them")
 
-    def requested(self, graph: Graph) -> dict[Node, Widths]:
-        """What every node of a graph is asked to have: the width of its result, and of its weights if it has any.
-
-        Raises OptionError for a rule that names a layer which is not there.
-        """
-        ends = set().union(*_ends(graph).values())
-        found = {}
-        for node in graph.nodes:
-            at_least = self.end_bits if node in ends else 0
-            found[node] = Widths(
-                weight_bits=max(self.weight_bits, at_least), activation_bits=max(self.activation_bits, at_least)
-            )
-        for rule, nodes in self._chosen(graph):
-            for node in nodes:
-                found[node] = Widths(
-                    weight_bits=rule.weight_bits or found[node].weight_bits,
-                    activation_bits=rule.activation_bits or found[node].activation_bits,
-                )
-        return found
-
-    def notes(self, graph: Graph) -> list[str]:
-        """What the user should know: which layers keep more bits than the others, and rules that are about none."""
-        ruled = {node for rule, nodes in self._chosen(graph) if rule.weight_bits is not None for node in nodes}
-        ends = set().union(*_ends(graph).values()) - ruled
-        kept = [node.name for node in graph.nodes if node in ends and node.weight is not None]
-        notes = [f"{rule} is about no layer of this network" for rule, nodes in self._chosen(graph) if not nodes]
-        if self.weight_bits < self.end_bits and kept:
-            notes.insert(0, f"first and last layers keep {self.end_bits} bits (end_bits): {_listed(kept)}")
-        return notes
-
-    def _chosen(self, graph: Graph) -> list[tuple[BitsRule, list[Node]]]:
-        """The nodes that each rule is about."""
-        ends = _ends(graph)
-        called = {node: layer_names(graph, node) for node in graph.nodes}
-        chosen = []
+    def requested(self, graph: Graph) -> Callable[[Node], Widths]:
+        """The widths of every node. Raises OptionError for a rule that fits no node."""
+        nodes = list(graph.nodes)
+        positions = {
+            node: [end for end, found in zip(ENDS, (_first(graph), _last(graph)), strict=True) if node in found]
+            for node in nodes
+        }
         for rule in self.rules:
-            nodes = [node for node in called if rule.names(called[node]) and rule.is_of(node.op)]
-            if not nodes and rule.layer is not None:
-                raise _unknown_layer(rule, called)
-            chosen.append((rule, [n for n in nodes if rule.position is None or n in ends[rule.position]]))
-        return chosen
+            if not any(rule.fits(node, positions[node]) for node in nodes):
+                raise _fits_nothing(rule, nodes)
+        table = {node: self._widths(node, positions[node]) for node in nodes}
+        return lambda node: (
+            table.get(node) or Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
+        )
+
+    def _widths(self, node: Node, positions: Sequence[str]) -> Widths:
+        least = self.ends if positions else 0
+        weights, activations = max(self.weight_bits, least), max(self.activation_bits, least)
+        for rule in self.rules:
+            if rule.fits(node, positions):
+                weights, activations = rule.weight_bits or weights, rule.activation_bits or activations
+        return Widths(activation_bits=activations, weight_bits=weights)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data that `from_json` reads back."""
+        rules = [{k: v for k, v in asdict(rule).items() if v is not None} for rule in self.rules]
+        return {**{f.name: getattr(self, f.name) for f in fields(self) if f.name != "rules"}, "rules": rules}
+
+    @classmethod
+    def from_json(cls, data: Any, where: str = "bits") -> BitsPlan:
+        """A plan from plain data: an object, or a list of rules. Raises OptionError naming what is not understood."""
+        given = {"rules": data} if isinstance(data, list) else data
+        if not isinstance(given, Mapping):
+            raise OptionError(
+                expected="an object with weight_bits, activation_bits, ends, rules; or a list of rules",
+                found=type(data).__name__,
+                where=where,
+                fix="see docs/guides/bits.md",
+            )
+        rules = given.get("rules", [])
+        if not isinstance(rules, list) or not all(isinstance(rule, Mapping) for rule in rules):
+            raise OptionError(
+                expected="a list of rules", found=repr(rules)[:60], where=where, fix="write objects in []"
+            )
+        plain = {k: v for k, v in given.items() if k != "rules"}
+        built = tuple(BitsRule(**_known(BitsRule, rule, where)) for rule in rules)
+        return cls(**_known(cls, plain, where), rules=built)
 
 
-def layer_names(graph: Graph, node: Node) -> list[str]:
-    """What a layer may be called: its name, those of its results, and of an activation that will be fused into it."""
-    found = [node.name, *(v.name for v in node.outputs)]
-    if len(node.outputs) == 1 and will_be_fused(graph, node.output):
-        (follower,) = node.output.consumers
-        found += layer_names(graph, follower)
-    return list(dict.fromkeys(found))
+def check_bits(weight_bits: int | None, activation_bits: int | None, where: str = "bits") -> None:
+    """Raises OptionError for a width that there is not; None is not looked at."""
+    for kind, bits, known in (
+        ("weight", weight_bits, WEIGHT_BITS),
+        ("activation", activation_bits, ACTIVATION_BITS),
+    ):
+        if bits is not None and (isinstance(bits, bool) or bits not in known):
+            raise OptionError(
+                expected=f"2 to 8 {kind} bits" + (", or 16" if 16 in known else ""),
+                found=str(bits),
+                where=f"{where}, {kind}_bits" if where else f"{kind}_bits",
+                fix="choose one of these widths",
+            )
 
 
-def _ends(graph: Graph) -> dict[str, set[Node]]:
-    """The nodes at each position.
-
-    First are those that depend on some input with no weights between it and them (their own do not count); last
-    those that some output depends on, with no weights of later layers in between.
-    """
-    order = graph.nodes
-    forward = {node: [v.producer for v in node.inputs if v is not None and v.producer is not None] for node in order}
-    backward: dict[Node, list[Node]] = {node: [n for v in node.outputs for n in v.consumers] for node in order}
-    starts = [[node for node in order if value in node.inputs] for value in graph.inputs]
-    stops = [[value.producer] for value in graph.outputs if value.producer is not None]
-    return {"first": _near(order, forward, starts), "last": _near(order[::-1], backward, stops)}
+def parse_rules(text: str) -> tuple[BitsRule, ...]:
+    """Rules from their text form, the inverse of joining `str(rule)` with semicolons."""
+    return tuple(_parse_rule(part) for part in text.split(";") if part)
 
 
-def _near(order: Sequence[Node], before: Mapping[Node, Sequence[Node]], starts: Sequence[Sequence[Node]]) -> set[Node]:
-    """The nodes that are reached from one of the starts, none of whose ways from there leads through weights."""
-    near = set()
-    for start in starts:
-        behind: dict[Node, bool] = {}  # of the nodes reached: whether there are weights in between
-        for node in order:
-            reached = [behind[n] or n.weight is not None for n in before[node] if n in behind]
-            if reached or node in start:
-                behind[node] = any(reached)
-        near |= {node for node, weights in behind.items() if not weights}
-    return near
+def rules_text(rules: Iterable[BitsRule]) -> str:
+    """The text that `parse_rules` reads back; without blanks, commas and braces, so that pipelines can carry it."""
+    return ";".join(map(str, rules))
 
 
-def _code(op: OpDef) -> str:
-    return "" if op.encoding is None else op.encoding.code
+def _parse_rule(text: str) -> BitsRule:
+    selectors, _, widths = text.rpartition("=")
+    found = re.fullmatch(r"(?:w(\d+))?(?:a(\d+))?", widths)
+    pairs = [part.partition(":") for part in selectors.split("&")]
+    if found is None or not selectors or any(name not in _SELECTORS for name, _, _ in pairs):
+        raise _bad_rule("layer:NAME=w4a8, operator:NAME=... or position:first=...", text)
+    weights, activations = (int(n) if n else None for n in found.groups())
+    chosen = {name: unquote(value) for name, _, value in pairs}
+    return BitsRule(**chosen, weight_bits=weights, activation_bits=activations)
 
 
-def _listed(found: Sequence[str], limit: int = 3) -> str:
-    return ", ".join(found[:limit]) + (f" and {len(found) - limit} more" if len(found) > limit else "")
+def _known(kind: type, data: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a dataclass, each of its type. Raises OptionError for others."""
+    names = [f.name for f in fields(kind)]
+    for key, value in data.items():
+        if key not in names:
+            raise OptionError(expected=f"one of {', '.join(names)}", found=str(key), where=where, fix="correct the key")
+        number = key.endswith("bits") or key == "ends"
+        if not isinstance(value, int if number else str) or isinstance(value, bool):
+            what = "a whole number" if number else "a text"
+            raise OptionError(
+                expected=f"{what} for {key}", found=repr(value)[:60], where=where, fix="correct the value"
+            )
+    return dict(data)
 
 
-def check_bits(bits: object, widths: Sequence[int], where: str) -> None:
-    """Raises OptionError unless it is one of some widths."""
-    if not isinstance(bits, int) or bits not in widths:
-        also = "" if widths[-1] == 8 else f" or {widths[-1]}"
-        raise OptionError(expected=f"2 to 8{also} bits", found=str(bits), where=where, fix="choose one of these widths")
+def _bad_rule(expected: str, found: str) -> OptionError:
+    return OptionError(expected=expected, found=found, where="rules of bits", fix="see docs/guides/bits.md")
 
 
-def closest(found: str, known: Sequence[str]) -> str:
-    """What to do about a name that is not known: the known ones that look like it."""
-    near = difflib.get_close_matches(found, list(dict.fromkeys(known)), n=3, cutoff=0.4)
-    return f"did you mean {' or '.join(near)}?" if near else f"the first ones are {', '.join(known[:3])}"
-
-
-def _unknown_layer(rule: BitsRule, called: Mapping[Node, Sequence[str]]) -> OptionError:
-    assert rule.layer is not None
-    about = [name for node, names in called.items() if rule.is_of(node.op) for name in names]
-    kind = f"a layer of {rule.op}" if rule.op else "a layer of the network"
+def _fits_nothing(rule: BitsRule, nodes: Sequence[Node]) -> OptionError:
+    layers = [node.name for node in nodes if node.weight is not None] or [node.name for node in nodes]
+    close = difflib.get_close_matches((rule.layer or "").strip("/*"), layers, n=3, cutoff=0.3) or layers[:3]
+    operators = sorted({_code(node) for node in nodes})
+    known = f"layers such as {', '.join(close)}" if rule.layer else f"one of {', '.join(operators)}"
     return OptionError(
-        expected=f"{kind} to have this name",
-        found="none",
-        where=f"the rule {rule}",
-        fix=closest(rule.layer.strip("/"), about) if about else f"the network has no {rule.op}",
+        expected=f"a rule that fits some layer ({known})",
+        found=f"{rule}, which fits none",
+        where="rules of bits",
+        fix="correct it or leave it out",
     )
+
+
+def _code(node: Node) -> str:
+    return node.op.name.upper() if node.op.encoding is None else node.op.encoding.code
+
+
+def _first(graph: Graph) -> set[Node]:
+    """The layers with weights that an input reaches without passing another."""
+    return _ends(graph.inputs, lambda value: value.consumers, lambda node: node.outputs)
+
+
+def _last(graph: Graph) -> set[Node]:
+    """The layers with weights from which an output is reached without passing another."""
+    return _ends(
+        graph.outputs,
+        lambda value: [] if value.producer is None else [value.producer],
+        lambda node: [v for v in node.inputs if v is not None],
+    )
+
+
+def _ends(
+    start: Iterable[Value], nodes: Callable[[Value], Iterable[Node]], on: Callable[[Node], Iterable[Value]]
+) -> set[Node]:
+    def walk() -> Iterator[Node]:
+        seen: set[Node] = set()
+        stack = list(start)
+        while stack:
+            for node in nodes(stack.pop()):
+                if node in seen:
+                    continue
+                seen.add(node)
+                if node.weight is not None:
+                    yield node
+                else:
+                    stack.extend(on(node))
+
+    return set(walk())
