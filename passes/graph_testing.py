@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.digest import digest
 from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.opdef import Attributes, OpDef
@@ -26,6 +27,7 @@ from ir.verify import verify
 from passes.contract.base import Context, Needs, Pass, PassReport
 from passes.measuring.statistics import collect
 from passes.running.needs import check_needs
+from passes.running.runner import PassRecord, run_passes
 
 _STATISTICS = frozenset({Needs.STATISTICS, Needs.STATISTICS_IF_DATA})
 
@@ -112,15 +114,35 @@ class Net:
 
 
 def run_alone(graph: Graph, step: Pass, context: Context) -> PassReport:
-    """Runs one pass with the statistics that it needs, without measuring whether it helps."""
+    """Runs one pass with the statistics that it needs, without measuring whether it helps; holds it to what it says."""
     check_needs(graph, [step], context)
     if context.has_data and not context.tables.statistics and step.requires() & _STATISTICS:
         context.tables.statistics = collect(graph, context)
+    before = digest(graph)
     report = step.run(graph, context)
     verify(graph, step.name)
+    assert_true_to_word(step, report, changed=digest(graph) != before)
     if report.changed and not step.keeps_statistics:
         context.tables.forget_measured()
     return report
+
+
+def run_pipeline(graph: Graph, steps: Sequence[Pass], context: Context) -> list[PassRecord]:
+    """Runs passes as a conversion does; holds each to what it says that it changed."""
+    digests = [digest(graph)]
+    records = run_passes(graph, steps, context, after=lambda _, g: digests.append(digest(g)))
+    reports = [r for r in records if r.step is not None]
+    for record, before, after in zip(reports, digests, digests[1:], strict=False):
+        assert record.step is not None
+        assert_true_to_word(record.step, record.report, changed=before != after)
+    assert len(reports) == len(digests) - 1
+    return records
+
+
+def assert_true_to_word(step: Pass, report: PassReport, *, changed: bool) -> None:
+    """A pass that says that it changed the graph did, and one that says that it did not did not."""
+    says = f"says that it changed {report.changed[0]}" if report.changed else "says that it changed nothing"
+    assert bool(report.changed) == changed, f"{step} {says}, and the graph is {'another' if changed else 'the same'}"
 
 
 def random_inputs(graph: Graph, count: int = 4, seed: int = 1) -> list[np.ndarray]:
