@@ -15,6 +15,7 @@ from converter.compare import Comparison
 from converter.targets import CheckReport
 from converter.tflite.model_file import parse
 from ir.graph import Graph
+from passes.contract.base import Pass
 from passes.running.runner import PassRecord
 
 
@@ -45,6 +46,11 @@ class ConversionResult:
     prediction: CheckReport = field(repr=False)
     judged_on: str = "calibration"
     trace: Trace = field(repr=False, default_factory=Trace)
+
+    @property
+    def kinds(self) -> frozenset[type[Pass]]:
+        """The kinds of passes that ran."""
+        return frozenset(type(r.step) for r in self.passes if r.step is not None)
 
     @property
     def size_bytes(self) -> int:

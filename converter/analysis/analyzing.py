@@ -24,7 +24,7 @@ from converter.tflite.model_file import parse
 from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
-from passes.contract.base import Progress, silent
+from passes.contract.base import LeftOut, Progress, silent
 from passes.measuring.logits import logits_of
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
@@ -139,7 +139,7 @@ class _Work:
         better = None
         if heads and max(heads) > batch_norms.BROAD:
             better = batch_norms.better_mode(result.reference, self.arrays, trace.preprocess, max(heads))
-        setting = Setting(pipeline=result.pipeline, data_free=trace.data is None)
+        setting = Setting(passes=result.kinds, data_free=trace.data is None)
         blame = layer_causes.Blame(self.twins.floats, facts, setting)
         found = global_causes.norm_causes(norms, better, blame)
         if not any(c.where == "input" for c in found):
@@ -166,7 +166,9 @@ class _Work:
         places = {c.where for c in own}
         own += [c for c in layer_causes.conspicuous_causes(self.twins.floats, facts, setting) if c.where not in places]
         found = merged([*found, *own])
-        left_out = [(s.where, s.reason) for r in result.passes for s in r.report.skipped if "left out" in s.reason]
+        left_out = [
+            (r.step.name, o.trial) for r in result.passes if r.step and isinstance(o := r.report.outcome, LeftOut)
+        ]
         changed = global_causes.changed_cause(noise_ratio(self.logits, measured.float_logits))
         found += [changed] if changed is not None else []
         found += global_causes.pipeline_causes(left_out, result.float_operators)
@@ -175,7 +177,7 @@ class _Work:
         shares = [share / total for n in measured_places if (share := effects.of_place(n)) is not None] if total else []
         per_channel = any(w.per_channel for w in facts.weights.values())
         spread = global_causes.spread_cause(
-            layer_causes.severity(total), decibel(total), max(shares, default=0.0), result.pipeline, per_channel
+            layer_causes.severity(total), decibel(total), max(shares, default=0.0), result.kinds, per_channel
         )
         named = [c for c in found if c.where is not None or c is changed]
         if spread is not None and not any(c.severity > spread.severity / 2 for c in named):

@@ -5,11 +5,23 @@ import pytest
 
 from converter.analysis.batch_norms import better_mode, mismatches
 from converter.analysis.effects import decibel, noise_ratio
-from converter.analysis.global_causes import Answers, answer_causes, data_causes, range_cause, spread_cause
+from converter.analysis.global_causes import (
+    Answers,
+    answer_causes,
+    data_causes,
+    pipeline_causes,
+    range_cause,
+    spread_cause,
+)
 from converter.analysis.layer_causes import severity
+from converter.analysis.reasons import Setting
 from converter.analysis.worst_inputs import thumbnail, worst_inputs
 from ir.ops.normalization import BATCH_NORM, BatchNormAttributes
+from passes.contract.base import Trial
 from passes.graph_testing import Net
+from passes.quantization.quantize import Quantize
+from passes.rounding.correct_bias import CorrectBias
+from passes.rounding.round_weights import RoundWeights
 
 RNG = np.random.default_rng(0)
 
@@ -91,10 +103,10 @@ def test_values_that_a_preprocessing_cannot_give():
 
 
 def test_noise_that_no_layer_stands_out_in():
-    found = spread_cause(0.5, 15.0, 0.2, "calibrate,quantize", True)
+    found = spread_cause(0.5, 15.0, 0.2, {Quantize}, True)
     assert "--pipeline=default" in found.suggestion and found.where is None
-    assert "--pipeline=fat" in spread_cause(0.5, 15.0, 0.2, "quantize,round_weights", True).suggestion
-    assert spread_cause(0.5, 15.0, 0.8, "quantize", True) is None
+    assert "--pipeline=fat" in spread_cause(0.5, 15.0, 0.2, {Quantize, RoundWeights}, True).suggestion
+    assert spread_cause(0.5, 15.0, 0.8, {Quantize}, True) is None
 
 
 def normed(images, trained):
@@ -153,3 +165,14 @@ def test_spectra_of_sound_are_no_pictures():
     assert thumbnail([spectra], 0, "") is None
     assert thumbnail([grey], 0, "") is not None and thumbnail([grey / 127.5 - 1], 0, "tf") is not None
     assert thumbnail([spectra, grey], 1, "").shape == (49, 10, 3)
+
+
+def test_what_the_guard_left_out_is_told_with_its_figures():
+    (cause,) = pipeline_causes([("equalize", Trial(0.01, 0.02))], [])
+    assert cause.title == "equalize was left out"
+    assert "error of the logits 1.000% before, 2.000% after" in cause.explanation
+
+
+def test_a_pass_is_suggested_where_it_did_not_run():
+    assert Setting(passes=frozenset({Quantize})).option(CorrectBias, "more samples").endswith("has correct_bias")
+    assert Setting(passes=frozenset({Quantize, CorrectBias})).option(CorrectBias, "more samples") == "more samples"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,8 @@ from converter.analysis.reasons import OUTLIER_TITLE
 from converter.analysis.table import Cause
 from converter.evaluation import Share
 from converter.preprocess import USUAL_RANGE
+from passes.contract.base import Pass, Trial
+from passes.rounding.round_weights import RoundWeights
 
 _FEW = 16
 _SATURATED = 0.5
@@ -230,16 +232,16 @@ def _undecided(answers: Answers) -> list[Cause]:
     ]
 
 
-def pipeline_causes(left_out: Sequence[tuple[str, str]], floats: Sequence[str]) -> list[Cause]:
+def pipeline_causes(left_out: Sequence[tuple[str, Trial]], floats: Sequence[str]) -> list[Cause]:
     """Passes that the guard undid, and operators that stayed in float."""
     found = [
         Cause(
             severity=0.04,
             title=f"{name} was left out",
-            explanation=f"{reason[0].upper()}{reason[1:]}.",
+            explanation=f"Left out, because it makes the result worse: {trial}.",
             suggestion="nothing, if the figures are good; else more calibration samples",
         )
-        for name, reason in left_out
+        for name, trial in left_out
     ]
     if floats:
         found.append(
@@ -266,11 +268,13 @@ def changed_cause(ratio: float) -> Cause | None:
     )
 
 
-def spread_cause(level: float, sqnr_db: float, largest: float, pipeline: str, per_channel: bool) -> Cause | None:
+def spread_cause(
+    level: float, sqnr_db: float, largest: float, passes: Collection[type[Pass]], per_channel: bool
+) -> Cause | None:
     """Where the noise is large and no layer makes more than `largest` of it."""
     if level < 0.05 or largest > 0.5:
         return None
-    if "round_weights" not in pipeline:
+    if RoundWeights not in passes:
         option = "--pipeline=default, which also scales channels, rounds with feedback and corrects biases"
     elif not per_channel:
         option = "--granularity=per_channel, if the target runs it"

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from converter.analysis.effects import INPUT, OUTPUT, WEIGHTS, decibel
 from converter.analysis.facts import Facts, ValueFacts, WeightFacts
+from passes.contract.base import Pass
+from passes.rounding.correct_bias import CorrectBias
+from passes.rounding.round_weights import RoundWeights
 
 RARE = 4.0  # the range is so many times what 99.9 % of the values need
 DOMINANT = 8.0  # one channel needs so many times the median one's range
@@ -19,14 +22,14 @@ _SHIFT = 0.5
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """How the file was made: the pipeline's text, and whether ranges were chosen without data."""
+    """How the file was made: which passes ran, and whether ranges were chosen without data."""
 
-    pipeline: str
+    passes: frozenset[type[Pass]]
     data_free: bool = False
 
-    def option(self, name: str, otherwise: str) -> str:
+    def option(self, kind: type[Pass], otherwise: str) -> str:
         """The pipeline that has a pass, if this one did not; else what remains."""
-        return otherwise if name in self.pipeline else f"--pipeline=default, which has {name}"
+        return otherwise if kind in self.passes else f"--pipeline=default, which has {kind.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +50,7 @@ class Trouble:
     kind: str
     title: str
     suggestion: str
-    mended_by: str | None = None
+    mended_by: type[Pass] | None = None
 
     def reason(self, size: float, explanation: str, setting: Setting) -> Reason:
         """This trouble somewhere."""
@@ -94,16 +97,16 @@ _SHIFTED = Trouble(
     "shift",
     "Rounding the weights shifts the means",
     "more calibration samples: correct_bias did not take it back",
-    mended_by="correct_bias",
+    mended_by=CorrectBias,
 )
 _ISOLATED_WEIGHT = Trouble(
     "isolated",
     "A single weight is far larger than its channel",
     "look at this weight in the float model",
-    mended_by="round_weights",
+    mended_by=RoundWeights,
 )
-_COARSE = Trouble("plain", "The weights are rounded coarsely", _FAT, mended_by="round_weights")
-_SENSITIVE = Trouble("plain", "The layer is sensitive to rounding", _FAT, mended_by="correct_bias")
+_COARSE = Trouble("plain", "The weights are rounded coarsely", _FAT, mended_by=RoundWeights)
+_SENSITIVE = Trouble("plain", "The layer is sensitive to rounding", _FAT, mended_by=CorrectBias)
 _CALLED = {WEIGHTS: "the weights of", INPUT: "the input", OUTPUT: "the output of"}
 
 

@@ -30,7 +30,7 @@ def layer_rows(
     complete: bool,
 ) -> list[LayerAnalysis]:
     """In the file's order; `complete`: shares of the whole are known."""
-    setting = Setting(pipeline=result.pipeline, data_free=result.trace.data is None)
+    setting = Setting(passes=result.kinds, data_free=result.trace.data is None)
     whole = sum(effects.noise.values()) if complete else 0.0
     return [_row(node, result, table.get(node.name), facts, effects, setting, whole) for node in twins.emitted.nodes]
 
