@@ -330,8 +330,8 @@ def list_passes() -> None:
     for name, kind in sorted(pipelines.registry().items()):
         options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind)) or "no options"
         console.print(f"{name} ({options})\n    {(kind.__doc__ or '').strip().splitlines()[0]}", markup=False)
-    for name, texts in pipelines.PIPELINES.items():
-        for granularity in texts:
+    for name in pipelines.PIPELINES:
+        for granularity in pipelines.GRANULARITIES:
             steps = pipelines.to_text(pipelines.named(name, granularity=granularity, io="int8"))
             console.print(f"pipeline {name}, {granularity}: {steps}", markup=False, soft_wrap=True)
 

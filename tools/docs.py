@@ -47,8 +47,8 @@ def passes() -> str:
             f"## {name}\n\n{summary} {_needs(kind)}Preserves {kind.preserves.value}.{guarded}\n\nOptions: {options}.\n"
         )
     parts.append("# Pipelines\n\n| name | granularity | passes |\n|---|---|---|")
-    for name, texts in pipelines.PIPELINES.items():
-        for granularity in texts:
+    for name in pipelines.PIPELINES:
+        for granularity in pipelines.GRANULARITIES:
             steps = pipelines.to_text(pipelines.named(name, granularity=granularity, io="int8"))
             parts.append(f"| `{name}` | {granularity} | `{steps}` |")
     parts.append("\nAfter `fuse_pad`, targets add:\n\n| target | passes |\n|---|---|")

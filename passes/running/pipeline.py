@@ -6,12 +6,14 @@ Every `Pass` subclass of the packages of `passes` is found by its name; its fiel
 from __future__ import annotations
 
 import dataclasses
+import enum
 import importlib
 import inspect
 import pkgutil
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import passes as package
@@ -100,29 +102,72 @@ def to_text(passes: Sequence[Pass]) -> str:
     return ",".join(map(str, passes))
 
 
-_PREPARE = "remove_dead_code,fold_batch_norm,remove_dead_code,fuse_pad{rewrites}"
-_QUANTIZE = "quantize{{granularity={granularity}}}"
-_EMIT = "fuse_activation,lower_to_integer{{io={io}}}"
-_SPREAD = {
-    "per_channel": "level_activations,reuse_channels",
-    "per_tensor": "equalize,absorb_bias,balance{{granularity=per_tensor}},reuse_channels",
-}
+class Choice(enum.Enum):
+    """What a conversion chooses, and options of passes follow."""
+
+    GRANULARITY = "granularity"
+    IO = "io"
 
 
-def _both(text: str) -> dict[str, str]:
-    """A pipeline's text by granularity; `SPREAD` stands for what that granularity wants done to the channels."""
-    return {g: text.replace("SPREAD", spread) for g, spread in _SPREAD.items()}
+class Part(enum.Enum):
+    """Passes that another decides on: the target, or the granularity."""
+
+    REWRITES = "what the target wants once the graph is prepared"
+    CHANNELS = "what the granularity wants done to the channels"
 
 
-PIPELINES: dict[str, dict[str, str]] = {
-    "fast": _both(f"{_PREPARE},calibrate,{_QUANTIZE},{_EMIT}"),
-    "default": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,{_EMIT}"),
-    "fat": _both(f"{_PREPARE},SPREAD,calibrate,{_QUANTIZE},round_weights,correct_bias,tune_thresholds,{_EMIT}"),
-    "data_free": _both(f"{_PREPARE},distill_samples,SPREAD,moment_ranges,{_QUANTIZE},round_weights,{_EMIT}"),
-    "data_free_fast": _both(
-        f"{_PREPARE},equalize,moment_ranges,{_QUANTIZE},correct_bias{{{{method=analytic}}}},{_EMIT}"
+@dataclass(frozen=True)
+class Step:
+    """A pass of a named pipeline, with the options that are not its defaults."""
+
+    name: str
+    options: Mapping[str, str | Choice] = field(default_factory=dict)
+
+
+_PREPARE = (
+    Step("remove_dead_code"),
+    Step("fold_batch_norm"),
+    Step("remove_dead_code"),
+    Step("fuse_pad"),
+    Part.REWRITES,
+)
+_QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
+_ROUND = (Step("round_weights"), Step("correct_bias"))
+_EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
+_FROM_DATA = (*_PREPARE, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
+
+CHANNELS: Mapping[str, tuple[Step, ...]] = {
+    "per_channel": (Step("level_activations"), Step("reuse_channels")),
+    "per_tensor": (
+        Step("equalize"),
+        Step("absorb_bias"),
+        Step("balance", {"granularity": Choice.GRANULARITY}),
+        Step("reuse_channels"),
     ),
 }
+PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
+    "fast": (*_PREPARE, Step("calibrate"), *_QUANTIZE, *_EMIT),
+    "default": (*_FROM_DATA, *_EMIT),
+    "fat": (*_FROM_DATA, Step("tune_thresholds"), *_EMIT),
+    "data_free": (
+        *_PREPARE,
+        Step("distill_samples"),
+        Part.CHANNELS,
+        Step("moment_ranges"),
+        *_QUANTIZE,
+        Step("round_weights"),
+        *_EMIT,
+    ),
+    "data_free_fast": (
+        *_PREPARE,
+        Step("equalize"),
+        Step("moment_ranges"),
+        *_QUANTIZE,
+        Step("correct_bias", {"method": "analytic"}),
+        *_EMIT,
+    ),
+}
+GRANULARITIES = tuple(CHANNELS)
 
 
 def named(name: str, *, granularity: str, io: str, changes: str | None = None, rewrites: str = "") -> list[Pass]:
@@ -138,13 +183,24 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None, r
             where="--pipeline",
             fix="choose one, or use --passes",
         )
-    if granularity not in PIPELINES[name]:
+    if granularity not in GRANULARITIES:
         raise OptionError(
-            expected=" or ".join(PIPELINES[name]), found=granularity, where="--granularity", fix="choose one of them"
+            expected=" or ".join(GRANULARITIES), found=granularity, where="--granularity", fix="choose one of them"
         )
-    added = f",{rewrites}" if rewrites else ""
-    steps = parse(PIPELINES[name][granularity].format(granularity=granularity, io=io, rewrites=added))
+    choices = {Choice.GRANULARITY: granularity, Choice.IO: io}
+    known, steps = registry(), list[Pass]()
+    for part in PIPELINES[name]:
+        if part is Part.REWRITES:
+            steps += parse(rewrites)
+        else:
+            chosen = CHANNELS[granularity] if isinstance(part, Part) else (part,)
+            steps += [_made(known[step.name], step, choices) for step in chosen]
     return steps if changes is None else _changed(steps, changes, name)
+
+
+def _made(kind: type[Pass], step: Step, choices: Mapping[Choice, str]) -> Pass:
+    """The pass of a step, with what the conversion chose."""
+    return make(kind, {key: choices[v] if isinstance(v, Choice) else v for key, v in step.options.items()})
 
 
 def _changed(steps: list[Pass], changes: str, name: str) -> list[Pass]:
