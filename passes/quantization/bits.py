@@ -9,7 +9,8 @@ and as the text of the options of `quantize`, so that a pipeline is written whol
 `weight_bits=4 rules=layer:block_1*=w8;operator:DEPTHWISE_CONV_2D=a16`.
 
 What is requested of a layer is meant for its weights and its result. Later rules win. The first and the last layers
-with weights keep at least `ends` bits; rules may say otherwise.
+with weights, and what stands before and after them, keep at least `ends` bits (they are few, and errors made there
+cost most: S. Esser et al., Learned Step Size Quantization, section 3); rules may say otherwise.
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import quote, unquote
 
 from ir.errors import OptionError
-from ir.graph import Graph, Node, Value
+from ir.graph import Graph, Node
+from ir.opdef import OpDef
 from ir.widths import Widths
+from passes.rewrites.fuse import will_be_fused
 
 WEIGHT_BITS = range(2, 9)
 ACTIVATION_BITS = (*range(2, 9), 16)
@@ -38,9 +41,10 @@ class BitsRule:
     """Widths of some layers: those whose name, operator and position fit all that is given.
 
     Attributes:
-      layer: a glob of the node's name, or a regular expression between slashes.
-      operator: its TFLite name.
-      position: "first" or "last", of the layers with weights.
+      layer: a glob of a layer's name, or a regular expression between slashes; its result's name, which is the one that
+        files show, and that of an activation which will be fused into it are names of it, too.
+      operator: its name in TFLite or in docs/operators.md.
+      position: "first" (the layers with weights that an input reaches first, and what stands before them) or "last".
       weight_bits, activation_bits: None leaves what was requested before.
 
     Raises OptionError where a rule selects nothing in particular, says nothing, or asks for a width that there is not.
@@ -71,19 +75,20 @@ class BitsRule:
         named = self.layer is not None and len(self.layer) > 2 and self.layer[0] == self.layer[-1] == "/"
         return self.layer[1:-1] if named and self.layer is not None else None
 
-    def fits(self, node: Node, positions: Iterable[str]) -> bool:
-        """Whether a node is meant; `positions` are the ends that it stands at."""
+    def fits(self, place: _Place) -> bool:
+        """Whether a node is meant."""
         return (
-            self._fits_name(node.name)
-            and (self.operator is None or _code(node) == self.operator.upper())
-            and (self.position is None or self.position in positions)
+            any(map(self._fits_name, place.names))
+            and (self.operator is None or self.operator.lower() in (place.op.name, _code(place.op).lower()))
+            and (self.position is None or self.position in place.positions)
         )
 
     def _fits_name(self, name: str) -> bool:
-        if self.layer is None:
+        if self.layer in (None, name):
             return True
         if self._expression is not None:
             return re.search(self._expression, name) is not None
+        assert self.layer is not None
         return fnmatch.fnmatchcase(name, self.layer)
 
     def __str__(self) -> str:
@@ -117,24 +122,30 @@ class BitsPlan:
 
     def requested(self, graph: Graph) -> Callable[[Node], Widths]:
         """The widths of every node. Raises OptionError for a rule that fits no node."""
-        nodes = list(graph.nodes)
-        positions = {
-            node: [end for end, found in zip(ENDS, (_first(graph), _last(graph)), strict=True) if node in found]
-            for node in nodes
-        }
+        places = _places(graph)
         for rule in self.rules:
-            if not any(rule.fits(node, positions[node]) for node in nodes):
-                raise _fits_nothing(rule, nodes)
-        table = {node: self._widths(node, positions[node]) for node in nodes}
+            if not any(map(rule.fits, places.values())):
+                raise _fits_nothing(rule, places)
+        table = {node: self._widths(place) for node, place in places.items()}
         return lambda node: (
             table.get(node) or Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
         )
 
-    def _widths(self, node: Node, positions: Sequence[str]) -> Widths:
-        least = self.ends if positions else 0
+    def kept(self, graph: Graph) -> list[Node]:
+        """The layers at the ends that keep wider weights than `weight_bits`, although no rule says so."""
+        told = [rule for rule in self.rules if rule.weight_bits is not None]
+        return [
+            node
+            for node, place in _places(graph).items()
+            if place.positions and node.weight is not None and self.weight_bits < self.ends
+            if not any(rule.fits(place) for rule in told)
+        ]
+
+    def _widths(self, place: _Place) -> Widths:
+        least = self.ends if place.positions else 0
         weights, activations = max(self.weight_bits, least), max(self.activation_bits, least)
         for rule in self.rules:
-            if rule.fits(node, positions):
+            if rule.fits(place):
                 weights, activations = rule.weight_bits or weights, rule.activation_bits or activations
         return Widths(activation_bits=activations, weight_bits=weights)
 
@@ -219,10 +230,11 @@ def _bad_rule(expected: str, found: str) -> OptionError:
     return OptionError(expected=expected, found=found, where="rules of bits", fix="see docs/guides/bits.md")
 
 
-def _fits_nothing(rule: BitsRule, nodes: Sequence[Node]) -> OptionError:
-    layers = [node.name for node in nodes if node.weight is not None] or [node.name for node in nodes]
+def _fits_nothing(rule: BitsRule, places: Mapping[Node, _Place]) -> OptionError:
+    layers = [name for node, place in places.items() if node.weight is not None for name in place.names]
+    layers = layers or [name for place in places.values() for name in place.names]
     close = difflib.get_close_matches((rule.layer or "").strip("/*"), layers, n=3, cutoff=0.3) or layers[:3]
-    operators = sorted({_code(node) for node in nodes})
+    operators = sorted({_code(node.op) for node in places})
     known = f"layers such as {', '.join(close)}" if rule.layer else f"one of {', '.join(operators)}"
     return OptionError(
         expected=f"a rule that fits some layer ({known})",
@@ -232,38 +244,53 @@ def _fits_nothing(rule: BitsRule, nodes: Sequence[Node]) -> OptionError:
     )
 
 
-def _code(node: Node) -> str:
-    return node.op.name.upper() if node.op.encoding is None else node.op.encoding.code
+def _code(op: OpDef) -> str:
+    return op.name.upper() if op.encoding is None else op.encoding.code
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What rules ask of a node: what it may be called, and the ends that it stands at."""
+
+    op: OpDef
+    names: tuple[str, ...]
+    positions: tuple[str, ...]
+
+
+def _places(graph: Graph) -> dict[Node, _Place]:
+    ends = dict(zip(ENDS, (_first(graph), _last(graph)), strict=True))
+    return {
+        node: _Place(node.op, _names(graph, node), tuple(end for end, found in ends.items() if node in found))
+        for node in graph.nodes
+    }
+
+
+def _names(graph: Graph, node: Node) -> tuple[str, ...]:
+    found = dict.fromkeys([node.name, *(v.name for v in node.outputs)])
+    if len(node.outputs) == 1 and will_be_fused(graph, node.output):
+        found.update(dict.fromkeys(_names(graph, node.output.consumers[0])))
+    return tuple(found)
 
 
 def _first(graph: Graph) -> set[Node]:
-    """The layers with weights that an input reaches without passing another."""
-    return _ends(graph.inputs, lambda value: value.consumers, lambda node: node.outputs)
+    """The nodes that depend on some input with no weights in between on any way; their own do not count."""
+    starts = [[n for n in graph.nodes if value in n.inputs] for value in graph.inputs]
+    return _near(graph.nodes, starts, lambda n: [v.producer for v in n.inputs if v is not None and v.producer])
 
 
 def _last(graph: Graph) -> set[Node]:
-    """The layers with weights from which an output is reached without passing another."""
-    return _ends(
-        graph.outputs,
-        lambda value: [] if value.producer is None else [value.producer],
-        lambda node: [v for v in node.inputs if v is not None],
-    )
+    """The nodes on which some output depends, likewise."""
+    starts = [[value.producer] for value in graph.outputs if value.producer is not None]
+    return _near(graph.nodes[::-1], starts, lambda n: [reader for v in n.outputs for reader in v.consumers])
 
 
-def _ends(
-    start: Iterable[Value], nodes: Callable[[Value], Iterable[Node]], on: Callable[[Node], Iterable[Value]]
-) -> set[Node]:
-    def walk() -> Iterator[Node]:
-        seen: set[Node] = set()
-        stack = list(start)
-        while stack:
-            for node in nodes(stack.pop()):
-                if node in seen:
-                    continue
-                seen.add(node)
-                if node.weight is not None:
-                    yield node
-                else:
-                    stack.extend(on(node))
-
-    return set(walk())
+def _near(order: Sequence[Node], starts: Iterable[Sequence[Node]], before: Callable[[Node], list[Node]]) -> set[Node]:
+    near: set[Node] = set()
+    for start in starts:
+        behind: dict[Node, bool] = {}  # of the nodes that are reached: whether there are weights in between
+        for node in order:
+            ways = [behind[n] or n.weight is not None for n in before(node) if n in behind]
+            if ways or node in start:
+                behind[node] = any(ways)
+        near |= {node for node, weights in behind.items() if not weights}
+    return near

@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from ir.graph import Graph
+from ir.ops.activation import RELU
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD
+from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
 from ir.widths import Widths
+from passes.graph_testing import Net
 from passes.quantization.bits import (
     ACTIVATION_BITS,
     WEIGHT_BITS,
@@ -71,11 +74,17 @@ def test_wide_activations_are_not_narrowed_at_the_ends() -> None:
         (BitsRule(layer="/ft$|^right/", weight_bits=2), {"left", "right"}),
         (BitsRule(operator="FULLY_CONNECTED", position="last", weight_bits=2), {"head"}),
         (BitsRule(operator="add", weight_bits=2), {"join"}),
+        (BitsRule(operator="fully_connected", position="first", weight_bits=2), {"left", "right"}),
+        (BitsRule(layer="iddle", operator="ADD", weight_bits=2), None),
         (BitsRule(layer="h*", operator="FULLY_CONNECTED", weight_bits=2), {"head"}),
     ],
     ids=str,
 )
-def test_rules_choose(rule: BitsRule, chosen: set[str]) -> None:
+def test_rules_choose(rule: BitsRule, chosen: set[str] | None) -> None:
+    if chosen is None:
+        with pytest.raises(OptionError, match="which fits none"):
+            _table(BitsPlan(rules=(rule,)))
+        return
     assert {name for name, (weights, _) in _table(BitsPlan(rules=(rule,))).items() if weights == 2} == chosen
 
 
@@ -142,3 +151,60 @@ def test_a_rule_that_fits_nothing_names_close_layers() -> None:
 def test_a_node_of_another_graph_gets_the_defaults() -> None:
     requested = BitsPlan(weight_bits=4).requested(_network())
     assert requested(_network().nodes[0]) == Widths(weight_bits=4)
+
+
+def _ends(graph: Graph) -> dict[str, set[str]]:
+    """The layers with weights at each end."""
+    found = {}
+    for end in ("first", "last"):
+        requested = BitsPlan(rules=(BitsRule(position=end, weight_bits=2),)).requested(graph)
+        found[end] = {n.name for n in graph.nodes if n.weight is not None and requested(n).weight_bits == 2}
+    return found
+
+
+def test_every_input_and_every_output_has_its_ends() -> None:
+    """The second input comes in late; the first output is tapped in the middle."""
+    net = Net()
+    tapped = net.conv(net.conv(net.input(4, 4, 2), 3, name="a"), 3, name="b")
+    late = net.conv(net.input(4, 4, 3), 3, name="late")
+    joined = net.then(ADD, net.conv(tapped, 3, name="c"), late, name="joined")
+    graph = net.ends(tapped, net.conv(joined, 2, name="d"))
+    assert _ends(graph) == {"first": {"a", "late"}, "last": {"b", "d"}}
+
+
+def test_a_skip_past_layers_makes_none_of_them_an_end() -> None:
+    """A detector of noise reads its input again before its last layer, and subtracts what that finds."""
+    net = Net()
+    x = net.input(4, 4, 2)
+    again = net.then(ADD, x, net.conv(net.conv(x, 3, name="a"), 2, name="b"), name="again")
+    graph = net.ends(net.then(ADD, x, net.conv(again, 2, name="c"), name="sum"))
+    assert _ends(graph) == {"first": {"a"}, "last": {"c"}}
+
+
+def _chain() -> Graph:
+    net = Net()
+    x = net.then(RELU, net.conv(net.then(SOFTMAX, net.input(4, 4, 2), name="before"), 3, name="stem"), name="stem_relu")
+    return net.ends(net.then(SOFTMAX, net.conv(net.conv(x, 3, name="middle"), 2, name="head"), name="after"))
+
+
+def test_what_stands_beyond_the_ends_keeps_8_bits_too() -> None:
+    graph = _chain()
+    requested = BitsPlan(activation_bits=4).requested(graph)
+    kept = {node.name for node in graph.nodes if requested(node).activation_bits == 8}
+    assert kept == {"before", "stem", "head", "after"}
+
+
+@pytest.mark.parametrize("name", ["stem", "stem_relu", "stem_r*"])
+def test_a_layer_is_also_called_as_the_activation_that_is_fused_into_it(name: str) -> None:
+    graph = _chain()
+    requested = BitsPlan(rules=(BitsRule(layer=name, weight_bits=4),)).requested(graph)
+    assert {n.name for n in graph.nodes if n.weight is not None and requested(n).weight_bits == 4} == {"stem"}
+
+
+def test_layers_that_keep_more_than_is_asked_are_known() -> None:
+    def kept(plan: BitsPlan) -> list[str]:
+        return [node.name for node in plan.kept(_chain())]
+
+    assert kept(BitsPlan(weight_bits=4)) == ["stem", "head"]
+    assert kept(BitsPlan(weight_bits=4, rules=(BitsRule(position="last", weight_bits=8),))) == ["stem"]
+    assert kept(BitsPlan(weight_bits=4, ends=4)) == kept(BitsPlan(activation_bits=4)) == []
