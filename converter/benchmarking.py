@@ -91,6 +91,7 @@ class Benchmark:
             "init_memory_bytes": self.timing.init_memory_bytes,
             "overall_memory_bytes": self.timing.overall_memory_bytes,
             "peak_memory_bytes": self.timing.peak_memory_bytes,
+            "arena_bytes": self.timing.arena_bytes,
         }
 
 

@@ -118,16 +118,18 @@ _ROWS = (
     ("init_memory_bytes", "memory, for loading"),
     ("overall_memory_bytes", "memory, in all"),
     ("peak_memory_bytes", "peak memory of the process"),
+    ("arena_bytes", "arena of TFLM"),
     ("model_size_bytes", "file size"),
 )
 
 
 def show(results: list[Benchmark]) -> None:
-    """A column per runtime."""
+    """A column per runtime, and a row per figure that one of them tells."""
     table = Table("", *(Column(r.runtime, overflow="fold") for r in results))
     columns = [r.as_json() for r in results]
     for key, title in _ROWS:
-        table.add_row(title, *(_text(key, column.get(key)) for column in columns))
+        if any(column.get(key) is not None for column in columns):
+            table.add_row(title, *(_text(key, column.get(key)) for column in columns))
     console.print(table)
     for r in results:
         if r.error:

@@ -6,6 +6,7 @@ blocks of a page are run and how their output is compared.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
@@ -61,9 +62,13 @@ class Block:
     def missing(self) -> str | None:
         """What it needs and this machine has not."""
         need = self.options.get("needs")
-        if need is None or ((ROOT / need).exists() if "/" in need else shutil.which(need)):
+        if need is None or ((ROOT / need).exists() if "/" in need else shutil.which(need) or _is_module(need)):
             return None
         return need
+
+
+def _is_module(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
 
 
 def blocks(page: str) -> list[Block]:

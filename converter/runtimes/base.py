@@ -16,6 +16,7 @@ class Timing:
     Attributes:
       peak_memory_bytes: of the process that runs the model.
       init_memory_bytes, overall_memory_bytes: how far that peak grew by loading, and by all that was done since.
+      arena_bytes: what of its arena TensorFlow Lite Micro uses, its own records for this machine's pointers included.
     """
 
     times_ns: tuple[int, ...] = ()
@@ -23,6 +24,7 @@ class Timing:
     peak_memory_bytes: int | None = None
     init_memory_bytes: int | None = None
     overall_memory_bytes: int | None = None
+    arena_bytes: int | None = None
 
 
 class Session(Protocol):

@@ -153,6 +153,7 @@ class WorkerSession:
             peak_memory_bytes=answer["peak_memory_bytes"],
             init_memory_bytes=self.init_memory_bytes,
             overall_memory_bytes=answer["overall_memory_bytes"],
+            arena_bytes=answer.get("arena_bytes"),
         )
         return outputs
 

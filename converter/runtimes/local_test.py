@@ -40,6 +40,7 @@ def test_a_batch_and_two_outputs() -> None:
         outputs = session.invoke([x])
         assert session.runtime.startswith("tflite_micro 0.dev") and runtime.name == "tflm"
         assert len(session.timing.times_ns) == 4 and session.timing.peak_memory_bytes < 1 << 28
+        assert 0 < session.timing.arena_bytes < 1 << 14
     finally:
         session.close()
     for found in outputs:

@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import select
 import struct
 import sys
@@ -86,9 +87,10 @@ def abandoned(source):
         return False
 
 
-def told():
-    """How many bytes stand in the standard error; 0 where it is no file."""
-    return os.fstat(2).st_size
+def told(start=None):
+    """What was written to the standard error, which must be a file, since it had `start` bytes; how many it has."""
+    size = os.fstat(2).st_size
+    return size if start is None else os.pread(2, size - start, start).decode(errors="replace") if size > start else ""
 
 
 class MicroInterpreter:
@@ -104,6 +106,10 @@ class MicroInterpreter:
             self._interpreter = module.Interpreter.from_bytes(model, arena_size=ARENA_BYTES)
         except RuntimeError as error:
             raise self._failed(error, start) from error
+        start = told()
+        self._interpreter.print_allocations()
+        arena = re.search(r"Arena allocation total (\d+)", told(start))
+        self.arena_bytes = int(arena.group(1)) if arena else None
         self._told = told()
         self._counts = graph.InputsLength(), graph.OutputsLength()
 
@@ -126,8 +132,7 @@ class MicroInterpreter:
             raise self._failed(error, self._told) from error
 
     def _failed(self, error, start):
-        said = os.pread(2, 1 << 16, start).decode(errors="replace") if told() > start else ""
-        return RuntimeError("; ".join([str(error), *said.split("\n")]).strip("; "))
+        return RuntimeError("; ".join([str(error), *told(start).split("\n")]).strip("; "))
 
 
 def load(package, model, kernels, threads):
@@ -215,6 +220,7 @@ def serve(source, sink):
                 inputs = inputs if header.get("same_inputs") else arrays
                 outputs, times = invoke(model, inputs, header.get("repeats", 1), source)
                 memory = {"peak_memory_bytes": peak_memory_bytes(), "overall_memory_bytes": growth(before)}
+                memory["arena_bytes"] = getattr(model, "arena_bytes", None)
                 send(sink, dict(memory, ok=True, times_ns=times), outputs)
         except Exception as error:
             send(sink, {"ok": False, "error": f"{type(error).__name__}: {error}"})
