@@ -94,6 +94,17 @@ class Passage(enum.Enum):
     BOUNDED = "bounded"  # the same while no channel reaches the saturation limit (ReLU6)
 
 
+class LowEnd(enum.Enum):
+    """What becomes of numbers far below the others of a tensor: masks, and what pads a maximum."""
+
+    COUNTS = "counts"  # they are numbers like the others
+    PASSES = "passes"  # they come out as they went in, or not at all (reshape, pad, a choice)
+    ADDED = "added"  # what they are added to comes out as low
+    SCALED = "scaled"  # a constant that is far below the others makes the result so (product)
+    LOSES = "loses"  # the largest of a window wins (max pool)
+    VANISHES = "vanishes"  # beside the largest of a row their exponentials are nothing (softmax)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoding:
     """The operator in a TFLite file: one table for the reader and the writer.
@@ -162,6 +173,7 @@ class OpDef:
       encoding: None for operators that only float graphs have (batch norm).
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
       matrix: how it is a matrix product of its weights, None if it is not.
+      low_end: what becomes of numbers far below the others.
       rearranges: it returns its first input's elements, all of them once, in another shape.
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
@@ -184,6 +196,7 @@ class OpDef:
     quantization: QuantRule = field(default_factory=QuantRule)
     encoding: Encoding | None = None
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
+    low_end: LowEnd = LowEnd.COUNTS
     rearranges: bool = False
     pads_zeros: bool = False
     is_conversion: bool = False

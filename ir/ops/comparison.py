@@ -20,7 +20,7 @@ import numpy as np
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
 from ir.kernels import plain
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, Role, ShapeError
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, QuantRule, Role, ShapeError
 from ir.ops._pointwise import aligned, by_table, infer_broadcast, operand
 from ir.ops._shapes import BOTH_WIDTHS
 from ir.types import DType, TensorType, given
@@ -136,6 +136,7 @@ SELECT = OpDef(
     integer=_integer_select,
     quantization=_TIED,
     encoding=Encoding(code="SELECT", options="SelectOptions"),
+    low_end=LowEnd.PASSES,
 )
 
 SELECT_V2 = OpDef(
@@ -147,4 +148,5 @@ SELECT_V2 = OpDef(
     integer=_integer_choice,
     quantization=_TIED,
     encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
+    low_end=LowEnd.PASSES,
 )

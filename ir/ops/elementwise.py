@@ -24,6 +24,7 @@ from ir.opdef import (
     Encoding,
     FusedActivation,
     IntegerCall,
+    LowEnd,
     OpDef,
     Operand,
     QuantRule,
@@ -240,6 +241,7 @@ ADD = OpDef(
     encoding=Encoding(
         code="ADD", options="AddOptions", version=_version({DType.INT8: 2, DType.INT16: 3, DType.INT64: 4})
     ),
+    low_end=LowEnd.ADDED,
 )
 
 SUB = OpDef(
@@ -268,6 +270,7 @@ MUL = OpDef(
     integer=_integer_mul,
     quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="MUL", options="MulOptions", renamed=_NO_POT, version=_mul_version),
+    low_end=LowEnd.SCALED,
 )
 
 DIV = OpDef(

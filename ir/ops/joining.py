@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import Attributes, Encoding, OpDef, Operand, Passage, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
 from ir.ops._shapes import (
     BOTH_WIDTHS,
     TIED,
@@ -210,6 +210,7 @@ CONCATENATION = OpDef(
     quantization=_ALL_TIED,
     encoding=Encoding(code="CONCATENATION", options="ConcatenationOptions", version=version_by_type(int16=3)),
     is_identity=lambda _, types: len(types) == 1,
+    low_end=LowEnd.PASSES,
 )
 
 PACK = OpDef(

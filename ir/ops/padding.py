@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
 from ir.ops._shapes import (
     BOTH_WIDTHS,
     TIED,
@@ -104,6 +104,7 @@ PAD = OpDef(
     encoding=Encoding(code="PAD", options="PadOptions", layout=("input", "paddings"), version=_VERSION),
     passage=_passage,
     is_identity=keeps_shape(_infer_pad),
+    low_end=LowEnd.PASSES,
 )
 
 PADV2 = OpDef(
@@ -122,6 +123,7 @@ PADV2 = OpDef(
         version=_VERSION,
     ),
     is_identity=keeps_shape(_infer_pad_with),
+    low_end=LowEnd.PASSES,
 )
 
 MIRROR_PAD = OpDef(

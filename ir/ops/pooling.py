@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, FusedActivation, IntegerCall, OpDef, Operand, Passage, ShapeError
+from ir.opdef import Attributes, Encoding, FusedActivation, IntegerCall, LowEnd, OpDef, Operand, Passage, ShapeError
 from ir.ops._common import Padding, apply_fused, clamp_range, window_size
 from ir.ops._shapes import TIED, version_by_type
 from ir.types import TensorType, given
@@ -140,4 +140,5 @@ MAX_POOL_2D = OpDef(
     encoding=Encoding(code="MAX_POOL_2D", options="Pool2DOptions", version=version_by_type(int16=3)),
     passage=_passage,
     is_identity=_is_identity,
+    low_end=LowEnd.LOSES,
 )

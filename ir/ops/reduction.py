@@ -22,7 +22,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS, TIED, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
@@ -219,6 +219,7 @@ REDUCE_MAX = OpDef(
     encoding=_reducer("REDUCE_MAX", int16=3),
     passage=_passage,
     is_identity=keeps_shape(_infer),
+    low_end=LowEnd.LOSES,
 )
 
 REDUCE_MIN = OpDef(

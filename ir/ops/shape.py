@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ir.opdef import Attributes, Encoding, OpDef, Operand, Passage, ShapeError
+from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, ShapeError
 from ir.ops._shapes import (
     TIED,
     TIED_INT8,
@@ -234,6 +234,7 @@ RESHAPE = OpDef(
     passage=_reshape_passage,
     rearranges=True,
     is_identity=keeps_shape(_infer_reshape),
+    low_end=LowEnd.PASSES,
 )
 
 SQUEEZE = OpDef(
@@ -249,6 +250,7 @@ SQUEEZE = OpDef(
     passage=_squeeze_passage,
     rearranges=True,
     is_identity=keeps_shape(_infer_squeeze),
+    low_end=LowEnd.PASSES,
 )
 
 EXPAND_DIMS = OpDef(
@@ -263,6 +265,7 @@ EXPAND_DIMS = OpDef(
     encoding=Encoding(code="EXPAND_DIMS", options="ExpandDimsOptions", layout=("input", "axis")),
     passage=_expand_passage,
     rearranges=True,
+    low_end=LowEnd.PASSES,
 )
 
 TRANSPOSE = OpDef(
@@ -279,6 +282,7 @@ TRANSPOSE = OpDef(
     ),
     passage=_transpose_passage,
     is_identity=lambda attrs, types: _perm(attrs, types[0].rank) == tuple(range(types[0].rank)),
+    low_end=LowEnd.PASSES,
 )
 
 TILE = OpDef(

@@ -19,7 +19,7 @@ import numpy as np
 from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
 from ir.keras_ops import K
 from ir.kernels import plain
-from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, LowEnd, OpDef, Operand, QuantRule, ShapeError
 from ir.ops._gemmlowp import (
     exp_negative,
     high_mul,
@@ -203,6 +203,7 @@ SOFTMAX = OpDef(
         fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, kernels=plain(DType.INT8, DType.INT16)
     ),
     encoding=Encoding(code="SOFTMAX", options="SoftmaxOptions", version=version_by_type(int16=3)),
+    low_end=LowEnd.VANISHES,
 )
 
 LOG_SOFTMAX = OpDef(

@@ -134,7 +134,8 @@ _PREPARE = (
 _QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
 _ROUND = (Step("round_weights"), Step("correct_bias"))
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
-_FROM_DATA = (*_PREPARE, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
+_MASKS = Step("bound_masks")
+_FROM_DATA = (*_PREPARE, _MASKS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
 
 CHANNELS: Mapping[str, tuple[Step, ...]] = {
     "per_channel": (Step("level_activations"), Step("reuse_channels")),
@@ -146,12 +147,13 @@ CHANNELS: Mapping[str, tuple[Step, ...]] = {
     ),
 }
 PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
-    "fast": (*_PREPARE, Step("calibrate"), *_QUANTIZE, *_EMIT),
+    "fast": (*_PREPARE, _MASKS, Step("calibrate"), *_QUANTIZE, *_EMIT),
     "default": (*_FROM_DATA, *_EMIT),
     "fat": (*_FROM_DATA, Step("tune_thresholds"), *_EMIT),
     "data_free": (
         *_PREPARE,
         Step("distill_samples"),
+        _MASKS,
         Part.CHANNELS,
         Step("moment_ranges"),
         *_QUANTIZE,
