@@ -9,6 +9,7 @@ import pytest
 
 from ir.digest import digest
 from ir.graph import Graph
+from ir.layer import layers
 from passes.contract.base import (
     ChannelNormal,
     Context,
@@ -21,7 +22,6 @@ from passes.contract.base import (
     Statistics,
 )
 from passes.graph_testing import Net
-from passes.rewrites.fold_batch_norm import set_weights, weights_of
 
 
 def network() -> Graph:
@@ -68,8 +68,9 @@ def test_a_snapshot_brings_back_the_graph_and_every_table(table: str):
     context = context_of(graph)
     before = digest(graph)
     snapshot = Snapshot.take(graph, context)
-    node = graph.nodes[0]
-    set_weights(graph, node, 2 * weights_of(node)[0], weights_of(node)[1])
+    layer = next(layers(graph))
+    w, b = layer.weights()
+    layer.set_weights(graph, 2 * w, b)
     rows = context_of(graph).tables
     context.tables = SideTables()
     snapshot.put_back(graph, context)

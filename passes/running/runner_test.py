@@ -11,6 +11,7 @@ import pytest
 
 from ir.digest import digest
 from ir.graph import Graph
+from ir.layer import Layer, layers
 from ir.ops.activation import RELU
 from ir.verify import VerificationError
 from passes.contract.base import (
@@ -30,11 +31,14 @@ from passes.contract.base import (
 from passes.graph_testing import Net, assert_true_to_word, run_alone
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
-from passes.rewrites.fold_batch_norm import set_weights, weights_of
 from passes.running.runner import run_passes
 
 SEEN: list[tuple[str, float]] = []
 X = np.random.default_rng(0).normal(size=(40, 6, 6, 3)).astype(np.float32)
+
+
+def first(graph: Graph) -> Layer:
+    return next(layers(graph))
 
 
 @pytest.fixture(autouse=True)
@@ -69,8 +73,9 @@ class Double(Pass):
     name: ClassVar[str] = "double"
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        w, b = weights_of(graph.nodes[0])
-        set_weights(graph, graph.nodes[0], 2 * w, 2 * b)
+        layer = first(graph)
+        w, b = layer.weights()
+        layer.set_weights(graph, 2 * w, 2 * b)
         return PassReport(changed=("all",))
 
 
@@ -226,9 +231,10 @@ def test_before_quantize_a_pass_is_judged_by_a_trial():
         guarded: ClassVar[bool] = True
 
         def run(self, graph: Graph, context: Context) -> PassReport:
-            w, b = weights_of(graph.nodes[0])
+            layer = first(graph)
+            w, b = layer.weights()
             w[0] *= 1000
-            set_weights(graph, graph.nodes[0], w, b)
+            layer.set_weights(graph, w, b)
             return PassReport(changed=("first channel",))
 
     assert outcomes([Outlier(), *START]) == [LeftOut, Applied, Applied]
