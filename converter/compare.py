@@ -15,6 +15,7 @@ from ir.profile import Profile
 from ir.quantization import QuantParams
 from ir.types import DType
 from passes.contract.base import Progress, Samples, silent
+from passes.measuring.decibels import decibels
 from passes.measuring.logits import logits_of
 
 
@@ -67,11 +68,10 @@ class _Sums:
             self.integer_right += int((b == labels).sum())
 
     def finish(self) -> Comparison:
-        ratio = self.signal / self.noise if self.noise else np.inf
         labelled = self.classes and self.labelled
         return Comparison(
             samples=self.samples,
-            sqnr_db=float(10 * np.log10(ratio)) if ratio > 0 else -np.inf,
+            sqnr_db=float(decibels(self.signal, self.noise)),
             agreement=self.agreed / self.samples if self.classes and self.samples else None,
             float_accuracy=self.float_right / self.samples if labelled else None,
             integer_accuracy=self.integer_right / self.samples if labelled else None,

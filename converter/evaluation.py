@@ -24,6 +24,7 @@ from ir.errors import DataError
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 from passes.contract.base import Progress, Samples, silent
+from passes.measuring.decibels import decibels
 from passes.measuring.logits import logits_of
 
 _Z95 = 1.959964
@@ -124,16 +125,11 @@ class _Tally:
 
 def sqnr_interval(signal: np.ndarray, noise: np.ndarray) -> tuple[float, tuple[float, float]]:
     """`10 log10(sum signal / sum noise)` in dB, and its 95 % interval by resampling the samples."""
-
-    def decibel(s: np.ndarray, n: np.ndarray) -> np.ndarray:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 10 * np.log10(s / n)
-
     weights = np.random.default_rng(0).multinomial(len(signal), np.full(len(signal), 1 / len(signal)), size=_BOOTSTRAPS)
     low, high = (
-        np.percentile(decibel(weights @ signal, weights @ noise), [2.5, 97.5]) if noise.any() else (np.inf, np.inf)
+        np.percentile(decibels(weights @ signal, weights @ noise), [2.5, 97.5]) if noise.any() else (np.inf, np.inf)
     )
-    return float(decibel(signal.sum(), noise.sum())), (float(low), float(high))
+    return float(decibels(signal.sum(), noise.sum())), (float(low), float(high))
 
 
 def with_logits(model: bytes) -> tuple[bytes, int]:

@@ -34,6 +34,7 @@ from ir.errors import ConversionError, RuntimeFailure
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 from ir.profile import PROFILES, Kernels
+from passes.measuring.decibels import decibels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,7 +212,7 @@ def quality(name: str, sums: np.ndarray) -> OutputQuality:
 
 
 def _decibels(signal: float, noise: float) -> float:
-    return 99.0 if not noise else -99.0 if not signal else float(np.clip(10 * np.log10(signal / noise), -99, 99))
+    return float(np.clip(decibels(signal, noise), -99, 99))
 
 
 def differing_elements(model: bytes, inputs: Sequence[np.ndarray], options: SurveyOptions) -> dict[str, int | str]:

@@ -14,6 +14,7 @@ from converter.runtimes.local import LocalRuntime
 from converter.tflite.model_file import TensorRecord, parse
 from ir.quantization import QuantParams
 from ir.types import DType
+from passes.measuring.decibels import decibels
 from tools._subjects import Subject
 
 KERNELS = LocalRuntime(package="ai_edge_litert", kernels="builtin", threads=2)
@@ -95,7 +96,7 @@ def judge(content: bytes, expected: FloatAnswers) -> Judgement:
         score=subject.score(outputs, _reconstruction(expected.inputs, outputs)),
         float_score=expected.score,
         agreement=None if agree is None else float(agree.mean()),
-        sqnr_db=float(10 * np.log10(signal / noise)) if noise else float("inf"),
+        sqnr_db=float(decibels(signal, noise)),
         float_operators=float_operators(content),
         io=" ".join(dict.fromkeys((before.type_name.lower(), after.type_name.lower()))),
     )

@@ -19,6 +19,7 @@ from converter.tflite.codec import BY_CODE, layout
 from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from converter.tflite.reader import MISFITS, constant_array, tensor_type
 from ir.errors import ConversionError
+from passes.measuring.decibels import decibels
 
 _MOST_COMPARED = 1 << 26  # elements of a constant: a sparse one may stand for more than memory holds
 _MOST_ALIGNED = 3000  # operators: the alignment may take the square of them, and files are not trusted
@@ -182,7 +183,7 @@ def _constants(x: TensorRecord, y: TensorRecord, what: str, closeness: list[floa
     if not noise:
         return changes
     if signal > 0 and np.isfinite(noise) and np.isfinite(signal):
-        closeness.append(float(10 * np.log10(signal / noise)))
+        closeness.append(float(decibels(signal, noise)))
         return [*changes, f"{what}: values differ, {closeness[-1]:.1f} dB"]
     return [*changes, f"{what}: values differ"]
 

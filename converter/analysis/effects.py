@@ -19,6 +19,7 @@ from ir.execute import batchable, walk
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.contract.base import Progress
+from passes.measuring.decibels import decibels
 from passes.quantization.simulate import fake_quantize
 
 WEIGHTS, OUTPUT, INPUT = "weights", "output", "input"
@@ -44,7 +45,7 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> float:
 
 def decibel(ratio: float) -> float:
     """SQNR of a noise-to-signal ratio; infinite for 0."""
-    return float(-10 * np.log10(ratio)) if ratio > 0 else np.inf
+    return -float(decibels(ratio, 1.0))
 
 
 @dataclass(frozen=True)

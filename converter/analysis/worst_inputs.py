@@ -9,6 +9,7 @@ from PIL import Image
 
 from converter.analysis.table import WorstInput
 from converter.preprocess import USUAL_RANGE
+from passes.measuring.decibels import decibels
 
 _TOP = 3
 _SIDE = 96
@@ -56,8 +57,7 @@ def sample_sqnr(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> 
 
     signal = np.sum([squares(a) for a in expected], axis=0)
     noise = np.sum([squares(b.reshape(a.shape) - a) for a, b in zip(expected, found, strict=True)], axis=0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(noise > 0, 10 * np.log10(np.maximum(signal, 1e-30) / noise), np.inf)
+    return np.asarray(decibels(np.maximum(signal, 1e-30), noise))
 
 
 def _top(scores: np.ndarray) -> tuple[tuple[int, float], ...]:

@@ -1,13 +1,11 @@
 """Samples from a TFRecord file of `tf.train.Example`: encoded images, or features named like the inputs.
 
-A record is: its length (uint64, little endian), the masked CRC-32C of these 8 bytes, the data, and the data's
-CRC. The file is indexed once by walking over the lengths, each checked by its CRC and against the file's
-size; samples are then read by position. The data's CRC is not checked.
+The file is indexed once by walking over the lengths of its records (`ir.tfrecord`), each checked by its CRC and
+against the file's size; samples are then read by position. The data's CRC is not checked.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from converter.data.images import decode, image_size
 from converter.data.labels import check_labels
 from converter.data.source import InputSpec
 from ir.errors import DataError
-from passes.training.event_log import masked_crc32c
+from ir.tfrecord import FOOTER, HEADER, framed_length
 
 TFRECORD_SUFFIXES = (".tfrecord", ".tfrecords")
 _IMAGE, _LABELS = "image/encoded", ("image/class/label", "label")
@@ -32,12 +30,12 @@ def index_records(path: Path) -> list[tuple[int, int]]:
             raise _damaged(path, "a gzip file", "unpack it first (gunzip)")
         while position < total:
             stream.seek(position)
-            header = stream.read(12)
-            length, crc = struct.unpack("<QI", header) if len(header) == 12 else (0, -1)
-            if crc != masked_crc32c(header[:8]) or position + 16 + length > total:
+            length = framed_length(stream.read(HEADER.size))
+            end = position + HEADER.size + (length or 0) + FOOTER.size
+            if length is None or end > total:
                 raise _damaged(path, f"no whole record at byte {position}", "write the file again")
-            records.append((position + 12, length))
-            position += 16 + length
+            records.append((position + HEADER.size, length))
+            position = end
     if not records:
         raise _damaged(path, "no records", "write the file again")
     return records

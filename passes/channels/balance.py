@@ -37,6 +37,7 @@ from passes.channels.channel_noise import GRID, MOST, CutNoise, LayerNoise, Tens
 from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
 from passes.contract.base import Context, Needs, Pass, PassReport, Samples, Skip, Statistics
+from passes.measuring.decibels import decibels
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
 from passes.quantization.groups import tie_groups
@@ -95,7 +96,7 @@ class Balance(Pass):
 
 
 def _db(power: float) -> float:
-    return float(10 * np.log10(power + _TINY))
+    return float(decibels(power + _TINY, 1.0))
 
 
 class _Problem:
