@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from converter import compare, version
-from converter.analysis.recording import Recorder
 from converter.choosing import RequestedPasses, choose_passes
 from converter.data.given import Data
 from converter.frontends import ModelOptions
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
+from converter.recording import Recorder
 from converter.result import ConversionResult
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse

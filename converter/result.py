@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.analysis.recording import Trace
 from converter.compare import Comparison
+from converter.recording import Trace
 from converter.targets import CheckReport
 from converter.tflite.model_file import parse
 from ir.graph import Graph

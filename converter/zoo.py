@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from converter.frontends.keras_file import first_words, load_keras
+from converter.keras_file import first_words, load_keras
 from converter.preprocess import apply_mode, check_mode
 from converter.zoo_weights import check_weights_path, with_weights
 from ir.errors import ModelError, OptionError

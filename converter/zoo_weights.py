@@ -8,7 +8,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from converter.frontends.keras_file import first_words, load_keras
+from converter.keras_file import first_words, load_keras
 from ir.errors import ModelError
 
 WEIGHT_SUFFIXES = (".weights.h5", ".h5", ".hdf5", ".keras")

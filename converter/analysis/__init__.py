@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from converter.analysis.table import Analysis, Cause, History, LayerAnalysis, WorstInput
+from converter.analysis.table import Analysis, Cause, LayerAnalysis, WorstInput
+from converter.recording import History
 
 __all__ = ["Analysis", "Cause", "History", "LayerAnalysis", "WorstInput", "analyze"]
 

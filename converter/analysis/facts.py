@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from converter.analysis.measure import ChannelSums, Twins
-from converter.analysis.recording import START, channel_ranges
-from converter.analysis.table import History
+from converter.recording import START, History, channel_ranges
 from ir.graph import Node
+from ir.layer import layer_of
 from ir.quantization import QuantParams
 from passes.quantization.quantize import Quantize
 from passes.rewrites.fold_batch_norm import FoldBatchNorm
@@ -142,18 +142,17 @@ def value_facts(sums: ChannelSums, name: str, quant: QuantParams | None) -> Valu
 
 def weight_facts(node: Node, floats: Node, sums: ChannelSums, history: History) -> WeightFacts | None:
     """`node` is the annotated one, `floats` its duplicate with weights of before rounding. None without weights."""
-    weight, exact = node.weight, floats.weight
-    if weight is None or exact is None or weight.data is None or exact.data is None or weight.quant is None:
+    layer, exact = layer_of(node), layer_of(floats)
+    if layer is None or exact is None or layer.weight.quant is None:
         return None
-    low, high = channel_ranges(node, weight.data)
-    low_before, high_before = folded_ranges(history, node.name) or channel_ranges(floats, exact.data)
-    axis = node.op.weight_operand.channel_axis or 0
-    rows = np.abs(np.moveaxis(exact.data, axis, 0).reshape(exact.data.shape[axis], -1))
+    low, high = channel_ranges(layer)
+    low_before, high_before = folded_ranges(history, node.name) or channel_ranges(exact)
+    rows = np.abs(np.moveaxis(exact.data, exact.channel_axis, 0).reshape(exact.channels, -1))
     peaks, medians = rows.max(axis=1), np.median(rows, axis=1)
     isolated = (
         np.where(medians > 0, peaks / np.maximum(medians, 1e-30), 1.0) if rows.shape[1] > 4 else np.ones(len(rows))
     )
-    scale = np.broadcast_to(weight.quant.scale, peaks.shape)
+    scale = np.broadcast_to(layer.params.scale, peaks.shape)
     outlier_before, channel = _dominance(np.maximum(-low_before, high_before))
     live = peaks > 1e-6 * peaks.max(initial=0)
     noise = np.atleast_1d(sums.weight_noise) / max(sums.count, 1)
@@ -169,10 +168,10 @@ def weight_facts(node: Node, floats: Node, sums: ChannelSums, history: History) 
         levels=float(np.median(np.minimum(peaks[live] / scale[live], 127.0))) if live.any() else 0.0,
         isolated=float(isolated.max(initial=1.0)),
         isolated_channel=int(isolated.argmax()),
-        raised=_raised(peaks, scale, live, weight.quant.per_channel),
+        raised=_raised(peaks, scale, live, layer.params.per_channel),
         noise=relative(sums.weight_noise, sums.power),
         shift=float(shift.sum() / max(noise.sum(), 1e-30)),
-        per_channel=weight.quant.per_channel,
+        per_channel=layer.params.per_channel,
     )
 
 

@@ -21,7 +21,8 @@ from converter.analysis.reasons import (
     reason_of,
     value_reason,
 )
-from converter.analysis.table import Cause, History
+from converter.analysis.table import Cause
+from converter.recording import History
 from ir.graph import Graph, Node, Value
 
 SHOWN = 0.05  # causes of less severity are not worth a line

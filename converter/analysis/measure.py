@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.analysis.recording import Trace
 from converter.compare import to_integers, to_reals
+from converter.recording import Trace
 from ir.execute import batchable, run_integer, walk
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K

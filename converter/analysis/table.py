@@ -10,57 +10,12 @@ from typing import Any
 
 import numpy as np
 
-
-def plain(value: Any) -> Any:
-    """`value` as what JSON holds: records and arrays opened, numbers that are not finite as None."""
-    if hasattr(value, "as_json"):
-        return value.as_json()
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, dict):
-        return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-class _Record:
-    """A dataclass that says itself as JSON, a key per field."""
-
-    def as_json(self) -> dict[str, Any]:
-        """The fields by name; arrays as lists, numbers that are not finite as None."""
-        return {f.name: plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+from converter.recording import History
+from converter.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)
-class Threshold(_Record):
-    """The range of a value after a pass: `low` and `high` in reals, scale and zero point once it has them."""
-
-    low: float
-    high: float
-    scale: float | None = None
-    zero_point: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class History(_Record):
-    """Ranges after the passes that changed them.
-
-    Attributes:
-      passes: names in order; a pass that runs twice is `name`, then `name#2`.
-      weights: node name -> pass name -> `(low, high)`, each `[channels]`. `""` is the pass before the first.
-      activations: value name -> pass name -> Threshold.
-    """
-
-    passes: tuple[str, ...] = ()
-    weights: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
-    activations: dict[str, dict[str, Threshold]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Histogram(_Record):
+class Histogram(Record):
     """`counts` of float values between neighbouring `edges` (one more)."""
 
     counts: np.ndarray
@@ -68,7 +23,7 @@ class Histogram(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerAnalysis(_Record):
+class LayerAnalysis(Record):
     """One operator of the emitted file.
 
     Attributes:
@@ -117,7 +72,7 @@ class LayerAnalysis(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorstInput(_Record):
+class WorstInput(Record):
     """A sample that the integer network answers worst: `(class, probability or score)` best first.
 
     Attributes:
@@ -135,7 +90,7 @@ class WorstInput(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause(_Record):
+class Cause(Record):
     """Why accuracy is lost: `severity` 0 (nothing) to 1, `where` a layer, "input" or None (the whole network)."""
 
     severity: float
@@ -146,7 +101,7 @@ class Cause(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassChange(_Record):
+class PassChange(Record):
     """What a pass of the pipeline did: `changed` nodes, `skipped` `(where, reason)`, its notes."""
 
     name: str
@@ -157,7 +112,7 @@ class PassChange(_Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis(_Record):
+class Analysis(Record):
     """Where a conversion lost accuracy, and why.
 
     Attributes:

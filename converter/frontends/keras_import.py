@@ -23,8 +23,8 @@ import keras
 import numpy as np
 from keras import KerasTensor, tree
 
-from converter.frontends.keras_file import first_words
 from converter.frontends.keras_layers import followable, layer_handler, operation_handler, refusal
+from converter.keras_file import first_words
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, ShapeError

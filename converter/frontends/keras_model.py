@@ -9,9 +9,9 @@ from typing import Any
 import keras
 from keras import KerasTensor
 
-from converter.frontends.keras_file import load_keras
 from converter.frontends.keras_import import Importer, element_type, is_graph
 from converter.frontends.tflite_patterns import recognize
+from converter.keras_file import load_keras
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
 from ir.ops.shape import RESHAPE

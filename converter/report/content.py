@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from converter.analysis.table import Analysis, plain
+from converter.analysis.table import Analysis
 from converter.compare import Comparison
 from converter.evaluation import Share
+from converter.records import plain
 from converter.report import speed
 from converter.report.network import Row, rows_of
 from converter.report.speed import Speed

@@ -15,7 +15,8 @@ import numpy as np
 from markupsafe import Markup, escape
 from PIL import Image
 
-from converter.analysis.table import Analysis, LayerAnalysis, Threshold
+from converter.analysis.table import Analysis, LayerAnalysis
+from converter.recording import Threshold
 from converter.report import figures, wording
 from converter.report.content import Content, refusals
 from converter.report.network import draw, shortened

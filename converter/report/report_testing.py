@@ -8,12 +8,11 @@ from converter.analysis.table import (
     Analysis,
     Cause,
     Histogram,
-    History,
     LayerAnalysis,
     PassChange,
-    Threshold,
     WorstInput,
 )
+from converter.recording import History, Threshold
 from converter.report.content import Content
 from converter.report.network import Row
 from converter.report.speed import Speed

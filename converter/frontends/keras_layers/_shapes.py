@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from converter.frontends.keras_layers._builder import Builder
 from ir.graph import Value
 from ir.ops._common import Padding
 from ir.ops.shape import RESHAPE, TRANSPOSE
-
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
 
 
 def pair(size: int | Sequence[int], axes: int = 2) -> tuple[int, int]:
@@ -26,17 +24,17 @@ def padding_of(name: str) -> Padding:
     return Padding[name.upper()]
 
 
-def reshape(b: Importer, x: Value, shape: Sequence[int], name: str = "reshape") -> Value:
+def reshape(b: Builder, x: Value, shape: Sequence[int], name: str = "reshape") -> Value:
     """`x` in another shape; itself if it has it."""
     return x if x.shape == tuple(shape) else b.node(RESHAPE, x, name=name, shape=tuple(shape))
 
 
-def transpose(b: Importer, x: Value, perm: Sequence[int], name: str = "transpose") -> Value:
+def transpose(b: Builder, x: Value, perm: Sequence[int], name: str = "transpose") -> Value:
     """`x` with its axes in another order; itself if that is the order."""
     return x if list(perm) == list(range(len(perm))) else b.node(TRANSPOSE, x, name=name, perm=tuple(perm))
 
 
-def as_picture(b: Importer, x: Value) -> Value:
+def as_picture(b: Builder, x: Value) -> Value:
     """`[batch, height, width, channels]`; a signal `[batch, length, channels]` gets the height 1."""
     if len(x.shape) == 4:
         return x
@@ -45,7 +43,7 @@ def as_picture(b: Importer, x: Value) -> Value:
     return reshape(b, x, (x.shape[0], 1, *x.shape[1:]), "expand_dims")
 
 
-def channels_last(b: Importer, op: Any) -> None:
+def channels_last(b: Builder, op: Any) -> None:
     """Refuses an operation of `keras.ops` that counts channels on axis 1."""
     if getattr(op, "data_format", None) == "channels_first":
         raise b.fail(

@@ -7,11 +7,12 @@ SELU:          scale * ELU with alpha      ReLU with a maximum:  min(relu(x), ma
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import follow_instead, layer, operation
 from converter.frontends.keras_layers._shapes import transpose
 from ir.graph import Value
@@ -32,9 +33,6 @@ from ir.ops.joining import SPLIT
 from ir.ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ir.ops.unary import ABS, EXP, LOG, NEG
 
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
-
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
 for _name, _op in {
@@ -52,12 +50,12 @@ follow_instead(keras.activations.mish, lambda x: x * keras.ops.tanh(keras.ops.so
 
 
 @layer(keras.layers.Activation)
-def activation(b: Importer, layer: Any, x: Value) -> Value:
+def activation(b: Builder, layer: Any, x: Value) -> Value:
     return b.activation(layer.activation, x)
 
 
 @operation("ReLU")
-def relu(b: Importer, op: Any, x: Value) -> Value:
+def relu(b: Builder, op: Any, x: Value) -> Value:
     """ReLU with a slope below zero and a maximum; a threshold other than zero makes a jump."""
     slope, maximum = float(op.negative_slope), op.max_value
     if op.threshold:
@@ -73,17 +71,17 @@ def relu(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("LeakyRelu")
-def leaky_relu(b: Importer, op: Any, x: Value) -> Value:
+def leaky_relu(b: Builder, op: Any, x: Value) -> Value:
     return b.node(LEAKY_RELU, x, alpha=float(op.negative_slope))
 
 
 @layer(keras.layers.PReLU)
-def prelu(b: Importer, layer: Any, x: Value) -> Value:
+def prelu(b: Builder, layer: Any, x: Value) -> Value:
     return b.node(PRELU, x, b.weight(layer.alpha, "alpha"))
 
 
 @operation("Clip")
-def clip(b: Importer, op: Any, x: Value) -> Value:
+def clip(b: Builder, op: Any, x: Value) -> Value:
     low, high = (limit if limit is None else np.asarray(limit, np.float32) for limit in (op.x_min, op.x_max))
     low = np.float32(-np.inf) if low is None else low
     high = np.float32(np.inf) if high is None else high
@@ -92,7 +90,7 @@ def clip(b: Importer, op: Any, x: Value) -> Value:
     return clipped(b, x, float(low), float(high))
 
 
-def clipped(b: Importer, x: Value, low: float, high: float) -> Value:
+def clipped(b: Builder, x: Value, low: float, high: float) -> Value:
     """x between two limits, by the one operator that does it or by two."""
     fused = {(0.0, np.inf): RELU, (0.0, 6.0): RELU6, (-1.0, 1.0): RELU_N1_TO_1}.get((low, high))
     if fused is not None:
@@ -105,34 +103,34 @@ def clipped(b: Importer, x: Value, low: float, high: float) -> Value:
 
 
 @operation("HardSigmoid")
-def hard_sigmoid(b: Importer, op: Any, x: Value) -> Value:
+def hard_sigmoid(b: Builder, op: Any, x: Value) -> Value:
     y = b.node(RELU6, b.node(ADD, x, b.constant(3.0, "three"), name="shifted"), name="relu6")
     return b.node(MUL, y, b.constant(1.0 / 6.0, "sixth"))
 
 
 @operation("Silu")
-def silu(b: Importer, op: Any, x: Value) -> Value:
+def silu(b: Builder, op: Any, x: Value) -> Value:
     return b.node(MUL, x, b.node(LOGISTIC, x, name="sigmoid"))
 
 
 @operation("Elu")
-def elu(b: Importer, op: Any, x: Value) -> Value:
+def elu(b: Builder, op: Any, x: Value) -> Value:
     return _elu(b, x, float(op.alpha))
 
 
 @operation("Selu")
-def selu(b: Importer, op: Any, x: Value) -> Value:
+def selu(b: Builder, op: Any, x: Value) -> Value:
     return b.node(MUL, _elu(b, x, _SELU_ALPHA, "elu"), b.constant(_SELU_SCALE, "scale"))
 
 
 @operation("Celu")
-def celu(b: Importer, op: Any, x: Value) -> Value:
+def celu(b: Builder, op: Any, x: Value) -> Value:
     """max(x, 0) + alpha (exp(min(x, 0) / alpha) - 1)."""
     alpha = float(op.alpha)
     return b.node(MUL, b.node(ELU, _times(b, x, 1.0 / alpha, "scaled"), name="elu"), b.constant(alpha, "alpha"))
 
 
-def _elu(b: Importer, x: Value, alpha: float, name: str = "") -> Value:
+def _elu(b: Builder, x: Value, alpha: float, name: str = "") -> Value:
     if alpha == 1.0:
         return b.node(ELU, x, name=name)
     below = b.node(ELU, b.node(MINIMUM, x, b.constant(0.0, "zero"), name="negative"), name="elu_negative")
@@ -140,56 +138,56 @@ def _elu(b: Importer, x: Value, alpha: float, name: str = "") -> Value:
 
 
 @operation("Gelu")
-def gelu(b: Importer, op: Any, x: Value) -> Value:
+def gelu(b: Builder, op: Any, x: Value) -> Value:
     return b.node(GELU, x, approximate=bool(op.approximate))
 
 
 @operation("Softplus")
-def softplus(b: Importer, op: Any, x: Value) -> Value:
+def softplus(b: Builder, op: Any, x: Value) -> Value:
     return _softplus(b, x)
 
 
 @operation("LogSigmoid")
-def log_sigmoid(b: Importer, op: Any, x: Value) -> Value:
+def log_sigmoid(b: Builder, op: Any, x: Value) -> Value:
     """-softplus(-x)."""
     return b.node(NEG, _softplus(b, b.node(NEG, x, name="negative"), "softplus"))
 
 
-def _softplus(b: Importer, x: Value, name: str = "") -> Value:
+def _softplus(b: Builder, x: Value, name: str = "") -> Value:
     decayed = b.node(EXP, b.node(NEG, b.node(ABS, x, name="abs"), name="minus_abs"), name="exp")
     rest = b.node(LOG, b.node(ADD, decayed, b.constant(1.0, "one"), name="one_plus"), name="log")
     return b.node(ADD, b.node(RELU, x, name="relu"), rest, name=name)
 
 
 @operation("Softsign")
-def softsign(b: Importer, op: Any, x: Value) -> Value:
+def softsign(b: Builder, op: Any, x: Value) -> Value:
     """x / (1 + |x|)."""
     return b.node(DIV, x, b.node(ADD, b.node(ABS, x, name="abs"), b.constant(1.0, "one"), name="one_plus"))
 
 
 @operation("TanhShrink")
-def tanh_shrink(b: Importer, op: Any, x: Value) -> Value:
+def tanh_shrink(b: Builder, op: Any, x: Value) -> Value:
     return b.node(SUB, x, b.node(TANH, x, name="tanh"))
 
 
 @operation("Glu")
-def glu(b: Importer, op: Any, x: Value) -> Value:
+def glu(b: Builder, op: Any, x: Value) -> Value:
     """The first half times the sigmoid of the second."""
     first, second = b.nodes(SPLIT, x, name="halves", num_splits=2, axis=op.axis % len(x.shape))
     return b.node(MUL, first, b.node(LOGISTIC, second, name="sigmoid"))
 
 
 @operation("Softmax")
-def softmax(b: Importer, op: Any, x: Value) -> Value:
+def softmax(b: Builder, op: Any, x: Value) -> Value:
     return _along(b, SOFTMAX, x, op.axis)
 
 
 @operation("LogSoftmax")
-def log_softmax(b: Importer, op: Any, x: Value) -> Value:
+def log_softmax(b: Builder, op: Any, x: Value) -> Value:
     return _along(b, LOG_SOFTMAX, x, op.axis)
 
 
-def _along(b: Importer, op: Any, x: Value, axis: Any) -> Value:
+def _along(b: Builder, op: Any, x: Value, axis: Any) -> Value:
     """An operator of the last axis, along another one between two transpositions."""
     if not isinstance(axis, int):
         raise b.fail("softmax along one axis", f"axis={axis}", "reshape the tensor so that the axes become one")
@@ -199,5 +197,5 @@ def _along(b: Importer, op: Any, x: Value, axis: Any) -> Value:
     return transpose(b, y, [perm.index(i) for i in range(rank)], "back")
 
 
-def _times(b: Importer, x: Value, factor: float, name: str) -> Value:
+def _times(b: Builder, x: Value, factor: float, name: str) -> Value:
     return b.node(MUL, x, b.constant(factor, name), name=f"times_{name}")

@@ -6,11 +6,12 @@ Division by a constant becomes a product and subtraction of one a sum, which hav
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
 from converter.frontends.keras_layers._shapes import axes_of, reshape
 from converter.frontends.keras_layers.normalization import scaled_and_shifted
@@ -34,9 +35,6 @@ from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_MAX, REDUCE_MIN, SUM
 from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
 from ir.types import DType
 
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
-
 for _name, _op in {
     "Negative": NEG,
     "Absolute": ABS,
@@ -57,14 +55,14 @@ for _name, _op in {"Add": ADD, "Multiply": MUL, "Maximum": MAXIMUM, "Minimum": M
 
 
 @operation("Subtract")
-def subtract(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+def subtract(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     if isinstance(x2, Value) or not x1.dtype.is_float:
         return _binary(b, SUB, x1, x2)
     return b.node(ADD, x1, b.constant(-_numbers(x2), "constant"))
 
 
 @operation("TrueDivide", "Divide")
-def divide(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+def divide(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     if isinstance(x2, Value):
         return _binary(b, DIV, x1, x2)
     divisor = _numbers(x2)
@@ -91,21 +89,21 @@ for _name, _op in {"LogicalAnd": LOGICAL_AND, "LogicalOr": LOGICAL_OR, "LogicalN
     operation(_name)(lambda b, op, *truths, _op=_op: _logic(b, _op, truths))
 
 
-def _logic(b: Importer, op: OpDef, truths: Sequence[Any]) -> Value:
+def _logic(b: Builder, op: OpDef, truths: Sequence[Any]) -> Value:
     if not all(isinstance(x, Value) and x.dtype is DType.BOOL for x in truths):
         raise b.fail("results of comparisons", "something else", "compare with a number first")
     return b.node(op, *truths)
 
 
 @operation("Where")
-def where(b: Importer, op: Any, condition: Any, x1: Any = None, x2: Any = None) -> Value:
+def where(b: Builder, op: Any, condition: Any, x1: Any = None, x2: Any = None) -> Value:
     if x1 is None or x2 is None or not isinstance(condition, Value) or condition.dtype is not DType.BOOL:
         raise b.fail("keras.ops.where(condition, x1, x2) with a comparison", "another form of it", "write it so")
     like = next((x for x in (x1, x2) if isinstance(x, Value)), None)
     return b.node(SELECT_V2, condition, b.operand(x1, like=like), b.operand(x2, like=like))
 
 
-def _binary(b: Importer, op: OpDef, x1: Any, x2: Any) -> Value:
+def _binary(b: Builder, op: OpDef, x1: Any, x2: Any) -> Value:
     like = x1 if isinstance(x1, Value) else x2
     a, c = b.operand(x1, like=like), b.operand(x2, like=like)
     return b.node(op, a, c) if a.dtype is c.dtype else b.node(op, as_float(b, a), as_float(b, c))
@@ -123,7 +121,7 @@ def _numbers(x: Any) -> np.ndarray:
     keras.layers.Maximum,
     keras.layers.Minimum,
 )
-def merge(b: Importer, layer: Any, inputs: Sequence[Value]) -> Value:
+def merge(b: Builder, layer: Any, inputs: Sequence[Value]) -> Value:
     """Inputs of lower rank get axes of size 1 after the batch."""
     rank = max(len(x.shape) for x in inputs)
     shaped = [reshape(b, x, (x.shape[0], *(1,) * (rank - len(x.shape)), *x.shape[1:])) for x in inputs]
@@ -131,12 +129,12 @@ def merge(b: Importer, layer: Any, inputs: Sequence[Value]) -> Value:
 
 
 @operation("Reciprocal")
-def reciprocal(b: Importer, op: Any, x: Value) -> Value:
+def reciprocal(b: Builder, op: Any, x: Value) -> Value:
     return b.node(DIV, b.constant(1.0, "one"), x)
 
 
 @operation("Power")
-def power(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+def power(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     """Powers with a known exponent that are a few operators."""
     exponent = None if isinstance(x2, Value) else _numbers(x2)
     if not isinstance(x1, Value) or exponent is None or exponent.size != 1:
@@ -157,7 +155,7 @@ def power(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
 
 
 def _reduced(op: OpDef) -> Any:
-    def handler(b: Importer, operation: Any, x: Value) -> Value:
+    def handler(b: Builder, operation: Any, x: Value) -> Value:
         return b.node(op, x, axes=axes_of(operation.axis, len(x.shape)), keep_dims=bool(operation.keepdims))
 
     return handler
@@ -170,7 +168,7 @@ operation("Min", "Amin")(_reduced(REDUCE_MIN))
 
 
 @operation("Argmax")
-def argmax(b: Importer, op: Any, x: Value) -> Value:
+def argmax(b: Builder, op: Any, x: Value) -> Value:
     if op.axis is None:
         raise b.fail("argmax along an axis", "one over all elements", "name the axis")
     axis = op.axis % len(x.shape)
@@ -179,21 +177,21 @@ def argmax(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("Var")
-def variance(b: Importer, op: Any, x: Value) -> Value:
+def variance(b: Builder, op: Any, x: Value) -> Value:
     return _moments(b, x, axes_of(op.axis, len(x.shape)), bool(op.keepdims))[1]
 
 
 @operation("Std")
-def deviation(b: Importer, op: Any, x: Value) -> Value:
+def deviation(b: Builder, op: Any, x: Value) -> Value:
     return b.node(SQRT, _moments(b, x, axes_of(op.axis, len(x.shape)), bool(op.keepdims))[1])
 
 
 @operation("Moments")
-def moments(b: Importer, op: Any, x: Value) -> tuple[Value, Value]:
+def moments(b: Builder, op: Any, x: Value) -> tuple[Value, Value]:
     return _moments(b, x, axes_of(op.axes, len(x.shape)), bool(op.keepdims))
 
 
-def _moments(b: Importer, x: Value, axes: tuple[int, ...], keep_dims: bool) -> tuple[Value, Value]:
+def _moments(b: Builder, x: Value, axes: tuple[int, ...], keep_dims: bool) -> tuple[Value, Value]:
     """Mean and variance over axes."""
     mean = b.node(MEAN, x, name="mean", axes=axes, keep_dims=True)
     distance = b.node(SQUARED_DIFFERENCE, x, mean, name="squared_difference")
@@ -205,7 +203,7 @@ def _moments(b: Importer, x: Value, axes: tuple[int, ...], keep_dims: bool) -> t
 
 
 @operation("Cast", "SaturateCast", "ConvertToTensor")
-def cast(b: Importer, op: Any, x: Value) -> Value:
+def cast(b: Builder, op: Any, x: Value) -> Value:
     """Between floats nothing happens: the graph's floats are all float32."""
     requested = op.dtype or x.dtype.value.lower()
     target = DType.FLOAT32 if "float" in requested else DType.__members__.get(requested.upper())
@@ -217,16 +215,16 @@ def cast(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("StopGradient", "Identity", "Copy")
-def same(b: Importer, op: Any, x: Value) -> Value:
+def same(b: Builder, op: Any, x: Value) -> Value:
     return x
 
 
 @layer(keras.layers.Rescaling)
-def rescaling(b: Importer, layer: Any, x: Value) -> Value:
+def rescaling(b: Builder, layer: Any, x: Value) -> Value:
     scale, offset = (np.asarray(keras.ops.convert_to_numpy(v), np.float64) for v in (layer.scale, layer.offset))
     return scaled_and_shifted(b, as_float(b, x), scale, offset)
 
 
-def as_float(b: Importer, x: Value) -> Value:
+def as_float(b: Builder, x: Value) -> Value:
     """`x`, cast if it holds integers."""
     return x if x.dtype.is_float else b.node(CAST, x, name="cast", in_data_type=x.dtype, out_data_type=DType.FLOAT32)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
 from converter.frontends.keras_layers._shapes import as_picture, channels_last, padding_of, pair, reshape
 from ir.graph import Value
@@ -20,9 +21,6 @@ from ir.ops._common import Padding
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D
 from ir.ops.padding import PAD
 from ir.ops.transposed import TRANSPOSE_CONV
-
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
 
 Layout = Callable[[np.ndarray], np.ndarray]
 
@@ -50,7 +48,7 @@ def _transposed_layout(axes: int) -> Layout:
     return lambda kernel: _over_two_axes(kernel, axes).transpose(2, 0, 1, 3)
 
 
-def _on_picture(b: Importer, x: Value, activation: Any, convolve: Callable[[Value, int], Value]) -> Value:
+def _on_picture(b: Builder, x: Value, activation: Any, convolve: Callable[[Value, int], Value]) -> Value:
     """`convolve(picture, axes)` of a picture or signal, the activation next to it for passes to find."""
     axes = len(x.shape) - 2
     y = convolve(as_picture(b, x), axes)
@@ -63,7 +61,7 @@ def _on_picture(b: Importer, x: Value, activation: Any, convolve: Callable[[Valu
     return y if of_keras else b.activation(activation, y)
 
 
-def _window(b: Importer, spec: Any, x: Value, axes: int, width: int) -> tuple[Value, dict[str, Any]]:
+def _window(b: Builder, spec: Any, x: Value, axes: int, width: int) -> tuple[Value, dict[str, Any]]:
     """The input, padded where Keras pads causally, and the attributes for padding, strides and dilations."""
     stride_h, stride_w = pair(spec.strides, axes)
     dilation_h, dilation_w = pair(spec.dilation_rate, axes)
@@ -83,7 +81,7 @@ def _window(b: Importer, spec: Any, x: Value, axes: int, width: int) -> tuple[Va
     }
 
 
-def _conv(b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1) -> Value:
+def _conv(b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1) -> Value:
     if 1 < groups == x.shape[-1]:
         return _depthwise(b, spec, x, axes, kernel, bias)
     weights = b.weight(kernel, "kernel", _conv_layout(axes))
@@ -91,21 +89,19 @@ def _conv(b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value 
     return b.node(CONV_2D, x, weights, *_given(bias), **attributes)
 
 
-def _depthwise(b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = "") -> Value:
+def _depthwise(b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = "") -> Value:
     weights = b.weight(kernel, f"{name}_kernel" if name else "kernel", _depthwise_layout(axes))
     multiplier = weights.shape[3] // x.shape[-1]
     x, attributes = _window(b, spec, x, axes, weights.shape[2])
     return b.node(DEPTHWISE_CONV_2D, x, weights, *_given(bias), name=name, depth_multiplier=multiplier, **attributes)
 
 
-def _separable(
-    b: Importer, spec: Any, x: Value, axes: int, depthwise: Any, pointwise: Any, bias: Value | None
-) -> Value:
+def _separable(b: Builder, spec: Any, x: Value, axes: int, depthwise: Any, pointwise: Any, bias: Value | None) -> Value:
     return _conv(b, _POINTWISE, _depthwise(b, spec, x, axes, depthwise, None, "depthwise"), axes, pointwise, bias)
 
 
 def _transposed(
-    b: Importer, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, shape: tuple[int, ...]
+    b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, shape: tuple[int, ...]
 ) -> Value:
     if max(pair(spec.dilation_rate, axes)) > 1:
         raise b.fail(
@@ -130,7 +126,7 @@ def _given(bias: Value | None) -> tuple[Value, ...]:
     return () if bias is None else (bias,)
 
 
-def _bias(b: Importer, layer: Any) -> Value | None:
+def _bias(b: Builder, layer: Any) -> Value | None:
     return b.weight(layer.bias, "bias") if layer.use_bias else None
 
 
@@ -145,7 +141,7 @@ _POINTWISE = _Pointwise()
 
 
 @layer(keras.layers.Conv1D, keras.layers.Conv2D)
-def conv_layer(b: Importer, layer: Any, x: Value) -> Value:
+def conv_layer(b: Builder, layer: Any, x: Value) -> Value:
     bias = _bias(b, layer)
     return _on_picture(
         b, x, layer.activation, lambda p, axes: _conv(b, layer, p, axes, layer.kernel, bias, layer.groups)
@@ -153,19 +149,19 @@ def conv_layer(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @layer(keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-def depthwise_layer(b: Importer, layer: Any, x: Value) -> Value:
+def depthwise_layer(b: Builder, layer: Any, x: Value) -> Value:
     bias = _bias(b, layer)
     return _on_picture(b, x, layer.activation, lambda p, axes: _depthwise(b, layer, p, axes, layer.kernel, bias))
 
 
 @layer(keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-def separable_layer(b: Importer, layer: Any, x: Value) -> Value:
+def separable_layer(b: Builder, layer: Any, x: Value) -> Value:
     kernels, bias = (layer.depthwise_kernel, layer.pointwise_kernel), _bias(b, layer)
     return _on_picture(b, x, layer.activation, lambda p, axes: _separable(b, layer, p, axes, *kernels, bias))
 
 
 @layer(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
-def transposed_layer(b: Importer, layer: Any, x: Value) -> Value:
+def transposed_layer(b: Builder, layer: Any, x: Value) -> Value:
     shape, bias = layer.compute_output_shape(x.shape), _bias(b, layer)
     return _on_picture(
         b, x, layer.activation, lambda p, axes: _transposed(b, layer, p, axes, layer.kernel, bias, shape)
@@ -173,27 +169,27 @@ def transposed_layer(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @operation("Conv")
-def conv(b: Importer, op: Any, x: Value, kernel: Any) -> Value:
+def conv(b: Builder, op: Any, x: Value, kernel: Any) -> Value:
     channels_last(b, op)
     groups = x.shape[-1] // kernel.shape[-2]
     return _on_picture(b, x, None, lambda p, axes: _conv(b, op, p, axes, kernel, None, groups))
 
 
 @operation("DepthwiseConv")
-def depthwise_conv(b: Importer, op: Any, x: Value, kernel: Any) -> Value:
+def depthwise_conv(b: Builder, op: Any, x: Value, kernel: Any) -> Value:
     channels_last(b, op)
     return _on_picture(b, x, None, lambda p, axes: _depthwise(b, op, p, axes, kernel, None))
 
 
 @operation("SeparableConv")
-def separable_conv(b: Importer, op: Any, x: Value, depthwise_kernel: Any, pointwise_kernel: Any) -> Value:
+def separable_conv(b: Builder, op: Any, x: Value, depthwise_kernel: Any, pointwise_kernel: Any) -> Value:
     channels_last(b, op)
     kernels = (depthwise_kernel, pointwise_kernel)
     return _on_picture(b, x, None, lambda p, axes: _separable(b, op, p, axes, *kernels, None))
 
 
 @operation("ConvTranspose")
-def conv_transpose(b: Importer, op: Any, x: Value, kernel: Any) -> Value:
+def conv_transpose(b: Builder, op: Any, x: Value, kernel: Any) -> Value:
     channels_last(b, op)
     shape = op.compute_output_spec(keras.KerasTensor(x.shape), keras.KerasTensor(tuple(kernel.shape))).shape
     return _on_picture(b, x, None, lambda p, axes: _transposed(b, op, p, axes, kernel, None, shape))

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
 from converter.frontends.keras_layers._shapes import channels_last
 from converter.frontends.keras_layers.moves import nearest
 from ir.graph import Value
 from ir.ops.blocks import DEPTH_TO_SPACE, SPACE_TO_DEPTH
 from ir.ops.resize import RESIZE_BILINEAR, RESIZE_NEAREST_NEIGHBOR
-
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
 
 _NEEDS_PLACE = {"RandomCrop"}  # crops or resizes at inference too
 
@@ -45,12 +43,12 @@ def _augmentations() -> tuple[type, ...]:
 
 
 @layer(*_augmentations())
-def unchanged(b: Importer, layer: Any, x: Value, *_: Any, **__: Any) -> Value:
+def unchanged(b: Builder, layer: Any, x: Value, *_: Any, **__: Any) -> Value:
     return x
 
 
 @layer(keras.layers.UpSampling2D)
-def up_sampling(b: Importer, layer: Any, x: Value) -> Value:
+def up_sampling(b: Builder, layer: Any, x: Value) -> Value:
     size = (x.shape[1] * int(layer.size[0]), x.shape[2] * int(layer.size[1]))
     if layer.interpolation == "nearest":
         return nearest(b, x, size)
@@ -58,25 +56,25 @@ def up_sampling(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @layer(keras.layers.Resizing)
-def resizing(b: Importer, layer: Any, x: Value) -> Value:
+def resizing(b: Builder, layer: Any, x: Value) -> Value:
     _whole_picture(b, layer)
     return _resized(b, x, (layer.height, layer.width), layer.interpolation)
 
 
 @operation("Resize")
-def resize(b: Importer, op: Any, images: Value) -> Value:
+def resize(b: Builder, op: Any, images: Value) -> Value:
     channels_last(b, op)
     _whole_picture(b, op)
     return _resized(b, images, tuple(int(s) for s in op.size), op.interpolation)
 
 
-def _whole_picture(b: Importer, spec: Any) -> None:
+def _whole_picture(b: Builder, spec: Any) -> None:
     for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
         if getattr(spec, option, False):
             raise b.fail(f"{option}=False", f"{option}=True", "resize the pictures before the model")
 
 
-def _resized(b: Importer, x: Value, size: tuple[int, int], interpolation: str) -> Value:
+def _resized(b: Builder, x: Value, size: tuple[int, int], interpolation: str) -> Value:
     """Keras' resizing: the corners of the pictures coincide, and a pixel's value belongs to its centre."""
     operators = {"bilinear": RESIZE_BILINEAR, "nearest": RESIZE_NEAREST_NEIGHBOR}
     if interpolation not in operators or len(x.shape) != 4 or not x.dtype.is_float:
@@ -89,7 +87,7 @@ def _resized(b: Importer, x: Value, size: tuple[int, int], interpolation: str) -
 
 
 @layer(keras.layers.CenterCrop)
-def center_crop(b: Importer, layer: Any, x: Value) -> Value:
+def center_crop(b: Builder, layer: Any, x: Value) -> Value:
     top, left = (int((have - want) / 2) for have, want in zip(x.shape[1:3], (layer.height, layer.width), strict=True))
     if top < 0 or left < 0 or x.shape[1] < layer.height or x.shape[2] < layer.width:
         raise b.fail(
@@ -101,12 +99,12 @@ def center_crop(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @operation("DepthToSpace")
-def depth_to_space(b: Importer, op: Any, x: Value) -> Value:
+def depth_to_space(b: Builder, op: Any, x: Value) -> Value:
     channels_last(b, op)
     return b.node(DEPTH_TO_SPACE, x, block_size=int(op.block_size))
 
 
 @operation("SpaceToDepth")
-def space_to_depth(b: Importer, op: Any, x: Value) -> Value:
+def space_to_depth(b: Builder, op: Any, x: Value) -> Value:
     channels_last(b, op)
     return b.node(SPACE_TO_DEPTH, x, block_size=int(op.block_size))

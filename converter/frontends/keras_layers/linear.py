@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 import string
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
 from converter.frontends.keras_layers._shapes import reshape, transpose
 from ir.graph import Value
@@ -23,19 +24,16 @@ from ir.ops.elementwise import ADD, MUL
 from ir.ops.matmul import BATCH_MATMUL
 from ir.ops.softmax import SOFTMAX
 
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
-
 
 @layer(keras.layers.Dense)
-def dense(b: Importer, layer: Any, x: Value) -> Value:
+def dense(b: Builder, layer: Any, x: Value) -> Value:
     weights = b.weight(layer.kernel, "kernel", np.transpose)
     operands = (x, weights) if layer.bias is None else (x, weights, b.weight(layer.bias, "bias"))
     return b.activation(layer.activation, b.node(FULLY_CONNECTED, *operands, keep_num_dims=len(x.shape) > 2))
 
 
 @layer(keras.layers.Embedding)
-def embedding(b: Importer, layer: Any, x: Value) -> Value:
+def embedding(b: Builder, layer: Any, x: Value) -> Value:
     if layer.mask_zero:
         raise b.fail(
             "mask_zero=False",
@@ -46,7 +44,7 @@ def embedding(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @operation("Matmul")
-def matmul(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+def matmul(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     if min(len(x1.shape), len(x2.shape)) < 2:
         raise b.fail(
             "matrices",
@@ -59,7 +57,7 @@ def matmul(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
 
 
 @operation("Dot")
-def dot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+def dot(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     first = string.ascii_letters[: len(x1.shape)]
     second = string.ascii_letters[len(x1.shape) : len(x1.shape) + len(x2.shape)]
     at = -2 if len(second) > 1 else -1
@@ -68,7 +66,7 @@ def dot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
 
 
 @operation("Tensordot")
-def tensordot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
+def tensordot(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     rank1, rank2 = len(x1.shape), len(x2.shape)
     axes = op.axes
     if isinstance(axes, int):
@@ -83,17 +81,17 @@ def tensordot(b: Importer, op: Any, x1: Any, x2: Any) -> Value:
 
 
 @operation("Einsum")
-def einsum(b: Importer, op: Any, *operands: Any) -> Value:
+def einsum(b: Builder, op: Any, *operands: Any) -> Value:
     return _einsum(b, *_letters(b, op.subscripts, operands), *operands)
 
 
 @layer(keras.layers.EinsumDense)
-def einsum_dense(b: Importer, layer: Any, x: Value) -> Value:
+def einsum_dense(b: Builder, layer: Any, x: Value) -> Value:
     y = _einsum(b, *_letters(b, layer.equation, (x, layer.kernel)), x, layer.kernel, layer.bias)
     return b.activation(layer.activation, y)
 
 
-def _letters(b: Importer, equation: str, operands: Sequence[Any]) -> tuple[str, str, str]:
+def _letters(b: Builder, equation: str, operands: Sequence[Any]) -> tuple[str, str, str]:
     """The letters of two operands and the result, with letters for the axes that "..." stands for."""
     sources, arrow, result = equation.replace(" ", "").partition("->")
     terms = sources.split(",")
@@ -108,7 +106,7 @@ def _letters(b: Importer, equation: str, operands: Sequence[Any]) -> tuple[str, 
     return full[0], full[1], result.replace("...", "".join(unused[:spread]))
 
 
-def _einsum(b: Importer, first: str, second: str, result: str, x1: Any, x2: Any, bias: Any = None) -> Value:
+def _einsum(b: Builder, first: str, second: str, result: str, x1: Any, x2: Any, bias: Any = None) -> Value:
     """The product plus a bias that broadcasts with it; by a constant it is a fully connected layer."""
     if not isinstance(x1, Value):
         first, second, x1, x2 = second, first, x2, x1
@@ -156,7 +154,7 @@ def _is_vector_over(bias: Any, columns: tuple[int, ...]) -> bool:
 
 @operation("DotProductAttention")
 def attention(
-    b: Importer,
+    b: Builder,
     op: Any,
     query: Value,
     key: Value,

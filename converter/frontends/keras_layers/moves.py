@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
 from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
 from ir.graph import Value
@@ -19,12 +20,9 @@ from ir.ops.shape import BROADCAST_TO, RESHAPE, TILE
 from ir.ops.slicing import GATHER, STRIDED_SLICE
 from ir.types import DType
 
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
-
 
 @operation("Reshape")
-def reshape_op(b: Importer, op: Any, x: Value) -> Value:
+def reshape_op(b: Builder, op: Any, x: Value) -> Value:
     shape = [op.newshape] if isinstance(op.newshape, int) else list(op.newshape)
     if None in shape:
         shape[shape.index(None)] = x.shape[0] if shape[0] is None else -1
@@ -33,12 +31,12 @@ def reshape_op(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("Ravel")
-def ravel(b: Importer, op: Any, x: Value) -> Value:
+def ravel(b: Builder, op: Any, x: Value) -> Value:
     return b.node(RESHAPE, x, shape=(x.type.size,))
 
 
 @operation("ExpandDims")
-def expand_dims(b: Importer, op: Any, x: Value) -> Value:
+def expand_dims(b: Builder, op: Any, x: Value) -> Value:
     axes = axes_of(op.axis, len(x.shape) + (1 if isinstance(op.axis, int) else len(op.axis)))
     shape = list(x.shape)
     for axis in axes:
@@ -47,19 +45,19 @@ def expand_dims(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("Squeeze")
-def squeeze(b: Importer, op: Any, x: Value) -> Value:
+def squeeze(b: Builder, op: Any, x: Value) -> Value:
     axes = [i for i, s in enumerate(x.shape) if s == 1] if op.axis is None else axes_of(op.axis, len(x.shape))
     return b.node(RESHAPE, x, shape=tuple(s for i, s in enumerate(x.shape) if i not in axes))
 
 
 @operation("Transpose")
-def transpose_op(b: Importer, op: Any, x: Value) -> Value:
+def transpose_op(b: Builder, op: Any, x: Value) -> Value:
     rank = len(x.shape)
     return transpose(b, x, range(rank)[::-1] if op.axes is None else [a % rank for a in op.axes], "")
 
 
 @operation("Swapaxes")
-def swapaxes(b: Importer, op: Any, x: Value) -> Value:
+def swapaxes(b: Builder, op: Any, x: Value) -> Value:
     rank = len(x.shape)
     perm = list(range(rank))
     perm[op.axis1], perm[op.axis2] = perm[op.axis2], perm[op.axis1]
@@ -67,7 +65,7 @@ def swapaxes(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("Moveaxis")
-def moveaxis(b: Importer, op: Any, x: Value) -> Value:
+def moveaxis(b: Builder, op: Any, x: Value) -> Value:
     rank = len(x.shape)
     sources, destinations = [a % rank for a in op.source], [a % rank for a in op.destination]
     order = [i for i in range(rank) if i not in sources]
@@ -77,7 +75,7 @@ def moveaxis(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("Pad")
-def pad(b: Importer, op: Any, x: Value, constant_values: Any = None) -> Value:
+def pad(b: Builder, op: Any, x: Value, constant_values: Any = None) -> Value:
     widths = [tuple(int(p) for p in width) for width in op.pad_width]
     paddings = tuple(widths * len(x.shape) if len(widths) == 1 else widths)
     if op.mode in ("reflect", "symmetric"):
@@ -93,7 +91,7 @@ def pad(b: Importer, op: Any, x: Value, constant_values: Any = None) -> Value:
 
 
 @operation("GetItem")
-def get_item(b: Importer, op: Any, x: Value, key: Any) -> Value:
+def get_item(b: Builder, op: Any, x: Value, key: Any) -> Value:
     keys = list(key) if isinstance(key, (tuple, list)) else [key]
     if any(isinstance(k, (Value, np.ndarray, list)) for k in keys):
         raise b.fail("slices and integers as indices", "a tensor as index", "use keras.ops.take with constant indices")
@@ -117,7 +115,7 @@ def get_item(b: Importer, op: Any, x: Value, key: Any) -> Value:
     return reshape(b, _sliced(b, x, slices), shape)
 
 
-def _sliced(b: Importer, x: Value, slices: Sequence[slice]) -> Value:
+def _sliced(b: Builder, x: Value, slices: Sequence[slice]) -> Value:
     """One slice per axis; an axis that is taken whole has no bounds: it may be a batch of any size."""
     whole = [s.indices(size) == (0, size, 1) for s, size in zip(slices, x.shape, strict=True)]
     if all(whole):
@@ -139,19 +137,19 @@ def _sliced(b: Importer, x: Value, slices: Sequence[slice]) -> Value:
 
 
 @operation("Flip")
-def flip(b: Importer, op: Any, x: Value) -> Value:
+def flip(b: Builder, op: Any, x: Value) -> Value:
     axes = axes_of(op.axis, len(x.shape))
     return _sliced(b, x, [slice(None, None, -1) if i in axes else slice(None) for i in range(len(x.shape))])
 
 
 @operation("Slice")
-def slice_op(b: Importer, op: Any, inputs: Value, start_indices: Any) -> Value:
+def slice_op(b: Builder, op: Any, inputs: Value, start_indices: Any) -> Value:
     starts = [int(i) for i in np.asarray(start_indices)]
     return _sliced(b, inputs, [slice(i, i + int(n)) for i, n in zip(starts, op.shape, strict=True)])
 
 
 @operation("Split")
-def split(b: Importer, op: Any, x: Value) -> Sequence[Value]:
+def split(b: Builder, op: Any, x: Value) -> Sequence[Value]:
     axis = op.axis % len(x.shape)
     if isinstance(op.indices_or_sections, int):
         return b.nodes(SPLIT, x, num_splits=op.indices_or_sections, axis=axis)
@@ -161,13 +159,13 @@ def split(b: Importer, op: Any, x: Value) -> Sequence[Value]:
 
 
 @operation("Unstack")
-def unstack(b: Importer, op: Any, x: Value) -> Sequence[Value]:
+def unstack(b: Builder, op: Any, x: Value) -> Sequence[Value]:
     axis = op.axis % len(x.shape)
     return b.nodes(UNPACK, x, num=x.shape[axis], axis=axis)
 
 
 @operation("Take")
-def take(b: Importer, op: Any, x: Any, indices: Any) -> Value:
+def take(b: Builder, op: Any, x: Any, indices: Any) -> Value:
     """Rows of a constant table (an embedding), or chosen places of a tensor."""
     if op.axis is None:
         raise b.fail("an axis to take from", "axis=None", "reshape the tensor to one axis and take from axis 0")
@@ -182,30 +180,30 @@ def take(b: Importer, op: Any, x: Any, indices: Any) -> Value:
 
 
 @operation("Concatenate")
-def concatenate(b: Importer, op: Any, xs: Sequence[Any]) -> Value:
+def concatenate(b: Builder, op: Any, xs: Sequence[Any]) -> Value:
     values = _all_values(b, xs)
     return values[0] if len(values) == 1 else b.node(CONCATENATION, *values, axis=op.axis % len(values[0].shape))
 
 
 @operation("Stack")
-def stack(b: Importer, op: Any, x: Sequence[Any]) -> Value:
+def stack(b: Builder, op: Any, x: Sequence[Any]) -> Value:
     values = _all_values(b, x)
     return b.node(PACK, *values, values_count=len(values), axis=op.axis % (len(values[0].shape) + 1))
 
 
-def _all_values(b: Importer, xs: Sequence[Any]) -> list[Value]:
+def _all_values(b: Builder, xs: Sequence[Any]) -> list[Value]:
     like = next(x for x in xs if isinstance(x, Value))
     return [b.operand(x, like=like) for x in xs]
 
 
 @operation("BroadcastTo")
-def broadcast_to(b: Importer, op: Any, x: Value) -> Value:
+def broadcast_to(b: Builder, op: Any, x: Value) -> Value:
     shape = tuple(x.shape[0] if d is None else int(d) for d in op.shape)
     return x if shape == x.shape else b.node(BROADCAST_TO, x, shape=shape)
 
 
 @operation("Tile")
-def tile(b: Importer, op: Any, x: Value) -> Value:
+def tile(b: Builder, op: Any, x: Value) -> Value:
     repeats = [op.repeats] if isinstance(op.repeats, int) else list(op.repeats)
     rank = max(len(repeats), len(x.shape))
     x = reshape(b, x, (1,) * (rank - len(x.shape)) + x.shape)
@@ -213,7 +211,7 @@ def tile(b: Importer, op: Any, x: Value) -> Value:
 
 
 @operation("Repeat")
-def repeat(b: Importer, op: Any, x: Value) -> Value:
+def repeat(b: Builder, op: Any, x: Value) -> Value:
     """Every element several times, as a picture is enlarged: `[batch, places, 1, elements after]`."""
     times = np.asarray(op.repeats)
     if times.size != 1 or op.axis is None:
@@ -233,7 +231,7 @@ def repeat(b: Importer, op: Any, x: Value) -> Value:
     return reshape(b, nearest(b, rows, (before * x.shape[axis] * count, 1)), shape, "shaped")
 
 
-def nearest(b: Importer, x: Value, size: tuple[int, int]) -> Value:
+def nearest(b: Builder, x: Value, size: tuple[int, int]) -> Value:
     """A picture enlarged by whole factors, every pixel repeated."""
     half = not all(_divides_exactly(have, want) for have, want in zip(x.shape[1:3], size, strict=True))
     return b.node(RESIZE_NEAREST_NEIGHBOR, x, size=size, half_pixel_centers=half)

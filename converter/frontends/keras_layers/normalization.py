@@ -8,11 +8,12 @@ unit:          x / |x|_2, which TFLite has as one operator for the last axis
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
 from converter.frontends.keras_layers._shapes import axes_of, reshape
 from ir.graph import Value
@@ -22,12 +23,9 @@ from ir.ops.reduction import MEAN
 from ir.ops.softmax import L2_NORMALIZATION
 from ir.ops.unary import RSQRT
 
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
-
 
 @layer(keras.layers.BatchNormalization)
-def batch_normalization(b: Importer, layer: Any, x: Value) -> Value:
+def batch_normalization(b: Builder, layer: Any, x: Value) -> Value:
     if layer.axis % len(x.shape) != len(x.shape) - 1:
         raise b.fail(
             "batch normalization over the last axis (axis=-1)",
@@ -47,9 +45,7 @@ def batch_normalization(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @operation("BatchNorm")
-def batch_norm(
-    b: Importer, op: Any, x: Value, mean: Any, variance: Any, offset: Any = None, scale: Any = None
-) -> Value:
+def batch_norm(b: Builder, op: Any, x: Value, mean: Any, variance: Any, offset: Any = None, scale: Any = None) -> Value:
     if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,):
         raise b.fail("batch normalization over the last axis", f"axis={op.axis}", "build the model with channels last")
     size = x.shape[-1]
@@ -64,21 +60,21 @@ def batch_norm(
     return b.node(BATCH_NORM, x, *statistics, epsilon=float(op.epsilon))
 
 
-def _standardized(b: Importer, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+def _standardized(b: Builder, x: Value, axes: Sequence[int], epsilon: float) -> Value:
     """(x - mean) / sqrt(variance + epsilon) over some axes of each sample."""
     mean = b.node(MEAN, x, name="mean", axes=tuple(axes), keep_dims=True)
     centred = b.node(SUB, x, mean, name="centred")
     return b.node(MUL, centred, _inverse_root(b, centred, axes, epsilon), name="normalized")
 
 
-def _inverse_root(b: Importer, x: Value, axes: Sequence[int], epsilon: float) -> Value:
+def _inverse_root(b: Builder, x: Value, axes: Sequence[int], epsilon: float) -> Value:
     """1 / sqrt(mean(x^2) + epsilon) over some axes."""
     square = b.node(MUL, x, x, name="square")
     variance = b.node(MEAN, square, name="variance", axes=tuple(axes), keep_dims=True)
     return b.node(RSQRT, b.node(ADD, variance, b.constant(epsilon, "epsilon"), name="variance_epsilon"), name="rsqrt")
 
 
-def _affine(b: Importer, x: Value, gamma: Any, beta: Any, shape: Sequence[int]) -> Value:
+def _affine(b: Builder, x: Value, gamma: Any, beta: Any, shape: Sequence[int]) -> Value:
     """x * gamma + beta, where there are such; they get `shape`."""
     if gamma is not None:
         x = b.node(MUL, x, b.weight(gamma, "gamma", lambda w: w.reshape(shape)), name="scaled")
@@ -95,7 +91,7 @@ def _weight_shape(shape: tuple[int, ...], axes: Sequence[int]) -> tuple[int, ...
 
 
 @operation("LayerNorm")
-def layer_norm(b: Importer, op: Any, x: Value, gamma: Any = None, beta: Any = None) -> Value:
+def layer_norm(b: Builder, op: Any, x: Value, gamma: Any = None, beta: Any = None) -> Value:
     axes = axes_of(op.axis, len(x.shape))
     epsilon = keras.config.epsilon() if op.epsilon is None else float(op.epsilon)
     shape = _weight_shape(x.shape, axes)
@@ -107,7 +103,7 @@ def layer_norm(b: Importer, op: Any, x: Value, gamma: Any = None, beta: Any = No
 
 
 @operation("RMSNorm")
-def rms_norm(b: Importer, op: Any, x: Value, scale: Any = None) -> Value:
+def rms_norm(b: Builder, op: Any, x: Value, scale: Any = None) -> Value:
     axes = axes_of(op.axis, len(x.shape))
     epsilon = keras.config.epsilon() if op.epsilon is None else float(op.epsilon)
     y = b.node(MUL, x, _inverse_root(b, x, axes, epsilon), name="normalized")
@@ -115,7 +111,7 @@ def rms_norm(b: Importer, op: Any, x: Value, scale: Any = None) -> Value:
 
 
 @layer(keras.layers.GroupNormalization)
-def group_normalization(b: Importer, layer: Any, x: Value) -> Value:
+def group_normalization(b: Builder, layer: Any, x: Value) -> Value:
     if layer.axis % len(x.shape) != len(x.shape) - 1:
         raise b.fail(
             "group normalization over the last axis",
@@ -129,7 +125,7 @@ def group_normalization(b: Importer, layer: Any, x: Value) -> Value:
 
 
 @operation("Normalize")
-def normalize(b: Importer, op: Any, x: Value) -> Value:
+def normalize(b: Builder, op: Any, x: Value) -> Value:
     if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,) or op.order != 2:
         raise b.fail(
             "normalization to unit length along the last axis (order 2)",
@@ -140,7 +136,7 @@ def normalize(b: Importer, op: Any, x: Value) -> Value:
 
 
 @layer(keras.layers.Normalization)
-def feature_normalization(b: Importer, layer: Any, x: Value) -> Value:
+def feature_normalization(b: Builder, layer: Any, x: Value) -> Value:
     """(x - mean) / max(deviation, epsilon), or its inverse, as one product and one sum."""
     if layer.mean is None:
         raise b.fail("statistics", "a Normalization layer without any", "call its adapt() with data")
@@ -150,7 +146,7 @@ def feature_normalization(b: Importer, layer: Any, x: Value) -> Value:
     return scaled_and_shifted(b, x, scale, offset)
 
 
-def scaled_and_shifted(b: Importer, x: Value, scale: np.ndarray, offset: np.ndarray) -> Value:
+def scaled_and_shifted(b: Builder, x: Value, scale: np.ndarray, offset: np.ndarray) -> Value:
     """x * scale + offset with constants, leaving out what does nothing."""
     scale, offset = _slim(scale, len(x.shape)), _slim(offset, len(x.shape))
     if np.any(scale != 1.0):

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
 from converter.frontends.keras_layers._shapes import as_picture, channels_last, padding_of, pair, reshape
 from ir.graph import Value
 from ir.opdef import OpDef
 from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D
 
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
-
 
 @operation("MaxPool")
-def max_pool(b: Importer, op: Any, x: Value) -> Value:
+def max_pool(b: Builder, op: Any, x: Value) -> Value:
     return _pool(b, op, x, MAX_POOL_2D)
 
 
 @operation("AveragePool")
-def average_pool(b: Importer, op: Any, x: Value) -> Value:
+def average_pool(b: Builder, op: Any, x: Value) -> Value:
     return _pool(b, op, x, AVERAGE_POOL_2D)
 
 
-def _pool(b: Importer, op: Any, x: Value, kind: OpDef) -> Value:
+def _pool(b: Builder, op: Any, x: Value, kind: OpDef) -> Value:
     channels_last(b, op)
     axes = len(x.shape) - 2
     height, width = pair(op.pool_size, axes)

@@ -7,24 +7,22 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 import numpy as np
 
+from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer
 from ir.graph import Value
 from ir.ops.joining import PACK, UNPACK
-
-if TYPE_CHECKING:
-    from converter.frontends.keras_import import Importer
 
 _MOST_STEPS = 512
 _FIX = "use convolutions over time (Conv1D), or convert the part of the model without recurrence"
 
 
 @layer(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
-def recurrent(b: Importer, layer: Any, x: Value, **arguments: Any) -> Any:
+def recurrent(b: Builder, layer: Any, x: Value, **arguments: Any) -> Any:
     """The last output, or all of them; and the last states, if the layer returns them."""
     _check(b, layer, x, arguments)
     outputs, states = _steps(b, layer, x)
@@ -33,7 +31,7 @@ def recurrent(b: Importer, layer: Any, x: Value, **arguments: Any) -> Any:
 
 
 @layer(keras.layers.Bidirectional)
-def bidirectional(b: Importer, layer: Any, x: Value, **arguments: Any) -> Any:
+def bidirectional(b: Builder, layer: Any, x: Value, **arguments: Any) -> Any:
     """Two layers, one from each end; the steps of the second in the order of the first."""
     directions = (layer.forward_layer, layer.backward_layer)
     for one in directions:
@@ -54,7 +52,7 @@ def bidirectional(b: Importer, layer: Any, x: Value, **arguments: Any) -> Any:
     return tuple(ends) if merge is None else b.apply(merge, *ends)
 
 
-def _check(b: Importer, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
+def _check(b: Builder, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
     if any(v is not None for v in arguments.values()):
         raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave first states and masks out")
     if layer.stateful:
@@ -65,7 +63,7 @@ def _check(b: Importer, layer: Any, x: Value, arguments: dict[str, Any]) -> None
         raise b.fail(f"a sequence of at most {_MOST_STEPS} steps", f"{x.shape[1]}, each to be written out", _FIX)
 
 
-def _steps(b: Importer, layer: Any, x: Value) -> tuple[list[Value], Sequence[Value]]:
+def _steps(b: Builder, layer: Any, x: Value) -> tuple[list[Value], Sequence[Value]]:
     """The outputs in the order in which they are computed, and the last states."""
     parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
     cell, states = layer.cell, [np.zeros((x.shape[0], size), np.float32) for size in _sizes(layer.cell)]
@@ -95,5 +93,5 @@ def _sizes(cell: Any) -> list[int]:
     return list(cell.state_size) if isinstance(cell.state_size, (list, tuple)) else [cell.state_size]
 
 
-def _stacked(b: Importer, outputs: Sequence[Value]) -> Value:
+def _stacked(b: Builder, outputs: Sequence[Value]) -> Value:
     return b.node(PACK, *outputs, name="all_steps", values_count=len(outputs), axis=1)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from converter.frontends.keras_file import _mended_config
 from converter.frontends.keras_model import from_keras, load_keras
 from converter.frontends.keras_testing import assert_same_function, random_inputs, randomized
+from converter.keras_file import _mended_config
 from ir.errors import ModelError
 from ir.execute import run_float
 

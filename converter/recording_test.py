@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from converter.analysis.recording import START, Recorder
+from converter.recording import START, Recorder
 from ir.types import TensorType
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net

@@ -7,19 +7,43 @@ two numbers per channel of what changed, so it costs milliseconds and is always 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from converter.analysis.table import History, Threshold
-from ir.graph import Graph, Node
+from converter.data import DataSource
+from converter.records import Record
+from converter.targets import Target
+from ir.graph import Graph
+from ir.layer import Layer, layers
 from passes.contract.base import Pass
 
-if TYPE_CHECKING:
-    from converter.data import DataSource
-    from converter.targets import Target
-
 START = ""  # in `History.weights`: before the first pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threshold(Record):
+    """The range of a value after a pass: `low` and `high` in reals, scale and zero point once it has them."""
+
+    low: float
+    high: float
+    scale: float | None = None
+    zero_point: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class History(Record):
+    """Ranges after the passes that changed them.
+
+    Attributes:
+      passes: names in order; a pass that runs twice is `name`, then `name#2`.
+      weights: node name -> pass name -> `(low, high)`, each `[channels]`. `""` is the pass before the first.
+      activations: value name -> pass name -> Threshold.
+    """
+
+    passes: tuple[str, ...] = ()
+    weights: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = field(default_factory=dict)
+    activations: dict[str, dict[str, Threshold]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +98,8 @@ class Recorder:
     def _record(self, name: str, graph: Graph) -> None:
         if any(v.quant is not None and not v.dtype.is_float for v in graph.values()):
             return  # lowered: the numbers are those of before, as integers
-        for node in graph.nodes:
-            self._weight(node, name)
+        for layer in layers(graph):
+            self._weight(layer, name)
         if any(v.quant is not None for v in graph.values()):
             self.annotated, _ = graph.copy()
             self.unrounded = self.unrounded or self.annotated
@@ -85,11 +109,10 @@ class Recorder:
         count = sum(p.split("#")[0] == name for p in self._passes)
         return f"{name}#{count + 1}" if count else name
 
-    def _weight(self, node: Node, name: str) -> None:
-        data = None if node.weight is None else node.weight.data
-        if data is not None and self._seen.get(node.name) is not data:
-            self._seen[node.name] = data
-            self._weights.setdefault(node.name, {})[name] = channel_ranges(node, data)
+    def _weight(self, layer: Layer, name: str) -> None:
+        if self._seen.get(layer.name) is not layer.data:
+            self._seen[layer.name] = layer.data
+            self._weights.setdefault(layer.name, {})[name] = channel_ranges(layer)
 
     def _thresholds(self, graph: Graph, name: str) -> None:
         for value in graph.values():
@@ -104,9 +127,7 @@ class Recorder:
                 entries[name] = found
 
 
-def channel_ranges(node: Node, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def channel_ranges(layer: Layer) -> tuple[np.ndarray, np.ndarray]:
     """Smallest and largest weight of every output channel, `[channels]` each."""
-    axis = node.op.weight_operand.channel_axis
-    assert axis is not None
-    others = tuple(i for i in range(data.ndim) if i != axis % data.ndim)
-    return data.min(axis=others, initial=0), data.max(axis=others, initial=0)
+    within = layer.within_output
+    return layer.data.min(axis=within, initial=0), layer.data.max(axis=within, initial=0)
