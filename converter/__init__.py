@@ -20,7 +20,8 @@ from ir.errors import (
 if TYPE_CHECKING:
     from converter.analysis import Analysis
     from converter.analysis.analyzing import analyze
-    from converter.conversion import ConversionResult, convert
+    from converter.conversion import convert
+    from converter.result import ConversionResult
 
 __all__ = [
     "Analysis",

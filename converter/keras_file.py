@@ -265,4 +265,6 @@ def _takes(cls: type, argument: str) -> bool:
     """Whether a layer's constructor names an argument, its own or one that it passes on to a class above."""
     import inspect
 
-    return any("__init__" in vars(c) and argument in inspect.signature(c.__init__).parameters for c in cls.__mro__)
+    return any(
+        argument in inspect.signature(vars(c)["__init__"]).parameters for c in cls.__mro__ if "__init__" in vars(c)
+    )

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from converter.compare import to_integers, to_reals
-from converter.conversion import ConversionResult, convert
+from converter.conversion import convert
 from converter.data import DataSource, open_data
 from converter.frontends import ModelOptions, load_model
+from converter.result import ConversionResult
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime

@@ -30,7 +30,7 @@ skip() {
 
 layer 'style: ruff' ruff check .
 layer 'format: ruff' ruff format --check .
-layer 'types of ir and passes: mypy' mypy
+layer 'types of ir, passes and converter: mypy' mypy
 layer 'arrows between the rooms: import-linter' lint-imports
 if [ -f tools/docs.py ]; then
   layer 'documentation against the code' python -m tools.docs --check

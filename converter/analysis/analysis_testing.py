@@ -11,9 +11,11 @@ import numpy as np
 
 from converter.analysis.analyzing import analyze
 from converter.analysis.table import Analysis
-from converter.conversion import ConversionResult, convert
+from converter.conversion import convert
 from converter.frontends import load_model
+from converter.result import ConversionResult
 from ir.graph import Graph
+from ir.layer import layers
 
 SHIPPED = Path(__file__).resolve().parent.parent / "shipped"
 SAMPLES = 24
@@ -41,11 +43,10 @@ def images() -> np.ndarray:
 def edited(layer: str, change: Callable[[np.ndarray, int], Any]) -> Graph:
     """The network with the weights of a layer changed in place by `change(weights, channel axis)`."""
     graph, _ = network().copy()
-    node = next(n for n in graph.nodes if n.name == layer)
-    assert node.weight is not None and node.weight.data is not None and node.op.weight_index is not None
-    data = node.weight.data.copy()
-    change(data, node.op.weight_operand.channel_axis or 0)
-    graph.set_input(node, node.op.weight_index, graph.constant(data, node.weight.name))
+    found = next(known for known in layers(graph) if known.name == layer)
+    data = found.data.copy()
+    change(data, found.channel_axis)
+    graph.set_input(found.node, found.weight_index, graph.constant(data, found.weight.name))
     return graph
 
 

@@ -19,6 +19,7 @@ from ir.execute import batchable, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.ops.normalization import BATCH_NORM
+from ir.types import given
 
 _CHUNK = 8
 _FEWEST = 64  # positions: fewer say too little about a variance
@@ -96,14 +97,13 @@ def mismatches(graph: Graph, arrays: Sequence[np.ndarray]) -> list[Mismatch]:
         batch = [K.convert_to_tensor(a[chosen[start : start + size]]) for a in arrays]
         run_float(graph, batch, transform=look)
     behind = _behind(graph, nodes)
-    return [_compare(n, *sums[n], first=n not in behind) for n in nodes if sums[n][2] >= _FEWEST]
+    return [_compare(n, sums[n], first=n not in behind) for n in nodes if sums[n][2] >= _FEWEST]
 
 
 def _trained(node: Node) -> bool:
     """Whether a batch norm has seen data: one that has not still holds zeros and ones."""
-    mean, variance = node.inputs[3], node.inputs[4]
-    assert mean is not None and mean.data is not None and variance is not None and variance.data is not None
-    return bool(np.any(mean.data != 0) or np.any(variance.data != 1))
+    mean, variance = (given(node.inputs, i).array for i in (3, 4))
+    return bool(np.any(mean != 0) or np.any(variance != 1))
 
 
 def _behind(graph: Graph, nodes: Sequence[Node]) -> set[Node]:
@@ -119,14 +119,14 @@ def _behind(graph: Graph, nodes: Sequence[Node]) -> set[Node]:
     return found
 
 
-def _compare(node: Node, total: np.ndarray, squares: np.ndarray, count: int, first: bool) -> Mismatch:
+def _compare(node: Node, sums: Sequence[Any], first: bool) -> Mismatch:
+    total, squares, count = sums
     mean = total / count
     variance = np.maximum(squares / count - mean**2, 0.0)
-    kept_mean, kept = (np.asarray(v.data, np.float64) for v in node.inputs[3:5] if v is not None)
+    kept_mean, kept = (given(node.inputs, i).array.astype(np.float64) for i in (3, 4))
     epsilon = node.attrs.epsilon
     live = np.flatnonzero(np.maximum(kept, variance) > epsilon)
-    x = node.inputs[0]
-    assert x is not None
+    x = node.input
     return Mismatch(
         name=node.name,
         layer=x.producer.name if x.producer is not None else x.name,

@@ -106,7 +106,7 @@ def _aligned(a: SubgraphRecord, b: SubgraphRecord) -> list[tuple[int, int]]:
     left, right = ([_key(g, op) for op in g.operators] for g in (a, b))
     if max(len(left), len(right)) > _MOST_ALIGNED:
         return [(i, i) for i, (x, y) in enumerate(zip(left, right, strict=False)) if x[0] == y[0]]
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     for tag, i, i_end, j, j_end in difflib.SequenceMatcher(None, left, right, autojunk=False).get_opcodes():
         if tag == "equal":
             pairs += zip(range(i, i_end), range(j, j_end), strict=True)
@@ -137,7 +137,7 @@ def _change(a: SubgraphRecord, b: SubgraphRecord, i: int, j: int) -> OperatorCha
     if not changes:
         return None
     _, name, layer = _place(a, i)
-    worst = min(closeness, default=None)  # type: ignore[type-var]
+    worst = min(closeness) if closeness else None
     return OperatorChange(index=(i, j), name=name, layer=layer, changes=tuple(changes), weights_db=worst)
 
 

@@ -54,13 +54,13 @@ class Trouble:
 
     def reason(self, size: float, explanation: str, setting: Setting) -> Reason:
         """This trouble somewhere."""
-        mended = self.mended_by and setting.option(self.mended_by, self.suggestion)
+        kind = self.mended_by
         return Reason(
             kind=self.kind,
             size=size,
             title=self.title,
             explanation=explanation,
-            suggestion=mended or self.suggestion,
+            suggestion=self.suggestion if kind is None else setting.option(kind, self.suggestion),
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -12,10 +12,8 @@ from converter.analysis.layer_causes import SHOWN, severity
 from converter.analysis.measure import BINS, ChannelSums, Twins
 from converter.analysis.reasons import Setting, reason_of
 from converter.analysis.table import Histogram, LayerAnalysis
+from converter.result import ConversionResult
 from ir.graph import Node
-
-if TYPE_CHECKING:
-    from converter.conversion import ConversionResult
 
 _SHOWN_BINS = 64
 
@@ -94,8 +92,8 @@ def _constant_bytes(node: Node) -> int:
     return int(sum((v.type.size * v.dtype.bits + 7) // 8 for v in constants))
 
 
-def _decibel(noise: object, power: object) -> float | None:
-    signal, error = float(np.sum(power)), float(np.sum(noise))  # type: ignore[arg-type]
+def _decibel(noise: Any, power: Any) -> float | None:
+    signal, error = float(np.sum(power)), float(np.sum(noise))
     return decibel(error / signal) if signal > 0 else None
 
 

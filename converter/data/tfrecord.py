@@ -90,7 +90,7 @@ class TFRecordReader:
 
     def _features(self, index: int) -> dict[str, Any]:
         import tensorflow as tf
-        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+        from google.protobuf.message import DecodeError
 
         offset, length = self.records[index]
         with self.path.open("rb") as stream:

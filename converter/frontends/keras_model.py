@@ -14,7 +14,7 @@ from converter.frontends.tflite_patterns import recognize
 from converter.keras_file import load_keras
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
-from ir.ops.shape import RESHAPE
+from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.types import TensorType
 
 __all__ = ["from_keras", "load_keras"]
@@ -175,7 +175,7 @@ def _name_outputs(graph: Graph, names: list[str]) -> None:
     outputs: list[Value] = []
     for value, requested in zip(graph.outputs, names, strict=True):
         if value.is_constant or value in graph.inputs or value in outputs:
-            value = graph.add(RESHAPE, [value], RESHAPE.attributes(shape=value.shape), f"{requested}/copy").output
+            value = graph.add(RESHAPE, [value], ReshapeAttributes(shape=value.shape), f"{requested}/copy").output
         taken.pop(value.name, None)
         name, count = requested, 0
         while name in taken and (taken[name] in graph.inputs or taken[name] in outputs):

@@ -19,7 +19,7 @@ from ir.graph import Graph, Value
 from ir.ops.activation import LOGISTIC, TANH
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD, MAXIMUM, MINIMUM, MUL
-from ir.ops.joining import PACK, SPLIT, UNPACK
+from ir.ops.joining import PACK, SPLIT, UNPACK, PackAttributes, SplitAttributes, UnpackAttributes
 from ir.ops.recurrent import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM, LstmAttributes
 
 _TANH = 4
@@ -39,7 +39,7 @@ def unrolled(graph: Graph, attrs: LstmAttributes, inputs: Sequence[Value | None]
     weights = _joined(graph, given, "input_to_{}_weights", f"{name}/weights")
     recurrent = _joined(graph, given, "recurrent_to_{}_weights", f"{name}/recurrent")
     bias = _joined(graph, given, "{}_bias", f"{name}/bias")
-    parts = UNPACK.attributes(num=x.shape[time], axis=time)  # type: ignore[call-arg]
+    parts = UnpackAttributes(num=x.shape[time], axis=time)
     steps = graph.add(UNPACK, [x], parts, f"{name}/steps")
     h: Value | None = None
     c: Value | None = None
@@ -49,7 +49,7 @@ def unrolled(graph: Graph, attrs: LstmAttributes, inputs: Sequence[Value | None]
         z = graph.add(FULLY_CONNECTED, [part, weights, bias], name=f"{name}/step_{t}/gates").output
         h, c = _step(graph, z, h, c, recurrent, attrs.cell_clip, f"{name}/step_{t}")
         results.append(h)
-    pack = PACK.attributes(values_count=len(results), axis=time)  # type: ignore[call-arg]
+    pack = PackAttributes(values_count=len(results), axis=time)
     return list(graph.add(PACK, results, pack, name).outputs)
 
 
@@ -80,7 +80,7 @@ def _step(
     if h is not None:
         back = graph.add(FULLY_CONNECTED, [h, recurrent], name=f"{name}/recurrent").output
         z = graph.add(ADD, [z, back], name=f"{name}/sum").output
-    split = SPLIT.attributes(num_splits=4, axis=1)  # type: ignore[call-arg]
+    split = SplitAttributes(num_splits=4, axis=1)
     i, f, g, o = graph.add(SPLIT, [z], split, f"{name}/split").outputs
     i, g, o = (
         graph.add(op, [v], name=f"{name}/{gate}").output

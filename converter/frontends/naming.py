@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ir.graph import Graph, Value
-from ir.ops.shape import RESHAPE
+from ir.ops.shape import RESHAPE, ReshapeAttributes
 
 
 def rename(graph: Graph, requested: Mapping[Value, str]) -> None:
@@ -25,6 +25,6 @@ def separate(graph: Graph, names: list[str]) -> Iterator[Value]:
     seen: set[Value] = set(graph.inputs)
     for value, name in zip(graph.outputs, names, strict=True):
         if value in seen or value.is_constant:
-            value = graph.add(RESHAPE, [value], RESHAPE.attributes(shape=value.shape), f"{name}/copy").output
+            value = graph.add(RESHAPE, [value], ReshapeAttributes(shape=value.shape), f"{name}/copy").output
         seen.add(value)
         yield value

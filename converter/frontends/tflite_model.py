@@ -30,7 +30,7 @@ from ir.ops.conversion import CAST
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.ops.shape import RESHAPE
 from ir.ops.static import RANK, SHAPE
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _AGAIN = "write or download the file again"
 _MOST_LISTED = 8
@@ -361,8 +361,8 @@ class FloatReader(GraphReader):
         for type_ in types:
             self._take(type_.size * type_.dtype.numpy.itemsize, name)
         if op in (SHAPE, RANK):
-            assert inputs[0] is not None
-            results: Any = np.asarray(inputs[0].shape if op is SHAPE else len(inputs[0].shape))
+            shape = given(inputs).shape
+            results: Any = np.asarray(shape if op is SHAPE else len(shape))
         else:
             results = op.compute(attrs, *[None if v is None else K.convert_to_tensor(v.data) for v in inputs])
         listed = results if isinstance(results, (tuple, list)) else (results,)

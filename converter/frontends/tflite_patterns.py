@@ -18,7 +18,7 @@ from ir.graph import Graph, Node, Value
 from ir.opdef import FusedActivation, OpDef
 from ir.ops import OPERATORS
 from ir.ops.activation import PRELU, RELU
-from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
+from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB, BinaryAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
 
@@ -84,9 +84,8 @@ def _prelu(graph: Graph, node: Node) -> None:
         x = kept.inputs[0]
         if flipped is None or x is None or flipped.inputs[0] is not x or not alpha.is_constant or x.type.rank < 2:
             continue
-        assert alpha.data is not None
-        shape = (1,) * (x.type.rank - 1 - alpha.data.ndim) + alpha.data.shape
-        slope = graph.constant(alpha.data.reshape(shape[-(x.type.rank - 1) :]), f"{node.name}/alpha")
+        shape = (1,) * (x.type.rank - 1 - alpha.array.ndim) + alpha.array.shape
+        slope = graph.constant(alpha.array.reshape(shape[-(x.type.rank - 1) :]), f"{node.name}/alpha")
         _replace(graph, node, PRELU, [x, slope])
         return
 
@@ -126,4 +125,4 @@ def _product(graph: Graph, node: Node) -> None:
     else:
         return
     activation = getattr(node.attrs, "activation", FusedActivation.NONE)
-    _replace(graph, node, MUL, [x, factor], MUL.attributes(activation=activation))  # type: ignore[call-arg]
+    _replace(graph, node, MUL, [x, factor], BinaryAttributes(activation=activation))

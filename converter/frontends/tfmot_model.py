@@ -170,7 +170,7 @@ def _layers(model: Any) -> list[Any]:
 def _plain_layer(tf_keras: Any, wrapper: Any) -> Any:
     """The layer inside a wrapper, with the activation it had before quantizers were put around it."""
     layer = wrapper.layer
-    activation = getattr(layer, "activation", None)
+    activation: Any = getattr(layer, "activation", None)
     while hasattr(activation, "activation") and type(activation).__name__.startswith("QuantizeAware"):
         activation = activation.activation
     if type(activation).__name__ == "NoOpActivation":

@@ -11,7 +11,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -35,7 +35,7 @@ _COLOURS = {
     "#010207": "--bad",
 }
 TEXT, GRID, NOW, BEFORE, BAD = _COLOURS
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: sharp, searchable, in the page's font
     "svg.hashsalt": "report",
     "path.simplify": True,
@@ -76,8 +76,8 @@ class Picture:
 
 def sqnr_overview(layers: Sequence[LayerAnalysis], key: str) -> Picture | None:
     """SQNR of every layer in the file's order; None where none was measured."""
-    together = [(i, x.sqnr_db) for i, x in enumerate(layers, 1) if _finite(x.sqnr_db)]
-    alone = [(i, x.sqnr_alone_db) for i, x in enumerate(layers, 1) if _finite(x.sqnr_alone_db)]
+    together = _finite_points(layer.sqnr_db for layer in layers)
+    alone = _finite_points(layer.sqnr_alone_db for layer in layers)
     if not together and not alone:
         return None
 
@@ -155,11 +155,12 @@ def activation_histogram(layer: LayerAnalysis, key: str) -> Picture | None:
     return Picture(_drawn(plot, SMALL, key), words)
 
 
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)
+def _finite_points(values: Iterable[float | None]) -> list[tuple[int, float]]:
+    """Those that are known and finite, with their numbers from 1."""
+    return [(i, y) for i, y in enumerate(values, 1) if y is not None and math.isfinite(y)]
 
 
-def _tick_text(value: float, _position: int | None = None) -> str:
+def _tick_text(value: float, _position: float | None = None) -> str:
     """`2k` and `3M` for thousands and millions, else the number itself."""
     for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from converter.analysis.table import (
@@ -22,13 +24,13 @@ HOSTILE = "<script>document.title = 'stolen'</script>"
 BREAKING = "</svg></style></script><img src=x onerror=\"document.title='stolen'\">'\"&amp;{{ 7 * 7 }}"
 
 
-def invented_layer(name: str, seed: int, **fields: object) -> LayerAnalysis:
+def invented_layer(name: str, seed: int, **fields: Any) -> LayerAnalysis:
     """A layer with every field filled, from a seed."""
     rng = np.random.default_rng(seed)
     values = np.maximum(rng.normal(0.4, 1.0, 5000), 0)
     counts, edges = np.histogram(values, 64)
     low, high = -rng.uniform(0.1, 1, 24), rng.uniform(0.1, 1, 24)
-    given = {
+    given: dict[str, Any] = {
         "operator": "CONV_2D",
         "layers": (name, f"{name}/relu"),
         "output": name,

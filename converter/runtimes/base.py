@@ -50,9 +50,11 @@ class MeasuresItself(Protocol):
 
 
 class ModelRuntime(Protocol):
-    """A place where models run. `name` is for reports."""
+    """A place where models run."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """For reports."""
 
     def load(self, model: bytes) -> Session:
         """Prepares a model. Raises RuntimeFailure if this runtime cannot."""

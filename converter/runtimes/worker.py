@@ -5,6 +5,8 @@ and speaks on standard input and output. A message is a 4-byte length, a JSON he
 the header lists. A crash of the native runtime ends this process, not the one that asks.
 """
 
+from __future__ import annotations
+
 import importlib
 import json
 import os
@@ -14,6 +16,8 @@ import select
 import struct
 import sys
 import time
+from collections.abc import Sequence
+from typing import IO, Any
 
 import numpy as np
 
@@ -22,7 +26,7 @@ MICRO = "tflite_micro"
 ARENA_BYTES = 1 << 30  # only what a model touches of it takes memory
 
 
-def read_exactly(stream, count):
+def read_exactly(stream: IO[bytes], count: int) -> bytes:
     parts = []
     while count:
         part = stream.read(min(count, 1 << 20))
@@ -33,7 +37,7 @@ def read_exactly(stream, count):
     return b"".join(parts)
 
 
-def receive(stream):
+def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     """`(header, arrays)` of the next message."""
     (length,) = struct.unpack("<I", read_exactly(stream, 4))
     header = json.loads(read_exactly(stream, length))
@@ -44,7 +48,7 @@ def receive(stream):
     return header, arrays
 
 
-def send(stream, header, arrays=()):
+def send(stream: IO[bytes], header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
     """Writes one message."""
     arrays = [np.asarray(a, order="C") for a in arrays]
     described = json.dumps(dict(header, arrays=[[a.dtype.str, a.shape] for a in arrays])).encode()
@@ -54,7 +58,7 @@ def send(stream, header, arrays=()):
     stream.flush()
 
 
-def interpreter_module(package):
+def interpreter_module(package: str) -> Any:
     """The runtime's module; without a name, the first of PACKAGES that can be imported."""
     if package == MICRO:
         return importlib.import_module(MICRO + ".python.tflite_micro.runtime")
@@ -67,7 +71,7 @@ def interpreter_module(package):
     raise ImportError("neither of " + ", ".join(PACKAGES) + " is installed in " + sys.executable)
 
 
-def runtime_of(module):
+def runtime_of(module: Any) -> str:
     """The package of a module, its version if that is known, and the processor's kind."""
     package, version = module.__name__.partition(".")[0], ""
     try:
@@ -79,7 +83,7 @@ def runtime_of(module):
     return package + version + " on " + platform.machine()
 
 
-def abandoned(source):
+def abandoned(source: IO[bytes]) -> bool:
     """Whether the other end is gone: while it waits for an answer, nothing but the end can come from it."""
     try:
         return bool(select.select([source], [], [], 0)[0])
@@ -87,10 +91,14 @@ def abandoned(source):
         return False
 
 
-def told(start=None):
-    """What was written to the standard error, which must be a file, since it had `start` bytes; how many it has."""
-    size = os.fstat(2).st_size
-    return size if start is None else os.pread(2, size - start, start).decode(errors="replace") if size > start else ""
+def told() -> int:
+    """How many bytes were written to the standard error, which must be a file."""
+    return os.fstat(2).st_size
+
+
+def told_since(start: int) -> str:
+    """What was written to the standard error since it had `start` bytes."""
+    return os.pread(2, told() - start, start).decode(errors="replace") if told() > start else ""
 
 
 class MicroInterpreter:
@@ -99,7 +107,7 @@ class MicroInterpreter:
     It says only to the standard error why it failed, so that is where the text of its errors comes from.
     """
 
-    def __init__(self, module, model):
+    def __init__(self, module: Any, model: bytes) -> None:
         graph = module.schema_fb.Model.GetRootAsModel(model, 0).Subgraphs(0)
         start = told()
         try:
@@ -108,34 +116,34 @@ class MicroInterpreter:
             raise self._failed(error, start) from error
         start = told()
         self._interpreter.print_allocations()
-        arena = re.search(r"Arena allocation total (\d+)", told(start))
+        arena = re.search(r"Arena allocation total (\d+)", told_since(start))
         self.arena_bytes = int(arena.group(1)) if arena else None
         self._told = told()
         self._counts = graph.InputsLength(), graph.OutputsLength()
 
-    def get_input_details(self):
+    def get_input_details(self) -> list[dict[str, Any]]:
         return [dict(self._interpreter.get_input_details(i), index=i) for i in range(self._counts[0])]
 
-    def get_output_details(self):
+    def get_output_details(self) -> list[dict[str, Any]]:
         return [{"index": i} for i in range(self._counts[1])]
 
-    def set_tensor(self, index, array):
+    def set_tensor(self, index: int, array: np.ndarray) -> None:
         self._interpreter.set_input(array, index)
 
-    def get_tensor(self, index):
+    def get_tensor(self, index: int) -> np.ndarray:
         return self._interpreter.get_output(index)
 
-    def invoke(self):
+    def invoke(self) -> None:
         try:
             self._interpreter.invoke()
         except RuntimeError as error:
             raise self._failed(error, self._told) from error
 
-    def _failed(self, error, start):
-        return RuntimeError("; ".join([str(error), *told(start).split("\n")]).strip("; "))
+    def _failed(self, error: RuntimeError, start: int) -> RuntimeError:
+        return RuntimeError("; ".join([str(error), *told_since(start).split("\n")]).strip("; "))
 
 
-def load(package, model, kernels, threads):
+def load(package: str, model: bytes, kernels: str, threads: int) -> Any:
     """An interpreter with allocated tensors; `kernels` is builtin, ref or xnnpack."""
     module = interpreter_module(package)
     if package == MICRO:
@@ -156,11 +164,14 @@ def load(package, model, kernels, threads):
     return interpreter
 
 
-def invoke(interpreter, arrays, repeats, source):
+def invoke(
+    interpreter: Any, arrays: Sequence[np.ndarray], repeats: int, source: IO[bytes]
+) -> tuple[list[np.ndarray], list[int]]:
     """Outputs of every sample of a batch, and the nanoseconds of every invocation (`repeats` per sample)."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     batch = len(arrays[0]) // max(1, int(inputs[0]["shape"][0])) if len(inputs[0]["shape"]) else 1
-    collected, times = [[] for _ in outputs], []
+    collected: list[list[np.ndarray]] = [[] for _ in outputs]
+    times: list[int] = []
     for sample in range(batch):
         for detail, array in zip(inputs, arrays):  # noqa: B905 - devices may have an older Python
             size = int(detail["shape"][0]) if len(detail["shape"]) else 1
@@ -178,7 +189,7 @@ def invoke(interpreter, arrays, repeats, source):
     return joined, times
 
 
-def peak_memory_bytes():
+def peak_memory_bytes() -> int | None:
     """Peak resident memory of this process, None where the system does not tell."""
     try:
         with open("/proc/self/status") as file:  # what getrusage tells begins with the peak of whoever started us
@@ -193,14 +204,16 @@ def peak_memory_bytes():
         return None
 
 
-def growth(before):
+def growth(before: int | None) -> int | None:
     """How far the peak grew."""
-    return None if before is None else peak_memory_bytes() - before
+    now = peak_memory_bytes()
+    return None if before is None or now is None else now - before
 
 
-def serve(source, sink):
+def serve(source: IO[bytes], sink: IO[bytes]) -> None:
     """Answers requests until the input ends. A failed request is answered with its error."""
-    models, inputs = {}, []
+    models: dict[int, tuple[Any, int | None]] = {}
+    inputs: list[np.ndarray] = []
     while True:
         try:
             header, arrays = receive(source)

@@ -131,17 +131,17 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
     TARGET.at(min_runtime_version)  # raises what is to be raised
     failure = _whole_model_failure(model)
     if failure is not None:
-        verdicts = tuple(
+        refused = tuple(
             _verdict(s, failure, "the compiler refuses the whole model", _failure_fix(model, failure))
             for s in sites(model)
         )
-        return _report(model, verdicts, failure, min_runtime_version)
+        return _report(model, refused, failure, min_runtime_version)
     every = sites(model)
     problems = [_problem(site, min_runtime_version) for site in every]
     mappable = [problem is None for problem in problems]
     parts = _parts(model, mappable)
     taken = min((part for part, kind in zip(parts, mappable, strict=True) if kind), default=0)
-    verdicts = []
+    verdicts: list[Verdict] = []
     for site, problem, part in zip(every, problems, parts, strict=True):
         if problem is not None:
             verdicts.append(_verdict(site, problem.status, problem.reason, problem.fix))

@@ -82,8 +82,8 @@ def no_dilation(site: Site) -> bool:
 @limit("join without a constant, or pad with zeros instead")
 def zeros_if_constant(site: Site) -> bool:
     """a constant input is all zeros, and there is one input beside it"""
-    constants = [t for t in site.inputs if t.data is not None]
-    zeros = all((t.data.view("i1" if t.type_name == "INT8" else "u1") == _zero(t)).all() for t in constants)
+    constants = [(t, t.data) for t in site.inputs if t.data is not None]
+    zeros = all((data.view("i1" if t.type_name == "INT8" else "u1") == _zero(t)).all() for t, data in constants)
     return not constants or (len(site.inputs) == 2 and zeros)
 
 

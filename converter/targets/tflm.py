@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from converter.targets.rules import BY_CODE, CheckReport, Rule, Rules, Site, check_each, limit, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
-from converter.tflite.model_file import ModelFile
+from converter.tflite.model_file import ModelFile, TensorRecord
 from ir.ops.activation import GELU, RELU_N1_TO_1
 from ir.ops.shape import TILE
 from ir.ops.static import DENSIFY, RANGE, RANK, REDUCE_PROD
@@ -45,8 +47,8 @@ def arena_bytes(model: ModelFile) -> int:
     return most
 
 
-def _aligned(tensors: object) -> int:
-    return sum(-(-tensor_bytes(t) // _ALIGNMENT) * _ALIGNMENT for t in tensors)  # type: ignore[attr-defined]
+def _aligned(tensors: Iterable[TensorRecord]) -> int:
+    return sum(-(-tensor_bytes(t) // _ALIGNMENT) * _ALIGNMENT for t in tensors)
 
 
 def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:

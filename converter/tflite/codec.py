@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from ir.opdef import Attributes, OpDef
+from ir.opdef import Attributes, Encoding, OpDef
 from ir.ops import OPERATORS
 from ir.types import DType
 
@@ -22,11 +22,17 @@ _MOST_NUMBERS = 1024  # in an attribute: they go by axis, and a split lists its 
 BY_CODE: dict[str, OpDef] = {op.encoding.code: op for op in OPERATORS if op.encoding}
 
 
+def encoding_of(op: OpDef) -> Encoding:
+    """How an operator that TFLite has is encoded."""
+    assert op.encoding is not None, f"TFLite has no {op.name}"
+    return op.encoding
+
+
 def field_name(op: OpDef, attribute: str) -> str:
     """The field of the options table that holds an attribute."""
-    assert op.encoding is not None
-    if attribute in op.encoding.renamed:
-        return op.encoding.renamed[attribute]
+    renamed = encoding_of(op).renamed
+    if attribute in renamed:
+        return renamed[attribute]
     if attribute == "activation":
         return "fusedActivationFunction"
     head, *rest = attribute.split("_")
@@ -35,13 +41,12 @@ def field_name(op: OpDef, attribute: str) -> str:
 
 def layout(op: OpDef) -> tuple[str, ...] | None:
     """The TFLite order of operands, None where it is the graph's own."""
-    assert op.encoding is not None
-    return op.encoding.layout
+    return encoding_of(op).layout
 
 
 @functools.cache
-def _attribute_types(attributes: type[Attributes]) -> dict[str, Any]:
-    return typing.get_type_hints(attributes)
+def _attribute_types(op: OpDef) -> dict[str, Any]:
+    return typing.get_type_hints(op.attributes)
 
 
 def _is_operand(op: OpDef, attribute: str) -> bool:
@@ -50,24 +55,24 @@ def _is_operand(op: OpDef, attribute: str) -> bool:
 
 def _is_stored(op: OpDef, attribute: str) -> bool:
     """Whether the options table has a field for an attribute."""
-    assert op.encoding is not None
-    if attribute in op.encoding.renamed:
-        return op.encoding.renamed[attribute] != ""
+    renamed = encoding_of(op).renamed
+    if attribute in renamed:
+        return renamed[attribute] != ""
     return not _is_operand(op, attribute)
 
 
 def encode_options(op: OpDef, attrs: Attributes) -> tuple[int, Any]:
     """`(type of the union, options table)`; type 0 and None where the operator has no options."""
-    assert op.encoding is not None
-    if op.encoding.options is None:
+    options = encoding_of(op).options
+    if options is None:
         return 0, None
-    table = getattr(schema, op.encoding.options + "T")()
+    table = getattr(schema, options + "T")()
     for field in dataclasses.fields(attrs):
         if _is_stored(op, field.name):
             name = field_name(op, field.name)
-            assert hasattr(table, name), f"{op.encoding.options} has no field {name}"
+            assert hasattr(table, name), f"{options} has no field {name}"
             setattr(table, name, _encode(getattr(attrs, field.name)))
-    return getattr(schema.BuiltinOptions, op.encoding.options), table
+    return getattr(schema.BuiltinOptions, options), table
 
 
 def _encode(value: Any) -> Any:
@@ -83,11 +88,10 @@ def decode_attributes(op: OpDef, options_name: str, options: Any, constants: dic
 
     Raises ValueError where a value is not one of the schema's.
     """
-    assert op.encoding is not None
     values: dict[str, Any] = {}
-    if options is not None and options_name != op.encoding.options:
+    if options is not None and options_name != encoding_of(op).options:
         options = None
-    for name, kind in _attribute_types(op.attributes).items():
+    for name, kind in _attribute_types(op).items():
         if name in constants:
             values[name] = _nested(constants[name])
         elif options is not None and _is_stored(op, name):

@@ -11,7 +11,7 @@ from converter.tflite.codec import BY_CODE, decode_attributes, layout, unpack_bi
 from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from converter.tflite.sparse import to_dense
 from ir.errors import ModelError
-from ir.graph import Graph, Value
+from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, ShapeError
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
@@ -173,7 +173,7 @@ class GraphReader:
             value.name = self.subgraph.tensors[index].name
             self.values[index] = value
 
-    def _check(self, op: OpDef, node, types: list[TensorType]) -> None:  # type: ignore[no-untyped-def]
+    def _check(self, op: OpDef, node: Node, types: list[TensorType]) -> None:
         inferred = op.infer(node.attrs, [v.type for v in node.operands])
         found, expected = [t.shape for t in types], [t.shape for t in inferred]
         if found != expected:

@@ -14,7 +14,7 @@ import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from converter.tflite.codec import DTYPE_CODES, encode_options, layout, pack_bits
+from converter.tflite.codec import DTYPE_CODES, encode_options, encoding_of, layout, pack_bits
 from ir.errors import ModelError, OutputError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
@@ -59,9 +59,9 @@ class _Writer:
         return self.shape_constants[key]
 
     def opcode(self, node: Node) -> int:
-        assert node.op.encoding is not None
-        code = getattr(schema.BuiltinOperator, node.op.encoding.code)
-        version = node.op.encoding.version(node.attrs, node.in_types, node.out_types)
+        encoding = encoding_of(node.op)
+        code = getattr(schema.BuiltinOperator, encoding.code)
+        version = encoding.version(node.attrs, node.in_types, node.out_types)
         version = min(version, self.last_versions.get(node.op, 0) or version)
         if (code, version) not in self.code_of:
             self.code_of[code, version] = len(self.codes)

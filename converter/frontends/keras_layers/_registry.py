@@ -1,6 +1,6 @@
 """Which handler imports which Keras layer or operation: two tables, filled by decorators.
 
-A handler is `handler(importer, layer_or_operation, *args, **kwargs) -> Value or a structure of Values`. It is
+A handler is `handler(builder, layer_or_operation, *args, **kwargs) -> Value or a structure of Values`. It is
 called as Keras would call the layer, with a `Value` wherever Keras had a tensor; arguments that say
 "inference" (training, empty masks) are taken out before. Layers without a handler are imported through the
 operations that their `call`
@@ -10,11 +10,18 @@ is made of, so a handler is written only where that would lose something: a weig
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
-Handler = Callable[..., Any]
+from converter.frontends.keras_layers._builder import Builder
+
+
+class Handler(Protocol):
+    """Imports one call of a layer or an operation (see the module)."""
+
+    def __call__(self, b: Builder, instance: Any, /, *args: Any, **kwargs: Any) -> Any: ...
+
 
 _LAYERS: dict[type, Handler] = {}
 _OPERATIONS: dict[str, Handler] = {}

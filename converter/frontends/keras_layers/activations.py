@@ -82,9 +82,8 @@ def prelu(b: Builder, layer: Any, x: Value) -> Value:
 
 @operation("Clip")
 def clip(b: Builder, op: Any, x: Value) -> Value:
-    low, high = (limit if limit is None else np.asarray(limit, np.float32) for limit in (op.x_min, op.x_max))
-    low = np.float32(-np.inf) if low is None else low
-    high = np.float32(np.inf) if high is None else high
+    low = np.asarray(-np.inf if op.x_min is None else op.x_min, np.float32)
+    high = np.asarray(np.inf if op.x_max is None else op.x_max, np.float32)
     if low.ndim or high.ndim or not x.dtype.is_float:
         raise b.fail("numbers as limits of floats", "tensors, or integers", "use keras.ops.maximum and minimum")
     return clipped(b, x, float(low), float(high))

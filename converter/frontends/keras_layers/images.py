@@ -29,8 +29,6 @@ def _augmentations() -> tuple[type, ...]:
         "Dropout",
         "AlphaDropout",
         "GaussianDropout",
-    )
-    names += (
         "GaussianNoise",
         "SpatialDropout1D",
         "SpatialDropout2D",
@@ -65,7 +63,8 @@ def resizing(b: Builder, layer: Any, x: Value) -> Value:
 def resize(b: Builder, op: Any, images: Value) -> Value:
     channels_last(b, op)
     _whole_picture(b, op)
-    return _resized(b, images, tuple(int(s) for s in op.size), op.interpolation)
+    height, width = op.size
+    return _resized(b, images, (int(height), int(width)), op.interpolation)
 
 
 def _whole_picture(b: Builder, spec: Any) -> None:

@@ -66,8 +66,8 @@ def _check(b: Builder, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
 def _steps(b: Builder, layer: Any, x: Value) -> tuple[list[Value], Sequence[Value]]:
     """The outputs in the order in which they are computed, and the last states."""
     parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
-    cell, states = layer.cell, [np.zeros((x.shape[0], size), np.float32) for size in _sizes(layer.cell)]
-    outputs = []
+    cell, outputs = layer.cell, []
+    states: list[Any] = [np.zeros((x.shape[0], size), np.float32) for size in _sizes(cell)]
     with _without_dropout(cell):
         for part in parts[::-1] if layer.go_backwards else parts:
             output, states = b.apply(lambda x, s: cell.call(x, s, training=False), part, states)
