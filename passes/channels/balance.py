@@ -41,7 +41,7 @@ from passes.measuring.decibels import decibels
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
 from passes.quantization.groups import tie_groups
-from passes.quantization.quantize import fixed_params
+from passes.quantization.tied import fixed_params
 from passes.rewrites.fuse import will_be_fused
 
 _BINS = 400

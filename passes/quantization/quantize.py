@@ -1,31 +1,32 @@
 """Chooses quantization parameters and writes them on the values; the graph stays float (docs/methods/integer.md).
 
-Activations: asymmetric over their range, real 0 exact. Values that a kernel wants to share parameters form a group
-with one range, the hull of its members'; outputs whose parameters a kernel fixes (softmax) keep them, and a
-`quantize` node is put where such an output meets a group that needs more. Weights: symmetric over `max|W|`, per
-output channel or per tensor, rounded outward (folded in another order it is another float). Biases: `S_in * S_w`, 32
-bits (64 with 16-bit activations).
+Activations: asymmetric over their range, real 0 exact; those of 16 bits symmetric. Values that a kernel wants to share
+parameters form a group with one range, the hull of its members'; outputs whose parameters a kernel fixes (softmax) keep
+them at every width, and a `quantize` node is put where such an output meets a group that needs more. Weights: symmetric
+over `max|W|`, per output channel or per tensor, rounded outward (folded in another order it is another float). Biases:
+`S_in * S_w`, 32 bits (64 with 16-bit activations). Widths that no kernel has become the next ones that are there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import ModelError, OptionError
+from ir.errors import OptionError
 from ir.fixed_point import accumulator_bound
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
-from ir.ops.conversion import QUANTIZE
-from ir.ops.elementwise import MAXIMUM, MINIMUM
 from ir.quantization import QuantParams, asymmetric, outward, symmetric
-from passes.contract.base import Context, Needs, Pass, PassReport, Range
+from ir.widths import Widths
+from passes.contract.base import Context, Needs, Pass, PassReport
+from passes.quantization.bits import BitsPlan, parse_rules
 from passes.quantization.comparable import fit_scales
-from passes.quantization.groups import tie_groups, tied_values
-from passes.quantization.tied import separate_narrow
+from passes.quantization.groups import tie_groups
+from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed, separate_narrow
+from passes.quantization.widths import Requested, assign_widths, available, named, width_of
 
 _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
 _ACCUMULATOR_LIMIT = (1 << 31) - 1
@@ -33,7 +34,10 @@ _ACCUMULATOR_LIMIT = (1 << 31) - 1
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Pass):
-    """Annotates every value with the parameters it will be quantized with."""
+    """Annotates every value with the parameters it will be quantized with.
+
+    `weight_bits`, `activation_bits`, `ends` and `rules` are those of `passes.quantization.bits`.
+    """
 
     name: ClassVar[str] = "quantize"
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
@@ -43,6 +47,8 @@ class Quantize(Pass):
     granularity: str = "per_channel"
     weight_bits: int = 8
     activation_bits: int = 8
+    ends: int = 8
+    rules: str = ""
 
     def __post_init__(self) -> None:
         if self.granularity not in ("per_channel", "per_tensor"):
@@ -52,105 +58,66 @@ class Quantize(Pass):
                 where="quantize granularity",
                 fix="choose one",
             )
-        for bits in (self.weight_bits, self.activation_bits):
-            if not 2 <= bits <= 16:
-                raise OptionError(
-                    expected="2 to 16 bits", found=str(bits), where="quantize", fix="choose a width in between"
-                )
+        self.plan  # noqa: B018 - raises where it is none
+
+    @property
+    def plan(self) -> BitsPlan:
+        """The widths that are requested."""
+        rules = parse_rules(self.rules)
+        return BitsPlan(weight_bits=self.weight_bits, activation_bits=self.activation_bits, ends=self.ends, rules=rules)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        notes = separate_narrow(graph, context)
-        notes += _separate_fixed(graph, context, self.activation_bits)
-        notes += fit_scales(graph, context, self._params(graph, context))
-        for value, params in self._params(graph, context).items():
+        requested = self.plan.requested(graph)
+        widths, notes = assign_widths(graph, context, requested)
+        notes += separate_narrow(graph, context, widths)
+        notes += separate_fixed(graph, context, widths)
+        notes += fit_scales(graph, context, _params(graph, context, widths))
+        for value, params in _params(graph, context, widths).items():
             value.quant = params
-        for node in graph.nodes:
-            if node.weight is not None:
-                notes += self._weights(graph, node, context)
+        notes += self._weights(graph, context, requested)
         context.tables.unrounded = graph.twin()
         count = sum(v.quant is not None for v in graph.values())
         return PassReport(changed=(f"{count} values",), notes=tuple(notes))
 
-    def _params(self, graph: Graph, context: Context) -> dict[Value, QuantParams]:
-        """Of every activation; values that share parameters share the object."""
-        found: dict[Value, QuantParams] = {}
-        for group in tie_groups(graph):
-            found.update(dict.fromkeys(group, _group_params(group, context, self.activation_bits)))
-        return found
+    def _weights(self, graph: Graph, context: Context, requested: Requested) -> list[str]:
+        notes: list[str] = []
+        widened: dict[str, list[Node]] = {}
+        for node in graph.nodes:
+            x = node.inputs[0] if node.weight is not None else None
+            if x is None or x.quant is None:
+                continue
+            asked = Widths(activation_bits=x.quant.bits, weight_bits=requested(node).weight_bits)
+            per_channel = self._per_channel(node.op, context)
+            bits = (available(node.op, asked, per_channel, context) or asked).weight_bits
+            if bits != asked.weight_bits:
+                container = "int16" if x.quant.bits > NARROW else "int8"
+                what = f"{bits} bits in place of {asked.weight_bits} for weights of {node.op.name}, with {container}"
+                widened.setdefault(f"{what} activations no kernel has fewer", []).append(node)
+            notes += quantize_weights(graph, node, per_channel, bits)
+        return [f"{what}: {named(nodes)}" for what, nodes in widened.items()] + notes
 
-    def _weights(self, graph: Graph, node: Node, context: Context) -> list[str]:
-        per_channel = (
-            self.granularity == "per_channel"
-            and node.op.weight_operand.per_channel
-            and (context.given.limits is None or context.given.limits.weight_per_channel(node.op))
-        )
-        return quantize_weights(graph, node, per_channel, self.weight_bits)
-
-
-def fixed_params(value: Value, bits: int) -> QuantParams | None:
-    """The parameters that the kernel which makes a value insists on, if it does."""
-    fixed = None if value.producer is None else value.producer.op.quantization.fixed.get(bits)
-    if fixed is None:
-        return None
-    return QuantParams(scale=np.asarray(fixed.scale), zero_point=np.asarray(fixed.zero_point), bits=bits)
+    def _per_channel(self, op: OpDef, context: Context) -> bool:
+        allowed = context.given.limits is None or context.given.limits.weight_per_channel(op)
+        return self.granularity == "per_channel" and op.weight_operand.per_channel and allowed
 
 
-def range_of(value: Value, context: Context) -> Range:
-    """The chosen range of a value. Raises ModelError if nobody has chosen one."""
-    if value.data is not None:
-        return Range(float(value.data.min(initial=0)), float(value.data.max(initial=0)))
-    if value not in context.tables.ranges:
-        raise ModelError(
-            expected="a quantization range",
-            found="none",
-            where=f"layer '{value.name}'",
-            fix="run calibrate before quantize",
-        )
-    return context.tables.ranges[value]
-
-
-def _only_bounds(value: Value) -> bool:
-    """Whether a constant is what data is compared with: one beyond the data's range saturates, and bounds as before."""
-    return value.is_constant and all(node.op in (MAXIMUM, MINIMUM) for node in value.consumers)
-
-
-def _hull(values: Sequence[Value], context: Context) -> Range:
-    ranges = [range_of(v, context) for v in values if not _only_bounds(v)] or [range_of(v, context) for v in values]
-    return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+def _params(graph: Graph, context: Context, widths: Mapping[Value, int]) -> dict[Value, QuantParams]:
+    """Of every activation; values that share parameters share the object."""
+    found: dict[Value, QuantParams] = {}
+    for group in tie_groups(graph):
+        bits = max(width_of(v, widths) for v in group)
+        found.update(dict.fromkeys(group, _group_params(group, context, bits)))
+    return found
 
 
 def _group_params(group: Sequence[Value], context: Context, bits: int) -> QuantParams:
     fixed = [p for p in (fixed_params(v, bits) for v in group) if p is not None]
     if fixed:
         return fixed[0]
-    hull = _hull(group, context)
-    if bits > 8:
-        return symmetric(max(-hull.low, hull.high), bits=bits, narrow=False)
-    return asymmetric(hull.low, hull.high, bits=bits)
-
-
-def _separate_fixed(graph: Graph, context: Context, bits: int) -> list[str]:
-    """Puts a quantize node after every fixed output whose group cannot live with its parameters."""
-    notes = []
-    for group in tie_groups(graph):
-        fixed = {v: p for v in group if (p := fixed_params(v, bits)) is not None}
-        if not fixed or _fits(next(iter(fixed.values())), list(fixed.values()), _hull(group, context)):
-            continue
-        for value in fixed:
-            tied = [n for n in value.consumers if value in tied_values(n)]
-            if not tied:
-                continue
-            node = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type])
-            context.tables.ranges[node.output] = range_of(value, context)
-            graph.replace_uses(value, node.output, only=tied)
-            notes.append(f"{value.name} is requantized for {', '.join(n.name for n in tied)}")
-    return notes
-
-
-def _fits(params: QuantParams, all_params: Sequence[QuantParams], hull: Range) -> bool:
-    low, high = params.bounds
-    step = float(params.scale)
-    return all(params.same_as(p) for p in all_params) and low - step <= hull.low and hull.high <= high + step
+    limits = hull(group, context)
+    if bits > NARROW:
+        return symmetric(max(-limits.low, limits.high), bits=bits, narrow=False)
+    return asymmetric(limits.low, limits.high, bits=bits)
 
 
 def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> list[str]:

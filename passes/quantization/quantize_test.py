@@ -261,10 +261,10 @@ def test_a_value_without_a_range():
 def test_options():
     with pytest.raises(OptionError, match="expected per_channel or per_tensor, found both"):
         Quantize(granularity="both")
-    for bits in (1, 17):
-        with pytest.raises(OptionError, match=f"expected 2 to 16 bits, found {bits}"):
-            Quantize(weight_bits=bits)
+    for kind, bits in (("weight", 1), ("weight", 16), ("activation", 9), ("activation", 17)):
+        with pytest.raises(OptionError, match=f"{kind}_bits: expected 2 to 8 {kind} bits.*, found {bits}"):
+            Quantize(**{f"{kind}_bits": bits})
     net = Net()
-    graph = net.ends(net.dense(net.input(4), 2))
-    quantize(graph, weight_bits=4)
+    graph = net.ends(net.conv(net.input(4, 4, 2), 2))
+    quantize(graph, weight_bits=4, ends=2)
     assert (params(graph.nodes[0].weight).qmin, params(graph.nodes[0].weight).qmax) == (-7, 7)

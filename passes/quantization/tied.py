@@ -1,28 +1,72 @@
-"""Keeps narrow values from the scales of wide ones that a kernel ties them to.
+"""Keeps apart what a kernel ties together and what would suffer from it: `quantize` nodes, which requantize integers.
 
-A concatenation gives its inputs one scale. Where an input is much narrower than the others and something else reads
-it too (or what it was moved from), that reader would be left with a few levels; so a `quantize` node, which only
-requantizes integers, is put before the concatenation, and the narrow value keeps a scale of its own.
+- A concatenation gives its inputs one scale. Where an input is much narrower than the others and something else reads
+  it too (or what it was moved from), that reader would be left with a few levels; so it keeps a scale of its own.
+- The parameters of some results are fixed by their kernels (softmax). Where such a result meets values that need
+  others, it is requantized for them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
 from ir.ops.conversion import QUANTIZE
+from ir.ops.elementwise import MAXIMUM, MINIMUM
+from ir.quantization import QuantParams
 from passes.contract.base import Context, Range
+from passes.quantization.groups import tie_groups, tied_values
 
-_NARROW = 8.0  # three bits are lost
-
-
-def tied_inputs(node: Node) -> list[Value]:
-    """The computed float inputs whose parameters the kernel ties to its result's."""
-    tied = node.op.quantization.tied
-    values = [v for i, v in enumerate(node.inputs) if v is not None and node.op.operand(i).name in tied]
-    return [v for v in values if v.dtype.is_float and not v.is_constant]
+NARROW = 8  # bits that an int8 holds; wider activations are int16
+WIDE = 16
+_NARROW_RANGE = 8.0  # three bits are lost
 
 
-def separate_narrow(graph: Graph, context: Context) -> list[str]:
-    """Inserts the nodes; returns a note for each."""
+def range_of(value: Value, context: Context) -> Range:
+    """The chosen range of a value. Raises ModelError if nobody has chosen one."""
+    if value.data is not None:
+        return Range(float(value.data.min(initial=0)), float(value.data.max(initial=0)))
+    if value not in context.tables.ranges:
+        raise ModelError(
+            expected="a quantization range",
+            found="none",
+            where=f"layer '{value.name}'",
+            fix="run calibrate before quantize",
+        )
+    return context.tables.ranges[value]
+
+
+def hull(values: Sequence[Value], context: Context) -> Range:
+    """The range that holds those of values which share parameters."""
+    ranges = [range_of(v, context) for v in values if not _only_bounds(v)] or [range_of(v, context) for v in values]
+    return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+
+
+def fixed_params(value: Value, bits: int) -> QuantParams | None:
+    """The parameters that the kernel which makes a value insists on, if it does: those of its element type."""
+    filled = NARROW if bits <= NARROW else WIDE
+    fixed = None if value.producer is None else value.producer.op.quantization.fixed.get(filled)
+    if fixed is None:
+        return None
+    return QuantParams(scale=np.asarray(fixed.scale), zero_point=np.asarray(fixed.zero_point), bits=filled)
+
+
+def requantized(graph: Graph, context: Context, value: Value, readers: Iterable[Node]) -> Value:
+    """What a new `quantize` node makes of a value for some of its readers; it has the same range."""
+    made = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type]).output
+    context.tables.ranges[made] = range_of(value, context)
+    graph.replace_uses(value, made, only=readers)
+    return made
+
+
+def separate_narrow(graph: Graph, context: Context, widths: dict[Value, int]) -> list[str]:
+    """Keeps narrow inputs from the scales of wide ones, where they are not int16; returns a note for each.
+
+    `widths` are those of all values, and get those of the values that are made.
+    """
     notes = []
     for node in graph.nodes:
         inputs = list(dict.fromkeys(tied_inputs(node)))
@@ -32,15 +76,45 @@ def separate_narrow(graph: Graph, context: Context) -> list[str]:
             or not all(v in context.tables.ranges for v in inputs)
         ):
             continue
+        if widths[node.output] > NARROW:
+            continue
         widest = max(_width(context.tables.ranges[v]) for v in inputs)
         for value in inputs:
-            if _width(context.tables.ranges[value]) * _NARROW >= widest or not _read_elsewhere(value, node):
-                continue
-            own = graph.add(QUANTIZE, [value], name=f"{value.name}/requantize", out_types=[value.type])
-            context.tables.ranges[own.output] = context.tables.ranges[value]
-            graph.replace_uses(value, own.output, only=[node])
-            notes.append(f"{value.name} is requantized for {node.name}, whose other inputs are wider")
+            if _width(context.tables.ranges[value]) * _NARROW_RANGE < widest and _read_elsewhere(value, node):
+                widths[requantized(graph, context, value, [node])] = widths[value]
+                notes.append(f"{value.name} is requantized for {node.name}, whose other inputs are wider")
     return notes
+
+
+def separate_fixed(graph: Graph, context: Context, widths: dict[Value, int]) -> list[str]:
+    """Keeps fixed results from groups that cannot live with their parameters; `widths` as above."""
+    notes = []
+    for group in tie_groups(graph):
+        fixed = {v: p for v in group if (p := fixed_params(v, widths[v])) is not None}
+        if not fixed or _fits(next(iter(fixed.values())), list(fixed.values()), hull(group, context)):
+            continue
+        for value in fixed:
+            tied = [n for n in value.consumers if value in tied_values(n)]
+            if tied:
+                widths[requantized(graph, context, value, tied)] = widths[value]
+                notes.append(f"{value.name} is requantized for {', '.join(n.name for n in tied)}")
+    return notes
+
+
+def tied_inputs(node: Node) -> list[Value]:
+    """The computed float inputs whose parameters the kernel ties to its result's."""
+    return [v for v in tied_values(node) if not v.is_constant and v not in node.outputs]
+
+
+def _only_bounds(value: Value) -> bool:
+    """Whether a constant is what data is compared with: one beyond the data's range saturates, and bounds as before."""
+    return value.is_constant and all(node.op in (MAXIMUM, MINIMUM) for node in value.consumers)
+
+
+def _fits(params: QuantParams, all_params: Sequence[QuantParams], limits: Range) -> bool:
+    low, high = params.bounds
+    step = float(params.scale)
+    return all(params.same_as(p) for p in all_params) and low - step <= limits.low and limits.high <= high + step
 
 
 def _width(r: Range) -> float:

@@ -13,7 +13,7 @@ from ir.errors import ModelError
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
 from passes.quantization.groups import quantized_values
-from passes.quantization.quantize import fixed_params
+from passes.quantization.tied import fixed_params
 from passes.ranges.moments import propagate
 
 

@@ -23,7 +23,7 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.quantization import QuantParams
 from passes.quantization.groups import tie_groups
-from passes.quantization.quantize import fixed_params
+from passes.quantization.tied import fixed_params
 from passes.training import fake_quant as fq
 from passes.training.losses import Loss, means
 
