@@ -16,18 +16,23 @@ import numpy as np
 
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Node, Value
-from ir.ops.conversion import CAST, DEQUANTIZE, QUANTIZE
-from ir.quantization import QuantParams
+from ir.ops.conversion import CAST, DEQUANTIZE, QUANTIZE, CastAttributes
+from ir.ops.elementwise import SUB
+from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport
 from passes.quantization.quantize import integer_gap
+from passes.quantization.saturate import saturate
 
-IO_TYPES = ("int8", "uint8", "float")
+IO_TYPES = ("int8", "int16", "uint8", "float")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LowerToInteger(Pass):
-    """Makes the graph compute in integers."""
+    """Makes the graph compute in integers.
+
+    Inputs and outputs have the type `io`; int8 leaves the ends of 16-bit activations as they are, in int16.
+    """
 
     name: ClassVar[str] = "lower_to_integer"
 
@@ -47,13 +52,16 @@ class LowerToInteger(Pass):
         for value in graph.values():
             if value.quant is not None:
                 to_integer(value)
+        saturation = saturate(graph)
         _check(graph, gaps)
         for node in graph.nodes:
             if node.op is CAST:
                 node.attrs = dataclasses.replace(node.attrs, out_data_type=node.output.dtype)
-        changed = [f"{len(graph.nodes)} operators", *_ends(graph, self.io)]
-        notes = tuple(f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items())
-        return PassReport(changed=tuple(changed), notes=notes)
+        ends = _ends(graph, self.io)
+        _widen(graph)
+        changed = [f"{len(graph.nodes)} operators", *ends]
+        notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
+        return PassReport(changed=tuple(changed), notes=(*notes, *saturation))
 
 
 def _refusal(graph: Graph, gaps: Mapping[Node, str]) -> ModelError:
@@ -137,19 +145,20 @@ def _check(graph: Graph, gaps: Mapping[Node, str]) -> None:
                 )
 
 
+_SIGNED = (DType.INT2, DType.INT4, DType.INT8, DType.INT16, DType.INT32, DType.INT64)
+
+
 def storage(params: QuantParams) -> DType:
-    """The element type that holds a width: 4 bits and fewer are stored as INT4, up to 8 as INT8."""
-    if not params.signed:
-        return DType.UINT8
-    return next(t for t in (DType.INT4, DType.INT8, DType.INT16, DType.INT32, DType.INT64) if params.bits <= t.bits)
+    """The narrowest element type that holds a width."""
+    return next(t for t in _SIGNED if params.bits <= t.bits) if params.signed else DType.UINT8
 
 
 def to_integer(value: Value) -> None:
     """Changes a value's element type to that of its parameters, and a constant's data with it."""
     assert value.quant is not None
     dtype = storage(value.quant)
-    if value.data is None and dtype is DType.INT4:
-        dtype = DType.INT8  # activations of few bits saturate inside an int8
+    if value.data is None and dtype.bits < DType.INT8.bits:
+        dtype = DType.INT8  # only constants are packed
     if value.data is not None:
         value.data = value.quant.quantize(value.data).astype(dtype.numpy)
     value.type = TensorType(value.shape, dtype, value.quant)
@@ -187,16 +196,39 @@ def _ends(graph: Graph, io: str) -> list[str]:
 
 
 def _outer_type(value: Value, io: str) -> TensorType | None:
-    if value.quant is None or value.dtype not in (DType.INT8, DType.INT16):
+    """The type that an end of the graph gets from a node of its own, None where it stays as it is."""
+    params = value.quant
+    if params is None or value.dtype not in (DType.INT8, DType.INT16):
         return None
     if io == "float":
         return TensorType(value.shape, DType.FLOAT32)
+    if io == "int16":
+        wide = symmetric(max(abs(bound) for bound in params.bounds), bits=16, narrow=False)
+        return None if value.dtype is DType.INT16 else TensorType(value.shape, DType.INT16, wide)
     if value.dtype is DType.INT16:
         raise OptionError(
             expected="8-bit activations at the ends for uint8",
-            found=f"{value.quant.bits} bits",
+            found=f"{params.bits} bits",
             where=f"'{value.name}'",
-            fix="choose --io int8, which keeps what the graph computes with, or float",
+            fix="choose --io int8 or int16, which keep what the graph computes with, or float",
         )
-    moved = QuantParams(scale=value.quant.scale, zero_point=value.quant.zero_point + np.int64(128), signed=False)
+    moved = QuantParams(scale=params.scale, zero_point=params.zero_point + np.int64(128), signed=False)
     return TensorType(value.shape, DType.UINT8, moved)
+
+
+def _widen(graph: Graph) -> None:
+    """Makes int16 of int8 by CAST, which keeps the numbers, and SUB, which takes the zero point off and rescales.
+
+    QUANTIZE does it too, but not on every runtime (TFLite 2.14 refuses it).
+    """
+    for node in graph.nodes:
+        x = node.inputs[0] if node.op is QUANTIZE else None
+        if x is None or x.quant is None or (x.dtype, node.output.dtype) != (DType.INT8, DType.INT16):
+            continue
+        numbers = TensorType(x.shape, DType.INT16, QuantParams(scale=x.quant.scale, bits=16))
+        attrs = CastAttributes(in_data_type=DType.INT8, out_data_type=DType.INT16)
+        cast = graph.add(CAST, [x], attrs, f"{node.name}/cast", [numbers]).output
+        zero = np.asarray(x.quant.zero_point, np.int16)
+        zero_point = graph.constant(zero, f"{node.name}/zero_point", numbers.quant, DType.INT16)
+        moved = graph.add(SUB, [cast, zero_point], name=f"{node.name}/sub", out_types=[node.output.type])
+        graph.replace(node, [moved])

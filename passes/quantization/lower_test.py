@@ -33,7 +33,7 @@ def classifier(seed: int = 0) -> Graph:
 def lowered(graph: Graph, x: np.ndarray = X, bits: int = 8, weight_bits: int = 8, **options: object) -> Graph:
     steps = [
         Calibrate(),
-        Quantize(activation_bits=bits, weight_bits=weight_bits),
+        Quantize(activation_bits=bits, weight_bits=weight_bits, ends=2),
         FuseActivation(),
         LowerToInteger(**options),
     ]  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def test_every_value_becomes_an_integer_of_its_width():
 
 
 def test_ends_of_every_type_give_the_same_numbers():
-    by_io = {io: lowered(classifier(), io=io) for io in ("int8", "uint8", "float")}
+    by_io = {io: lowered(classifier(), io=io) for io in ("int8", "int16", "uint8", "float")}
     expected = run(by_io["int8"])
     for io, dtype in (("int8", DType.INT8), ("uint8", DType.UINT8), ("float", DType.FLOAT32)):
         graph = by_io[io]
@@ -67,7 +67,16 @@ def test_ends_of_every_type_give_the_same_numbers():
         np.testing.assert_array_equal(run(graph), expected)
     for io, code in (("uint8", "quantize"), ("float", "dequantize")):
         assert [n.op.name for n in by_io[io].nodes][:: len(by_io[io].nodes) - 1] == ["quantize", code]
+    assert {v.dtype for v in (*by_io["int16"].inputs, *by_io["int16"].outputs)} == {DType.INT16}
+    assert np.abs(run(by_io["int16"]) - expected).max() < 0.02  # an input on a tie may be rounded twice
     assert np.abs(expected - np.asarray(run_float(classifier(), [X])[0])).max() < 0.02
+
+
+def test_wide_ends_of_wide_activations_are_left_alone():
+    for io in ("int8", "int16"):
+        graph = lowered(classifier(), bits=16, io=io)
+        assert {v.dtype for v in (*graph.inputs, *graph.outputs)} == {DType.INT16}
+        assert not any(n.op.is_conversion for n in graph.nodes)
 
 
 def test_float_ends_of_wide_activations():
@@ -89,8 +98,9 @@ def test_an_input_that_is_an_output_too():
 
 def test_few_bits_are_stored_as_int4():
     graph = lowered(classifier(), weight_bits=4)
-    weights = [n.weight for n in graph.nodes if n.weight is not None]
-    assert {w.dtype for w in weights} == {DType.INT4} and all(np.abs(w.data).max() == 7 for w in weights)
+    conv, dense = (n.weight for n in graph.nodes if n.weight is not None)
+    assert (conv.dtype, np.abs(conv.data).max()) == (DType.INT4, 7)
+    assert (dense.dtype, np.abs(dense.data).max()) == (DType.INT8, 127)  # no kernel for channels on tflite-runtime
 
 
 def with_float_operators() -> Graph:
@@ -139,7 +149,7 @@ def test_float_operators_that_follow_each_other_are_not_quantized_between():
 
 
 def test_unknown_type_at_the_ends():
-    with pytest.raises(OptionError, match="--io: expected one of int8, uint8, float, found int4"):
+    with pytest.raises(OptionError, match="--io: expected one of int8, int16, uint8, float, found int4"):
         LowerToInteger(io="int4")
 
 
