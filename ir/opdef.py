@@ -126,6 +126,11 @@ class Encoding:
     version: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int] = lambda *_: 1
 
 
+def one_step(*_: Any) -> int:
+    """For `OpDef.xnnpack_steps`: the delegate rounds once where the built-in kernel rounds twice, or other halves."""
+    return 1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Attributes:
     """Base of every operator's attributes: frozen, flat, validated when built."""
@@ -182,6 +187,9 @@ class OpDef:
         axis 0 where the file may spell out a batch of 1 (slice), by the tensors' types where the options may be
         empty (cast). The reader calls it.
       limit: where BOUNDED saturates (ReLU6: 6.0).
+      xnnpack_steps: `(attrs, input types, output types) -> int`, how many steps of scale XNNPACK's 8-bit results may be
+        off those of the built-in kernel, because it rounds otherwise; none where it equals that kernel, or leaves the
+        operator to it. Measured with LiteRT 2.3 (`runtime_tests/xnnpack_test.py`).
       fuses_as: for an activation, how it is fused into the operator before it; None if it cannot be.
     """
 
@@ -204,6 +212,7 @@ class OpDef:
     is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False
     as_read: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], Any] = lambda attrs, *_: attrs
     limit: float | None = None
+    xnnpack_steps: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int] = lambda *_: 0
     fuses_as: FusedActivation | None = None
 
     @property

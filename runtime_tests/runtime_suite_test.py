@@ -10,8 +10,8 @@ over the whole range of its inputs; `--samples` says how many.
 What is asserted:
 - `builtin` and `ref` kernels, and `tflm`: every output, and every result of every operator, equals the emulator's with the profile
   of that runtime (`profile_of`), on every element;
-- `xnnpack`: it rounds once where the built-in kernels round twice, so each operator, given the same inputs, is within
-  one step of its output's scale. The operators that differ are named, and how far the answers of the whole agree;
+- `xnnpack`: it rounds otherwise, so each operator, given the same inputs, is within as many steps of its output's scale
+  as it declares (`OpDef.xnnpack_steps`). The operators that differ are named, and how far the answers of the whole agree;
 - a model that is loaded again and inputs that are given again give the same bytes.
 Latency is shown, not judged.
 """
@@ -30,19 +30,18 @@ from converter.benchmarking import random_inputs
 from converter.compare import to_integers
 from converter.data import InputSpec, open_data
 from converter.runtimes.base import ModelRuntime
+from converter.runtimes.by_operator import differences, expose
 from converter.runtimes.choose import TFLM as TFLITE_MICRO
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.emulator import EmulatorRuntime
-from converter.runtimes.local import MICRO, installed_packages
+from converter.runtimes.local import installed_packages, profile_of
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
+from ir.profile import Profile
 from runtime_tests.conftest import FIGURES
-from runtime_tests.operators import differences
 
 SHIPPED = Path(converter.__file__).parent / "shipped"
 RASPBERRY_PI = "raspberry-pi"
-_STEPS_OF_XNNPACK = 1
 _OPERATOR_SAMPLES = 4  # of all tensors: many bytes
 _REPEATED_SAMPLES = 8
 _REPEATS = 20
@@ -54,17 +53,6 @@ def default_runtimes() -> list[str]:
     local = [f"{name}/{kernels}" for name in packages for kernels in ("builtin", "ref")]
     xnnpack = ["ai-edge-litert/xnnpack"] if "ai-edge-litert" in packages else []
     return ["emulator", *local, *xnnpack, TFLITE_MICRO, f"{RASPBERRY_PI}/builtin", f"{RASPBERRY_PI}/ref"]
-
-
-def profile_of(runtime: str, kernels: str) -> Profile:
-    """The profile that a runtime's kernels equal; `runtime` is what a worker says of itself."""
-    if runtime.startswith(MICRO):
-        return TFLM
-    if runtime.startswith("ai_edge_litert"):
-        return Profile(Kernels.REF if kernels == "ref" else Kernels.BUILTIN, Runtime.LITERT)
-    if kernels == "ref":
-        return Profile(Kernels.REF)
-    return Profile() if "x86" in runtime else ARM64
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -141,9 +129,9 @@ def profile(session: Any, runtime: ModelRuntime) -> Profile:
 
 
 @pytest.fixture(scope="module")
-def tolerance(runtime: ModelRuntime) -> int:
-    """How many steps of its output's scale an operator may be off."""
-    return _STEPS_OF_XNNPACK if getattr(runtime, "kernels", "") == "xnnpack" else 0
+def delegated(runtime: ModelRuntime) -> bool:
+    """Whether XNNPACK computes, which rounds otherwise."""
+    return getattr(runtime, "kernels", "") == "xnnpack"
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +140,7 @@ def emulated(model: bytes, profile: Profile, samples: list[list[np.ndarray]]) ->
     return [emulator.invoke(sample) for sample in samples]
 
 
-def test_outputs_equal_the_emulators(tolerance, session, profile, answers, emulated, show) -> None:
+def test_outputs_equal_the_emulators(delegated, session, profile, answers, emulated, show) -> None:
     pairs = [
         (a, b) for found, expected in zip(answers, emulated, strict=True) for a, b in zip(found, expected, strict=True)
     ]
@@ -164,15 +152,26 @@ def test_outputs_equal_the_emulators(tolerance, session, profile, answers, emula
         f"{np.count_nonzero(steps)} of {steps.size} elements differ, at most {steps.max():g}, "
         f"the largest output is the same on {agree:.1%}"
     )
-    assert tolerance or not steps.any()
+    assert delegated or not steps.any()
 
 
-def test_every_operator_equals_the_emulators(runtime, tolerance, profile, model, samples, show) -> None:
-    found = differences(model, runtime, samples[:_OPERATOR_SAMPLES], profile)
-    differing = [d for d in found if d.differing]
-    show(f"operators that differ from emulator/{profile}: {'; '.join(map(str, differing)) or 'none'}")
+def test_every_operator_equals_the_emulators(runtime, delegated, profile, model, samples, show) -> None:
+    exposed = expose(model)
+    session = runtime.load(exposed.content)
+    try:
+        found = [
+            difference
+            for inputs in samples[:_OPERATOR_SAMPLES]
+            for difference in differences(exposed, inputs, session.invoke(inputs), profile)
+        ]
+    finally:
+        session.close()
+    differing = [f"{d} {d.differing} of {d.elements} elements, at most {d.largest}" for d in found if d.differing]
+    show(f"operators that differ from emulator/{profile}: {'; '.join(differing) or 'none'}")
     assert sum(d.elements for d in found) > 0
-    assert all(d.largest <= tolerance for d in found), differing
+    for d in found:
+        steps = d.node.op.xnnpack_steps(d.node.attrs, d.node.in_types, d.node.out_types)
+        assert d.largest <= (steps if delegated else 0), differing
 
 
 def test_the_same_again(runtime, session, model, samples, answers) -> None:

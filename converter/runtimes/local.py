@@ -12,10 +12,13 @@ import functools
 import hashlib
 import importlib.util
 import itertools
+import platform
+import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,10 +27,11 @@ import numpy as np
 from converter.runtimes import worker
 from converter.runtimes.base import Timing
 from ir.errors import RuntimeFailure
-from ir.profile import Profile, Runtime
+from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
 
 PACKAGES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 KERNELS = ("builtin", "ref", "xnnpack")
+_CHATTER = ("INFO:", "WARNING: All log messages")  # what runtimes say on standard error when all is well
 MICRO, MICRO_KERNELS = worker.MICRO, "ref"  # TensorFlow Lite Micro has reference kernels only
 _PACKAGE_OF = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert", Runtime.TFLM: MICRO}
 
@@ -54,17 +58,43 @@ class WorkerProcess:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`; a pipe that nobody reads would fill
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr)
 
-    def ask(self, header: dict, arrays: Sequence[np.ndarray] = ()) -> tuple[dict, list[np.ndarray]]:
-        """Sends a request and waits for its answer. Raises RuntimeFailure if the worker reports an error or ends."""
+    def ask(
+        self, header: dict, arrays: Sequence[np.ndarray] = (), limit_s: float | None = None
+    ) -> tuple[dict, list[np.ndarray]]:
+        """Sends a request and waits for its answer. Raises RuntimeFailure if the worker reports an error or ends.
+
+        A worker that has not answered after `limit_s` seconds is ended.
+        """
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
-            worker.send(self._process.stdin, header, arrays)
-            answer, outputs = worker.receive(self._process.stdout)
+            with self._within(limit_s) as late:
+                worker.send(self._process.stdin, header, arrays)
+                answer, outputs = worker.receive(self._process.stdout)
         except (EOFError, BrokenPipeError, OSError) as error:
+            if late.is_set():
+                self.end()
+                raise WorkerLost(**self._failure(f"no answer after {limit_s:g} s")) from error
             raise self.ended(str(error)) from error
         if not answer["ok"]:
             raise self.refused(answer["error"])
         return answer, outputs
+
+    @contextlib.contextmanager
+    def _within(self, limit_s: float | None) -> Iterator[threading.Event]:
+        """Kills the worker when the time is up, which ends every wait for it; the event says that it was."""
+        late = threading.Event()
+
+        def kill() -> None:
+            late.set()
+            self._process.kill()
+
+        timer = threading.Timer(limit_s or 0.0, kill)
+        if limit_s is not None:
+            timer.start()
+        try:
+            yield late
+        finally:
+            timer.cancel()
 
     def refused(self, error: str) -> RuntimeFailure:
         """What to raise for an answer that tells of an error."""
@@ -73,7 +103,9 @@ class WorkerProcess:
     def ended(self, reason: str) -> RuntimeFailure:
         """Ends what is left of the worker; what to raise for it: its last words, else its exit status."""
         self.close()
-        words = self.said().splitlines()[-1:] or [f"exit status {self._process.returncode}, {reason}"]
+        words = [line for line in self.said().splitlines() if not line.startswith(_CHATTER)][-1:]
+        status = self._process.returncode
+        words = words or [f"{signal.Signals(-status).name if status < 0 else f'exit status {status}'}, {reason}"]
         self.end()
         return WorkerLost(**self._failure(f"the process ended ({words[0]})"))
 
@@ -113,14 +145,26 @@ class WorkerProcess:
 
 
 def _start_worker(package: str) -> WorkerProcess:
-    return WorkerProcess([sys.executable, str(Path(worker.__file__).resolve())], f"local runtime {package}")
+    return WorkerProcess([sys.executable, str(Path(worker.__file__).resolve()), package], f"local runtime {package}")
 
 
 @functools.cache
-def _shared_worker(package: str) -> WorkerProcess:
+def _only_worker(package: str) -> WorkerProcess:
     process = _start_worker(package)
     atexit.register(process.end)
     return process
+
+
+def shared_worker(package: str) -> WorkerProcess:
+    """The worker that all models of a package share. It is started where there is none, and not waited for: called
+    early, this lets the worker import its package while other work goes on."""
+    process = _only_worker(package)
+    if process.running:
+        return process
+    atexit.unregister(process.end)
+    process.end()
+    _only_worker.cache_clear()
+    return _only_worker(package)
 
 
 @dataclass
@@ -138,6 +182,7 @@ class WorkerSession:
     runtime: str = ""
     owned: bool = False
     timing: Timing = field(default_factory=Timing)
+    limit_s: float | None = None
     _known: bytes = b""  # the inputs that the worker has already
 
     def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
@@ -145,7 +190,7 @@ class WorkerSession:
         digest = _digest(inputs)
         known = digest == self._known
         header = {"do": "invoke", "handle": self.handle, "repeats": repeats, "same_inputs": known}
-        answer, outputs = self.process.ask(header, () if known else inputs)
+        answer, outputs = self.process.ask(header, () if known else inputs, self.limit_s)
         self._known = digest
         self.timing = Timing(
             times_ns=tuple(answer["times_ns"]),
@@ -163,12 +208,16 @@ class WorkerSession:
             self.process.end()
 
 
-def load_in(process: WorkerProcess, model: bytes, package: str, kernels: str, threads: int) -> WorkerSession:
-    """Loads a model in a worker."""
+def load_in(
+    process: WorkerProcess, model: bytes, package: str, kernels: str, threads: int, limit_s: float | None = None
+) -> WorkerSession:
+    """Loads a model in a worker; `limit_s` as of `WorkerProcess.ask`, for this and for every run."""
     handle = process.next_handle()
     header = {"do": "load", "handle": handle, "package": package, "kernels": kernels, "threads": threads}
-    answer, _ = process.ask(header, [np.frombuffer(model, np.uint8)])
-    return WorkerSession(process, handle, answer["load_ns"], answer["init_memory_bytes"], answer["runtime"])
+    answer, _ = process.ask(header, [np.frombuffer(model, np.uint8)], limit_s)
+    return WorkerSession(
+        process, handle, answer["load_ns"], answer["init_memory_bytes"], answer["runtime"], limit_s=limit_s
+    )
 
 
 def _digest(arrays: Sequence[np.ndarray]) -> bytes:
@@ -188,12 +237,14 @@ class LocalRuntime:
       package: `tflite_runtime`, `ai_edge_litert` or `tflite_micro`.
       kernels: `builtin` (optimized, no delegate), `ref` (reference) or `xnnpack` (the default delegate).
       own_process: each model is loaded in a process of its own, whose memory is then the model's alone.
+      limit_s: seconds that loading a model and each request to run it may take, None for any time.
     """
 
     package: str = "tflite_runtime"
     kernels: str = "builtin"
     threads: int = 1
     own_process: bool = False
+    limit_s: float | None = None
 
     @classmethod
     def of(cls, profile: Profile) -> LocalRuntime:
@@ -203,6 +254,11 @@ class LocalRuntime:
     @property
     def name(self) -> str:
         return "tflm" if self.package == MICRO else f"{PACKAGES[self.package]}/{self.kernels}"
+
+    @property
+    def profile(self) -> Profile:
+        """The emulator's profile for these kernels, on this machine's processor."""
+        return profile_of(f"{self.package} on {platform.machine()}", self.kernels)
 
     @property
     def installed(self) -> bool:
@@ -216,17 +272,13 @@ class LocalRuntime:
         if self.own_process:
             process = _start_worker(self.package)
             try:
-                session = load_in(process, model, self.package, self.kernels, self.threads)
+                session = load_in(process, model, self.package, self.kernels, self.threads, self.limit_s)
             except RuntimeFailure:
                 process.end()
                 raise
             session.owned = True
             return session
-        process = _shared_worker(self.package)
-        if not process.running:
-            _shared_worker.cache_clear()
-            process = _shared_worker(self.package)
-        return load_in(process, model, self.package, self.kernels, self.threads)
+        return load_in(shared_worker(self.package), model, self.package, self.kernels, self.threads, self.limit_s)
 
     def _missing(self) -> RuntimeFailure:
         package = self.package.replace("_", "-")
@@ -239,3 +291,17 @@ class LocalRuntime:
             where=self.name,
             fix=f"{fix}, or choose another runtime",
         )
+
+
+def profile_of(runtime: str, kernels: str) -> Profile:
+    """The profile whose laws some kernels follow: exactly, but for a delegate's (`xnnpack`), which it is the next to.
+
+    Args:
+      runtime: what a worker says of itself, as in `tflite_runtime 2.14.0 on aarch64`.
+    """
+    kind = Kernels.REF if kernels == "ref" else Kernels.BUILTIN
+    if runtime.startswith(MICRO):
+        return TFLM
+    if runtime.startswith("ai_edge_litert"):
+        return Profile(kind, Runtime.LITERT)
+    return Profile(kind) if kind is Kernels.REF or "x86" in runtime else ARM64

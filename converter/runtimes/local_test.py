@@ -1,25 +1,35 @@
-"""TensorFlow Lite Micro as a runtime of this machine, and what is said where it is missing or refuses a model."""
+"""Workers of this machine: TensorFlow Lite Micro, what is said where it is missing or refuses a model, and workers that
+hang or end."""
 
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
 
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.emulator import EmulatorRuntime
-from converter.runtimes.local import LocalRuntime
+from converter.runtimes.local import (
+    LocalRuntime,
+    WorkerLost,
+    WorkerProcess,
+    installed_packages,
+    profile_of,
+    shared_worker,
+)
 from converter.tflite.writer import to_bytes
 from ir.errors import OptionError, RuntimeFailure
 from ir.graph import Graph
 from ir.opdef import OpDef
 from ir.ops.activation import GELU, RELU
-from ir.profile import TFLM
+from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
 QUANT = QuantParams(scale=np.float32(0.5), zero_point=np.int64(-3))
+_REQUEST = {"do": "load", "handle": 0}
 needs_tflm = pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="tflite-micro is not installed: extra tflm")
 
 
@@ -68,3 +78,57 @@ def test_names() -> None:
     assert choose_runtime("emulator/tflm") == EmulatorRuntime(TFLM) and EmulatorRuntime(TFLM).name == "emulator/tflm"
     with pytest.raises(OptionError, match="expected one of ref, found 'builtin'"):
         choose_runtime("tflm/builtin")
+
+
+def _running(script: str) -> WorkerProcess:
+    return WorkerProcess([sys.executable, "-c", script], "a test")
+
+
+def test_a_worker_that_hangs_is_ended_when_its_time_is_up() -> None:
+    worker = _running("import time; time.sleep(600)")
+    with pytest.raises(WorkerLost, match=r"a test: expected the model to run, found no answer after 0\.2 s"):
+        worker.ask(_REQUEST, [np.zeros(3)], limit_s=0.2)
+    assert not worker.running
+
+
+def test_a_worker_that_answers_in_time_lives_on() -> None:
+    script = (
+        'import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write(b\'\\x1a\\0\\0\\0{"ok": true, "arrays": []}\'); '
+    )
+    worker = _running(script + "sys.stdout.flush(); sys.stdin.buffer.read()")
+    answer, arrays = worker.ask(_REQUEST, limit_s=60)
+    assert answer["ok"] and not arrays and worker.running
+    worker.end()
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("import os; os.abort()", r"SIGABRT, "),
+        ("import sys; sys.exit(3)", r"exit status 3, "),
+        ("import os; print('INFO: all is well', file=__import__('sys').stderr, flush=True); os.abort()", r"SIGABRT, "),
+        ("import sys; print('no room', file=sys.stderr); sys.exit(1)", r"no room"),
+    ],
+)
+def test_a_worker_that_ends_says_how(script: str, said: str) -> None:
+    with pytest.raises(WorkerLost, match=rf"found the process ended \({said}"):
+        _running(script).ask(_REQUEST)
+
+
+def test_a_shared_worker_that_ended_is_started_anew() -> None:
+    if not installed_packages():
+        pytest.skip("no runtime is installed")
+    package = installed_packages()[0]
+    first = shared_worker(package)
+    assert shared_worker(package) is first
+    first.end()
+    assert shared_worker(package).running and shared_worker(package) is not first
+
+
+def test_profiles_of_runtimes() -> None:
+    assert profile_of("ai_edge_litert 2.3.0 on x86_64", "xnnpack") == Profile(Kernels.BUILTIN, Runtime.LITERT)
+    assert profile_of("ai_edge_litert 2.3.0 on aarch64", "ref") == Profile(Kernels.REF, Runtime.LITERT)
+    assert profile_of("tflite_runtime 2.14.0 on aarch64", "builtin") == ARM64
+    assert profile_of("tflite_runtime 2.14.0 on aarch64", "ref") == Profile(Kernels.REF)
+    assert profile_of("tflite_runtime 2.14.0 on x86_64", "builtin") == Profile()
+    assert LocalRuntime(package="tflite_micro", kernels="ref").profile == TFLM

@@ -7,6 +7,7 @@ the header lists. A crash of the native runtime ends this process, not the one t
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -242,4 +243,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 if __name__ == "__main__":
     output = sys.stdout.buffer
     sys.stdout = sys.stderr  # libraries that print must not break the protocol
+    for name in sys.argv[1:]:  # imported before it is asked for; one that is missing is told of then
+        with contextlib.suppress(ImportError):
+            interpreter_module(name)
     serve(sys.stdin.buffer, output)

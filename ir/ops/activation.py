@@ -27,6 +27,7 @@ from ir.opdef import (
     Passage,
     QuantRule,
     ShapeError,
+    one_step,
 )
 from ir.ops import _gemmlowp
 from ir.ops._common import clamp_range
@@ -310,6 +311,7 @@ LEAKY_RELU = OpDef(
     quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="LEAKY_RELU", options="LeakyReluOptions", version=version_by_type(int8=1, int16=2)),
     passage=_FREE,
+    xnnpack_steps=one_step,
 )
 
 PRELU = OpDef(

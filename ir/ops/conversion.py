@@ -20,7 +20,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule
+from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule, one_step
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS
 from ir.ops._simd import Law, by_vectors, uses_vectors
@@ -200,6 +200,7 @@ QUANTIZE = OpDef(
     quantization=_FREE_SCALES,
     is_conversion=True,
     encoding=Encoding(code="QUANTIZE", options="QuantizeOptions", version=_quantize_version),
+    xnnpack_steps=one_step,
 )
 
 DEQUANTIZE = OpDef(

@@ -25,6 +25,7 @@ from ir.opdef import (
     QuantRule,
     Role,
     ShapeError,
+    one_step,
 )
 from ir.ops import _weighted_kernels
 from ir.ops._common import Padding, apply_fused, window_size
@@ -222,6 +223,7 @@ CONV_2D = OpDef(
     matrix=CONVOLUTION,
     quantization=QuantRule(kernels=_weighted_kernels.CONV_2D),
     encoding=Encoding(code="CONV_2D", options="Conv2DOptions", renamed=_RENAMED, version=_conv_version),
+    xnnpack_steps=one_step,
 )
 
 DEPTHWISE_CONV_2D = OpDef(
@@ -241,6 +243,7 @@ DEPTHWISE_CONV_2D = OpDef(
     encoding=Encoding(
         code="DEPTHWISE_CONV_2D", options="DepthwiseConv2DOptions", renamed=_RENAMED, version=_depthwise_version
     ),
+    xnnpack_steps=one_step,
 )
 
 FULLY_CONNECTED = OpDef(
@@ -263,4 +266,5 @@ FULLY_CONNECTED = OpDef(
         renamed={"activation": "fusedActivationFunction"},
         version=_dense_version,
     ),
+    xnnpack_steps=one_step,
 )

@@ -28,6 +28,7 @@ from ir.opdef import (
     OpDef,
     Operand,
     QuantRule,
+    one_step,
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
@@ -244,6 +245,7 @@ ADD = OpDef(
         code="ADD", options="AddOptions", version=_version({DType.INT8: 2, DType.INT16: 3, DType.INT64: 4})
     ),
     low_end=LowEnd.ADDED,
+    xnnpack_steps=one_step,
 )
 
 SUB = OpDef(
@@ -260,6 +262,7 @@ SUB = OpDef(
         options="SubOptions",
         version=_version({DType.INT8: 2, DType.INT16: 5, DType.INT64: 4}, wide=3),
     ),
+    xnnpack_steps=one_step,
 )
 
 MUL = OpDef(
@@ -273,6 +276,7 @@ MUL = OpDef(
     quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=Encoding(code="MUL", options="MulOptions", renamed=_NO_POT, version=_mul_version),
     low_end=LowEnd.SCALED,
+    xnnpack_steps=one_step,
 )
 
 DIV = OpDef(

@@ -22,7 +22,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, one_step
 from ir.ops._floats import half_away
 from ir.ops._shapes import BOTH_WIDTHS, TIED, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
@@ -193,6 +193,7 @@ MEAN = OpDef(
     quantization=QuantRule(kernels=BOTH_WIDTHS),
     encoding=_reducer("MEAN", int16=3),
     passage=_passage,
+    xnnpack_steps=one_step,
 )
 
 SUM = OpDef(
@@ -205,6 +206,7 @@ SUM = OpDef(
     integer=_integer_sum,
     encoding=_reducer("SUM", int16=1),
     passage=_passage,
+    xnnpack_steps=one_step,
 )
 
 REDUCE_MAX = OpDef(

@@ -130,6 +130,22 @@ def _integer_bilinear(call: IntegerCall) -> list[np.ndarray]:
     return [result]
 
 
+def _xnnpack_steps(
+    attrs: ResizeAttributes, in_types: Sequence[TensorType | None], out_types: Sequence[TensorType]
+) -> int:
+    """XNNPACK's positions are those of floats, with weights of 11 bits: along each axis a result may be off by the
+    whole range of 8 bits times the difference of the positions, and it is rounded otherwise."""
+    x, apart = in_types[0], 0.0
+    assert x is not None
+    for axis in (1, 2):
+        sizes = x.shape[axis], out_types[0].shape[axis]
+        low, _, weight = _integer_taps(attrs, *sizes)
+        float_low, _, float_weight = _float_taps(attrs, *sizes)
+        exact = (float_low + float_weight).clip(0, sizes[0] - 1)
+        apart += float(np.abs((low + weight / _ONE).clip(0, sizes[0] - 1) - exact).max()) + 0.25 / _ONE
+    return int(255 * apart + 1.5)
+
+
 def _version(attrs: ResizeAttributes, types: Sequence[TensorType | None], centred: bool) -> int:
     x = given(types)
     return 4 if x.dtype is DType.INT16 else 3 if centred else 2 if x.dtype is DType.INT8 else 1
@@ -151,6 +167,7 @@ RESIZE_BILINEAR = OpDef(
         version=lambda attrs, types, _: _version(attrs, types, attrs.half_pixel_centers),
     ),
     passage=lambda *_: Passage.FREE,
+    xnnpack_steps=_xnnpack_steps,
 )
 
 RESIZE_NEAREST_NEIGHBOR = OpDef(

@@ -23,6 +23,7 @@ from ir.opdef import (
     QuantRule,
     Role,
     ShapeError,
+    one_step,
 )
 from ir.ops import _weighted_kernels
 from ir.ops._common import Padding, apply_fused, window_size
@@ -136,4 +137,5 @@ TRANSPOSE_CONV = OpDef(
         layout=("output_shape", "weights", "input", "bias"),
         version=_version,
     ),
+    xnnpack_steps=one_step,
 )

@@ -1,0 +1,129 @@
+"""A file on a runtime against the emulator, operator by operator.
+
+All results of all operators become outputs of the file, and the emulator computes every operator from what the runtime
+itself gave as that operator's inputs: so a difference is that operator's own, not one that came down from those before
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import flatbuffers
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
+from ir.execute import run_integer
+from ir.graph import Graph, Node, Value
+from ir.profile import Profile
+
+_FLOAT_TOLERANCE = 1e-4  # of the largest result: kernels sum floats in other orders, over at most thousands of terms
+
+
+@dataclass(frozen=True)
+class ExposedFile:
+    """A file whose outputs are followed by the results of its operators.
+
+    Attributes:
+      content: its bytes; nothing but the list of outputs is changed.
+      outputs: how many outputs the file itself has.
+    """
+
+    content: bytes
+    outputs: int
+
+    @cached_property
+    def graph(self) -> Graph:
+        return to_graph(parse(self.content))
+
+
+def expose(model: bytes, operators: int | None = None) -> ExposedFile:
+    """A file with the results of its first operators (all of them by default) as outputs.
+
+    With `operators` those that follow are cut off, and so are outputs that they make.
+    """
+    content = schema.ModelT.InitFromPackedBuf(model, 0)
+    main = content.subgraphs[0]
+    outputs = [int(i) for i in main.outputs]
+    if operators is not None:
+        main.operators = main.operators[:operators]
+        outputs = []
+    results = [int(i) for op in main.operators for i in op.outputs]
+    main.outputs = list(dict.fromkeys([*outputs, *results]))
+    content.signatureDefs = []
+    builder = flatbuffers.Builder(len(model) + 1024)
+    builder.Finish(content.Pack(builder), b"TFL3")
+    return ExposedFile(bytes(builder.Output()), len(outputs))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Of one operator, over all samples.
+
+    Attributes:
+      elements, differing: of its results.
+      largest: in steps of the result's scale; of results in float in steps of the tolerance for floats, of which up to
+        one is no difference.
+    """
+
+    node: Node
+    elements: int
+    differing: int
+    largest: int
+
+    def __str__(self) -> str:
+        return f"{self.node.op.name} '{self.node.name}'"
+
+
+def differences(
+    exposed: ExposedFile, samples: Sequence[np.ndarray], given: Sequence[np.ndarray], profile: Profile
+) -> list[Difference]:
+    """How far each operator is from the emulator, in the file's order.
+
+    Args:
+      samples: inputs, an array each.
+      given: what the runtime gave for them as the exposed file's outputs.
+    """
+    found: list[Difference] = []
+    known = dict(zip(exposed.graph.outputs, given, strict=True))
+
+    def compare(value: Value, computed: np.ndarray) -> np.ndarray:
+        if value not in known or value.producer is None:
+            return computed
+        result = known[value].reshape(computed.shape)
+        found.append(_difference(value.producer, computed, result))
+        return result
+
+    run_integer(exposed.graph, samples, profile, transform=compare)
+    return list(_joined(found))
+
+
+def _difference(node: Node, expected: np.ndarray, found: np.ndarray) -> Difference:
+    if expected.dtype.kind == "f":
+        step = _FLOAT_TOLERANCE * float(
+            np.abs(expected, where=np.isfinite(expected), out=np.zeros_like(expected)).max(initial=0)
+        )
+        unequal = ~np.isclose(found, expected, rtol=0, atol=step, equal_nan=True)
+    else:
+        step, unequal = 1.0, found != expected
+    distances = np.abs(found[unequal].astype(np.float64) - expected[unequal].astype(np.float64)) / (step or 1.0)
+    largest = 0 if not distances.size else int(min(np.ceil(np.nan_to_num(distances, nan=np.inf).max()), 2**62))
+    return Difference(node=node, elements=expected.size, differing=distances.size, largest=largest)
+
+
+def _joined(found: Sequence[Difference]) -> Iterator[Difference]:
+    """One for each node, where an operator has several results."""
+    nodes: dict[Node, list[Difference]] = {}
+    for difference in found:
+        nodes.setdefault(difference.node, []).append(difference)
+    for node, parts in nodes.items():
+        yield Difference(
+            node=node,
+            elements=sum(p.elements for p in parts),
+            differing=sum(p.differing for p in parts),
+            largest=max(p.largest for p in parts),
+        )
