@@ -14,6 +14,7 @@ from ir.errors import (
     ModelError,
     OptionError,
     OutputError,
+    ProofError,
     RuntimeFailure,
 )
 
@@ -32,6 +33,7 @@ __all__ = [
     "ModelError",
     "OptionError",
     "OutputError",
+    "ProofError",
     "RuntimeFailure",
     "analyze",
     "convert",

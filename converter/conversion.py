@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from converter import compare, version
+from converter import compare, proof, version
 from converter.choosing import RequestedPasses, choose_passes
 from converter.data.given import Data
 from converter.frontends import ModelOptions
@@ -47,6 +47,7 @@ def convert(
     weights: str | None = None,
     seed: int = 0,
     check: bool = True,
+    prove: bool = True,
     min_runtime_version: int | None = None,
     tuning: Tuning | None = None,
     model_options: ModelOptions | None = None,
@@ -74,11 +75,14 @@ def convert(
       model_options: sizes, signature, arrays and the layers to end at, where the model leaves them open.
       allow_float_fallback: keep operators that have no integer form in float, instead of failing.
       check: compare the emitted file with the float model on the emulator.
+      prove: run the emitted file on the runtimes that are installed, and hold it against the emulator (see
+        `converter.proof`), before it is written.
       after: called after every pass.
 
     Raises:
       ConversionError: the model, the data or the options cannot be used, or a gate is not passed; nothing was
         written.
+      ProofError: a runtime does not compute what the emulator says, which is a fault of ours; nothing was written.
     """
     start = time.perf_counter()
     _check_output(output, model)
@@ -110,10 +114,13 @@ def convert(
             allow_float_fallback=allow_float_fallback,
         ),
     )
+    if prove:
+        proof.start_runtimes()
     recorder = Recorder(network.graph)
     context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
     records = run_passes(network.graph, steps, context, _both(recorder, after))
     content = _emit(network.graph, steps, target)
+    proved = proof.prove(content, data.judged or data.calibration, seed=seed) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
     prediction = target.judge(parse(content))
     gates.judge(quality, prediction)
@@ -126,7 +133,8 @@ def convert(
         judged_on=data.judged_on,
         passes=tuple(records),
         pipeline=pipelines.to_text(steps),
-        warnings=(*network.warnings, *data.warnings),
+        proof=proved,
+        warnings=(*network.warnings, *data.warnings, *proof.warnings(proved, asked=prove)),
         seconds=time.perf_counter() - start,
         reference=network.reference,
         graph=network.graph,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter.compare import Comparison
+from converter.proof import RuntimeProof
 from converter.recording import Trace
 from converter.targets import CheckReport
 from converter.tflite.model_file import parse
@@ -29,6 +30,7 @@ class ConversionResult:
         `judged_on` says on which.
       passes: a record per pass; `pipeline` is their text.
       warnings: what the user should look at.
+      proof: what each runtime that is installed made of the file, empty where it was not run.
       reference, graph: the float graph as read and the integer graph as written.
       prediction: which operators of the file the target is predicted to run.
       trace: what `converter.analyze` needs beside them.
@@ -45,6 +47,7 @@ class ConversionResult:
     graph: Graph = field(repr=False)
     prediction: CheckReport = field(repr=False)
     judged_on: str = "calibration"
+    proof: tuple[RuntimeProof, ...] = ()
     trace: Trace = field(repr=False, default_factory=Trace)
 
     @property
@@ -85,6 +88,7 @@ class ConversionResult:
             "pipeline": self.pipeline,
             "passes": [_record_json(r) for r in self.passes],
             "warnings": list(self.warnings),
+            "proof": [p.as_json() for p in self.proof],
             "prediction": self.prediction.as_json(),
             "seconds": self.seconds,
         }

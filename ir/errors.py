@@ -7,8 +7,8 @@ Every room raises these, so they live at the bottom; `converter` re-exports them
 from __future__ import annotations
 
 
-class ConversionError(Exception):
-    """Something about the user's model, data or options stops the work.
+class ExplainedError(Exception):
+    """One clear sentence.
 
     Args:
       expected: what the tool can work with, e.g. "a finite weight in every element".
@@ -20,6 +20,14 @@ class ConversionError(Exception):
     def __init__(self, *, expected: str, found: str, where: str, fix: str) -> None:
         self.expected, self.found, self.where, self.fix = expected, found, where, fix
         super().__init__(f"{where}: expected {expected}, found {found}; {fix}.")
+
+
+class ConversionError(ExplainedError):
+    """Something about the user's model, data or options stops the work."""
+
+
+class ProofError(ExplainedError):
+    """A file that was made does not run, or not as the emulator says: our fault, not the user's."""
 
 
 class ModelError(ConversionError):

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from converter.tflite.writer import check_place, write_atomically
-from ir.errors import ConversionError
+from ir.errors import ConversionError, ProofError
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -45,6 +45,9 @@ def run_command(
             main(argv[1:]) if positional else main()
         except ConversionError as error:
             return _report(str(error))
+        except ProofError as error:
+            _report(str(error))
+            return OURS
         except KeyboardInterrupt:
             return _report("interrupted; nothing was written.")
         except Exception:  # whatever else is raised is a fault of ours: it is shown whole, for the report

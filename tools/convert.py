@@ -92,6 +92,11 @@ flags.DEFINE_string("checkpoint_dir", None, "For --pipeline fat: where the state
 flags.DEFINE_bool("resume", False, "For --pipeline fat: goes on from the last state in --checkpoint_dir.")
 flags.DEFINE_string("tensorboard", None, "For --pipeline fat: a folder for TensorBoard's event files.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored", "multi_worker"], "For --pipeline fat: how to train.")
+flags.DEFINE_bool(
+    "prove",
+    True,
+    "Runs the file on the runtimes that are installed here, and holds them to the emulator, before writing.",
+)
 flags.DEFINE_bool("list_passes", False, "Prints the passes and their options, and ends.")
 flags.DEFINE_bool("list_models", False, "Prints the names of the zoo, and ends.")
 flags.DEFINE_string("print_after", None, "Prints the graph after this pass ('all' for every pass).")
@@ -142,6 +147,7 @@ def main() -> None:
             gates=gates,
             weights=FLAGS.weights,
             seed=FLAGS.seed,
+            prove=FLAGS.prove,
             after=_printer(),
             progress=progress,
             tuning=tuning(),
@@ -268,6 +274,8 @@ def show(result: Any) -> None:
     console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
     if result.quality is not None:
         console.print(quality_text(result.quality, result.judged_on), markup=False, soft_wrap=True)
+    if result.proof:
+        console.print(proof_text(result.proof), markup=False, soft_wrap=True)
     show_file(result)
 
 
@@ -322,6 +330,12 @@ def quality_text(q: Any, judged_on: str = "calibration") -> str:
     if q.float_accuracy is not None:
         parts.append(f"accuracy {q.integer_accuracy:.1%} (float {q.float_accuracy:.1%})")
     return ", ".join(parts)
+
+
+def proof_text(proof: Any) -> str:
+    """One line: what the runtimes made of the file."""
+    samples = max(p.samples for p in proof)
+    return f"proof on {samples} samples, operator by operator against the emulator: {'; '.join(map(str, proof))}"
 
 
 def list_passes() -> None:

@@ -18,6 +18,7 @@ from keras import layers
 
 import converter
 from converter.tflite.model_file import load
+from ir.errors import ProofError
 from tools import convert as command
 from tools._runs_testing import ROOT, Run, run_process, runner
 
@@ -298,6 +299,29 @@ def test_a_fault_of_ours_is_no_fault_of_the_user(run, monkeypatch):
         and "ZeroDivisionError: oh" in result.err
         and "error: this is a fault of the tool" in result.err
     )
+
+
+def test_a_file_that_runtimes_compute_otherwise_is_our_fault(run, folder, monkeypatch):
+    def differs(*args, **kwargs):
+        raise ProofError(expected="equal results", found="others", where="conv_2d 'first'", fix="nothing was written")
+
+    monkeypatch.setattr("converter.proof.prove", differs)
+    (folder / "out.tflite").write_bytes(b"the old model")
+    result = run(*GOOD)
+    said = "error: conv_2d 'first': expected equal results, found others; nothing was written."
+    assert result.status == 2 and result.err.strip() == said
+    assert (folder / "out.tflite").read_bytes() == b"the old model"
+
+
+def test_the_proof_is_shown_and_can_be_left_out(run):
+    shown = run(*GOOD, "--json", "out.json")
+    assert "proof on 2 samples, operator by operator against the emulator: tflite-runtime/builtin equal; " in shown.out
+    assert [p["samples"] for p in json.loads(Path("out.json").read_text())["proof"]] == [2, 2, 2]
+    left_out = run(*GOOD, "--noprove", "--json", "out.json")
+    assert left_out.status == 0 and "proof on" not in left_out.out
+    assert "warning: no runtime has run this file (--noprove)" in left_out.out
+    content = json.loads(Path("out.json").read_text())
+    assert content["proof"] == [] and "--noprove" in content["warnings"][0]
 
 
 def test_an_interruption(run, monkeypatch):
