@@ -33,11 +33,11 @@ from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.keras_ops import K
 from ir.layer import Matrix, layer_of
-from passes.contract.base import HELD_OUT, Context, Needs, Pass, PassReport, Samples, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.quantize import annotate_bias
 from passes.rounding.correct_bias import shift_bias
-from passes.training.tuning_data import split
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,39 +66,25 @@ class RoundWeights(Pass):
                 skipped.append(Skip(node.name, matrix))
                 return
             rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
-            gain = self._round(graph, matrix, x, xq, held_out, rng)
+            gain = self._round(graph, matrix, x, xq, drawn, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
 
         if not batchable(graph):
             return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
-        batch, held_out = self._batch(graph, context)
-        run_both(graph, batch, floats=context.tables.unrounded, before=before, room=_TENSOR_BYTES)
+        drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
+        run_both(graph, drawn.arrays, floats=context.tables.unrounded, before=before, room=TENSOR_BYTES)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
-    def _batch(self, graph: Graph, context: Context) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
-        """Samples in an order drawn at random, the first of them as good as any, and which of them nothing is fitted to."""
-        samples, most = context.samples, self.samples
-        assert samples is not None
-        kept = np.zeros(0, int)
-        if context.given.tuning is not None and len(context.given.tuning) > len(samples):
-            samples, most = context.given.tuning, self.tuning_samples
-            kept = split(len(samples))[1]
-        fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
-        order = np.random.default_rng(context.given.seed).permutation(len(samples))[: max(1, min(most, fits))]
-        return _read(samples, order, context.given.batch_size), (order % HELD_OUT == 0) | np.isin(order, kept)
-
     def _round(
-        self, graph: Graph, matrix: Matrix, x: Slices, xq: Slices, held_out: np.ndarray, rng: np.random.Generator
+        self, graph: Graph, matrix: Matrix, x: Slices, xq: Slices, drawn: DrawnSamples, rng: np.random.Generator
     ) -> float:
-        """Rounds one layer; returns the squared error of its output relative to nearest rounding.
+        """Rounds a layer; returns the squared error of its output relative to nearest rounding.
 
-        Args:
-          held_out: of all samples, of which the slices hold the first ones.
+        The slices hold the first of the samples that were drawn.
         """
-        held_out = held_out[: sum(len(part) for part in x)]
-        parted = len(held_out) > 2 * HELD_OUT and held_out.any() and not held_out.all()
-        problem, means = self._problem(matrix, x, xq, ~held_out if parted else np.ones_like(held_out), rng)
-        judge, _ = self._problem(matrix, x, xq, held_out, rng) if parted else (problem, means)
+        fitting, judging = drawn.parted(sum(len(part) for part in x))
+        problem, means = self._problem(matrix, x, xq, fitting, rng)
+        judge, _ = (problem, means) if fitting is judging else self._problem(matrix, x, xq, judging, rng)
         factor = problem.best_clip(self.clip, matrix.layer.params.per_channel)
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
         rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
@@ -150,21 +136,6 @@ def _put(
     annotate_bias(graph, layer.node)
     shift = np.einsum("gok,gk->go", w, means[0]) - np.einsum("gok,gk->go", rounded, means[1])
     shift_bias(graph, layer.node, shift.ravel())
-
-
-def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
-    """The samples of these numbers, in this order, one array per input."""
-    place = np.full(len(samples), -1)
-    place[order] = np.arange(len(order))
-    arrays: list[np.ndarray] = []
-    seen = 0
-    for batch in samples.batches(batch_size):
-        at = place[seen : seen + len(batch[0])]
-        seen += len(at)
-        arrays = arrays or [np.empty((len(order), *x.shape[1:]), x.dtype) for x in batch]
-        for array, x in zip(arrays, batch, strict=True):
-            array[at[at >= 0]] = x[at >= 0]
-    return tuple(arrays)
 
 
 def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -254,8 +225,6 @@ class Problem:
 
 
 _RIDGES = (np.inf, 3.0, 0.3)
-_TENSOR_BYTES = 1 << 27  # of all samples that have joined
-_INPUT_BYTES = 1 << 28  # of all samples, which wait in memory
 _ROW_ELEMENTS = 1 << 24
 _ROWS_A_COLUMN = 400
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest

@@ -15,7 +15,7 @@ from ir.ops.activation import RELU, RELU6
 from passes.channels.absorb_bias import AbsorbBias
 from passes.contract.base import Context, Given, Pass, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs, run_alone
-from passes.measuring import lockstep
+from passes.measuring import drawn_samples, lockstep
 from passes.measuring.lockstep import run_both
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
@@ -154,7 +154,7 @@ def test_training_data_are_used_where_they_are_more_but_not_those_that_training_
 
 def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkeypatch):
     monkeypatch.setattr(lockstep, "SLICE_BYTES", 4 * 8 * 8 * 12)
-    monkeypatch.setattr(round_weights, "_TENSOR_BYTES", 12 * 4 * 8 * 8 * 12)
+    monkeypatch.setattr(round_weights, "TENSOR_BYTES", 12 * 4 * 8 * 8 * 12)
     joined = {}
     problem = RoundWeights._problem
 
@@ -172,7 +172,7 @@ def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkey
     RoundWeights().run(graph, context)
     assert joined == {"first": 12, "second": 12, "last": 40}
     joined.clear()
-    monkeypatch.setattr(round_weights, "_INPUT_BYTES", 25 * 4 * 8 * 8 * 3)
+    monkeypatch.setattr(drawn_samples, "_INPUT_BYTES", 25 * 4 * 8 * 8 * 3)
     RoundWeights().run(graph, context)
     assert joined["last"] == 25
 

@@ -1,0 +1,60 @@
+"""The samples that layers are fitted to and judged on one after the other, in memory, in an order drawn at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ir.graph import Graph
+from passes.contract.base import HELD_OUT, Context, Samples
+from passes.training.tuning_data import split
+
+TENSOR_BYTES = 1 << 27  # of all samples that have joined: the `room` that a lockstep run is given
+_INPUT_BYTES = 1 << 28  # of all samples, which wait in memory
+
+
+@dataclass(frozen=True)
+class DrawnSamples:
+    """`arrays`, one per input; `held_out`: which of them nothing is fitted to. The first ones are as good as any."""
+
+    arrays: tuple[np.ndarray, ...]
+    held_out: np.ndarray
+
+    def parted(self, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Of the first `count` samples those to fit and those to judge on; the same, all of them, where they are few."""
+        held = self.held_out[:count]
+        everyone = np.ones_like(held)
+        return (~held, held) if count > 2 * HELD_OUT and held.any() and not held.all() else (everyone, everyone)
+
+
+def draw_samples(graph: Graph, context: Context, most: int, most_tuning: int) -> DrawnSamples:
+    """At most `most` calibration samples, or `most_tuning` of the data for training where there are such.
+
+    Held out are those that calibration holds out, and those that training does.
+    """
+    samples = context.samples
+    assert samples is not None
+    kept = np.zeros(0, int)
+    if context.given.tuning is not None and len(context.given.tuning) > len(samples):
+        samples, most = context.given.tuning, most_tuning
+        kept = split(len(samples))[1]
+    fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
+    order = np.random.default_rng(context.given.seed).permutation(len(samples))[: max(1, min(most, fits))]
+    held_out = (order % HELD_OUT == 0) | np.isin(order, kept)
+    return DrawnSamples(_read(samples, order, context.given.batch_size), held_out)
+
+
+def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+    """The samples of these numbers, in this order, one array per input."""
+    place = np.full(len(samples), -1)
+    place[order] = np.arange(len(order))
+    arrays: list[np.ndarray] = []
+    seen = 0
+    for batch in samples.batches(batch_size):
+        at = place[seen : seen + len(batch[0])]
+        seen += len(at)
+        arrays = arrays or [np.empty((len(order), *x.shape[1:]), x.dtype) for x in batch]
+        for array, x in zip(arrays, batch, strict=True):
+            array[at[at >= 0]] = x[at >= 0]
+    return tuple(arrays)
