@@ -23,6 +23,8 @@ SLICE_BYTES = 1 << 25  # of the largest tensor
 Slices = list[Any]  # tensors of consecutive samples
 Before = Callable[[Node, Slices, Slices], None]
 After = Callable[[Node, Slices, Slices], Slices]
+Tensors = dict[Value, tuple[Slices, Slices]]  # those alive, in the float and in the quantized network
+Reached = Callable[[Node, Tensors], None]
 
 
 def run_both(
@@ -30,6 +32,7 @@ def run_both(
     batch: Sequence[np.ndarray],
     *,
     floats: Twin | None = None,
+    reached: Reached | None = None,
     before: Before | None = None,
     after: After | None = None,
     room: int | None = None,
@@ -38,6 +41,8 @@ def run_both(
 
     Args:
       floats: a copy from before weights and biases moved (`SideTables.unrounded`): the float run takes its constants.
+      reached: `(node, tensors)`, for every node before it is computed, with all tensors that later nodes read; it may
+        change constants of this node and of those after it, as `before` may.
       before: `(layer, float input, quantized input)`, called for every layer with weights before it is computed; it
         may change the layer's constants: the quantized run takes the new ones, the float run keeps the old.
       after: `(node, float output, quantized output) -> quantized output`, for every node with one output, before any
@@ -49,6 +54,7 @@ def run_both(
     both = _Both(graph, floats)
     slices = _sliced(graph, batch)
     tensors: Tensors = {value: ([], []) for value in graph.inputs}
+    nodes = list(graph.nodes)
     begun = 0
     for index, most in enumerate(_allowed(graph, slices, room)):
         for part in slices[begun:most]:
@@ -57,10 +63,9 @@ def run_both(
                 for mine, its in zip(pair, late[value], strict=True):
                     mine.extend(its)
         begun = most
+        if reached is not None:
+            reached(nodes[index], tensors)
         both.step(index, tensors, begun, before, after)
-
-
-Tensors = dict[Value, tuple[Slices, Slices]]  # those alive, in the float and in the quantized network
 
 
 class _Both:
