@@ -19,13 +19,15 @@ import keras
 import numpy as np
 
 from ir.execute import run_float
-from ir.graph import Graph, Node, Value
+from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.quantization import QuantParams
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import fixed_params
 from passes.training import fake_quant as fq
+from passes.training.layers import Layer, channel_means, output_step, trained_layers
 from passes.training.losses import Loss, means
+from passes.training.soft_rounding import GAMMA, ZETA, rectified_sigmoid, start_at
 
 BIAS_LIMIT = float(1 << 30)
 _SCALE_LIMITS = (-0.25, 0.25)
@@ -41,7 +43,8 @@ class Rates:
       weights: factors of weight thresholds; the weights are rounded anew at every step.
       scales: factors of weight scales; the integers stay, so that no rounding error is redrawn.
       factors: pointwise factors of weights, within [0.75, 1.25].
-      steps: pointwise shifts of weights, in quantization steps, within [-1, 1] (learned rounding).
+      steps: pointwise shifts of weights, in quantization steps, within [-1, 1], rounded straight through.
+      rounding: whether each weight is rounded up or down (`soft_rounding`).
       biases: in steps of the layer's output.
       lsq: whether thresholds get LSQ's gradient scale.
     """
@@ -51,22 +54,9 @@ class Rates:
     scales: float = 0.0
     factors: float = 0.0
     steps: float = 0.0
+    rounding: float = 0.0
     biases: float = 0.0
     lsq: bool = False
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A layer with constant, quantized weights and a bias of its own, and where its channels lie in packed vectors."""
-
-    node: Node
-    weight: Value
-    bias: Value
-    channels: slice
-
-    @property
-    def output(self) -> Value:
-        return self.node.output
 
 
 class _Within(keras.constraints.Constraint):
@@ -77,34 +67,6 @@ class _Within(keras.constraints.Constraint):
 
     def __call__(self, w: Any) -> Any:
         return K.clip(w, self.low, self.high)
-
-
-def trained_layers(graph: Graph) -> list[Layer]:
-    """The layers whose biases and weights can be trained, in graph order."""
-    found, start = [], 0
-    for node in graph.nodes:
-        weight, bias = node.weight, node.bias
-        if weight is None or weight.data is None or weight.quant is None:
-            continue
-        if bias is None or bias.data is None or len(bias.uses) > 1 or len(bias.shape) != 1:
-            continue
-        found.append(Layer(node, weight, bias, slice(start, start + bias.shape[0])))
-        start += bias.shape[0]
-    return found
-
-
-def output_step(node: Node) -> float:
-    """One quantization step of what a layer makes, after the activation that will be fused into it."""
-    value: Value | None = node.output
-    while value is not None and value.quant is None:
-        value = value.consumers[0].output if len(value.consumers) == 1 else None
-    return 1.0 if value is None or value.quant is None else float(np.max(value.quant.scale))
-
-
-def channel_means(tensor: Any) -> Any:
-    """Per sample and channel `[samples, channels]`."""
-    rank = len(tensor.shape)
-    return K.mean(tensor, axis=tuple(range(1, rank - 1))) if rank > 2 else tensor
 
 
 class TrainableModel(keras.Model):
@@ -123,10 +85,16 @@ class TrainableModel(keras.Model):
         centre: bool = False,
         features: float = 0.0,
         unrounded: Mapping[Value, np.ndarray] | None = None,
+        stretch: tuple[float, float] = (ZETA, GAMMA),
     ) -> None:
-        """`unrounded`: float weights; each starts as near to its own as the integer that it stands at allows."""
+        """`unrounded`: float weights; each starts as near to its own as the integer that it stands at allows.
+
+        `stretch`: of the sigmoid of learned rounding.
+        """
         super().__init__()
         self.several_processes = False
+        self.decided = False  # whether learned rounding is up or down, as in the file, and not in between
+        self._stretch = stretch
         self._bases = {v: _inside(v, w) for v, w in (unrounded or {}).items() if v.quant is not None}
         self._graph, self._outputs, self._rates, self._loss_function = graph, list(outputs), rates, loss
         self._centre, self._features = centre, features
@@ -172,6 +140,7 @@ class TrainableModel(keras.Model):
 
     def _build_weights(self) -> None:
         self._weights: dict[Value, dict[str, Any]] = {}
+        self._cells: dict[Value, tuple[np.ndarray, np.ndarray]] = {}
         for value in dict.fromkeys(n.weight for n in self._graph.nodes if n.weight is not None):
             if value.quant is None or value.data is None:
                 continue
@@ -185,12 +154,21 @@ class TrainableModel(keras.Model):
                 ),
                 "factor": self._deviation(value.shape, self._rates.factors, f"{_plain(value)}_factor", (-0.25, 0.25)),
                 "steps": self._deviation(value.shape, self._rates.steps, f"{_plain(value)}_steps", (-1.0, 1.0)),
+                "rounding": self._deviation(value.shape, self._rates.rounding, f"{_plain(value)}_rounding"),
             }
+            if self._rates.rounding:
+                self._cells[value] = self._cell(value)
         total = self.layers_trained[-1].channels.stop if self.layers_trained else 0
         self._biases = self._deviation((total,), self._rates.biases, "biases")
         self.shifts = self.add_weight(shape=(total,), initializer="zeros", trainable=False, name="bias_shifts")
         units = [np.full(layer.bias.shape, output_step(layer.node), np.float32) for layer in self.layers_trained]
         self._bias_units = np.concatenate(units) if units else np.zeros(0, np.float32)
+
+    def _cell(self, value: Value) -> tuple[np.ndarray, np.ndarray]:
+        """The integers that weights are rounded down to, and what their learned rounding starts from."""
+        scale, _ = value.type.params().shaped(len(value.shape))
+        w = self._bases.get(value, value.array).astype(np.float64) / scale.astype(np.float64)
+        return np.floor(w).astype(np.float32), start_at(w - np.floor(w), *self._stretch)
 
     # --- parameters -----------------------------------------------------------------------------------------------
 
@@ -243,12 +221,23 @@ class TrainableModel(keras.Model):
             return bias
         return bias + self._rates.biases * self._biases[layer.channels] * self._bias_units[layer.channels]
 
+    def roundings(self) -> dict[Value, Any]:
+        """How far up weights are rounded whose rounding is learned: 0 to 1; 0 or 1 once it is `decided`."""
+        found = {
+            v: rectified_sigmoid(start + self._rates.rounding * self._weights[v]["rounding"], *self._stretch)
+            for v, (_, start) in self._cells.items()
+        }
+        return {v: K.cast(h >= 0.5, "float32") for v, h in found.items()} if self.decided else found
+
     def weight(self, value: Value, scale: Any) -> tuple[Any, Any]:
         """Weights in whole steps, and the scale shaped to multiply them."""
         params, parts = value.type.params(), self._weights[value]
         w = K.convert_to_tensor(self._bases.get(value, value.array))
         if params.axis is not None:
             scale = K.reshape(scale, [-1 if i == params.axis else 1 for i in range(len(value.shape))])
+        if parts["rounding"] is not None:
+            steps = self._cells[value][0] + self.roundings()[value]
+            return K.clip(steps, -float(params.qmax), float(params.qmax)), scale
         if parts["alpha"] is None and parts["factor"] is None and parts["steps"] is None:
             return K.convert_to_tensor(params.quantize(value.array).astype(np.float32)), scale
         if parts["factor"] is not None:
@@ -279,10 +268,15 @@ class TrainableModel(keras.Model):
           teacher: channel means `[samples, all channels]`; where given, every layer's output is moved so that its
             mean over the batch is the teacher's (correction of the biases, inside the forward pass).
         """
+        return self.forward_reals([reals(t, v) for t, v in zip(tensors, self._graph.inputs, strict=True)], teacher)
+
+    def forward_reals(
+        self, tensors: Sequence[Any], teacher: Any = None
+    ) -> tuple[list[Any], list[Any], dict[Value, Any]]:
+        """The same of inputs as what their integers stand for."""
         activations, weights = self.parameters()
         found: dict[Value, Any] = {}
         moved: dict[Value, Any] = {}
-        real = [reals(t, v) for t, v in zip(tensors, self._graph.inputs, strict=True)]
 
         def transform(value: Value, tensor: Any) -> Any:
             if value in self._layer_of:
@@ -297,8 +291,7 @@ class TrainableModel(keras.Model):
             if value in self._graph.inputs:
                 return tensor
             if value in activations:
-                params, scale, zero_point = activations[value]
-                return fq.fake_quantize(tensor, scale, zero_point, params.qmin, params.qmax)
+                return self.on_grid(value, tensor, *activations[value])
             if value in weights:
                 q, scale = self.weight(value, weights[value])
                 return q * scale
@@ -306,8 +299,12 @@ class TrainableModel(keras.Model):
                 return self._bias_on_grid(self._bias_of[value], activations, weights)
             return tensor
 
-        outputs = run_float(self._graph, real, requested=self._outputs, transform=transform)
+        outputs = run_float(self._graph, tensors, requested=self._outputs, transform=transform)
         return outputs, [found[v] for v in self._layer_of if v in found], moved
+
+    def on_grid(self, value: Value, tensor: Any, params: QuantParams, scale: Any, zero_point: Any) -> Any:
+        """An activation as its integers will hold it."""
+        return fq.fake_quantize(tensor, scale, zero_point, params.qmin, params.qmax)
 
     def _bias_on_grid(self, layer: Layer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
         x, bias = layer.node.input, self.bias(layer)

@@ -16,8 +16,9 @@ from passes.quantization.lower import LowerToInteger
 from passes.quantization.simulate import quantized
 from passes.rewrites.fuse import FuseActivation
 from passes.running.runner import run_passes
+from passes.training.layers import trained_layers
 from passes.training.losses import rmse
-from passes.training.trainable import Rates, TrainableModel, trained_layers
+from passes.training.trainable import Rates, TrainableModel
 from passes.training.tuning_testing import annotated, samples
 from passes.training.write_back import write_back
 

@@ -38,8 +38,9 @@ from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone
 from passes.measuring.logits import logits_of
 from passes.training.event_log import EventLog
+from passes.training.layers import channel_means, trained_layers
 from passes.training.losses import LOSSES
-from passes.training.trainable import Rates, TrainableModel, channel_means, trained_layers
+from passes.training.trainable import Rates, TrainableModel
 from passes.training.tuning_data import Batches, TuningData, collect, split
 from passes.training.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.training.write_back import write_back
