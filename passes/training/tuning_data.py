@@ -62,21 +62,22 @@ def collect(
       inputs: the graph's inputs, annotated where they will be integers.
       teacher: from a batch of reals, the logits of every output and, last, the channel means.
     """
-    stores = [_store((len(samples), *v.shape[1:]), _stored(v)) for v in inputs]
+    stores = [_store((len(samples), *v.shape[1:]), stored_type(v)) for v in inputs]
     answers: list[list[np.ndarray]] = []
     done = 0
     for batch in samples.batches(batch_size):
         answers.append([np.asarray(y) for y in teacher(batch)])
         count = len(batch[0])
         for store, x, value in zip(stores, batch, inputs, strict=True):
-            store[done : done + count] = _integers(x, value)
+            store[done : done + count] = integers_of(x, value)
         done += count
         progress("the float model's answers", done, len(samples))
     joined = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
     return TuningData(tuple(stores), tuple(joined[:-1]), joined[-1])
 
 
-def _stored(value: Value) -> np.dtype:
+def stored_type(value: Value) -> np.dtype:
+    """Of what `integers_of` makes of a value."""
     if value.quant is None or not value.dtype.is_float:
         return value.dtype.numpy
     if not value.quant.signed:
@@ -84,7 +85,8 @@ def _stored(value: Value) -> np.dtype:
     return np.dtype(np.int8 if value.quant.bits <= 8 else np.int16)
 
 
-def _integers(x: np.ndarray, value: Value) -> np.ndarray:
+def integers_of(x: np.ndarray, value: Value) -> np.ndarray:
+    """A tensor as the emitted file holds it; as it is where that is no integers."""
     return x if value.quant is None or not value.dtype.is_float else value.quant.quantize(x)
 
 
