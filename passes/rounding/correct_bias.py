@@ -59,7 +59,7 @@ class CorrectBias(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         quantized = [n for n in graph.nodes if n.weight is not None and n.weight.quant is not None]
-        layers = {n.output: n for n in quantized if not _is_rounded(n)}
+        layers = {n.output: n for n in quantized if not is_rounded(n)}
         if not layers:
             return PassReport(
                 skipped=(Skip(graph.name, "every layer's weights are rounded already, its mean with them"),)
@@ -74,7 +74,7 @@ class CorrectBias(Pass):
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
 
-def _is_rounded(node: Node) -> bool:
+def is_rounded(node: Node) -> bool:
     """Whether the weights lie on their grid: then nothing rounds them any more, or `round_weights` kept the mean."""
     layer = layer_of(node)
     if layer is None:
