@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from converter.targets.rules import BY_CODE, CheckReport, Rule, Rules, Site, check_each, limit, sites, tensor_bytes
@@ -31,7 +32,10 @@ RULES: Rules = {op: Rule(limits=(static_shapes, dense)) for op in BY_CODE.values
 
 
 def arena_bytes(model: ModelFile) -> int:
-    """The most bytes of activations that are alive at once: no arena can be smaller; the interpreter's own are more."""
+    """The most bytes that are alive at once: no arena can be smaller; the interpreter's own are more.
+
+    Activations, and beside them int4 weights of the operator that runs: its kernel unpacks all of them into the arena.
+    """
     graph = model.main
     last: dict[int, int] = {}
     for site in sites(model):
@@ -42,9 +46,14 @@ def arena_bytes(model: ModelFile) -> int:
     most = _aligned(graph.tensors[j] for j in alive)
     for site in sites(model):
         alive |= set(site.record.outputs)
-        most = max(most, _aligned(graph.tensors[j] for j in alive))
+        most = max(most, _aligned(graph.tensors[j] for j in alive) + _unpacked_bytes(site))
         alive = {j for j in alive if last.get(j, -1) > site.index or graph.tensors[j].is_variable}
     return most
+
+
+def _unpacked_bytes(site: Site) -> int:
+    packed = [t for t in site.inputs if t.type_name == "INT4"]
+    return sum(-(-math.prod(t.shape) // _ALIGNMENT) * _ALIGNMENT for t in packed)
 
 
 def _aligned(tensors: Iterable[TensorRecord]) -> int:

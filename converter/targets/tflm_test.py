@@ -1,0 +1,40 @@
+"""The arena that is predicted for TensorFlow Lite Micro, against what its interpreter uses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converter.runtimes.local import LocalRuntime
+from converter.targets.tflm import TARGET
+from converter.tflite.model_file import parse
+from converter.tflite.writer import to_bytes
+from ir.graph import Graph
+from ir.ops.convolution import CONV_2D, Conv2DAttributes
+from ir.profile import TFLM
+from ir.quantization import QuantParams
+from ir.types import DType, TensorType
+
+_RECORDS = 3000  # bytes, of the interpreter for a file of one operator
+
+
+def convolution(weights: DType) -> bytes:
+    graph = Graph("one")
+    quant, channels = QuantParams(scale=np.float32(0.1)), 64
+    x = graph.input("x", TensorType((1, 8, 8, channels), DType.INT8, quant))
+    w = np.ones((channels, 3, 3, channels), np.int8)
+    filters = graph.constant(w, "w", QuantParams(scale=np.float32(0.1), bits=weights.bits), weights)
+    bias = graph.constant(np.zeros(channels, np.int32), "b", QuantParams(scale=np.float32(0.01), bits=32), DType.INT32)
+    type_ = TensorType((1, 8, 8, channels), DType.INT8, quant)
+    graph.outputs = list(graph.add(CONV_2D, [x, filters, bias], Conv2DAttributes(), "y", [type_]).outputs)
+    return to_bytes(graph)
+
+
+@pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="tflite-micro is not installed: extra tflm")
+@pytest.mark.parametrize(("weights", "expected"), [(DType.INT8, 2 * 4096), (DType.INT4, 2 * 4096 + 9 * 4096)])
+def test_the_arena_holds_activations_and_unpacked_weights(weights: DType, expected: int) -> None:
+    model = convolution(weights)
+    predicted = TARGET.judge(parse(model)).figures["arena_bytes"]
+    session = LocalRuntime.of(TFLM).load(model)
+    session.invoke([np.zeros((1, 8, 8, 64), np.int8)])
+    assert predicted == expected and predicted < session.timing.arena_bytes < predicted + _RECORDS
