@@ -16,13 +16,13 @@ from converter.frontends import ModelOptions
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
+from converter.outputs import check_apart, check_place, write_atomically
 from converter.recording import Recorder
 from converter.result import ConversionResult
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
-from converter.tflite.writer import check_place, to_bytes, write_atomically
+from converter.tflite.writer import to_bytes
 from converter.tuning import Tuning, trains
-from ir.errors import OutputError
 from ir.graph import Graph
 from passes.contract.base import Context, Given, Pass, Progress, Services, SideTables, silent
 from passes.running import pipeline as pipelines
@@ -85,7 +85,7 @@ def convert(
       ProofError: a runtime does not compute what the emulator says, which is a fault of ours; nothing was written.
     """
     start = time.perf_counter()
-    _check_output(output, model)
+    _check_output(output, model=model, calibration_data=calibration_data, test_data=test_data, labels=labels)
     target = _target(target, min_runtime_version)
     gates = gates or Gates()
     network = read_network(model, weights=weights, options=model_options, preprocess=preprocess)
@@ -148,18 +148,11 @@ def convert(
     )
 
 
-def _check_output(output: str | Path | None, model: Any) -> None:
-    """Raises OutputError where the file cannot be written, or would take the place of the float model."""
-    if output is None:
-        return
-    check_place(output)
-    if isinstance(model, (str, Path)) and Path(model).exists() and Path(output).resolve() == Path(model).resolve():
-        raise OutputError(
-            expected="another file than the model",
-            found="the model itself",
-            where=str(output),
-            fix="choose another name",
-        )
+def _check_output(output: str | Path | None, **reads: Any) -> None:
+    """Raises OutputError where the file cannot be written, or would take the place of one that is read."""
+    if output is not None:
+        check_place(output)
+        check_apart(reads, {"output": output})
 
 
 def _target(target: str | Target, min_runtime_version: int | None) -> Target:

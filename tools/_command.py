@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from converter.tflite.writer import check_place, write_atomically
+from converter.outputs import check_apart, check_place, write_atomically
 from ir.errors import ConversionError, ProofError
 
 console = Console(highlight=False)
@@ -40,8 +40,7 @@ def run_command(
             meant = f"did you mean --model={argv[1]}? See --help" if "model" in flag_values else "see --help"
             return _report(f"expected only flags, found '{argv[1]}'; {meant}.")
         try:
-            if "json" in flag_values and flag_values.json:
-                check_place(flag_values.json)  # better before the work than after it
+            _check_files(argv[1:], flag_values)  # better before the work than after it
             main(argv[1:]) if positional else main()
         except ConversionError as error:
             return _report(str(error))
@@ -62,6 +61,29 @@ def run_command(
         app.run(guarded, flags_parser=_parse)
     except flags.Error as error:
         sys.exit(_report(str(error)))
+
+
+# What flags of all commands name. A flag that names a file belongs in one of the two.
+_READ = (
+    "model", "weights", "calibration_data", "test_data", "tuning_data", "labels", "data", "float_model", "diff",
+    "edgetpu_log", "bits", "options",
+)  # fmt: skip
+_WRITTEN = ("output", "json", "c_array")
+
+
+def _check_files(arguments: list[str], flag_values: flags.FlagValues) -> None:
+    """Raises OutputError where a file cannot be written, or would take the place of one that is read or written."""
+
+    def named(names: tuple[str, ...]) -> dict[str, Any]:
+        return {f"--{name}": flag_values[name].value for name in names if name in flag_values}
+
+    reads, writes = {**dict(zip(arguments, arguments, strict=True)), **named(_READ)}, named(_WRITTEN)
+    if "report" in flag_values and flag_values.report:
+        writes["--report"] = Path(flag_values.report) / "index.html"
+    for flag, path in writes.items():
+        if path and flag != "--report":
+            check_place(path)
+    check_apart(reads, writes)
 
 
 def _parse(argv: list[str]) -> list[str]:

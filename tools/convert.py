@@ -13,9 +13,9 @@ from rich.table import Table
 from converter import preprocess
 from converter.c_array import c_array, header_path
 from converter.gates import Gates, share_of
+from converter.outputs import check_place, write_atomically
 from converter.report import check_folder
 from converter.targets import TARGETS, CheckReport, edgetpu_log, get_target
-from converter.tflite.writer import check_place, write_atomically
 from ir.errors import ConversionError, OptionError
 from ir.printer import to_text
 from passes.quantization.lower import IO_TYPES
@@ -122,9 +122,8 @@ def main() -> None:
         )
     gates = chosen_gates()
     arrays = (FLAGS.c_array, header_path(FLAGS.c_array)) if FLAGS.c_array else ()
-    for path in (FLAGS.output, FLAGS.json, *arrays):
-        if path:
-            check_place(path)
+    for path in arrays:
+        check_place(path)
     if FLAGS.report:
         check_folder(FLAGS.report)
     import_backend()  # takes seconds: not before the flags are right

@@ -162,7 +162,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "a folder as the output": (instead("--output", "folder"), "folder: expected a file .*, found a directory"),
     "the model as the output": (
         instead("--output", "./good.keras"),
-        "good.keras: expected another file than the model, found the model itself",
+        "good.keras: expected another file for --output than for --model, found one and the same",
     ),
     "no folder for the JSON": (
         instead("--json", "none/out.json"),

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from converter.tflite.writer import write_atomically
+from converter.outputs import write_atomically
 from ir.errors import OutputError
 
 

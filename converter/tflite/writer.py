@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import flatbuffers
@@ -15,7 +11,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converter.tflite.codec import DTYPE_CODES, encode_options, encoding_of, layout, pack_bits
-from ir.errors import ModelError, OutputError
+from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
 from ir.types import DType
@@ -159,52 +155,3 @@ def to_bytes(
     builder = flatbuffers.Builder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
-
-
-def check_place(path: str | Path) -> None:
-    """Raises OutputError if no file can be written at a path: better before the work than after it."""
-    path = Path(path)
-    if path.is_dir():
-        found = "a directory"
-    elif not path.parent.is_dir():
-        found = f"no folder '{path.parent}'"
-    elif not os.access(path.parent, os.W_OK | os.X_OK):
-        found = f"no permission to write to '{path.parent}'"
-    else:
-        return
-    raise OutputError(
-        expected="a file in a folder that exists",
-        found=found,
-        where=str(path),
-        fix="choose another place for the output",
-    )
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Writes under a temporary name in the same folder and renames. Raises OutputError; never leaves half a file."""
-    path = Path(path)
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, path)
-            except BaseException:  # an interruption, too, must not leave the temporary file behind
-                with contextlib.suppress(OSError):
-                    os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise OutputError(
-            expected=f"to write {len(data)} bytes",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="free space, or choose an existing folder that you may write to",
-        ) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,19 +1,12 @@
 from __future__ import annotations
 
-import contextlib
-import errno
-import os
-import resource
-import stat
-
 import numpy as np
 import pytest
 
-from converter.tflite import writer
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from converter.tflite.writer import check_place, to_bytes, write_atomically
-from ir.errors import ModelError, OutputError
+from converter.tflite.writer import to_bytes
+from ir.errors import ModelError
 from ir.graph import Graph
 from ir.ops._common import Padding
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes
@@ -133,81 +126,3 @@ def test_an_operator_that_tflite_lacks():
     graph.outputs = [graph.add(BATCH_NORM, [x, *parameters], name="bn").output]
     with pytest.raises(ModelError, match="layer 'bn': expected an operator that TFLite has, found batch_norm; keep"):
         to_bytes(graph)
-
-
-def files(folder) -> list[str]:
-    return sorted(os.listdir(folder))
-
-
-def test_a_file_is_written_whole_and_replaces_the_old_one(tmp_path):
-    path = tmp_path / "model.tflite"
-    write_atomically(path, b"old")
-    write_atomically(str(path), b"new")
-    assert path.read_bytes() == b"new" and files(tmp_path) == ["model.tflite"]
-    mask = os.umask(0)
-    os.umask(mask)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
-
-
-@contextlib.contextmanager
-def files_of_at_most(size: int):
-    """What a full disk does: the system refuses to write more."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-@pytest.mark.parametrize("existing", [True, False])
-def test_where_there_is_no_room_nothing_is_left_and_nothing_overwritten(tmp_path, existing):
-    path = tmp_path / "model.tflite"
-    if existing:
-        path.write_bytes(b"the old model")
-    with files_of_at_most(1000), pytest.raises(OutputError, match="expected to write 2000 bytes, found File too large"):
-        write_atomically(path, bytes(2000))
-    assert files(tmp_path) == (["model.tflite"] if existing else [])
-    assert not existing or path.read_bytes() == b"the old model"
-
-
-def test_a_full_disk(tmp_path, monkeypatch):
-    path = tmp_path / "model.tflite"
-    path.write_bytes(b"the old model")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(writer.os, "fsync", full)
-    with pytest.raises(
-        OutputError, match=r"model.tflite: expected to write 3 bytes, found No space left on device; free"
-    ):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"the old model" and files(tmp_path) == ["model.tflite"]
-
-
-def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(descriptor: int) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(writer.os, "fsync", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        write_atomically(tmp_path / "model.tflite", b"new")
-    assert files(tmp_path) == []
-
-
-def test_places_that_cannot_be_written_to(tmp_path):
-    with pytest.raises(OutputError, match="found No such file or directory; free space, or choose an existing folder"):
-        write_atomically(tmp_path / "nowhere" / "model.tflite", b"new")
-    (tmp_path / "folder").mkdir()
-    with pytest.raises(OutputError, match="found Is a directory"):
-        write_atomically(tmp_path / "folder", b"new")
-    assert files(tmp_path) == ["folder"]
-
-
-def test_places_are_checked_before_the_work(tmp_path):
-    check_place(tmp_path / "model.tflite")
-    check_place("model.tflite")
-    for path, found in ((tmp_path, "a directory"), (tmp_path / "a" / "b", f"no folder '{tmp_path / 'a'}'")):
-        with pytest.raises(OutputError, match=f"expected a file in a folder that exists, found {found}; choose"):
-            check_place(path)

@@ -1,0 +1,134 @@
+"""Outputs: written whole, through links, never over what is read or over what is no regular file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from converter import outputs
+from converter.outputs import check_apart, check_place, write_atomically
+from ir.errors import OutputError
+
+
+def files(folder) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_file_is_written_whole_and_replaces_the_old_one(tmp_path):
+    path = tmp_path / "model.tflite"
+    write_atomically(path, b"old")
+    write_atomically(str(path), b"new")
+    assert path.read_bytes() == b"new" and files(tmp_path) == ["model.tflite"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+@contextlib.contextmanager
+def files_of_at_most(size: int):
+    """What a full disk does: the system refuses to write more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_where_there_is_no_room_nothing_is_left_and_nothing_overwritten(tmp_path, existing):
+    path = tmp_path / "model.tflite"
+    if existing:
+        path.write_bytes(b"the old model")
+    with files_of_at_most(1000), pytest.raises(OutputError, match="expected to write 2000 bytes, found File too large"):
+        write_atomically(path, bytes(2000))
+    assert files(tmp_path) == (["model.tflite"] if existing else [])
+    assert not existing or path.read_bytes() == b"the old model"
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"the old model")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outputs.os, "fsync", full)
+    with pytest.raises(
+        OutputError, match=r"model.tflite: expected to write 3 bytes, found No space left on device; free"
+    ):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"the old model" and files(tmp_path) == ["model.tflite"]
+
+
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(outputs.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "model.tflite", b"new")
+    assert files(tmp_path) == []
+
+
+def test_places_that_cannot_be_written_to(tmp_path):
+    with pytest.raises(OutputError, match=f"found no folder '{tmp_path / 'nowhere'}'; choose another place"):
+        write_atomically(tmp_path / "nowhere" / "model.tflite", b"new")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OutputError, match="found a directory"):
+        write_atomically(tmp_path / "folder", b"new")
+    assert files(tmp_path) == ["folder"]
+
+
+def test_places_are_checked_before_the_work(tmp_path):
+    check_place(tmp_path / "model.tflite")
+    check_place("model.tflite")
+    for path, found in ((tmp_path, "a directory"), (tmp_path / "a" / "b", f"no folder '{tmp_path / 'a'}'")):
+        with pytest.raises(OutputError, match=f"expected a file in a folder that exists, found {found}; choose"):
+            check_place(path)
+
+
+def test_a_link_is_written_through(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    for name, link in (("there", "a"), ("not there yet", "b")):
+        target = tmp_path / "kept" / name
+        if name == "there":
+            target.write_bytes(b"old")
+        (tmp_path / link).symlink_to(target)
+        write_atomically(tmp_path / link, b"new")
+        assert (tmp_path / link).is_symlink() and target.read_bytes() == b"new"
+
+
+def test_what_is_no_regular_file_stays(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/dev/null")
+    for path in (tmp_path / "pipe", Path("/dev/null"), tmp_path / "link"):
+        with pytest.raises(OutputError, match="found a device or a pipe; choose another place"):
+            write_atomically(path, b"new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_nothing_that_is_read_is_written(tmp_path: Path) -> None:
+    data, link, hard = tmp_path / "data.npz", tmp_path / "link", tmp_path / "hard"
+    data.write_bytes(b"samples")
+    link.symlink_to(data)
+    hard.hardlink_to(data)
+    reads = {"--calibration_data": str(data), "--labels": None, "arrays": np.zeros(3)}
+    check_apart(reads, {"--output": tmp_path / "model.tflite", "--json": None})
+    for path in (data, link, hard, tmp_path / "kept" / ".." / "data.npz"):
+        (tmp_path / "kept").mkdir(exist_ok=True)
+        with pytest.raises(OutputError, match="another file for --json than for --calibration_data, found one and the"):
+            check_apart(reads, {"--json": path})
+
+
+def test_two_outputs_are_two_files(tmp_path: Path) -> None:
+    same = {"--output": tmp_path / "a", "--json": f"{tmp_path}/./a"}  # nothing there yet
+    with pytest.raises(OutputError, match="another file for --output than for --json"):
+        check_apart({}, same)
