@@ -23,8 +23,8 @@ from ir.ops._common import Padding
 from ir.ops.activation import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ADD
-from ir.ops.padding import PAD, PadAttributes
-from ir.ops.pooling import AVERAGE_POOL_2D, PoolAttributes
+from ir.ops.padding import PAD, PADV2, PadAttributes
+from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.ops.softmax import SOFTMAX
@@ -41,7 +41,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
 # In an order in which each has something to do; passes that are not listed run after these with their defaults.
 ORDER = (
     "remove_dead_code,fold_batch_norm,distill_samples{samples=8 group=8 steps=2},fuse_pad,decompose,pool_to_mean,"
-    "split_mean{positions=10},rows_to_convolution,rescale,rescale{layers=all control=median},equalize,level_activations,"
+    "split_mean{positions=10},rows_to_convolution,bound_masks,rescale,rescale{layers=all control=median},equalize,level_activations,"
     "calibrate,moment_ranges,fuse_activation"
 )
 
@@ -116,9 +116,13 @@ def small(seed: int) -> Graph:
 
 
 def other_forms() -> Graph:
-    """What can be written otherwise: pads before layers, rows, whole pools, means, an operator of few targets."""
+    """What can be written otherwise: lowest numbers, pads before layers, rows, whole pools, means, a rare operator."""
     net = Net(2)
-    x = net.then(PAD, net.input(9, 8, 3), attrs=PadAttributes(paddings=((0, 0), (1, 1), (1, 1), (0, 0))))
+    border = PadAttributes(paddings=((0, 0), (1, 1), (1, 1), (0, 0)))
+    x = net.then(PADV2, net.input(9, 8, 3), net.constant([np.finfo(np.float32).min], "lowest"), attrs=border)
+    window = PoolAttributes(filter_height=3, filter_width=3, stride_h=1, stride_w=1, padding=Padding.VALID)
+    x = net.then(MAX_POOL_2D, x, attrs=window)
+    x = net.then(PAD, x, attrs=border)
     x = net.then(LEAKY_RELU, net.conv(x, 4, padding=Padding.VALID), attrs=LeakyReluAttributes(alpha=0.1))
     x = net.then(RESHAPE, x, attrs=ReshapeAttributes(shape=x.shape), name="nothing")
     net.conv(x, 2, name="unused")

@@ -3,12 +3,12 @@
 Integer semantics after `activations.cc` of the upstream runtime. The ReLU family requantizes (input and
 output parameters may differ) and clamps; hard swish is 16-bit fixed-point; logistic and tanh of int16
 interpolate a table of 256 sigmoids, except in the optimized kernels where the input scale is 2^-12 (tanh:
-or 2^-11), which use gemmlowp's fixed-point functions.
+or 2^-11), which use gemmlowp's fixed-point functions. So do those of int8 in TensorFlow Lite Micro.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,13 +87,14 @@ def _split(real: float) -> tuple[np.ndarray, np.ndarray]:
 def _integer_leaky_relu(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0].params()
-    identity = _split(ratio(call, scale, over=out.scale))
-    slope = _split(ratio(call, scale, _F32(call.attrs.alpha), over=out.scale))
+    identity = quantize_multiplier(ratio(call, scale, over=out.scale))
+    multiplier, shift = _split(ratio(call, scale, _F32(call.attrs.alpha), over=out.scale))
+    sign = -1 if multiplier < 0 and call.profile.runtime is Runtime.TFLM else 1  # it rounds the positive product
 
     def one(q: np.ndarray) -> np.ndarray:
         q = q - zero_point
         positive = multiply(q, *identity, Rounding.DOUBLE_AWAY)
-        negative = multiply(q, *slope, Rounding.DOUBLE_AWAY)
+        negative = sign * multiply(q, sign * multiplier, shift, Rounding.DOUBLE_AWAY)
         return np.clip(np.where(q >= 0, positive, negative) + out.zero_point, out.qmin, out.qmax)
 
     return [by_table(x, one, x.dtype)]
@@ -175,8 +176,30 @@ def _sigmoid_table(magnitude: np.ndarray, step_bits: int, top: int) -> np.ndarra
     return np.where(magnitude >> step_bits >= 255, top, between)
 
 
+_INTEGER_BITS = 4  # of arguments
+
+
+def _int8_by_fixed_point(call: IntegerCall, function: Callable[..., np.ndarray], steps: int) -> list[np.ndarray]:
+    """Fixed-point functions, as TensorFlow Lite Micro has them in place of tables; `steps` of the result in 1."""
+    x, scale, zero_point = operand(call)
+    out, one = call.out_types[0].params(), 1 << (31 - _INTEGER_BITS)
+    multiplier, shift = quantize_multiplier(float(scale) * one)
+    radius = np.floor(((1 << _INTEGER_BITS) - 1) * one / 2.0 ** float(shift))
+
+    def value(q: np.ndarray) -> np.ndarray:
+        centred = q - zero_point
+        argument = multiply(np.where(np.abs(centred) < radius, centred, 0), multiplier, shift, Rounding.DOUBLE_AWAY)
+        result = rounding_shift(function(argument, _INTEGER_BITS), 31 - steps) + out.zero_point
+        beyond = np.where(centred <= -radius, out.qmin, out.qmax)
+        return np.where(np.abs(centred) < radius, np.clip(result, out.qmin, out.qmax), beyond)
+
+    return [by_table(x, value, np.int8)]
+
+
 def _integer_logistic(call: IntegerCall) -> list[np.ndarray]:
     x, _, _ = operand(call)
+    if x.dtype == np.int8 and call.profile.runtime is Runtime.TFLM:
+        return _int8_by_fixed_point(call, _gemmlowp.logistic, 8)
     if x.dtype == np.int8:
         return lookup(call, lambda v: _F32(1) / (_F32(1) + libm("exp", -v)))
     multiplier, shift, fixed_point = _wide_input(call, (0,))
@@ -193,6 +216,8 @@ def _integer_logistic(call: IntegerCall) -> list[np.ndarray]:
 
 def _integer_tanh(call: IntegerCall) -> list[np.ndarray]:
     x, _, _ = operand(call)
+    if x.dtype == np.int8 and call.profile.runtime is Runtime.TFLM:
+        return _int8_by_fixed_point(call, _gemmlowp.tanh, 7)
     if x.dtype == np.int8:
         return lookup(call, lambda v: libm("tanh", v))
     multiplier, shift, fixed_point = _wide_input(call, (0, 1))
@@ -210,6 +235,11 @@ def _integer_tanh(call: IntegerCall) -> list[np.ndarray]:
 
 def _elu(v: np.ndarray) -> np.ndarray:
     return np.where(v < 0, libm("expm1", v), v)
+
+
+def _elu_by_exp(v: np.ndarray) -> np.ndarray:
+    """TensorFlow Lite Micro's: another float near zero."""
+    return np.where(v < 0, libm("exp", v) - _F32(1), v)
 
 
 def _gelu(approximate: bool) -> FloatFunction:
@@ -333,7 +363,7 @@ ELU = OpDef(
     operands=_OPERANDS,
     infer=infer_same,
     compute=lambda attrs, x: K.elu(x),
-    integer=lambda call: lookup(call, _elu),
+    integer=lambda call: lookup(call, _elu_by_exp if call.profile.runtime is Runtime.TFLM else _elu),
     encoding=Encoding(code="ELU"),
 )
 

@@ -5,7 +5,7 @@ the upstream runtime and the kernels they call. With zero points taken off,
 
     a + b:      2^s a S_a / S and 2^s b S_b / S are rounded to integers, S = 2 max(S_a, S_b), s = 20 (int16:
                 15); their sum is requantized by S / (2^s S_out);
-    (a - b)^2:  the same with s = 7 and S^2 / (2^2s S_out);
+    (a - b)^2:  the same with s = 7 (int16: 0) and S^2 / (2^2s S_out);
     a b:        requantized by S_a S_b / S_out.
 """
 
@@ -203,9 +203,11 @@ def _integer_squared_difference(call: IntegerCall) -> list[np.ndarray]:
     if out.quant is None:
         return _integer_plain(call, lambda a, b: np.square(a - b))
 
+    left_shift = 0 if out.dtype is DType.INT16 else 7
+
     def square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        a, b, common = _scaled(call, a, b, 7)
-        real = common * common / ((1 << 14) * float(out.params().scale))
+        a, b, common = _scaled(call, a, b, left_shift)
+        real = common * common / ((1 << 2 * left_shift) * float(out.params().scale))
         return _finish(call, np.square(a - b), real, FusedActivation.NONE)
 
     a, b = aligned(call)

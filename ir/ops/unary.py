@@ -18,6 +18,7 @@ from ir.ops._gemmlowp import inverse_square_root, wrap
 from ir.ops._lookup import libm, lookup, to_int32
 from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import BOTH_WIDTHS, Version, version_by_type
+from ir.profile import Runtime
 from ir.types import TensorType, given
 
 _F32 = np.float32
@@ -45,18 +46,19 @@ def _integer_abs(call: IntegerCall) -> list[np.ndarray]:
 def _integer_rsqrt(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
     out = call.out_types[0].params()
-    if x.dtype == np.int16:
+    if x.dtype == np.int16 and call.profile.runtime is not Runtime.TFLM:
         top = _F32(32767) * out.scale
         return lookup(call, lambda v: np.where(v <= 0, top, _F32(1) / np.sqrt(np.maximum(v, 0))))
-    multiplier, shift = quantize_multiplier(1.0 / float(np.sqrt(scale) * out.scale))
+    kind = np.float64 if call.profile.doubles else _F32
+    multiplier, shift = quantize_multiplier(1.0 / float(np.sqrt(kind(scale)) * kind(out.scale)))
 
     def one(q: np.ndarray) -> np.ndarray:
         inverse, inverse_shift = inverse_square_root(np.maximum(q - zero_point, 0))
         data = multiply(np.asarray(1), inverse, inverse_shift + 20, Rounding.DOUBLE_AWAY)
         result = multiply(data, multiplier, shift - 20, Rounding.DOUBLE_AWAY) + out.zero_point
-        return np.where(q == zero_point, 127, np.clip(result, -128, 127))
+        return np.where(q == zero_point, out.qmax, np.clip(result, out.qmin, out.qmax))
 
-    return [by_table(x, one, np.int8)]
+    return [by_table(x, one, x.dtype)]
 
 
 def _integer_sqrt(call: IntegerCall) -> list[np.ndarray]:
