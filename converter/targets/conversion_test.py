@@ -124,6 +124,38 @@ def test_cpu_gets_a_mean_for_a_pool_of_the_whole_picture():
     assert [v.status for v in result.prediction.verdicts] == ["XNNPACK"] * 3
 
 
+def test_what_widths_cost_on_a_cpu_is_predicted():
+    """Two convolutions, the second strided, between layers at the ends that keep 8 bits."""
+    made = [conv(), layers.Conv2D(4, 3, name="plain"), layers.Conv2D(4, 3, strides=2, name="strided"), conv()]
+    assert converted(*made, target="cpu").prediction.costs == ()
+    report = converted(*made, target="cpu", weight_bits=4).prediction
+    assert [v.layer for v in report.unmapped] == ["plain", "strided"]
+    share = (8 * 8 * 144 + 3 * 3 * 144) / (10 * 10 * 108 + 8 * 8 * 144 + 3 * 3 * 144 + 1 * 144)
+    assert report.figures["left_by_width"] == {"layers": 2, "of_layers": 4, "share_of_multiplications": share}
+    assert report.costs == (
+        "2 of 4 layers with weights leave XNNPACK because of weights of fewer than 8 bits, with 49% of the "
+        "multiplications: expect several times the latency; --weight_bits=8 takes it back",
+    )
+    (cost,) = converted(*made, target="cpu", activation_bits=16).prediction.costs
+    assert cost.startswith("4 of 4 layers") and "int16 activations, with 100%" in cost and "--activation_bits=8" in cost
+
+
+@pytest.mark.parametrize("inputs", [6, 7])
+def test_xnnpack_takes_fully_connected_weights_of_4_bits_that_fill_their_bytes(inputs):
+    """Held against LiteRT itself: it says which operators its delegate took."""
+    interpreter = pytest.importorskip("ai_edge_litert.interpreter", reason="LiteRT is not installed")
+    made = [layers.Dense(6), layers.Dense(inputs), layers.Dense(6), layers.Dense(6)]
+    result = converted(*made, shape=(6,), target="cpu", weight_bits=4, granularity="per_tensor")
+    assert [layer.storage for layer in result.widths] == ["INT8", "INT4", "INT4", "INT8"]
+    loaded = interpreter.Interpreter(model_content=result.model)
+    loaded.allocate_tensors()
+    details = loaded._get_ops_details()
+    taken = {int(i) for d in details if d["op_name"] == "DELEGATE" for i in (*d["inputs"], *d["outputs"])}
+    weights = [int(d["inputs"][1]) for d in details if d["op_name"] == "FULLY_CONNECTED"]
+    assert [v.mapped for v in result.prediction.verdicts] == [w in taken for w in weights]
+    assert len(result.prediction.costs) == (inputs == 7)
+
+
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in ("ethos-u65", "ethos-u85")])
 def test_the_shipped_network_runs_whole_on_every_target(name):
     data = SHIPPED / "digits_calibration.npz"

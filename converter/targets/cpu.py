@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from converter.targets.rules import CheckReport, Rule, Rules, Site, check_each, constant_parameters, eight_bits, limit
+from collections.abc import Sequence
+from typing import Any
+
+from converter.targets.rules import (
+    CheckReport,
+    Rule,
+    Rules,
+    Site,
+    Verdict,
+    check_each,
+    constant_parameters,
+    eight_bits,
+    limit,
+    sites,
+)
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, resize, shape, slicing
@@ -11,6 +25,7 @@ from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.transposed import TRANSPOSE_CONV
 
 XNNPACK, BUILTIN = "XNNPACK", "Built-in kernel"
+_PACKED = {"INT4": 4, "INT2": 2}  # bits
 
 
 @limit("give the layer a bias")
@@ -24,6 +39,15 @@ def weights_of_eight_bits(site: Site) -> bool:
     """the weights have 8 bits"""
     weights = site.weights()
     return weights is None or weights.type_name in ("INT8", "UINT8")
+
+
+@limit("store the weights in 8 bits")
+def packs_whole_bytes(site: Site) -> bool:
+    """the weights have 8 bits, or 4 at an even number of input channels, or 2 at a multiple of 4"""
+    weights = site.weights()
+    if weights is None or weights.type_name not in _PACKED:
+        return weights_of_eight_bits.keeps(site)
+    return bool(weights.shape) and weights.shape[-1] % (8 // _PACKED[weights.type_name]) == 0
 
 
 @limit("nothing to do: the built-in kernel is exact")
@@ -77,7 +101,7 @@ RULES: Rules = {
     joining.SPLIT: Rule(limits=(eight_bits, splits_few)),
     CONV_2D: _CONVOLUTION,
     DEPTHWISE_CONV_2D: _CONVOLUTION,
-    FULLY_CONNECTED: Rule(limits=_PRODUCT),
+    FULLY_CONNECTED: Rule(limits=(eight_bits, constant_parameters, packs_whole_bytes)),
     TRANSPOSE_CONV: Rule(limits=_PRODUCT),
     reduction.MEAN: Rule(limits=(eight_bits, constant_parameters, spatial_mean)),
     resize.RESIZE_BILINEAR: Rule(limits=(eight_bits, constant_parameters, four_dimensions)),
@@ -101,7 +125,36 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
         instead=_INSTEAD,
     )
     note = "operators that XNNPACK does not take run in TFLite's built-in kernels, on the same CPU"
-    return CheckReport(target=TARGET.name, verdicts=verdicts, notes=(note,))
+    return CheckReport(target=TARGET.name, verdicts=verdicts, notes=(note,), **_costs(model, verdicts))
+
+
+def _costs(model: ModelFile, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """What leaves XNNPACK because of its widths: figures, and a sentence with the option that takes it back."""
+    weighted = [(site, v) for site, v in zip(sites(model), verdicts, strict=True) if site.weights() is not None]
+    lost = [site for site, v in weighted if not v.mapped and (_has_narrow_weights(site) or _has_wide_data(site))]
+    if not lost:
+        return {}
+    narrow, wide = any(map(_has_narrow_weights, lost)), any(map(_has_wide_data, lost))
+    share = sum(s.multiplications for s in lost) / max(sum(s.multiplications for s, _ in weighted), 1)
+    why = " and ".join(
+        [*(["weights of fewer than 8 bits"] if narrow else []), *(["int16 activations"] if wide else [])]
+    )
+    back = " ".join([*(["--weight_bits=8"] if narrow else []), *(["--activation_bits=8"] if wide else [])])
+    sentence = (
+        f"{len(lost)} of {len(weighted)} layers with weights leave XNNPACK because of {why}, with {share:.0%} of the "
+        f"multiplications: expect several times the latency; {back} takes it back"
+    )
+    figures = {"layers": len(lost), "of_layers": len(weighted), "share_of_multiplications": share}
+    return {"costs": (sentence,), "figures": {"left_by_width": figures}}
+
+
+def _has_narrow_weights(site: Site) -> bool:
+    weights = site.weights()
+    return weights is not None and weights.type_name in _PACKED
+
+
+def _has_wide_data(site: Site) -> bool:
+    return any(t.type_name == "INT16" for t in site.activations)
 
 
 TARGET = Target(

@@ -115,6 +115,15 @@ class Site:
     def bias(self) -> TensorRecord | None:
         return None if self.op is None else self.input(_position(self.op, Role.BIAS))
 
+    @property
+    def multiplications(self) -> int:
+        """How many an inference takes of an operator with weights; 0 of others."""
+        weights = self.weights()
+        if weights is None:
+            return 0
+        places = min(math.prod(t.shape[:-1]) for t in (self.data, self.result))  # that the weights are laid on
+        return places * math.prod(weights.shape)
+
 
 def _layout(op: OpDef) -> list[Role | None]:
     """The role of each operand in the file's order; None for attributes stored as operands."""
@@ -215,12 +224,16 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class CheckReport:
-    """The verdicts of a whole file, what is known beside them (`figures`), and sentences for the user (`notes`)."""
+    """The verdicts of a whole file, what is known beside them (`figures`), and sentences for the user (`notes`).
+
+    `costs` are sentences on what the user's choice of widths costs there, with the option that takes it back.
+    """
 
     target: str
     verdicts: tuple[Verdict, ...]
     figures: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    costs: tuple[str, ...] = ()
     predicted: bool = True  # no compiler was asked
 
     @property
@@ -241,6 +254,7 @@ class CheckReport:
             "total": len(self.verdicts),
             "figures": dict(self.figures),
             "notes": list(self.notes),
+            "costs": list(self.costs),
         }
 
 
