@@ -15,6 +15,7 @@ from converter.proof import RuntimeProof
 from converter.recording import Trace
 from converter.targets import CheckReport
 from converter.tflite.model_file import parse
+from converter.widths import LayerWidths, layer_widths
 from ir.graph import Graph
 from passes.contract.base import Pass
 from passes.running.runner import PassRecord
@@ -66,6 +67,11 @@ class ConversionResult:
         return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
     @cached_property
+    def widths(self) -> tuple[LayerWidths, ...]:
+        """The width of every operator of the file, and what it saves against int8."""
+        return layer_widths(parse(self.model))
+
+    @cached_property
     def float_operators(self) -> tuple[str, ...]:
         """Operators of the file that compute in float."""
         return float_operators(self.graph)
@@ -89,6 +95,7 @@ class ConversionResult:
             "passes": [_record_json(r) for r in self.passes],
             "warnings": list(self.warnings),
             "proof": [p.as_json() for p in self.proof],
+            "widths": [layer.as_json() for layer in self.widths],
             "prediction": self.prediction.as_json(),
             "seconds": self.seconds,
         }

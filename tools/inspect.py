@@ -14,6 +14,7 @@ from converter.targets import TARGETS, CheckReport, Verdict, get_target, vela
 from converter.targets import edgetpu_log as compiler
 from converter.targets.edgetpu import TARGET as EDGETPU
 from converter.tflite.model_file import ModelFile, load
+from converter.widths import layer_widths, sentences
 from ir.errors import OptionError
 from tools._command import console, run_command, write_json
 from tools.inspect_contents import say, show_contents, show_difference, show_operators
@@ -55,14 +56,17 @@ def main(arguments: list[str]) -> None:
     report = target.at(FLAGS.min_runtime_version).judge(model)
     if target.compiler == vela.PROGRAM and vela.installed():
         report = vela.decide(report, vela.run_vela(arguments[0], FLAGS.accelerator or vela.ACCELERATORS[target.name]))
-    operators, contents = operators_json(model.main), contents_json(model)
+    operators, contents, widths = operators_json(model.main), contents_json(model), layer_widths(model)
     describe(model)
     show_contents(contents, operators, [v.layer for v in report.verdicts])
+    for sentence in sentences(widths):
+        say(sentence)
     if FLAGS.all:
-        show_operators(report, operators)
+        show_operators(report, operators, widths)
     show_report(report)
     content = {"file": arguments[0], "size_bytes": model.size_bytes, **interface_json(model), **report.as_json()}
-    content["operators"] = [{**a, **b} for a, b in zip(content["operators"], operators, strict=True)]
+    each = zip(content["operators"], operators, widths, strict=True)
+    content["operators"] = [{**verdict, **held, **width.as_json()} for verdict, held, width in each]
     content["contents"] = contents
     if other is not None:
         difference = compare_files(model, other)
@@ -113,7 +117,7 @@ def show_report(report: CheckReport) -> None:
         more = f" and {len(members) - _SHOWN} more" if len(members) > _SHOWN else ""
         console.print(f"{len(members)} {name}: {status}\n    {reason}; {fix}\n    {places}{more}")
     say(summary_line(report))
-    for note in report.notes:
+    for note in (*report.costs, *report.notes):
         say(f"predicted: {note}" if report.predicted else note)
 
 

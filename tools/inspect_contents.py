@@ -10,6 +10,7 @@ from rich.table import Table
 
 from converter.analysis.differences import Difference
 from converter.targets import CheckReport
+from converter.widths import LayerWidths
 from tools._command import console
 
 _SHOWN = 10  # entries of a list
@@ -28,6 +29,11 @@ def size_text(count: float | None) -> str:
     if count < 1000:
         return f"{count:.0f} B"
     return f"{count / 1e3:.1f} kB" if count < 1e6 else f"{count / 1e6:.2f} MB"
+
+
+def saved_text(count: int) -> str:
+    """`1.5 kB`, with a minus where it is more than before; "" for nothing."""
+    return "" if not count else f"{'-' if count < 0 else ''}{size_text(abs(count))}"
 
 
 def short(layer: str) -> str:
@@ -60,10 +66,15 @@ def show_contents(contents: dict[str, Any], operators: Sequence[dict[str, Any]],
         say(f"largest: {', '.join(named)}")
 
 
-def show_operators(report: CheckReport, operators: Sequence[dict[str, Any]]) -> None:
-    """Every operator with its fate on the target, the type, shape and parameters of its result, and its constants."""
-    table = Table("#", "operator", "status", "layer", "type", "shape", "scale", "zero point", "constants")
-    for v, details in zip(report.verdicts, operators, strict=True):
+def show_operators(report: CheckReport, operators: Sequence[dict[str, Any]], widths: Sequence[LayerWidths]) -> None:
+    """Every operator with its fate on the target, the type, shape and parameters of its result, and its constants.
+
+    `bits` are those of weights x activations, `saved` is against int8.
+    """
+    table = Table(
+        "#", "operator", "status", "layer", "type", "shape", "scale", "zero point", "bits", "constants", "saved"
+    )
+    for v, details, width in zip(report.verdicts, operators, widths, strict=True):
         result = details["results"][0] if details["results"] else {}
         zero = result.get("zero_point")
         cells = (
@@ -75,7 +86,9 @@ def show_operators(report: CheckReport, operators: Sequence[dict[str, Any]]) -> 
             "x".join(map(str, result.get("shape", ()))),
             _scale(result.get("scale")),
             "" if zero is None else str(zero),
+            width.text,
             size_text(details["constant_bytes"]) if details["constant_bytes"] else "",
+            saved_text(width.saved_bytes),
         )
         table.add_row(*(escape(text) for text in cells))
     console.print(table)

@@ -108,6 +108,19 @@ def test_what_a_file_holds(ours):
     assert content["contents"]["arena"]["size_bytes"] >= content["contents"]["arena"]["live_bytes"]
 
 
+def test_widths_and_what_they_save(tmp_path):
+    (tmp_path / "x.tflite").write_bytes(converted(weight_bits=4, activation_bits=7).model)
+    done = run(str(tmp_path / "x.tflite"), "--all", f"--json={tmp_path / 'out.json'}")
+    assert done.returncode == 0, done.stderr
+    assert "\nweights of 8 bits in 2 layers, 4 in 51; activations of 8 bits in " in done.stdout
+    assert "predicted: 51 of 53 layers with weights leave XNNPACK" in done.stdout
+    operators = json.loads((tmp_path / "out.json").read_text())["operators"]
+    weighted = [o for o in operators if o["weight_bits"]]
+    assert [o["weight_bits"] for o in weighted] == [8, *[4] * 51, 8]
+    assert {o["activation_bits"] for o in operators} == {7, 8}
+    assert all((o["storage"] == "INT4") == (o["saved_bytes"] > 0) for o in weighted)
+
+
 def test_what_differs_between_two_files(ours):
     done = run(str(ours / "a.tflite"), f"--diff={ours / 'b.tflite'}", f"--json={ours / 'out.json'}")
     assert done.returncode == 0, done.stderr

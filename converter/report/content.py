@@ -18,6 +18,7 @@ from converter.report.speed import Speed
 from converter.targets.rules import CheckReport, Verdict
 from converter.tflite.model_file import parse
 from converter.version import VERSION
+from converter.widths import LayerWidths
 from passes.contract.base import Progress, silent
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Content:
       headline: of the file as a whole against float: `samples`, `sqnr_db` (None where nothing differs), and as
         `value`, `low`, `high` with the 95 % interval or None: `agreement`, `float_accuracy`, `integer_accuracy`.
       operators: of the file, by TFLite name; `float_operators`: those that compute in float.
+      widths: of its layers, in its order.
       rows: the network.
       check: what the target runs of the file.
       integer, floating: the emitted file and the same network in float.
@@ -46,6 +48,7 @@ class Content:
     rows: tuple[Row, ...] = ()
     operators: dict[str, int] = field(default_factory=dict)
     float_operators: tuple[str, ...] = ()
+    widths: tuple[LayerWidths, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
     integer: Speed = field(default_factory=Speed)
@@ -101,6 +104,7 @@ def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress =
         rows=rows_of(result.graph, analysis.layers),
         operators=result.operators,
         float_operators=result.float_operators,
+        widths=result.widths,
         warnings=result.warnings,
         check=None if target is None else target.check(parse(result.model), None),
         integer=measured[0],

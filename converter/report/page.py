@@ -20,6 +20,7 @@ from converter.recording import Threshold
 from converter.report import figures, wording
 from converter.report.content import Content, refusals
 from converter.report.network import draw, shortened
+from converter.widths import sentences
 from passes.contract.base import Progress, silent
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -69,6 +70,8 @@ def render(content: Content, *, progress: Progress = silent) -> str:
             drawing=draw(content.rows),
             glossary=wording.GLOSSARY,
             most_listed=_MOST_LISTED,
+            widths={layer.layer: layer for layer in content.widths},
+            width_sentences=sentences(content.widths),
             style=Markup((TEMPLATES / "report.css").read_text()),
             script=Markup(script),
             script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from converter.analysis.table import Analysis
+from converter.report import wording
 from converter.report.browser_testing import Page, browsing, faults, screenshot_folder
 from converter.report.content import Content
 from converter.report.page import breakable, render, spoken
@@ -73,6 +74,15 @@ def test_names_stay_text(page, file):
         assert page.evaluate(shown), name
         titles = f"[...document.querySelectorAll('svg.network .row title')].some((e) => e.textContent === {json.dumps(name)})"
         assert page.evaluate(titles), name
+
+
+def test_widths_and_their_cost_are_told(file):
+    summary, _, layers = file.read_text().partition('id="layers"')
+    assert "Weights of 8 bits in 1 layer, 4 in 4; activations of 8 bits in 5 layers" in summary
+    assert str(spoken(f"{wording.sentence(BREAKING)}")) in summary
+    cells = re.findall(r'<td class="n" data-value="\d+">(\d x \d)</td>', layers)
+    assert cells == ["8 x 8", "4 x 8", "4 x 8", "4 x 8", "4 x 8"]
+    assert layers.count(f'<td class="n" data-value="4000">{wording.size(4000)}</td>') == 4
 
 
 def test_it_needs_nothing_but_itself(file):

@@ -19,6 +19,7 @@ from converter.report.content import Content
 from converter.report.network import Row
 from converter.report.speed import Speed
 from converter.targets.rules import CheckReport, Verdict
+from converter.widths import LayerWidths
 
 HOSTILE = "<script>document.title = 'stolen'</script>"
 BREAKING = "</svg></style></script><img src=x onerror=\"document.title='stolen'\">'\"&amp;{{ 7 * 7 }}"
@@ -57,6 +58,20 @@ def invented_layer(name: str, seed: int, **fields: Any) -> LayerAnalysis:
     return LayerAnalysis(name=name, **{**given, **fields})
 
 
+def invented_widths(name: str, bits: int) -> LayerWidths:
+    """A layer's, of 8000 weights."""
+    size = 8000 * bits // 8
+    return LayerWidths(
+        layer=name,
+        operator="CONV_2D",
+        activation_bits=8,
+        weight_bits=bits,
+        storage=f"INT{bits}",
+        size_bytes=size,
+        saved_bytes=8000 - size,
+    )
+
+
 def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add", "logits")) -> Content:
     """A network of five layers with a branch, its analysis and all the rest."""
     layers = tuple(invented_layer(name, seed) for seed, name in enumerate(names))
@@ -79,8 +94,9 @@ def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add"
         rows=_rows(layers),
         operators={"CONV_2D": 5},
         float_operators=(BREAKING,),
+        widths=tuple(invented_widths(name, 4 if i else 8) for i, name in enumerate(names)),
         warnings=(HOSTILE,),
-        check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,)),
+        check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,), costs=(BREAKING,)),
         integer=Speed(size_bytes=615_792, median_ms=0.67, p90_ms=0.7, runs=20, runtime="tflite-runtime/builtin"),
         floating=Speed(size_bytes=1_624_688, median_ms=0.9, p90_ms=1.0, runs=20, runtime="tflite-runtime/builtin"),
     )

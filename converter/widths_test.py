@@ -1,0 +1,109 @@
+"""Widths of emitted files and of files of others: bits, containers, bytes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from converter.tflite.model_file import parse
+from converter.tflite.writer import to_bytes
+from converter.widths import LayerWidths, layer_widths, note_of, sentences
+from ir.graph import Graph
+from passes.contract.base import Context, Given, SamplesInMemory
+from passes.graph_testing import Net, random_inputs
+from passes.running.pipeline import parse as parse_passes
+from passes.running.runner import run_passes
+
+
+def emitted(**bits: int) -> tuple[Graph, Graph]:
+    """Three layers: the graph with its parameters, and as integers. The middle one is no end, so it keeps nothing."""
+    net = Net()
+    x = net.conv(net.conv(net.input(4, 4, 2), 3, name="first"), 5, name="conv")
+    graph = net.ends(net.dense(x, 2, name="last"))
+    options = " ".join(f"{name}={n}" for name, n in bits.items())
+    steps = parse_passes(f"calibrate,quantize{{{options}}},fuse_activation,lower_to_integer")
+    context = Context(Given(samples=SamplesInMemory(random_inputs(graph))))
+    kept = []
+    run_passes(graph, steps, context, lambda step, g: kept.append(g.copy()[0]))
+    return kept[-2], graph
+
+
+def widths_of_conv(note: object = None, **bits: int) -> LayerWidths:
+    annotated, graph = emitted(**bits)
+    about = {"intact": {"bits": note_of(annotated, graph) if note is None else note}}
+    return next(layer for layer in layer_widths(parse(to_bytes(graph, about))) if layer.layer == "conv")
+
+
+def test_int8_saves_nothing():
+    conv = widths_of_conv()
+    assert (conv.activation_bits, conv.weight_bits, conv.storage) == (8, 8, "INT8")
+    assert (conv.size_bytes, conv.saved_bytes) == (5 * 27 + 5 * 4, 0) and conv.text == "8 x 8"
+
+
+def test_packed_weights_save_half():
+    """135 weights, two of them in a byte."""
+    conv = widths_of_conv(weight_bits=4)
+    assert (conv.weight_bits, conv.storage, conv.text) == (4, "INT4", "4 x 8")
+    assert (conv.size_bytes, conv.saved_bytes) == (68 + 5 * 4, 135 - 68)
+
+
+def test_widths_below_their_containers_are_noted():
+    conv = widths_of_conv(weight_bits=3)
+    assert (conv.weight_bits, conv.storage) == (3, "INT4")
+    conv = widths_of_conv(weight_bits=7, activation_bits=6)
+    assert (conv.weight_bits, conv.activation_bits, conv.storage) == (7, 6, "INT8")
+    annotated, graph = emitted()
+    assert note_of(annotated, graph) == {} == note_of(None, graph), "all as wide as they are stored"
+
+
+def test_without_a_note_a_tensor_is_as_wide_as_its_type():
+    conv = widths_of_conv(note={}, weight_bits=3, activation_bits=6)
+    assert (conv.weight_bits, conv.activation_bits) == (4, 8)
+
+
+@pytest.mark.parametrize("note", [7, "seven", ["conv"], {"conv": "7"}, {"conv": -3}, {"conv": 12}])
+def test_a_note_that_makes_no_sense_is_not_believed(note):
+    assert widths_of_conv(note=note).activation_bits == 8
+
+
+def test_metadata_of_others_are_no_note():
+    _, graph = emitted()
+    model = parse(to_bytes(graph, {"other": 1}))
+    for content in (b"\xff", b"[]", b"{}", json.dumps({"bits": None}).encode()):
+        model.metadata["intact"] = content
+        assert [layer.activation_bits for layer in layer_widths(model)] == [8, 8, 8]
+
+
+def test_wide_biases_cost_more_than_in_int8():
+    conv = widths_of_conv(activation_bits=16)
+    assert (conv.activation_bits, conv.weight_bits, conv.saved_bytes) == (16, 8, -5 * 4)
+
+
+def layer(weight_bits: int | None, activation_bits: int | None, saved: int = 0) -> LayerWidths:
+    return LayerWidths(
+        layer="x",
+        operator="X",
+        activation_bits=activation_bits,
+        weight_bits=weight_bits,
+        storage=None,
+        size_bytes=9,
+        saved_bytes=saved,
+    )
+
+
+def test_sentences_count_layers_and_bytes():
+    assert sentences([layer(8, 8), layer(None, 8), layer(None, None)]) == []
+    assert sentences([layer(4, 8, 1500), layer(4, 16, 700), layer(8, 16, -20), layer(None, 8)]) == [
+        "weights of 8 bits in 1 layer, 4 in 2; activations of 16 bits in 2 layers, 8 in 2; "
+        "constants take 2.2 kB less than in int8"
+    ]
+    assert sentences([layer(8, 16, -1200)])[0].endswith("constants take 1.2 kB more than in int8")
+
+
+def test_floats_have_no_width():
+    net = Net()
+    graph = net.ends(net.conv(net.input(4, 4, 3), 5, name="conv"))
+    (conv,) = layer_widths(parse(to_bytes(graph, {})))
+    assert (conv.activation_bits, conv.weight_bits, conv.text) == (None, None, "")
+    assert (conv.storage, conv.size_bytes, conv.saved_bytes) == ("FLOAT32", 0, 0)
