@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from converter.bits import RequestedBits
 from converter.gathering import ConversionData
 from converter.targets import Target
 from converter.tuning import Tuning
@@ -24,6 +25,7 @@ class RequestedPasses:
     passes: str | Sequence[Pass] | None = None
     granularity: str | None = None
     io: str = "int8"
+    bits: RequestedBits = field(default_factory=RequestedBits)
     tuning: Tuning | None = None
     allow_float_fallback: bool = False
 
@@ -33,6 +35,7 @@ def choose_passes(graph: Graph, data: ConversionData, target: Target, requested:
 
     Raises:
       OptionError: there is no such pass, pipeline or option, or options of training stand beside passes that do not.
+      DataError: the file of widths cannot be read.
       ModelError: the passes must leave integers only, and the graph has operators without an integer form.
     """
     steps = _with_options(_named(graph, data, target, requested), requested)
@@ -68,7 +71,8 @@ def _automatic(graph: Graph, data: ConversionData, tuning: Tuning | None) -> str
 
 
 def _with_options(steps: list[Pass], requested: RequestedPasses) -> list[Pass]:
-    """Passes with the options that are not part of a pipeline's text: of training and of operators left in float."""
+    """Passes with the options that named pipelines leave open: widths, training, operators left in float."""
+    steps = requested.bits.apply(steps)
     if requested.allow_float_fallback:
         steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
     tuning = requested.tuning

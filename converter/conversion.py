@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from converter import compare, proof, version
+from converter import compare, proof, version, widths
+from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
 from converter.data.given import Data
 from converter.frontends import ModelOptions
@@ -17,7 +18,7 @@ from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
 from converter.outputs import check_apart, check_place, write_atomically
-from converter.recording import Recorder, Trace
+from converter.recording import Recorder
 from converter.result import ConversionResult
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
@@ -39,6 +40,9 @@ def convert(
     passes: str | Sequence[Pass] | None = None,
     granularity: str | None = None,
     io: str = "int8",
+    weight_bits: int | None = None,
+    activation_bits: int | None = None,
+    bits: Bits | None = None,
     preprocess: str | None = None,
     labels: str | Path | np.ndarray | None = None,
     calibration_samples: int | None = None,
@@ -66,6 +70,10 @@ def convert(
       pipeline, passes: a named pipeline (by default `default` with data, `data_free` without), or passes as text
         or objects in its place; both: the text changes single passes of the pipeline, `-name` leaves one out.
       min_runtime_version: the oldest runtime of the target that must run the file (Edge TPU: 10 to 14).
+      weight_bits, activation_bits: of all layers, 2 to 8, activations also 16; below 8 bits the first and last layers
+        keep 8, unless `bits` says otherwise. A width that no kernel has becomes the next one that is there.
+      bits: widths by layer, operator and position: a `BitsPlan`, its JSON as data, or the path of such a file.
+      io: element type of inputs and outputs: int8, int16, uint8 or float.
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
       preprocess: of images and uint8 arrays; by default the model's own, if it is known.
       labels: classes of the samples that the file is judged on, for the accuracy.
@@ -110,6 +118,7 @@ def convert(
             passes=passes,
             granularity=granularity,
             io=io,
+            bits=RequestedBits(weight_bits=weight_bits, activation_bits=activation_bits, bits=bits),
             tuning=tuning,
             allow_float_fallback=allow_float_fallback,
         ),
@@ -119,7 +128,7 @@ def convert(
     recorder = Recorder(network.graph)
     context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
     records = run_passes(network.graph, steps, context, _both(recorder, after))
-    content = _emit(network.graph, steps, target)
+    content = _emit(network.graph, steps, target, recorder)
     proved = proof.prove(content, data.judged or data.calibration, seed=seed) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
     prediction = target.judge(parse(content))
@@ -139,7 +148,12 @@ def convert(
         reference=network.reference,
         graph=network.graph,
         prediction=prediction,
-        trace=_trace(recorder, network, data, target),
+        trace=recorder.trace(
+            data=data.calibration,
+            preprocess=network.preprocess,
+            usual_preprocess=network.usual_preprocess,
+            target=target,
+        ),
     )
 
 
@@ -188,9 +202,11 @@ def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Ca
     return called
 
 
-def _emit(graph: Graph, steps: Sequence[Pass], target: Target) -> bytes:
-    """The file, with what it was made by."""
+def _emit(graph: Graph, steps: Sequence[Pass], target: Target, recorder: Recorder) -> bytes:
+    """The file, with what it was made by, and the widths that its element types do not say."""
     about = {"pipeline": pipelines.to_text(steps), "target": target.name, "versions": version.versions()}
+    if note := widths.note_of(recorder.annotated, graph):
+        about[widths.NOTE] = note
     return to_bytes(graph, {"intact": about}, last_versions=target.last_versions)
 
 
@@ -199,13 +215,3 @@ def _compare(network: Network, content: bytes, data: ConversionData, progress: P
     if data.judged is None or not len(data.judged):
         return None
     return compare.compare(network.reference, content, data.judged, data.judged.labels, progress=progress)
-
-
-def _trace(recorder: Recorder, network: Network, data: ConversionData, target: Target) -> Trace:
-    """What an analysis of this conversion needs."""
-    return recorder.trace(
-        data=data.calibration,
-        preprocess=network.preprocess,
-        usual_preprocess=network.usual_preprocess,
-        target=target,
-    )

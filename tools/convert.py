@@ -16,6 +16,7 @@ from converter.gates import Gates, share_of
 from converter.outputs import check_place, write_atomically
 from converter.report import check_folder
 from converter.targets import TARGETS, CheckReport, edgetpu_log, get_target
+from converter.widths import sentences
 from ir.errors import ConversionError, OptionError
 from ir.printer import to_text
 from passes.quantization.lower import IO_TYPES
@@ -69,6 +70,18 @@ flags.DEFINE_enum(
     "granularity", None, ["per_channel", "per_tensor"], "Scales of weights; by default the target's choice."
 )
 flags.DEFINE_enum("io", "int8", list(IO_TYPES), "Type of the file's inputs and outputs.")
+flags.DEFINE_integer(
+    "weight_bits",
+    None,
+    "Of all layers' weights, 2 to 8, by default 8; below that the first and last layers keep 8, unless --bits says "
+    "otherwise ('ends').",
+)
+flags.DEFINE_integer(
+    "activation_bits",
+    None,
+    "Of all layers' results, 2 to 8 or 16, by default 8; below that the first and last layers keep 8.",
+)
+flags.DEFINE_string("bits", None, "A JSON file of widths by layer, operator and position; see docs/guides/bits.md.")
 flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
 flags.DEFINE_string(
     "passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out."
@@ -139,6 +152,9 @@ def main() -> None:
             passes=FLAGS.passes,
             granularity=FLAGS.granularity,
             io=FLAGS.io,
+            weight_bits=FLAGS.weight_bits,
+            activation_bits=FLAGS.activation_bits,
+            bits=FLAGS.bits,
             preprocess=FLAGS.preprocess,
             labels=FLAGS.labels,
             calibration_samples=FLAGS.calibration_samples,
@@ -271,6 +287,8 @@ def show(result: Any) -> None:
     operators = ", ".join(f"{count} {name}" for name, count in result.operators.items())
     console.print(f"operators: {operators}", markup=False, soft_wrap=True)
     console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
+    for sentence in sentences(result.widths):
+        console.print(sentence, markup=False, soft_wrap=True)
     if result.quality is not None:
         console.print(quality_text(result.quality, result.judged_on), markup=False, soft_wrap=True)
     if result.proof:
@@ -302,6 +320,8 @@ def show_prediction(report: CheckReport, path: Any) -> None:
     from tools.inspect import show_compiler, show_report
 
     chosen = get_target(report.target)
+    for cost in report.costs:
+        console.print(f"predicted for {report.target}: {cost}", markup=False, soft_wrap=True)
     if chosen.compiler is None:
         return
     show_report(report)
