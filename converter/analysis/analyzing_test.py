@@ -47,6 +47,13 @@ def test_a_healthy_network_raises_no_alarm(healthy):
     assert analysis.summary["agreement"]["low"] < 0.9  # 16 samples are few
 
 
+def test_renamed_scales_are_read_as_those_of_the_reals():
+    result = converted(passes="quantize{activation_bits=7}")
+    assert "a fused activation with renamed scales" in " ".join(result.passes[-1].report.notes)
+    measured = [layer.sqnr_db for layer in analyze(result, samples=8).layers if layer.sqnr_db is not None]
+    assert len(measured) > 50 and min(measured) > 12  # a scale read wrongly leaves 6 dB or less
+
+
 def test_it_measures_what_the_comparison_measures(healthy):
     result, analysis = healthy
     source = result.trace.data

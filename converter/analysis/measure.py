@@ -8,6 +8,7 @@ rounded; the integers come from the emulator that equals the runtime's kernels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -205,9 +206,9 @@ class Measurement:
         }
 
         def visit(node: Node, tensors: list[Any], y: Any) -> None:
-            found = integers.get(node.name)
-            reals = None if found is None else to_reals(*found)
-            _add(self.table[node.name], self.twins.annotated[node.name], tensors, y, reals)
+            found, annotated = integers.get(node.name), self.twins.annotated[node.name]
+            reals = None if found is None else to_reals(found[0], _with_scale_of(found[1], annotated.output.quant))
+            _add(self.table[node.name], annotated, tensors, y, reals)
 
         for value, array in zip(self.twins.floats.inputs, batch, strict=True):
             if value.dtype.is_float:
@@ -215,6 +216,13 @@ class Measurement:
         self._found[0].append([np.asarray(K.convert_to_numpy(t)) for t in self._walk(batch, visit)])
         outputs = zip(self._requested[1], raw[len(values) :], strict=True)
         self._found[1].append([to_reals(y, v.quant) for v, y in outputs])
+
+
+def _with_scale_of(emitted: QuantParams | None, annotated: QuantParams | None) -> QuantParams | None:
+    """Parameters of the file with the scale of the reals: lowering renames scales where only their ratios count."""
+    if emitted is None or annotated is None or emitted.per_channel or annotated.per_channel:
+        return emitted
+    return dataclasses.replace(emitted, scale=annotated.scale)
 
 
 def _joined(parts: list[list[np.ndarray]]) -> list[np.ndarray]:
