@@ -25,9 +25,9 @@ class InputSpec:
             kind = np.dtype(self.dtype).kind
         except TypeError:
             kind = "?"
-        if kind not in "fiu":
+        if kind not in "fiub":
             raise ModelError(
-                expected="inputs of floats or integers",
+                expected="inputs of floats, integers or truth values",
                 found=f"{self.dtype}",
                 where=f"input '{self.name}'",
                 fix="give the network an input of one of these types",

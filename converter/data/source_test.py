@@ -71,7 +71,9 @@ def test_types() -> None:
     assert _rows(from_arrays(np.ones((3, 2), np.float64), tokens, preprocess="unit")).dtype == np.int32
     with pytest.raises(DataError, match=r"sample '1' of input 'tokens': expected whole numbers .*, found 0\.5"):
         _rows(from_arrays(np.asarray([[1, 2], [0.5, 2]]), tokens))
-    with pytest.raises(ModelError, match="input 's': expected inputs of floats or integers, found string"):
+    with pytest.raises(
+        ModelError, match="input 's': expected inputs of floats, integers or truth values, found string"
+    ):
         InputSpec(name="s", shape=(1, 2), dtype="string")
 
 

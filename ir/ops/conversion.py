@@ -59,7 +59,7 @@ def _cast_as_read(
 
 
 def _compute_quantize(attrs: Attributes, x: Any) -> Any:
-    return x
+    return K.cast(x, "float32")  # integers of scale 1 are the reals that they say
 
 
 def _compute_dequantize(attrs: Attributes, x: Any) -> Any:

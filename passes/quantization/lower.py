@@ -21,6 +21,7 @@ from ir.ops.elementwise import SUB
 from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport
+from passes.quantization.casts import numeric_cast
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
 
@@ -91,8 +92,8 @@ def _gap(node: Node) -> str:
     floats = any(v.dtype.is_float for v in (*node.outputs, *node.inputs) if v is not None)
     if node.op in (QUANTIZE, DEQUANTIZE) or not floats:
         return ""
-    if node.op is CAST and node.inputs[0] is not None and node.inputs[0].dtype is not DType.BOOL:
-        return "only truth values fit into 8 bits without a scale; give the network floats"
+    if numeric_cast(node):
+        return "" if not node.input.is_constant else "its integers are a constant; give the network floats"
     return integer_gap(node.op)
 
 

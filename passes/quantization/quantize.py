@@ -23,6 +23,7 @@ from ir.quantization import QuantParams, asymmetric, outward, symmetric
 from ir.widths import Widths
 from passes.contract.base import Context, Needs, Pass, PassReport
 from passes.quantization.bits import BitsPlan, parse_rules
+from passes.quantization.casts import requantize_casts
 from passes.quantization.comparable import fit_scales
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed, separate_narrow
@@ -68,7 +69,9 @@ class Quantize(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         requested = self.plan.requested(graph)
+        casts = requantize_casts(graph)
         widths, notes = assign_widths(graph, context, requested)
+        notes += casts
         notes += separate_narrow(graph, context, widths)
         notes += separate_fixed(graph, context, widths)
         notes += fit_scales(graph, context, _params(graph, context, widths))
