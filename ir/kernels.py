@@ -19,8 +19,12 @@ class Support(enum.Enum):
     """What a runtime makes of a combination."""
 
     RIGHT = "right"
-    WRONG = "wrong"  # it computes something else, without a word
+    COARSE = (
+        "coarse"  # it has a kernel, but one with errors beyond those of int8 (a table too wide for a steep function)
+    )
+    UNPROVED = "unproved"  # it computes right, but the emulator has no exact form of that kernel
     ABSENT = "absent"  # it refuses the file, or ends
+    WRONG = "wrong"  # it computes something else, without a word
 
 
 class Granularity(enum.Enum):
@@ -68,7 +72,8 @@ class Kernel:
       weights: None for operators that have none.
       biases: the types of bias that it is said of, the best first; None stands for no bias.
       granularity: of the weights that it is said of, None for both.
-      right, wrong: who computes it, and who computes something else without a word.
+      right, coarse, unproved, wrong: who makes what of it (`Support`).
+      tied: of `right`, those that do not rescale: where result and data have other parameters, they are wrong.
     """
 
     activation: DType
@@ -76,32 +81,57 @@ class Kernel:
     biases: tuple[DType | None, ...] = (None,)
     granularity: Granularity | None = None
     right: Profiles = NOWHERE
+    coarse: Profiles = NOWHERE
+    unproved: Profiles = NOWHERE
     wrong: Profiles = NOWHERE
+    tied: Profiles = NOWHERE
 
     def __post_init__(self) -> None:
-        if both := self.right & self.wrong:
-            raise ValueError(f"{self.types[0]}: right and wrong on {', '.join(map(str, both))}")
+        several = [p for p in EVERYWHERE if sum(p in who for who in self._sets.values()) > 1]
+        if several or not self.tied <= self.right:
+            raise ValueError(f"{self.types[0]}: contradicts itself on {', '.join(map(str, several or self.tied))}")
 
     @property
     def types(self) -> list[Types]:
         """The combinations of element types that it is about."""
         return [Types(self.activation, self.weights, bias) for bias in self.biases]
 
+    def on(self, profile: Profile, rescales: bool = False) -> Support:
+        """What a profile's kernels make of it; `rescales`: result and data have other parameters."""
+        if rescales and profile in self.tied:
+            return Support.WRONG
+        return next((support for support, who in self._sets.items() if profile in who), Support.ABSENT)
 
-def support(kernels: Sequence[Kernel], types: Types, granularity: Granularity, profile: Profile) -> Support:
+    @property
+    def _sets(self) -> dict[Support, Profiles]:
+        return {
+            Support.RIGHT: self.right,
+            Support.COARSE: self.coarse,
+            Support.UNPROVED: self.unproved,
+            Support.WRONG: self.wrong,
+        }
+
+
+def support(
+    kernels: Sequence[Kernel], types: Types, granularity: Granularity, profile: Profile, *, rescales: bool = False
+) -> Support:
     """What the kernels of a profile make of a combination, by an operator's table."""
     about = [k for k in kernels if types in k.types and k.granularity in (None, granularity)]
-    if any(profile in k.right for k in about):
-        return Support.RIGHT
-    return Support.WRONG if any(profile in k.wrong for k in about) else Support.ABSENT
+    found = {k.on(profile, rescales) for k in about} - {Support.ABSENT}
+    return worst(found) if found else Support.ABSENT
 
 
 def worst(found: Iterable[Support]) -> Support:
     """Of what several runtimes make of one file."""
-    every = set(found)
-    return next((s for s in (Support.WRONG, Support.ABSENT) if s in every), Support.RIGHT)
+    order = list(Support)
+    return max(found, key=order.index)
 
 
 def plain(*types: DType, right: Profiles = EVERYWHERE) -> tuple[Kernel, ...]:
     """The kernels of an operator without weights, one per element type."""
     return tuple(Kernel(activation=t, right=right) for t in types)
+
+
+INT8 = plain(DType.INT8)
+INT8_AND_INT16 = plain(DType.INT8, DType.INT16)
+INT16_ON_TFLITE = (*INT8, *plain(DType.INT16, right=TFLITE))  # TFLM has the kernel of int8 only

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.kernels import Kernel, plain
+from ir.kernels import INT8, Kernel
 from ir.profile import Profile
 from ir.types import DType, TensorType
 
@@ -77,13 +77,13 @@ class QuantRule:
     fixed: Mapping[int, Fixed] = field(default_factory=dict)
     integer: bool = True
     reason: str = ""
-    kernels: tuple[Kernel, ...] = plain(DType.INT8)
+    kernels: tuple[Kernel, ...] = INT8
     scales: tuple[float, float] | None = None
 
     @property
     def activation_types(self) -> tuple[DType, ...]:
         """Element types that some runtime's kernels take for activations."""
-        return tuple(dict.fromkeys(k.activation for k in self.kernels if k.right))
+        return tuple(dict.fromkeys(k.activation for k in self.kernels if k.right or k.coarse))
 
 
 class Passage(enum.Enum):

@@ -91,8 +91,12 @@ def _containers(op: OpDef, widths: Widths) -> tuple[DType, DType | None]:
 
 
 def _best(found: Iterable[Support]) -> Support:
-    every = set(found)
-    return next((s for s in (Support.RIGHT, Support.WRONG) if s in every), Support.ABSENT)
+    """Of one runtime, with any bias: better wrong, which somebody has measured, than absent."""
+    return min(
+        found,
+        key=[Support.RIGHT, Support.COARSE, Support.UNPROVED, Support.WRONG, Support.ABSENT].index,
+        default=Support.ABSENT,
+    )
 
 
 def _on_all(op: OpDef, types: Types, granularity: Granularity, runtimes: Collection[Runtime]) -> Support:

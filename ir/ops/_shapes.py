@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
-from ir.kernels import plain
+from ir.kernels import INT8_AND_INT16, INT16_ON_TFLITE
 from ir.opdef import IntegerCall, Passage, QuantRule, ShapeError
 from ir.types import DType, TensorType, given
 
@@ -20,9 +20,10 @@ Move = Callable[..., Any]
 Infer = Callable[[Any, Sequence[TensorType]], list[TensorType]]
 Version = Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int]
 
-BOTH_WIDTHS = plain(DType.INT8, DType.INT16)
-TIED_INT8 = QuantRule(tied=("input", "output"))
-TIED = QuantRule(tied=("input", "output"), kernels=BOTH_WIDTHS)
+_ENDS = ("input", "output")
+TIED_INT8 = QuantRule(tied=_ENDS)
+TIED = QuantRule(tied=_ENDS, kernels=INT8_AND_INT16)
+TIED_INT16_ON_TFLITE = QuantRule(tied=_ENDS, kernels=INT16_ON_TFLITE)
 
 
 def real_axis(axis: int, rank: int) -> int:

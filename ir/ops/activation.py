@@ -16,6 +16,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
 from ir.keras_ops import K
+from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel, plain
 from ir.opdef import (
     Attributes,
     Encoding,
@@ -33,10 +34,10 @@ from ir.ops import _gemmlowp
 from ir.ops._common import clamp_range
 from ir.ops._lookup import FloatFunction, libm, lookup
 from ir.ops._pointwise import by_table, infer_same, operand, ratio
-from ir.ops._shapes import BOTH_WIDTHS, version_by_type
+from ir.ops._shapes import version_by_type
 from ir.ops._simd import by_vectors
 from ir.profile import Kernels, Runtime
-from ir.types import TensorType, given
+from ir.types import DType, TensorType, given
 
 _F32 = np.float32
 
@@ -256,6 +257,14 @@ def _gelu(approximate: bool) -> FloatFunction:
 
 
 _OPERANDS = (Operand(name="input"),)
+# LiteRT reads slopes of int16 as int8.
+_SLOPES = (
+    *INT8,
+    Kernel(activation=DType.INT16, weights=DType.INT8, right=LITERT),
+    Kernel(activation=DType.INT16, wrong=LITERT),
+)
+# TFLM clamps the stored integers as they are.
+_CLAMPED = tuple(Kernel(activation=t, right=EVERYWHERE, tied=TFLM) for t in (DType.INT8, DType.INT16))
 _VERSION = version_by_type(int16=3)
 _FREE = lambda *_: Passage.FREE  # noqa: E731
 _BOUNDED = lambda *_: Passage.BOUNDED  # noqa: E731
@@ -267,7 +276,7 @@ RELU = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.relu(x),
     integer=lambda call: _integer_relu(call, FusedActivation.RELU),
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=Encoding(code="RELU", version=_VERSION),
     passage=_FREE,
     fuses_as=FusedActivation.RELU,
@@ -280,7 +289,7 @@ RELU6 = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.clip(x, 0.0, 6.0),
     integer=lambda call: _integer_relu(call, FusedActivation.RELU6),
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=_CLAMPED),
     encoding=Encoding(code="RELU6", version=_VERSION),
     passage=_BOUNDED,
     limit=6.0,
@@ -294,6 +303,7 @@ RELU_N1_TO_1 = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.clip(x, -1.0, 1.0),
     integer=lambda call: _integer_relu(call, FusedActivation.RELU_N1_TO_1),
+    quantization=QuantRule(kernels=plain(DType.INT8, right=TFLITE)),
     encoding=Encoding(code="RELU_N1_TO_1"),
     passage=_BOUNDED,
     limit=1.0,
@@ -308,7 +318,7 @@ LEAKY_RELU = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.where(x > 0, x, x * attrs.alpha),
     integer=_integer_leaky_relu,
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=Encoding(code="LEAKY_RELU", options="LeakyReluOptions", version=version_by_type(int8=1, int16=2)),
     passage=_FREE,
     xnnpack_steps=one_step,
@@ -321,6 +331,7 @@ PRELU = OpDef(
     infer=_infer_prelu,
     compute=lambda attrs, x, alpha: K.where(x >= 0, x, x * alpha),
     integer=_integer_prelu,
+    quantization=QuantRule(kernels=_SLOPES),
     encoding=Encoding(code="PRELU"),
     passage=_FREE,
 )
@@ -342,7 +353,7 @@ LOGISTIC = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.sigmoid(x),
     integer=_integer_logistic,
-    quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, kernels=BOTH_WIDTHS),
+    quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, kernels=INT8_AND_INT16),
     encoding=Encoding(code="LOGISTIC", version=_VERSION),
 )
 
@@ -353,7 +364,7 @@ TANH = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.tanh(x),
     integer=_integer_tanh,
-    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, kernels=BOTH_WIDTHS),
+    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, kernels=INT8_AND_INT16),
     encoding=Encoding(code="TANH", version=_VERSION),
 )
 
@@ -364,6 +375,7 @@ ELU = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.elu(x),
     integer=lambda call: lookup(call, _elu_by_exp if call.profile.runtime is Runtime.TFLM else _elu),
+    quantization=QuantRule(kernels=plain(DType.INT8, right=EVERYWHERE - (TFLITE & REFERENCE))),
     encoding=Encoding(code="ELU"),
 )
 
@@ -375,5 +387,6 @@ GELU = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.gelu(x, approximate=attrs.approximate),
     integer=lambda call: lookup(call, _gelu(call.attrs.approximate)),
+    quantization=QuantRule(kernels=(*plain(DType.INT8, right=TFLITE), *plain(DType.INT16, right=LITERT))),
     encoding=Encoding(code="GELU", options="GeluOptions", version=version_by_type()),
 )

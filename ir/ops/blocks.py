@@ -15,7 +15,15 @@ from typing import Any
 import numpy as np
 
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
-from ir.ops._shapes import TIED, TIED_INT8, keeps_shape, on_floats, on_integers, same_type, version_by_type
+from ir.ops._shapes import (
+    TIED_INT8,
+    TIED_INT16_ON_TFLITE,
+    keeps_shape,
+    on_floats,
+    on_integers,
+    same_type,
+    version_by_type,
+)
 from ir.types import DType, TensorType, given
 
 
@@ -174,7 +182,7 @@ SPACE_TO_BATCH_ND = OpDef(
     infer=_infer_to_batch,
     compute=on_floats(_to_batch),
     integer=_integer_to_batch,
-    quantization=TIED,
+    quantization=TIED_INT16_ON_TFLITE,
     encoding=Encoding(
         code="SPACE_TO_BATCH_ND",
         options="SpaceToBatchNDOptions",
@@ -193,7 +201,7 @@ BATCH_TO_SPACE_ND = OpDef(
     infer=_infer_from_batch,
     compute=on_floats(_from_batch),
     integer=on_integers(_from_batch),
-    quantization=TIED,
+    quantization=TIED_INT16_ON_TFLITE,
     encoding=Encoding(
         code="BATCH_TO_SPACE_ND",
         options="BatchToSpaceNDOptions",

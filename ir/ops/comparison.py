@@ -6,7 +6,8 @@ runtime. An int8 kernel compares
     round(2^8 (a - Z_a) S_a)   with   round(2^8 (b - Z_b) S_b),
 
 scales as 31-bit multipliers below 1 (it aborts at a scale of 1 or more). So reals closer than 2^-8 are equal to it,
-and `EXACT_SCALES` are the scales at which no two integers fall together. A choice returns integers as they are.
+and `EXACT_SCALES` are the scales at which no two integers fall together. The kernels of int16 compare integers without
+their scales, or at this resolution, which is too coarse for them. A choice returns integers as they are.
 """
 
 from __future__ import annotations
@@ -19,10 +20,9 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.kernels import plain
+from ir.kernels import EVERYWHERE, INT8, LITERT, NOWHERE, TFLITE, TFLM, Kernel, Profiles, plain
 from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, QuantRule, Role, ShapeError
 from ir.ops._pointwise import aligned, by_table, infer_broadcast, operand
-from ir.ops._shapes import BOTH_WIDTHS
 from ir.types import DType, TensorType, given
 
 EXACT_SCALES = (2.0**-7, 1.0)  # twice the kernel's resolution, because it rounds; below 1
@@ -55,7 +55,13 @@ def _version(_: Any, inputs: Sequence[TensorType | None], __: Sequence[TensorTyp
     return {DType.INT8: 2, DType.INT16: 3}.get(given(inputs).dtype, 1)
 
 
-def _comparison(code: str, summary: str, compute: Callable[..., Any], integer: Callable[..., np.ndarray]) -> OpDef:
+def _comparison(
+    code: str,
+    summary: str,
+    compute: Callable[..., Any],
+    integer: Callable[..., np.ndarray],
+    wrong_int16: Profiles,
+) -> OpDef:
     return OpDef(
         name=code.lower(),
         summary=summary,
@@ -63,17 +69,17 @@ def _comparison(code: str, summary: str, compute: Callable[..., Any], integer: C
         infer=_infer_truth,
         compute=lambda attrs, a, b: compute(a, b),
         integer=lambda call: [integer(*_comparable(call))],
-        quantization=QuantRule(scales=EXACT_SCALES),
+        quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, wrong=wrong_int16)), scales=EXACT_SCALES),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options", version=_version),
     )
 
 
-GREATER = _comparison("GREATER", "Whether a > b.", K.greater, np.greater)
-GREATER_EQUAL = _comparison("GREATER_EQUAL", "Whether a >= b.", K.greater_equal, np.greater_equal)
-LESS = _comparison("LESS", "Whether a < b.", K.less, np.less)
-LESS_EQUAL = _comparison("LESS_EQUAL", "Whether a <= b.", K.less_equal, np.less_equal)
-EQUAL = _comparison("EQUAL", "Whether a = b.", K.equal, np.equal)
-NOT_EQUAL = _comparison("NOT_EQUAL", "Whether a and b differ.", K.not_equal, np.not_equal)
+GREATER = _comparison("GREATER", "Whether a > b.", K.greater, np.greater, TFLM)
+GREATER_EQUAL = _comparison("GREATER_EQUAL", "Whether a >= b.", K.greater_equal, np.greater_equal, TFLITE)
+LESS = _comparison("LESS", "Whether a < b.", K.less, np.less, TFLITE)
+LESS_EQUAL = _comparison("LESS_EQUAL", "Whether a <= b.", K.less_equal, np.less_equal, NOWHERE)
+EQUAL = _comparison("EQUAL", "Whether a = b.", K.equal, np.equal, TFLITE)
+NOT_EQUAL = _comparison("NOT_EQUAL", "Whether a and b differ.", K.not_equal, np.not_equal, LITERT)
 
 
 def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callable[..., np.ndarray]) -> OpDef:
@@ -125,7 +131,11 @@ def _integer_choice(call: IntegerCall) -> list[np.ndarray]:
 
 
 _CHOICE = (Operand(name="condition", role=Role.INDEX), *_PAIR)
-_TIED = QuantRule(tied=("a", "b", "output"), kernels=BOTH_WIDTHS)
+
+
+def _choice(right: Profiles) -> QuantRule:
+    return QuantRule(tied=("a", "b", "output"), kernels=plain(DType.INT8, DType.INT16, right=right))
+
 
 SELECT = OpDef(
     name="select",
@@ -134,7 +144,7 @@ SELECT = OpDef(
     infer=_infer_select,
     compute=_compute_select,
     integer=_integer_select,
-    quantization=_TIED,
+    quantization=_choice(TFLITE),  # TFLM has the second version only
     encoding=Encoding(code="SELECT", options="SelectOptions"),
     low_end=LowEnd.PASSES,
 )
@@ -146,7 +156,7 @@ SELECT_V2 = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, condition, a, b: K.where(condition, a, b),
     integer=_integer_choice,
-    quantization=_TIED,
+    quantization=_choice(EVERYWHERE),
     encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
     low_end=LowEnd.PASSES,
 )

@@ -20,9 +20,9 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
+from ir.kernels import INT8_AND_INT16
 from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule, one_step
 from ir.ops._floats import half_away
-from ir.ops._shapes import BOTH_WIDTHS
 from ir.ops._simd import Law, by_vectors, uses_vectors
 from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType, given
@@ -188,7 +188,7 @@ def _cast_version(attrs: CastAttributes, types: Sequence[TensorType | None], out
 
 
 _INPUT = (Operand(name="input"),)
-_FREE_SCALES = QuantRule(kernels=BOTH_WIDTHS)
+_FREE_SCALES = QuantRule(kernels=INT8_AND_INT16)
 
 QUANTIZE = OpDef(
     name="quantize",

@@ -19,6 +19,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
 from ir.keras_ops import K
+from ir.kernels import INT8, INT8_AND_INT16, TFLM, Kernel
 from ir.opdef import (
     Attributes,
     Encoding,
@@ -33,7 +34,7 @@ from ir.opdef import (
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
 from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, operand, ratio
-from ir.ops._shapes import BOTH_WIDTHS, Version
+from ir.ops._shapes import Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
 from ir.profile import Runtime
@@ -240,7 +241,7 @@ ADD = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a + b, attrs.activation),
     integer=lambda call: _integer_sum(call, 1),
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=Encoding(
         code="ADD", options="AddOptions", version=_version({DType.INT8: 2, DType.INT16: 3, DType.INT64: 4})
     ),
@@ -256,7 +257,7 @@ SUB = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a - b, attrs.activation),
     integer=lambda call: _integer_sum(call, -1),
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=Encoding(
         code="SUB",
         options="SubOptions",
@@ -273,7 +274,7 @@ MUL = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a * b, attrs.activation),
     integer=_integer_mul,
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=Encoding(code="MUL", options="MulOptions", renamed=_NO_POT, version=_mul_version),
     low_end=LowEnd.SCALED,
     xnnpack_steps=one_step,
@@ -302,7 +303,7 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
         infer=infer_broadcast,
         compute=lambda attrs, a, b: compute(a, b),
         integer=lambda call: [integer(*aligned(call))],
-        quantization=QuantRule(tied=("a", "b", "output"), kernels=BOTH_WIDTHS),
+        quantization=QuantRule(tied=("a", "b", "output"), kernels=INT8_AND_INT16),
         encoding=Encoding(
             code=name.upper(),
             options="MaximumMinimumOptions",
@@ -321,5 +322,6 @@ SQUARED_DIFFERENCE = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: K.square(a - b),
     integer=_integer_squared_difference,
+    quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, unproved=TFLM))),
     encoding=Encoding(code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})),
 )

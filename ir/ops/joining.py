@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from ir.kernels import INT8_AND_INT16
 from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
 from ir.ops._shapes import (
-    BOTH_WIDTHS,
     TIED,
     free_if,
     many,
@@ -197,7 +197,7 @@ def _split_version(attrs: Any, types: Sequence[TensorType | None], out: Sequence
 
 _INPUT = (Operand(name="input"),)
 _INPUTS = (Operand(name="inputs", variadic=True),)
-_ALL_TIED = QuantRule(tied=("inputs", "output"), kernels=BOTH_WIDTHS)
+_ALL_TIED = QuantRule(tied=("inputs", "output"), kernels=INT8_AND_INT16)
 
 CONCATENATION = OpDef(
     name="concatenation",

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from ir.kernels import INT8_AND_INT16
 from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
 from ir.ops._shapes import (
-    BOTH_WIDTHS,
     TIED,
+    TIED_INT16_ON_TFLITE,
     free_if,
     keeps_shape,
     on_floats,
@@ -115,7 +116,7 @@ PADV2 = OpDef(
     infer=_infer_pad_with,
     compute=on_floats(_pad_with),
     integer=on_integers(_pad_with),
-    quantization=QuantRule(tied=("input", "constant_values", "output"), kernels=BOTH_WIDTHS),
+    quantization=QuantRule(tied=("input", "constant_values", "output"), kernels=INT8_AND_INT16),
     encoding=Encoding(
         code="PADV2",
         options="PadV2Options",
@@ -134,7 +135,7 @@ MIRROR_PAD = OpDef(
     infer=_infer_mirror,
     compute=on_floats(_mirror),
     integer=on_integers(_mirror),
-    quantization=TIED,
+    quantization=TIED_INT16_ON_TFLITE,
     encoding=Encoding(
         code="MIRROR_PAD",
         options="MirrorPadOptions",

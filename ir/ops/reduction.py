@@ -22,9 +22,10 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
+from ir.kernels import INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel
 from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, one_step
 from ir.ops._floats import half_away
-from ir.ops._shapes import BOTH_WIDTHS, TIED, free_if, keeps_shape, many, only, real_axis, version_by_type
+from ir.ops._shapes import TIED_INT16_ON_TFLITE, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType, given
@@ -181,6 +182,11 @@ def _reducer(code: str, int16: int) -> Encoding:
 
 
 _INPUT = (Operand(name="input"),)
+_REFERENCE_SUM = TFLITE & REFERENCE  # reads int8 as uint8
+_SUMS = (
+    Kernel(activation=DType.INT8, right=TFLITE - REFERENCE, unproved=TFLM, wrong=_REFERENCE_SUM),
+    Kernel(activation=DType.INT16, unproved=LITERT - REFERENCE | TFLM, wrong=LITERT & REFERENCE),
+)
 
 MEAN = OpDef(
     name="mean",
@@ -190,7 +196,7 @@ MEAN = OpDef(
     infer=_infer,
     compute=_on_floats("mean"),
     integer=_integer_mean,
-    quantization=QuantRule(kernels=BOTH_WIDTHS),
+    quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=_reducer("MEAN", int16=3),
     passage=_passage,
     xnnpack_steps=one_step,
@@ -204,6 +210,7 @@ SUM = OpDef(
     infer=_infer,
     compute=_on_floats("sum"),
     integer=_integer_sum,
+    quantization=QuantRule(kernels=_SUMS),
     encoding=_reducer("SUM", int16=1),
     passage=_passage,
     xnnpack_steps=one_step,
@@ -217,7 +224,7 @@ REDUCE_MAX = OpDef(
     infer=_infer,
     compute=_on_floats("max"),
     integer=_integer_extreme(np.maximum),
-    quantization=TIED,
+    quantization=TIED_INT16_ON_TFLITE,
     encoding=_reducer("REDUCE_MAX", int16=3),
     passage=_passage,
     is_identity=keeps_shape(_infer),
@@ -232,7 +239,7 @@ REDUCE_MIN = OpDef(
     infer=_infer,
     compute=_on_floats("min"),
     integer=_integer_extreme(np.minimum),
-    quantization=TIED,
+    quantization=TIED_INT16_ON_TFLITE,
     encoding=_reducer("REDUCE_MIN", int16=3),
     passage=_passage,
     is_identity=keeps_shape(_infer),

@@ -17,7 +17,7 @@ import numpy as np
 from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
 from ir.ops._floats import half_away
-from ir.ops._shapes import TIED, on_floats, on_integers, same_type
+from ir.ops._shapes import TIED, TIED_INT16_ON_TFLITE, on_floats, on_integers, same_type
 from ir.types import DType, TensorType, given
 
 _ONE = 1 << 10
@@ -159,7 +159,7 @@ RESIZE_BILINEAR = OpDef(
     infer=_infer_bilinear,
     compute=_compute_bilinear,
     integer=_integer_bilinear,
-    quantization=TIED,
+    quantization=TIED_INT16_ON_TFLITE,
     encoding=Encoding(
         code="RESIZE_BILINEAR",
         options="ResizeBilinearOptions",

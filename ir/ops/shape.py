@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, ShapeError
+from ir.kernels import LITERT, REFERENCE, TFLITE, plain
+from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
 from ir.ops._shapes import (
     TIED,
-    TIED_INT8,
     free_if,
     keeps_shape,
     on_floats,
@@ -219,6 +219,8 @@ def _last_whole(attrs: BroadcastToAttributes, types: Sequence[TensorType]) -> Pa
 
 _INPUT = (Operand(name="input"),)
 
+_TILED = (*plain(DType.INT8, right=TFLITE - REFERENCE), *plain(DType.INT16, right=LITERT))
+
 RESHAPE = OpDef(
     name="reshape",
     summary="The same elements in the same order, in another shape.",
@@ -293,7 +295,7 @@ TILE = OpDef(
     infer=_infer_tile,
     compute=on_floats(_tile),
     integer=on_integers(_tile),
-    quantization=TIED_INT8,
+    quantization=QuantRule(tied=("input", "output"), kernels=_TILED),
     encoding=Encoding(
         code="TILE", options="TileOptions", layout=("input", "multiples"), version=version_by_type(int8=3)
     ),

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from ir.kernels import INT16_ON_TFLITE
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, Role, ShapeError
 from ir.ops._shapes import (
-    BOTH_WIDTHS,
     TIED,
     free_if,
     keeps_shape,
@@ -278,7 +278,7 @@ GATHER = OpDef(
     infer=_infer_gather,
     compute=on_floats(_gather),
     integer=on_integers(_gather),
-    quantization=QuantRule(tied=("params", "output"), kernels=BOTH_WIDTHS),
+    quantization=QuantRule(tied=("params", "output"), kernels=INT16_ON_TFLITE),
     encoding=Encoding(code="GATHER", options="GatherOptions", version=_gather_version),
     passage=_gather_passage,
 )

@@ -13,13 +13,14 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
+from ir.kernels import INT8, INT8_AND_INT16, LITERT, TFLITE, TFLM, Kernel, plain
 from ir.opdef import Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
 from ir.ops._gemmlowp import inverse_square_root, wrap
 from ir.ops._lookup import libm, lookup, to_int32
 from ir.ops._pointwise import by_table, infer_same, operand, ratio
-from ir.ops._shapes import BOTH_WIDTHS, Version, version_by_type
+from ir.ops._shapes import Version, version_by_type
 from ir.profile import Runtime
-from ir.types import TensorType, given
+from ir.types import DType, TensorType, given
 
 _F32 = np.float32
 _FREE = lambda *_: Passage.FREE  # noqa: E731
@@ -109,6 +110,10 @@ _BY_TWO = version_by_type(int16=2)
 _BY_THREE = version_by_type(int16=3)
 _NO_KERNEL = "it has no integer kernel; compute it outside of the model"
 
+# LiteRT's kernels of int16 draw lines between 513 points: too few for functions that are steep at zero.
+_STEEP = (*plain(DType.INT8, right=LITERT), Kernel(activation=DType.INT16, coarse=LITERT))
+_RECIPROCAL_ROOTS = (*INT8, Kernel(activation=DType.INT16, coarse=LITERT, unproved=TFLM))
+
 NEG = _unary(
     "neg",
     "-x.",
@@ -122,7 +127,7 @@ ABS = _unary(
     "abs",
     "Absolute value.",
     K.absolute,
-    QuantRule(kernels=BOTH_WIDTHS),
+    QuantRule(kernels=INT8_AND_INT16),
     _integer_abs,
     "AbsOptions",
     _BY_THREE,
@@ -132,14 +137,22 @@ EXP = _unary(
     "exp",
     "Exponential.",
     K.exp,
-    QuantRule(kernels=BOTH_WIDTHS),
+    QuantRule(kernels=plain(DType.INT8, DType.INT16, right=TFLITE)),
     lambda call: lookup(call, lambda v: libm("exp", v)),
     "ExpOptions",
     _BY_TWO,
 )
-RSQRT = _unary("rsqrt", "1 / sqrt(x).", K.rsqrt, QuantRule(), _integer_rsqrt, None, _BY_THREE)
-SQRT = _unary("sqrt", "Square root.", K.sqrt, QuantRule(), _integer_sqrt, None, _BY_TWO)
-LOG = _unary("log", "Natural logarithm.", K.log, QuantRule(kernels=BOTH_WIDTHS), _integer_log, None, _BY_TWO)
+RSQRT = _unary("rsqrt", "1 / sqrt(x).", K.rsqrt, QuantRule(kernels=_RECIPROCAL_ROOTS), _integer_rsqrt, None, _BY_THREE)
+SQRT = _unary(
+    "sqrt",
+    "Square root.",
+    K.sqrt,
+    QuantRule(kernels=plain(DType.INT8, DType.INT16, right=LITERT)),
+    _integer_sqrt,
+    None,
+    _BY_TWO,
+)
+LOG = _unary("log", "Natural logarithm.", K.log, QuantRule(kernels=_STEEP), _integer_log, None, _BY_TWO)
 SQUARE = _unary(
     "square", "x^2.", K.square, _float_only("multiply the tensor by itself instead"), options="SquareOptions"
 )

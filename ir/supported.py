@@ -1,0 +1,174 @@
+"""Whether the kernels of a profile compute what a graph asks for, node by node, and a sentence that says why not.
+
+The emulator asks before it computes: numbers that no runtime would give prove nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ir.errors import RuntimeFailure
+from ir.graph import Graph, Node
+from ir.kernels import Granularity, Support, Types, support
+from ir.opdef import Fixed, OpDef, Role
+from ir.profile import Kernels, Profile, Runtime
+from ir.types import DType, TensorType
+
+_TITLES: Mapping[Runtime, str] = {
+    Runtime.TFLITE_RUNTIME: "tflite-runtime 2.14",
+    Runtime.TFLITE_RUNTIME_ARM64: "tflite-runtime 2.14 on arm64",
+    Runtime.LITERT: "LiteRT 2.3",
+    Runtime.TFLM: "TensorFlow Lite Micro",
+}
+_SAYS: Mapping[Support, str] = {
+    Support.WRONG: "computes something else without a word",
+    Support.ABSENT: "has no such kernel",
+    Support.UNPROVED: "has a kernel that the emulator has no exact form of",
+}
+_TABLED = {DType.INT8, DType.INT16}
+# Kernels compare fixed scales with some tolerance.
+_SCALE_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Computation:
+    """One operator of a graph or file, as the table of kernels is asked about it.
+
+    Attributes:
+      inputs, outputs: their types, in the graph's order.
+    """
+
+    op: OpDef
+    inputs: tuple[TensorType | None, ...]
+    outputs: tuple[TensorType, ...]
+
+    @property
+    def types(self) -> Types | None:
+        """Its element types, None where the table has nothing to say (floats, indices, uint8, a change of type).
+
+        An operand of another type than the data (PReLU's slopes) stands in the place of weights.
+        """
+        found = [t.dtype for t in self._reals()]
+        if self.op.integer is None or not self.op.quantization.integer or not found or not set(found) <= _TABLED:
+            return None
+        others = set(found) - {found[-1]}
+        if others and self.op.is_conversion:
+            return None
+        weights, bias = self._operand(self.op.weight_index), self._operand(self.op.bias_index)
+        other = weights.dtype if weights is not None else next(iter(others), None)
+        return Types(found[-1], other, None if bias is None else bias.dtype)
+
+    @property
+    def granularity(self) -> Granularity:
+        """Of its weights."""
+        weights = self._operand(self.op.weight_index)
+        several = weights is not None and weights.quant is not None and weights.quant.scale.size > 1
+        return Granularity.PER_CHANNEL if several else Granularity.PER_TENSOR
+
+    @property
+    def rescales(self) -> bool:
+        """Whether its results have other parameters than what it reads first."""
+        first, result = self._operand(0), self.outputs[0].quant
+        source = None if first is None else first.quant
+        return source is not None and result is not None and not source.same_as(result)
+
+    def on(self, profile: Profile) -> Support:
+        """What the kernels of a profile make of it; RIGHT where the table has nothing to say."""
+        types = self.types
+        if types is None:
+            return Support.RIGHT
+        if self.unfixed() is not None:
+            return Support.ABSENT
+        kernels = self.op.quantization.kernels
+        return support(kernels, types, self.granularity, profile, rescales=self.rescales)
+
+    def unfixed(self) -> Fixed | None:
+        """The output parameters that its kernel insists on, where a result has others."""
+        source = self._operand(0)
+        if source is None or source.quant is None:
+            return None
+        for result in self.outputs:
+            fixed = self.op.quantization.fixed.get(result.dtype.bits)
+            if fixed is None or result.quant is None:
+                continue
+            scale, zero_point = float(result.params().scale), int(result.params().zero_point)
+            if abs(scale / fixed.scale - 1) > _SCALE_TOLERANCE or zero_point != fixed.zero_point:
+                return fixed
+        return None
+
+    def problem(self, profile: Profile) -> str:
+        """Why a profile's kernels do not compute it: "LiteRT 2.3 has no such kernel"; "" if they do."""
+        found = self.on(profile)
+        if found not in _SAYS:
+            return ""
+        reference = (
+            " (reference kernels)" if profile.kernels is Kernels.REF and profile.runtime is not Runtime.TFLM else ""
+        )
+        return f"{_TITLES[profile.runtime]}{reference} {_SAYS[found]}"
+
+    def fix(self, profile: Profile) -> str:
+        """What to do where a profile's kernels do not compute it."""
+        if (fixed := self.unfixed()) is not None:
+            return f"give its result scale {fixed.scale:.8g} and zero point {fixed.zero_point}, as the kernel insists"
+        types, kernels = self.types, self.op.quantization.kernels
+        assert types is not None
+
+        def right(other: Types, granularity: Granularity = self.granularity, rescales: bool = self.rescales) -> bool:
+            return support(kernels, other, granularity, profile, rescales=rescales) is Support.RIGHT
+
+        if right(types, Granularity.PER_TENSOR):
+            return "give its weights one scale"
+        if right(types, rescales=False):
+            return "let its result share scale and zero point with what it reads"
+        every = [t for kernel in kernels for t in kernel.types if right(t)]
+        near = min(
+            every, key=lambda t: (t[0] is not types[0], t[1] is not types[1], t[2] is None, _bits(t)), default=None
+        )
+        return f"store it as {near}" if near is not None else "use other layers, or another runtime"
+
+    def _operand(self, index: int | None) -> TensorType | None:
+        return None if index is None or index >= len(self.inputs) else self.inputs[index]
+
+    def _reals(self) -> Sequence[TensorType]:
+        """Its data and results that stand for reals, weights and biases apart."""
+        read = [t for i, t in enumerate(self.inputs) if t is not None and self.op.operand(i).role is Role.ACTIVATION]
+        return [t for t in (*read, *self.outputs) if t.quant is not None and not t.dtype.is_float]
+
+
+def _bits(types: Types) -> tuple[int, ...]:
+    return tuple(t.bits for t in types if t is not None)
+
+
+def computation(node: Node) -> Computation:
+    """A node of a graph."""
+    return Computation(op=node.op, inputs=tuple(node.in_types), outputs=tuple(node.out_types))
+
+
+def able(graph: Graph, profiles: Sequence[Profile]) -> Profile:
+    """The first profile whose kernels compute a graph, the first of all if none does (which then says why not)."""
+    asked = [computation(node) for node in graph.nodes]
+    return next((p for p in profiles if not any(a.problem(p) for a in asked)), profiles[0])
+
+
+def refuse(graph: Graph, profile: Profile) -> None:
+    """Raises RuntimeFailure for the first node that the kernels of a profile do not compute, or not right."""
+    for node in graph.nodes:
+        asked = computation(node)
+        if problem := asked.problem(profile):
+            raise RuntimeFailure(
+                expected="operators that the runtime computes right",
+                found=f"{node.op.name} of {asked.types}, {described(asked)}: {problem}",
+                where=f"layer '{node.name}'",
+                fix=asked.fix(profile),
+            )
+
+
+def described(asked: Computation) -> str:
+    """The granularity, or what else is asked for: "one scale per channel"."""
+    if asked.unfixed() is not None:
+        params = asked.outputs[0].params()
+        return f"result of scale {float(params.scale):.8g} and zero point {int(params.zero_point)}"
+    if asked.op.weight_index is not None:
+        return "one scale per channel" if asked.granularity is Granularity.PER_CHANNEL else "one scale for the weights"
+    return "result rescaled" if asked.rescales else "result as stored"
