@@ -11,8 +11,9 @@ from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.execute import batchable, compiled, run_float, run_integer
 from ir.graph import Graph
-from ir.profile import Profile
+from ir.profile import JUDGES, Profile
 from ir.quantization import QuantParams
+from ir.supported import able
 from ir.types import DType
 from passes.contract.base import Progress, Samples, silent
 from passes.measuring.decibels import decibels
@@ -107,10 +108,11 @@ def compare(
     integer_expected = [*integer.outputs, *logits_of(integer)]
     run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected))
     sums, done, split = _Sums(), 0, len(reference.outputs)
+    profile = profile or able(integer, JUDGES)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
         expected = run(batch)
         inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, integer.inputs, strict=True)]
-        raw = run_integer(integer, inputs, profile or Profile(), requested=integer_expected)
+        raw = run_integer(integer, inputs, profile, requested=integer_expected)
         found = [to_reals(y, v.quant) for y, v in zip(raw, integer_expected, strict=True)]
         part = None if labels is None else labels[done : done + len(batch[0])]
         sums.add_answers(expected[:split], found[:split], part)

@@ -18,6 +18,7 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import IntegerCall, ShapeError
 from ir.profile import Profile
+from ir.supported import refuse
 from ir.types import TensorType
 
 Transform = Callable[[Value, Any], Any]
@@ -105,8 +106,10 @@ def run_integer(
 ) -> list[np.ndarray]:
     """Computes an integer graph exactly as the kernels of `profile` do; arguments as for `run_float`.
 
-    Operators that were left in float are computed with `keras.ops`, to rounding.
+    Operators that were left in float are computed with `keras.ops`, to rounding. Raises RuntimeFailure for an operator
+    that those kernels do not compute, or compute as something else.
     """
+    refuse(graph, profile)
 
     def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
         if node.op.integer is None or (node.outputs[0].dtype.is_float and not node.op.is_conversion):

@@ -56,4 +56,6 @@ ARM64 = Profile(runtime=Runtime.TFLITE_RUNTIME_ARM64)
 TFLM = Profile(Kernels.REF, Runtime.TFLM)
 # Of this machine's processor, and all that can be emulated; by name.
 PROFILES = {str(p): p for p in (Profile(k, r) for r in (Runtime.TFLITE_RUNTIME, Runtime.LITERT) for k in Kernels)}
+# By whose integers a file is judged: the first that computes it.
+JUDGES = (Profile(), Profile(runtime=Runtime.LITERT), TFLM)
 EMULATED = {**PROFILES, str(ARM64): ARM64, str(TFLM): TFLM}

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ir.errors import RuntimeFailure
+from ir.kernels import Granularity, Support, Types, support
 from ir.opdef import Attributes, FusedActivation, OpDef, ShapeError
 from ir.ops._common import Padding
 from ir.ops.convolution import (
@@ -32,21 +33,10 @@ OPS = {op.name: op for op in (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED)}
 OLD = Runtime.TFLITE_RUNTIME
 
 
-def unsupported(op: OpDef, activation: DType, weights: DType, profile: Profile) -> str:
-    """Why a runtime lacks a kernel, "" if it has it."""
-    old, ref = profile.runtime is OLD, profile.kernels is Kernels.REF
-    if weights is DType.INT2:
-        if op is not FULLY_CONNECTED:
-            return "INT2 weights exist for fully connected layers only"
-        return "TFLite 2.14 does not know INT2" if old else ""
-    if weights is DType.INT4:
-        if old and ref:
-            return "the reference resolver of TFLite 2.14 registers no version that takes INT4"
-        if op is DEPTHWISE_CONV_2D and ref:
-            return "LiteRT's reference resolver registers no depthwise version that takes INT4"
-        if activation is DType.INT16 and (old or op is DEPTHWISE_CONV_2D):
-            return "the kernel takes the packed INT4 bytes for int8 weights: silently wrong, or refused"
-    return ""
+def computes(op: OpDef, activation: DType, weights: DType, granularity: Granularity, profile: Profile) -> bool:
+    """Whether the table of kernels says that a profile computes a layer right (`widths_test.py` holds it to that)."""
+    types = Types(activation, weights, DType.INT64 if activation is DType.INT16 else DType.INT32)
+    return support(op.quantization.kernels, types, granularity, profile) is Support.RIGHT
 
 
 @st.composite
@@ -100,17 +90,15 @@ GEOMETRY = {CONV_2D: convolutions(), DEPTHWISE_CONV_2D: depthwise(), FULLY_CONNE
 @pytest.mark.parametrize("activation", [DType.INT8, DType.INT16], ids=lambda t: t.value)
 @pytest.mark.parametrize("op", OPS.values(), ids=OPS)
 def test_integer(op: OpDef, activation: DType, weights: DType, profile: Profile) -> None:
-    if reason := unsupported(op, activation, weights, profile):
-        pytest.skip(reason)
+    if not computes(op, activation, weights, Granularity.PER_TENSOR, profile):
+        pytest.skip("the table of kernels says that it does not compute this right")
 
     @cases.examples(100 if weights is DType.INT8 else 30)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         attrs, (x, w) = data.draw(GEOMETRY[op])
-        per_channel = None
+        per_channel = None if computes(op, activation, weights, Granularity.PER_CHANNEL, profile) else False
         if op is FULLY_CONNECTED and profile.runtime is OLD:
-            if weights is DType.INT4:
-                per_channel = False  # TFLite 2.14 refuses INT4 with channels
             kept = len(x) > 2 and attrs.keep_num_dims
             if kept and (profile.kernels is Kernels.REF or activation is DType.INT16):
                 per_channel = False  # its reference kernel takes the second axis of the output for the channels

@@ -20,8 +20,9 @@ from converter.recording import Trace
 from ir.execute import batchable, run_integer, walk
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
-from ir.profile import Profile
+from ir.profile import JUDGES
 from ir.quantization import QuantParams
+from ir.supported import able
 from passes.contract.base import Progress
 from passes.quantization.simulate import fake_quantize, quantized
 
@@ -200,7 +201,7 @@ class Measurement:
         values = [n.output for n in emitted.nodes if n.name in self.table]
         requested = [*values, *self._requested[1]]
         inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)]
-        raw = run_integer(emitted, inputs, Profile(), requested=requested)
+        raw = run_integer(emitted, inputs, able(emitted, JUDGES), requested=requested)
         integers = {
             v.producer.name: (y, v.quant) for v, y in zip(values, raw[: len(values)], strict=True) if v.producer
         }

@@ -14,6 +14,7 @@ from converter.tflite.reader import to_graph
 from ir.execute import batchable, run_integer
 from ir.graph import Graph
 from ir.profile import Profile
+from ir.supported import refuse
 
 _CHUNK = 8  # samples at a time: enough to keep the matrix product busy, few enough for the caches
 
@@ -60,5 +61,7 @@ class EmulatorRuntime:
         return f"emulator/{self.profile}"
 
     def load(self, model: bytes) -> EmulatorSession:
-        """Reads the model. Raises ModelError if it cannot be read."""
-        return EmulatorSession(to_graph(parse(model)), self.profile)
+        """Reads the model. Raises ModelError if it cannot be read, RuntimeFailure if those kernels do not compute it."""
+        graph = to_graph(parse(model))
+        refuse(graph, self.profile)
+        return EmulatorSession(graph, self.profile)
