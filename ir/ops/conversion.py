@@ -20,7 +20,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.kernels import INT8_AND_INT16
+from ir.kernels import EVERYWHERE, INT8_AND_INT16, Kernel
 from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, OpDef, Operand, QuantRule, one_step
 from ir.ops._floats import half_away
 from ir.ops._simd import Law, by_vectors, uses_vectors
@@ -188,6 +188,12 @@ def _cast_version(attrs: CastAttributes, types: Sequence[TensorType | None], out
 
 
 _INPUT = (Operand(name="input"),)
+# Of one type to another; what is read stands in the place of weights.
+_CASTS = (
+    *INT8_AND_INT16,
+    Kernel(activation=DType.INT16, weights=DType.INT8, right=EVERYWHERE),
+    Kernel(activation=DType.INT8, weights=DType.INT16, right=EVERYWHERE),
+)
 _FREE_SCALES = QuantRule(kernels=INT8_AND_INT16)
 
 QUANTIZE = OpDef(
@@ -223,7 +229,7 @@ CAST = OpDef(
     infer=_infer_cast,
     compute=_compute_cast,
     integer=_integer_cast,
-    quantization=QuantRule(fixed={8: Fixed(1.0, 0)}),  # the kernel writes the numbers themselves
+    quantization=QuantRule(fixed={8: Fixed(1.0, 0)}, kernels=_CASTS),  # the kernel writes the numbers themselves
     encoding=Encoding(code="CAST", options="CastOptions", version=_cast_version),
     is_identity=lambda attrs, _: attrs.in_data_type is attrs.out_data_type,
     as_read=_cast_as_read,
