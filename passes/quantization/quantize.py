@@ -30,6 +30,7 @@ from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed,
 from passes.quantization.widths import Requested, assign_widths, available, named, width_of
 
 _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
+_LEAST_MULTIPLIER = 2.0**-31
 _ACCUMULATOR_LIMIT = (1 << 31) - 1
 
 
@@ -164,11 +165,25 @@ def annotate_bias(graph: Graph, node: Node) -> None:
     bias.quant = QuantParams(scale=scale, axis=None if scale.ndim == 0 else 0, bits=bits)
 
 
+def _result_params(node: Node) -> QuantParams | None:
+    """The parameters of a layer's results, behind an activation that will be fused into it."""
+    value = node.outputs[0]
+    return value.uses[0][0].outputs[0].quant if value.quant is None and value.uses else value.quant
+
+
 def _raise_for_bias(node: Node, params: QuantParams, x: QuantParams) -> tuple[QuantParams, list[str]]:
-    """Raises the weight scale of channels whose bias would not fit half an int32; biases of 64 bits always fit."""
-    if node.bias is None or node.bias.data is None or x.bits > 8:
+    """Raises the weight scale of channels that would lose their bias: it does not fit half an int32.
+
+    An int64 always holds it, but a multiplier below 2^-31 is 0 for the kernels (a channel whose weights are all but 0).
+    """
+    if node.bias is None or node.bias.data is None:
         return params, []
-    needed = np.abs(node.bias.data.astype(np.float64)) / (float(x.scale) * _BIAS_LIMIT)
+    out, magnitudes = _result_params(node), np.abs(node.bias.data.astype(np.float64))
+    if x.bits <= NARROW:
+        needed, reason = magnitudes / (float(x.scale) * _BIAS_LIMIT), "the int32 bias would overflow"
+    else:
+        least = 0.0 if out is None else float(out.scale) * _LEAST_MULTIPLIER / float(x.scale)
+        needed, reason = np.where(magnitudes > 0, least, 0.0), "its multiplier would be 0 and the bias lost"
     needed = needed if params.per_channel else needed.max(initial=0)
     scale = np.maximum(params.scale.astype(np.float64), needed)
     raised = int((scale > params.scale).sum())
@@ -178,7 +193,7 @@ def _raise_for_bias(node: Node, params: QuantParams, x: QuantParams) -> tuple[Qu
         scale=scale.astype(np.float32), axis=params.axis, bits=params.bits, narrow=params.narrow
     )
     what = f"{raised} channels" if params.per_channel else "the tensor"
-    return raised_params, [f"{node.name}: weight scale of {what} raised, because the int32 bias would overflow"]
+    return raised_params, [f"{node.name}: weight scale of {what} raised, because {reason}"]
 
 
 def _raise_for_accumulator(node: Node) -> list[str]:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ir.errors import ModelError, OptionError
-from ir.fixed_point import accumulator_bound
+from ir.fixed_point import Rounding, accumulator_bound, multiply, quantize_multiplier
 from ir.graph import Graph, Node, Value
 from ir.ops.activation import RELU6, TANH
 from ir.ops.elementwise import ADD, MAXIMUM
@@ -189,6 +189,25 @@ def test_a_bias_that_would_overflow_raises_the_scale_of_its_channel():
     graph.nodes[0].weight.data *= np.float32(1e-9)
     graph.nodes[0].bias.data[:] = 500.0
     assert "weight scale of the tensor raised" in quantize(graph, granularity="per_tensor").notes[0]
+
+
+@pytest.mark.parametrize("activation", [False, True])
+def test_a_channel_of_wide_activations_without_weights_keeps_its_bias(activation):
+    net = Net()
+    x = net.dense(net.input(4), 3)
+    graph = net.ends(net.then(RELU6, x) if activation else x)
+    weight, bias = graph.nodes[0].weight, graph.nodes[0].bias
+    weight.data[1] *= 1e-30
+    bias.data[1] = 0.5
+    report = quantize(graph, activation_bits=16)
+    assert report.notes == (
+        "fully_connected: weight scale of 1 channels raised, because its multiplier would be 0 and the bias lost",
+    )
+    real = params(bias).scale.astype(np.float64) / params(graph.outputs[0]).scale
+    multiplier, shift = quantize_multiplier(real)
+    q = params(bias).quantize(bias.data)
+    result = multiply(q, multiplier, shift, Rounding.REDUCED)
+    np.testing.assert_allclose(result[1], 0.5 / params(graph.outputs[0]).scale, rtol=1e-3)
 
 
 def test_a_wide_bias_needs_no_raising():
