@@ -33,7 +33,7 @@ def classifier(bias: float = 0.0) -> Graph:
 
 
 def emitted(graph: Graph, x: np.ndarray = X, io: str = "int8") -> bytes:
-    graph, _ = graph.copy()
+    graph = graph.copy()
     run_passes(
         graph, [Calibrate(), Quantize(), FuseActivation(), LowerToInteger(io=io)], Context(Given(samples=in_memory(x)))
     )

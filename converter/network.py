@@ -42,11 +42,11 @@ class Network:
 def read_network(model: Any, *, weights: str | None, options: ModelOptions | None, preprocess: str | None) -> Network:
     """Reads a model in any form that `convert` takes. Raises ModelError or OptionError as `load_model`."""
     source = load_model(model, weights=weights, options=options)
-    graph, copies = source.graph.copy()
+    twin = source.graph.twin()
     return Network(
         reference=source.graph,
-        graph=graph,
-        learned={copies[value]: learned for value, learned in source.ranges.items()},
+        graph=twin.graph,
+        learned={twin.values[value]: learned for value, learned in source.ranges.items()},
         preprocess=preprocess or source.preprocess,
         usual_preprocess=source.preprocess,
         warnings=source.warnings,

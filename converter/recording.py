@@ -14,7 +14,7 @@ import numpy as np
 from converter.data import DataSource
 from converter.records import Record
 from converter.targets import Target
-from ir.graph import Graph
+from ir.graph import Graph, Twin
 from ir.layer import Layer, layers
 from passes.contract.base import Pass
 
@@ -52,7 +52,8 @@ class Trace:
 
     Attributes:
       history: ranges after the passes that changed them.
-      annotated: the float graph with parameters, as it was lowered; None if the pipeline did not quantize.
+      annotated: the float graph with parameters, as it was lowered, and which of its nodes stand for which of the
+        integer graph's; None if the pipeline did not quantize.
       unrounded: the same before weights and biases moved.
       data: what was calibrated on, None without data.
       preprocess: how its images were preprocessed; `usual_preprocess` how the model's usually are ("": not known).
@@ -60,8 +61,8 @@ class Trace:
     """
 
     history: History = field(default_factory=History)
-    annotated: Graph | None = None
-    unrounded: Graph | None = None
+    annotated: Twin | None = None
+    unrounded: Twin | None = None
     data: DataSource | None = None
     preprocess: str = ""
     usual_preprocess: str = ""
@@ -72,8 +73,8 @@ class Recorder:
     """Made of the graph before the first pass; call it after each."""
 
     def __init__(self, graph: Graph) -> None:
-        self.annotated: Graph | None = None
-        self.unrounded: Graph | None = None
+        self.annotated: Twin | None = None
+        self.unrounded: Twin | None = None
         self._passes: list[str] = []
         self._weights: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
         self._activations: dict[str, dict[str, Threshold]] = {}
@@ -101,7 +102,7 @@ class Recorder:
         for layer in layers(graph):
             self._weight(layer, name)
         if any(v.quant is not None for v in graph.values()):
-            self.annotated, _ = graph.copy()
+            self.annotated = graph.twin()
             self.unrounded = self.unrounded or self.annotated
             self._thresholds(graph, name)
 

@@ -48,7 +48,8 @@ def test_the_second_run_of_a_pass_has_a_name_of_its_own():
 def test_the_graphs_of_before_rounding_and_before_lowering_are_kept():
     recorder = recorded("calibrate,quantize,correct_bias,fuse_activation,lower_to_integer")
     biases = [
-        next(n for n in graph.nodes if n.name == "b").bias.data for graph in (recorder.unrounded, recorder.annotated)
+        next(n for n in graph.nodes if n.name == "b").bias.data
+        for graph in (recorder.unrounded.graph, recorder.annotated.graph)
     ]
     assert not np.array_equal(*biases) and biases[1].dtype == np.float32
     assert recorded("remove_dead_code").annotated is None
@@ -56,4 +57,4 @@ def test_the_graphs_of_before_rounding_and_before_lowering_are_kept():
 
 def test_types_are_floats_before_lowering():
     recorder = recorded("calibrate,quantize,lower_to_integer")
-    assert recorder.annotated.inputs[0].type.dtype == TensorType((1,)).dtype
+    assert recorder.annotated.graph.inputs[0].type.dtype == TensorType((1,)).dtype

@@ -6,7 +6,8 @@ touches, never the size of the graph. The order of nodes is topological and is r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import copy
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -321,9 +322,19 @@ class Graph:
         """Every constant once, in the order of first use."""
         return [v for v in self.values() if v.is_constant]
 
-    def restore(self, snapshot: Graph) -> None:
-        """Becomes what a copy of it was; the copy must not be used afterwards."""
-        self.__dict__.update(snapshot.__dict__)
+    def remember(self) -> Callable[[], None]:
+        """What puts the graph back to what it is now: the same nodes and values, whatever was done to them since."""
+        own = {name: copy.copy(part) for name, part in vars(self).items()}
+        parts: list[Node | Value] = [*self._nodes, *self.values()]
+        states = [(part, _state(part)) for part in parts]
+
+        def put_back() -> None:
+            self.__dict__.update({name: copy.copy(part) for name, part in own.items()})
+            for part, state in states:
+                for name, content in state.items():
+                    setattr(part, name, dict(content) if name == "_uses" else content)
+
+        return put_back
 
     def twin(self) -> Twin:
         """A graph of its own with the same arrays, and which of its nodes and values stand for which of this one's."""
@@ -342,10 +353,15 @@ class Graph:
         duplicate.outputs = [values[v] for v in self.outputs]
         return Twin(duplicate, nodes, values)
 
-    def copy(self) -> tuple[Graph, dict[Value, Value]]:
-        """A graph of its own with the same arrays, and the map from this graph's values to its values."""
-        twin = self.twin()
-        return twin.graph, twin.values
+    def copy(self) -> Graph:
+        """A graph of its own with the same arrays."""
+        return self.twin().graph
+
+
+def _state(part: Node | Value) -> dict[str, Any]:
+    """What a node or a value is, by the name of the slot."""
+    state = {name: getattr(part, name) for name in part.__slots__}
+    return state | {"_uses": dict(part._uses)} if isinstance(part, Value) else state
 
 
 @dataclass(frozen=True)

@@ -67,14 +67,48 @@ def test_absorb_keeps_the_followers_value():
     verify(graph)
 
 
-def test_copy_is_independent_and_equal():
+def test_a_twin_is_independent_and_equal():
     graph = diamond()
-    duplicate, values = graph.copy()
+    twin = graph.twin()
+    duplicate = twin.graph
     assert to_text(duplicate) == to_text(graph)
     duplicate.bypass(duplicate.nodes[0])
     verify(graph)
     assert len(graph.nodes) == 3 and len(duplicate.nodes) == 2
-    assert values[graph.outputs[0]] is duplicate.outputs[0]
+    assert twin.values[graph.outputs[0]] is duplicate.outputs[0]
+    assert to_text(graph.copy()) == to_text(graph)
+
+
+def test_nodes_and_values_of_a_twin_stand_for_those_of_the_graph():
+    graph = diamond()
+    twin = graph.twin()
+    assert [twin.nodes[n] for n in graph.nodes] == twin.graph.nodes
+    assert [twin.values[v] for v in graph.values()] == twin.graph.values()
+    assert all(twin.values[n.output] is twin.nodes[n].output for n in graph.nodes)
+
+
+def test_a_twin_is_found_from_a_copy_too():
+    graph = diamond()
+    twin, copied = graph.twin(), graph.twin()
+    seen = twin.onto(copied)
+    assert seen.graph is twin.graph
+    assert [seen.nodes[copied.nodes[n]] for n in graph.nodes] == twin.graph.nodes
+    assert [seen.values[copied.values[v]] for v in graph.values()] == twin.graph.values()
+
+
+def test_what_is_remembered_comes_back_with_the_same_nodes_and_values():
+    graph = diamond()
+    text, nodes, values = to_text(graph), graph.nodes, graph.values()
+    put_back = graph.remember()
+    for _ in range(2):
+        graph.outputs[0].name = "other"
+        graph.bypass(graph.nodes[0])
+        graph.outputs = [graph.add(RELU6, [graph.outputs[0]], name="more").output]
+        put_back()
+        verify(graph)
+        assert to_text(graph) == text and graph.nodes == nodes and graph.values() == values
+        assert graph.unique_name("more") == "more"
+        put_back()
 
 
 def test_names_stay_unique():

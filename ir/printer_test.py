@@ -37,7 +37,7 @@ def test_the_whole_text():
 
 def test_text_is_the_same_for_a_copy_and_differs_after_an_edit():
     g = graph()
-    duplicate, _ = g.copy()
+    duplicate = g.copy()
     assert to_text(duplicate) == to_text(g)
     duplicate.nodes[0].output.quant = asymmetric(0.0, 1.0)
     assert to_text(duplicate) != to_text(g)

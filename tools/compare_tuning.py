@@ -117,7 +117,7 @@ class _Start:
         at = names.index("tune_thresholds")
         self._tune, self._emit = steps[at], steps[at + 1 :]
         reference = load_model(str(subject.path)).graph
-        self._graph, _ = reference.copy()
+        self._graph = reference.copy()
         count = min(FLAGS.tuning_samples, len(subject.tuning))
         given = Given(
             samples=subject.calibration,

@@ -42,7 +42,7 @@ def images() -> np.ndarray:
 
 def edited(layer: str, change: Callable[[np.ndarray, int], Any]) -> Graph:
     """The network with the weights of a layer changed in place by `change(weights, channel axis)`."""
-    graph, _ = network().copy()
+    graph = network().copy()
     found = next(known for known in layers(graph) if known.name == layer)
     data = found.data.copy()
     change(data, found.channel_axis)

@@ -227,8 +227,9 @@ def test_a_rare_huge_value_in_the_calibration_of_a_layer(value, layer, factor):
 
 def test_a_layer_that_makes_rare_huge_values():
     """`x + 1000 max(x - t, 0)` with `t` close to the largest `x`: what follows is huge, too, but it begins there."""
-    graph, values = network().copy()
-    value = next(values[v] for v in network().values() if v.name == "block_9_depthwise_relu")
+    twin = network().twin()
+    graph = twin.graph
+    value = next(twin.values[v] for v in network().values() if v.name == "block_9_depthwise_relu")
     users = value.consumers
     over = graph.add(SUB, [value, graph.constant(np.float32(5.99), "limit")], name="over").output
     over = graph.add(RELU, [over], name="cut").output
@@ -256,7 +257,7 @@ def test_wrong_preprocessing(scale, shift, right):
 
 def test_wrong_preprocessing_without_batch_norms():
     """The network as a float .tflite file would hold it: batch norms folded."""
-    folded, _ = network().copy()
+    folded = network().copy()
     FoldBatchNorm().run(folded, Context())
     assert analyzed(folded).causes == ()
     first = analyzed(folded, data=pixels()[0]).causes[0]

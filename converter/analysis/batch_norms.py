@@ -156,7 +156,7 @@ def better_mode(graph: Graph, arrays: Sequence[np.ndarray], used: str, present: 
 
 
 def _until_first_norm(graph: Graph) -> Graph:
-    head, _ = graph.copy()
+    head = graph.copy()
     norms = [n for n in head.nodes if n.op is BATCH_NORM]
     behind = _behind(head, norms)
     head.outputs = [n.output for n in norms if n not in behind]

@@ -101,7 +101,8 @@ class Held:
         if kind == INPUT:
             value = next(v for v in self._floats.inputs if v.name == name)
             return None if value.quant is None else (value, fake_quantize(self._tensors[value], value.quant))
-        node, annotated = self._nodes[name], self._annotated[name]
+        node = self._nodes[name]
+        annotated = self._annotated[node]
         value, quant = node.output, annotated.output.quant
         if kind == OUTPUT:
             return None if quant is None else (value, fake_quantize(self._tensors[value], quant))

@@ -213,9 +213,9 @@ def gather(twins: Twins, table: dict[str, ChannelSums], inputs: dict[str, Channe
     return Facts(
         values=each(
             [n for n in table if n not in fixed],
-            lambda n: value_facts(table[n], floats[n].output.name, twins.annotated[n].output.quant),
+            lambda n: value_facts(table[n], floats[n].output.name, twins.annotated[floats[n]].output.quant),
         ),
-        weights=each(table, lambda n: weight_facts(twins.annotated[n], floats[n], table[n], history)),
+        weights=each(table, lambda n: weight_facts(twins.annotated[floats[n]], floats[n], table[n], history)),
         inputs=each(inputs, lambda n: value_facts(inputs[n], n, quants[n])),
     )
 

@@ -8,8 +8,7 @@ rounded; the integers come from the emulator that equals the runtime's kernels.
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,17 +32,23 @@ _BLOCK = 64
 
 @dataclass(frozen=True)
 class Twins:
-    """The network three times, its nodes found by name.
+    """The network three times, and which nodes stand for each other.
 
     Attributes:
       floats: annotated layout, float weights of before rounding.
-      annotated: the same nodes with the weights and parameters that were emitted.
+      annotated: of each of its nodes, the same with the weights and parameters that were emitted.
       emitted: the integer graph.
+      floating: of each of the emitted nodes that was there before lowering, the float node.
     """
 
     floats: Graph
-    annotated: dict[str, Node]
+    annotated: Mapping[Node, Node]
     emitted: Graph
+    floating: Mapping[Node, Node]
+
+    def key(self, node: Node) -> str:
+        """The name under which facts of a node of the file are kept: that of the float node that it stands for."""
+        return self.floating.get(node, node).name
 
     @property
     def together(self) -> int:
@@ -58,13 +63,15 @@ def make_twins(trace: Trace, emitted: Graph) -> Twins | None:
     """None where the conversion did not quantize."""
     if trace.annotated is None or trace.unrounded is None:
         return None
-    floats, _ = trace.annotated.copy()
-    originals = {n.name: n for n in trace.unrounded.nodes if n.weight is not None}
-    for node in floats.nodes:
-        if node.name in originals:
-            constants = [None if v is None else _detached(v) for v in originals[node.name].inputs[1:]]
-            floats.set_inputs(node, [node.inputs[0], *constants])
-    return Twins(floats, {n.name: n for n in trace.annotated.nodes}, emitted)
+    twin = trace.annotated.graph.twin()
+    floating = {live: twin.nodes[node] for live, node in trace.annotated.nodes.items()}
+    for live, node in floating.items():
+        original = trace.unrounded.nodes.get(live)
+        if original is not None and original.weight is not None:
+            constants = [None if v is None else _detached(v) for v in original.inputs[1:]]
+            twin.graph.set_inputs(node, [node.inputs[0], *constants])
+    annotated = {copied: node for node, copied in twin.nodes.items()}
+    return Twins(twin.graph, annotated, emitted, floating)
 
 
 def _detached(value: Value) -> Value:
@@ -198,18 +205,20 @@ class Measurement:
 
     def _noise(self, batch: Sequence[np.ndarray]) -> None:
         emitted = self.twins.emitted
-        values = [n.output for n in emitted.nodes if n.name in self.table]
+        values = [n.output for n in emitted.nodes if n in self.twins.floating]
         requested = [*values, *self._requested[1]]
         inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)]
         raw = run_integer(emitted, inputs, able(emitted, JUDGES), requested=requested)
         integers = {
-            v.producer.name: (y, v.quant) for v, y in zip(values, raw[: len(values)], strict=True) if v.producer
+            self.twins.floating[v.producer]: (y, v.quant)
+            for v, y in zip(values, raw[: len(values)], strict=True)
+            if v.producer
         }
 
         def visit(node: Node, tensors: list[Any], y: Any) -> None:
-            found, annotated = integers.get(node.name), self.twins.annotated[node.name]
-            reals = None if found is None else to_reals(found[0], _with_scale_of(found[1], annotated.output.quant))
-            _add(self.table[node.name], annotated, tensors, y, reals)
+            found = integers.get(node)
+            reals = None if found is None else to_reals(*found)
+            _add(self.table[node.name], self.twins.annotated[node], tensors, y, reals)
 
         for value, array in zip(self.twins.floats.inputs, batch, strict=True):
             if value.dtype.is_float:

@@ -30,11 +30,15 @@ def layer_rows(
     """In the file's order; `complete`: shares of the whole are known."""
     setting = Setting(passes=result.kinds, data_free=result.trace.data is None)
     whole = sum(effects.noise.values()) if complete else 0.0
-    return [_row(node, result, table.get(node.name), facts, effects, setting, whole) for node in twins.emitted.nodes]
+    return [
+        _row(node, twins.key(node), result, table.get(twins.key(node)), facts, effects, setting, whole)
+        for node in twins.emitted.nodes
+    ]
 
 
 def _row(
     node: Node,
+    key: str,
     result: ConversionResult,
     sums: ChannelSums | None,
     facts: Facts,
@@ -44,9 +48,9 @@ def _row(
 ) -> LayerAnalysis:
     value, name = node.output, node.name
     quant = None if value.quant is None or value.quant.per_channel else value.quant
-    seen, weights = facts.values.get(name), facts.weights.get(name)
-    alone = effects.of_place(name)
-    cause, suggestion = _cause(name, facts, effects, setting)
+    seen, weights = facts.values.get(key), facts.weights.get(key)
+    alone = effects.of_place(key)
+    cause, suggestion = _cause(key, facts, effects, setting)
     size = _constant_bytes(node)
     measured = sums if sums is not None and sums.counts is not None else None
     return LayerAnalysis(

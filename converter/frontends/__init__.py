@@ -130,7 +130,8 @@ def _ending_at(source: Source, options: ModelOptions) -> Source:
     """The same network ending at other values: what comes after them is cut off."""
     if not options.output_nodes:
         return source
-    graph, values = source.graph.copy()
+    twin = source.graph.twin()
+    graph, values = twin.graph, twin.values
     by_name = {v.name: v for v in graph.values() if not v.is_constant}
     by_name.update({node.name: node.output for node in graph.nodes if len(node.outputs) == 1})
     missing = [name for name in options.output_nodes if name not in by_name]

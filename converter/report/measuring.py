@@ -41,7 +41,7 @@ def analysed(result: ConversionResult, progress: Progress = silent) -> Analysis:
 
 def _layers(result: ConversionResult, twins: Twins) -> tuple[LayerAnalysis, ...]:
     """Rows with weights, ranges and sizes, and nothing that wants samples."""
-    nothing_seen = {name: ChannelSums() for name in twins.annotated}
+    nothing_seen = {node.name: ChannelSums() for node in twins.floats.nodes}
     facts = gather(twins, nothing_seen, {}, result.trace.history)
     effects = Effects(noise={}, asked=0, seconds=0.0)
     return tuple(layer_rows(result, twins, {}, facts, effects, complete=False))

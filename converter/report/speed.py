@@ -40,7 +40,7 @@ class Speed:
 
 def float_file(reference: Graph) -> bytes | None:
     """The same network as a float .tflite file, None if TFLite cannot hold it."""
-    graph, _ = reference.copy()
+    graph = reference.copy()
     run_passes(graph, pipeline.parse(_TO_FILE), Context())
     try:
         return to_bytes(graph)

@@ -57,7 +57,7 @@ def error(granularity: str, *steps: Balance) -> tuple[float, tuple[str, ...]]:
     """Mean square error of the logits on other samples, and the notes of the first pass."""
     graph = uneven()
     expected = answers(graph, False)
-    context = Context(Given(samples=samples(64), reference=graph.copy()[0]))
+    context = Context(Given(samples=samples(64), reference=graph.copy()))
     passes = [*steps, Calibrate(), Quantize(granularity=granularity), CorrectBias()]
     records = {r.name.split("{")[0]: r.report for r in run_passes(graph, passes, context)}
     notes = records["balance"].notes if steps else ()
@@ -83,7 +83,7 @@ def test_where_cutting_costs_much_the_float_function_stays():
 
 
 def _ready(graph: Graph) -> tuple[Graph, Context]:
-    context = Context(Given(samples=samples(64), reference=graph.copy()[0]))
+    context = Context(Given(samples=samples(64), reference=graph.copy()))
     run_passes(graph, [Calibrate()], context)
     return graph, context
 

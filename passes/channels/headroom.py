@@ -43,7 +43,7 @@ def with_headroom(
         moved = max(_moved(w, f) for w, f in zip(expected, found, strict=True))
         if moved <= _ALLOWED or headroom == choices[-1]:
             break
-        snapshot.put_back(graph, context)
+        snapshot.put_back(context)
     note = f"headroom {headroom:g} below bounded activations: on samples left out the float logits move by {moved:.1e}"
     return dataclasses.replace(report, notes=(*report.notes, note)) if report.changed else report
 

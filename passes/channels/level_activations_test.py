@@ -74,7 +74,7 @@ def _noise(graph: Graph, reference: Graph) -> float:
 
 def test_the_function_stays_and_no_range_grows() -> None:
     graph, original = _residual(), None
-    original, _ = graph.copy()
+    original = graph.copy()
     before = {v.name: np.abs(np.asarray(t)).max() for v, t in _everything(graph)}
     run_passes(graph, [LevelActivations()], _context())
     expected, found = (np.asarray(run_float(g, [_IMAGES])[0]) for g in (original, graph))
@@ -90,8 +90,8 @@ def _everything(graph: Graph) -> list[tuple[Value, np.ndarray]]:
 
 def test_small_channels_keep_more_of_their_values() -> None:
     plain, levelled, reference = (g for g in (_residual(),) for _ in range(3))
-    plain, _ = reference.copy()
-    levelled, _ = reference.copy()
+    plain = reference.copy()
+    levelled = reference.copy()
     run_passes(plain, [Calibrate(), Quantize()], _context())
     run_passes(levelled, [LevelActivations(), Calibrate(), Quantize()], _context())
     assert _noise(levelled, reference) < 0.7 * _noise(plain, reference)
@@ -104,7 +104,7 @@ def test_bounded_activations(op: object) -> None:
     x = _conv(graph, graph.input("x", TensorType((1, 6, 6, 3))), 4, _SPREAD, "first")
     y = graph.add(op, [x], Attributes(), "act").output  # type: ignore[arg-type]
     graph.outputs = [_conv(graph, _depthwise(graph, y), 5, 1.0, "last")]
-    original, _ = graph.copy()
+    original = graph.copy()
     report = run_passes(graph, [LevelActivations()], _context())[-1].report
     expected, found = (np.asarray(run_float(g, [_IMAGES])[0]) for g in (original, graph))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)  # float32 in another order

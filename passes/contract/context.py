@@ -110,17 +110,16 @@ class Context:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A graph and what is known of it, to go back to."""
+    """A graph and what is known of it, to go back to: to the same nodes and values, so that what holds them still does."""
 
-    graph: Graph
-    tables: SideTables
+    _put_graph_back: Callable[[], None]
+    _tables: SideTables
 
     @classmethod
     def take(cls, graph: Graph, context: Context) -> Snapshot:
-        twin = graph.twin()
-        return cls(twin.graph, context.tables.onto(twin))
+        return cls(graph.remember(), context.tables.copy())
 
-    def put_back(self, graph: Graph, context: Context) -> None:
-        """Undoes everything since; the snapshot must not be used afterwards."""
-        graph.restore(self.graph)
-        context.tables = self.tables
+    def put_back(self, context: Context) -> None:
+        """Undoes everything since."""
+        self._put_graph_back()
+        context.tables = self._tables.copy()

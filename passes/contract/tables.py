@@ -125,6 +125,10 @@ class SideTables:
     learned: dict[Value, Range] = field(default_factory=dict)
     unrounded: Twin | None = None
 
+    def copy(self) -> SideTables:
+        """The same in tables of its own."""
+        return SideTables(**{name: dict(t) if isinstance(t, dict) else t for name, t in vars(self).items()})
+
     def onto(self, twin: Twin) -> SideTables:
         """The same for the values of a copy of the graph."""
         return SideTables(**{name: _moved(table, twin) for name, table in vars(self).items()})

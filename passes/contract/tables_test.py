@@ -52,6 +52,15 @@ def test_every_table_has_a_row_in_these_tests_and_begins_empty():
     assert SideTables().statistics is not tables.statistics
 
 
+def test_a_copy_holds_the_same_in_tables_of_its_own():
+    tables, value = filled(network())
+    copied = tables.copy()
+    assert copied == tables and copied.unrounded is tables.unrounded
+    for name in TABLES:
+        getattr(copied, name).clear()
+        assert getattr(tables, name) == {value: ROWS[name]}
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_every_table_goes_with_a_copy_of_the_graph(name: str):
     graph = network()

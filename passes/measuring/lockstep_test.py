@@ -94,7 +94,7 @@ def test_samples_without_room_follow_through_what_is_done_to_where_tensors_are_s
         graph = narrowing()
         annotated(graph, 8)
         (batch,) = random_inputs(graph, 14, seed=5)
-        found[room] = both_inputs(graph, batch, room, graph.copy()[0] if copied else None)
+        found[room] = both_inputs(graph, batch, room, graph.twin() if copied else None)
     expected, staged = found.values()
     assert {name: len(pair[0]) for name, pair in staged.items()} == {"first": 4, "depth": 4, "last": 6}
     for name, pair in staged.items():

@@ -156,9 +156,9 @@ def test_ranges_hold_what_samples_reach():
     )
     reached = []
     for context in (alone, beside):
-        duplicate, copies = graph.copy()
-        run_passes(duplicate, [FoldBatchNorm(), MomentRanges(sigmas=1.0)], context)
-        reached.append(context.tables.ranges[copies[graph.outputs[0]]])
+        twin = graph.twin()
+        run_passes(twin.graph, [FoldBatchNorm(), MomentRanges(sigmas=1.0)], context)
+        reached.append(context.tables.ranges[twin.values[graph.outputs[0]]])
     seen = outputs(graph, [normal])[0]
     assert seen.min() < reached[0].low and reached[0].high < seen.max()
     assert reached[1].low <= seen.min() + 1e-4 and seen.max() - 1e-4 <= reached[1].high

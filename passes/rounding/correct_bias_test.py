@@ -92,7 +92,7 @@ def shift_of_sums() -> float:
         x = net.then(RELU, net.then(ADD, x, net.conv(net.depthwise(x, spread=2.0), 8, kernel=1)))
     graph = net.ends(net.conv(x, 5, kernel=1))
     context = annotated(graph)
-    reference, _ = graph.copy()
+    reference = graph.copy()
     CorrectBias(block=len(X)).run(graph, context)
     layers = [n.op for n in graph.nodes if n.weight is not None or n.op is ADD]
     return max(e for e, op in zip(mean_errors(graph, reference), layers, strict=True) if op is ADD)

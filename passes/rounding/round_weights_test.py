@@ -47,7 +47,7 @@ def logits_error(graph: Graph, float_graph: Graph, count: int = 16) -> float:
 
 def quantized_small(bits: int, seed: int = 0) -> tuple[Graph, Graph, Context]:
     graph = small(seed)
-    reference, _ = graph.copy()
+    reference = graph.copy()
     context = context_of(graph)
     run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
     return graph, reference, context
@@ -214,7 +214,7 @@ class _Harm(Pass):
 @pytest.mark.parametrize("annotated", [False, True])
 def test_a_step_that_makes_the_logits_worse_is_undone_and_says_so(annotated):
     graph = small()
-    reference, _ = graph.copy()
+    reference = graph.copy()
     steps = [Calibrate(), Quantize()]
     steps.insert(2 if annotated else 0, _Harm())
     records = run_passes(graph, steps, context_of(graph))

@@ -108,6 +108,6 @@ class _Runner:
         trial = Trial(before.error, self._score.error)
         if not worse(before, self._score):
             return report.kept(trial)
-        snapshot.put_back(self.graph, self.context)
+        snapshot.put_back(self.context)
         self._score = before
         return report.left_out(step.name, trial)

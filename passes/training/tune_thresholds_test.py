@@ -147,7 +147,7 @@ def test_the_same_seed_gives_the_same_bytes() -> None:
 def test_the_whole_pipeline_repeats_itself() -> None:
     def made() -> tuple[list[bytes], list[str]]:
         graph = network()
-        context = Context(Given(samples=samples(32), reference=graph.copy()[0], tuning=samples(64, 1), seed=5))
+        context = Context(Given(samples=samples(32), reference=graph.copy(), tuning=samples(64, 1), seed=5))
         changes = "tune_thresholds{epochs=2 learning_rate=0.005}"
         steps = pipeline.named("fat", granularity="per_tensor", io="int8", changes=changes)
         names = [r.name.split("{")[0] for r in run_passes(graph, steps, context)]
