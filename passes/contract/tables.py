@@ -127,7 +127,7 @@ class SideTables:
 
     def copy(self) -> SideTables:
         """The same in tables of its own."""
-        return SideTables(**{name: dict(t) if isinstance(t, dict) else t for name, t in vars(self).items()})
+        return SideTables(**{name: _own(table) for name, table in vars(self).items()})
 
     def onto(self, twin: Twin) -> SideTables:
         """The same for the values of a copy of the graph."""
@@ -151,6 +151,10 @@ class SideTables:
 
     def _tables(self) -> Iterator[dict[Value, Row]]:
         return (table for table in vars(self).values() if isinstance(table, dict))
+
+
+def _own(table: Any) -> Any:
+    return dict(table) if isinstance(table, dict) else table
 
 
 def _moved(table: Any, twin: Twin) -> Any:
