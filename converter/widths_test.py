@@ -25,7 +25,7 @@ def emitted(**bits: int) -> tuple[Graph, Graph]:
     steps = parse_passes(f"calibrate,quantize{{{options}}},fuse_activation,lower_to_integer")
     context = Context(Given(samples=SamplesInMemory(random_inputs(graph))))
     kept = []
-    run_passes(graph, steps, context, lambda step, g: kept.append(g.copy()[0]))
+    run_passes(graph, steps, context, lambda step, g: kept.append(g.copy()))
     return kept[-2], graph
 
 

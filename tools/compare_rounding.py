@@ -9,7 +9,6 @@ ai-edge-litert on samples that nothing was calibrated on. A row that cannot be m
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import resource
 from pathlib import Path
@@ -107,7 +106,7 @@ class Start:
         from converter.data.source import choose
         from converter.frontends import load_model
         from converter.targets import get_target
-        from passes.contract.base import Context
+        from passes.contract.base import Context, Given
         from passes.running.runner import run_passes
 
         self._about = {"model": subject.name, "metric": subject.metric, "granularity": granularity}
@@ -121,11 +120,13 @@ class Start:
         at = [s.name for s in steps].index("quantize") + 1
         self._emit = [s for s in steps if s.name in ("fuse_activation", "lower_to_integer")]
         reference = load_model(str(subject.path)).graph
-        self._graph, _ = reference.copy()
-        self._context = Context(samples=subject.calibration, reference=reference, limits=target, seed=FLAGS.seed)
+        self._graph = reference.copy()
+        tuning = None
         if FLAGS.tuning_samples:
             count = min(FLAGS.tuning_samples, len(subject.tuning))
-            self._context.tuning = subject.tuning.subset(choose(len(subject.tuning), count))
+            tuning = subject.tuning.subset(choose(len(subject.tuning), count))
+        given = Given(samples=subject.calibration, tuning=tuning, reference=reference, limits=target, seed=FLAGS.seed)
+        self._context = Context(given)
         run_passes(self._graph, steps[:at], self._context)
 
     def row(self, name: str, steps: list[Any], expected: Any) -> Row:
@@ -155,17 +156,15 @@ class Start:
     def _made(self, steps: list[Any]) -> bytes:
         """The file."""
         from converter.tflite.writer import to_bytes
+        from passes.contract.base import Services
         from passes.running.runner import run_passes
 
-        graph, values = self._graph.copy()
-        tables = {
-            table: {values[v]: x for v, x in getattr(self._context, table).items() if v in values}
-            for table in ("ranges", "learned", "normals")
-        }
+        twin = self._graph.twin()
+        context = self._context.onto(twin)
         with progress_bar() as progress:
-            context = dataclasses.replace(self._context, progress=progress, statistics={}, **tables)
-            run_passes(graph, [*steps, *self._emit], context)
-        return to_bytes(graph, {})
+            context.services = Services(progress=progress)
+            run_passes(twin.graph, [*steps, *self._emit], context)
+        return to_bytes(twin.graph, {})
 
 
 def _peak_gb() -> float:
