@@ -205,7 +205,8 @@ def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Ca
 def _emit(graph: Graph, steps: Sequence[Pass], target: Target, recorder: Recorder) -> bytes:
     """The file, with what it was made by, and the widths that its element types do not say."""
     about = {"pipeline": pipelines.to_text(steps), "target": target.name, "versions": version.versions()}
-    if note := widths.note_of(recorder.annotated and recorder.annotated.graph, graph):
+    annotated = None if recorder.annotated is None else recorder.annotated.graph
+    if note := widths.note_of(annotated, graph):
         about[widths.NOTE] = note
     return to_bytes(graph, {"intact": about}, last_versions=target.last_versions)
 

@@ -161,6 +161,7 @@ class Start:
 
         twin = self._graph.twin()
         context = self._context.onto(twin)
+        context.tables.forget_measured()
         with progress_bar() as progress:
             context.services = Services(progress=progress)
             run_passes(twin.graph, [*steps, *self._emit], context)

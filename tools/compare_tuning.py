@@ -141,6 +141,7 @@ class _Start:
             changes["epochs"] = FLAGS.epochs
         twin = self._graph.twin()
         graph, context = twin.graph, self._context.onto(twin)
+        context.tables.forget_measured()
         clock, notes = Clock(), ""
         with progress_bar() as progress:
             context.services = Services(progress=progress)

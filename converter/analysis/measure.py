@@ -8,6 +8,7 @@ rounded; the integers come from the emulator that equals the runtime's kernels.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -216,9 +217,9 @@ class Measurement:
         }
 
         def visit(node: Node, tensors: list[Any], y: Any) -> None:
-            found = integers.get(node)
-            reals = None if found is None else to_reals(*found)
-            _add(self.table[node.name], self.twins.annotated[node], tensors, y, reals)
+            found, annotated = integers.get(node), self.twins.annotated[node]
+            reals = None if found is None else to_reals(found[0], _with_scale_of(found[1], annotated.output.quant))
+            _add(self.table[node.name], annotated, tensors, y, reals)
 
         for value, array in zip(self.twins.floats.inputs, batch, strict=True):
             if value.dtype.is_float:
