@@ -76,9 +76,10 @@ def constant_array(record: TensorRecord, where: str) -> np.ndarray:
     """The elements of a constant. Raises ModelError if the buffer does not hold exactly them."""
     dtype = DType[record.type_name]
     data = record.data
-    assert data is not None
     needed = -(-math.prod(record.shape) * dtype.bits // 8)
     try:
+        if data is None:
+            raise ValueError("no constant")
         if record.sparsity is not None and data.size * 8 % dtype.bits == 0:
             return to_dense(data.view(dtype.numpy), record.sparsity, record.shape)
         if data.size != needed:

@@ -35,10 +35,12 @@ class AbsorbBias(Pass):
         changed, skipped = [], [Skip(node.name, reason) for node, reason in refused.items()]
         for link in found:
             c = self.absorbed(link, context)
+            if c is None:
+                skipped.append(Skip(link.name, "nothing is known of its output"))
+                continue
             if reason := self._refusal(link, c):
                 skipped.append(Skip(link.name, reason))
                 continue
-            assert c is not None
             absorb(graph, link, c)
             value = link.first.output
             if value in context.tables.normals:
@@ -55,9 +57,7 @@ class AbsorbBias(Pass):
         normal = context.tables.normals.get(value)
         return None if normal is None else np.maximum(normal.mean - self.sigmas * normal.std, 0.0)
 
-    def _refusal(self, link: Link, c: np.ndarray | None) -> str:
-        if c is None:
-            return "nothing is known of its output"
+    def _refusal(self, link: Link, c: np.ndarray) -> str:
         if not c.any():
             return "every channel comes down to 0"
         if link.bounded:

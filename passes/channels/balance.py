@@ -109,20 +109,19 @@ class _Problem:
         kept = [v for v in self.channels.ids if not will_be_fused(graph, v)]
         watched = list(dict.fromkeys([*kept, *(n.output for n in scaled), *(n.output for n in bounded)]))
         watched = [v for v in watched if v not in graph.inputs]
-        assert context.samples is not None
         self._f = sensitivities(
             graph,
             logits_of(graph),
             watched,
-            context.samples,
+            context.data,
             count=options.samples,
-            batch_size=min(8, len(context.samples)),
+            batch_size=min(8, len(context.data)),
             projections=options.projections,
             seed=context.given.seed,
             progress=context.services.progress,
         )
         variance, counts = _measure(
-            graph, context.samples, [n.x for n in scaled], [n.input for n in bounded], options.samples
+            graph, context.data, [n.x for n in scaled], [n.input for n in bounded], options.samples
         )
         rows = np.cumsum([0, *(n.output.shape[-1] for n in scaled)])
         shares: list[tuple[float, list[Any]]] = [

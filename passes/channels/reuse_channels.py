@@ -85,10 +85,9 @@ class ReuseChannels(Pass):
 
     def _shift(self, graph: Graph, context: Context, layer: Layer, chosen: np.ndarray, free: np.ndarray) -> np.ndarray:
         """How much larger the copies are, on average, in what a layer reads: `[copies]`."""
-        assert context.samples is not None
         run = eager(lambda tensors: run_float(graph, tensors, requested=[layer.x]))
-        count = min(self.samples, len(context.samples)) if batchable(graph) else graph.inputs[0].shape[0]
-        (y,) = run(next(iter(context.samples.batches(count))))
+        count = min(self.samples, len(context.data)) if batchable(graph) else graph.inputs[0].shape[0]
+        (y,) = run(next(iter(context.data.batches(count))))
         mean = y.reshape(-1, y.shape[-1]).mean(axis=0, dtype=np.float64)
         return np.asarray(mean[free] - mean[chosen])
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ir.errors import DataError
 from ir.graph import Graph, Twin
 from ir.opdef import OpDef
 from passes.contract.samples import Samples
@@ -93,6 +94,15 @@ class Context:
     def samples(self) -> Samples | None:
         """Calibration data, given or made; None when there is none."""
         return self.made if self.given.samples is None else self.given.samples
+
+    @property
+    def data(self) -> Samples:
+        """The same for a pass that runs on them. Raises DataError where there are none."""
+        if self.samples is None or not len(self.samples):
+            raise DataError(
+                expected="calibration data", found="none", where="the pipeline", fix="pass --calibration_data"
+            )
+        return self.samples
 
     @property
     def has_data(self) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Node, Twin, Value
 from ir.keras_ops import K
+from ir.types import given
 from passes.quantization.simulate import quantized
 
 SLICE_BYTES = 1 << 25  # of the largest tensor
@@ -109,12 +110,12 @@ class _Both:
     def _operands(node: Node, tensors: Tensors, constants: Sequence[Value | None], side: int) -> list[Any]:
         """What a node reads in the float (0) or the quantized network (1): slices, and constants."""
         found: list[Any] = []
-        for value, constant in zip(node.inputs, constants, strict=True):
+        for i, value in enumerate(node.inputs):
             if value is None or value in tensors:
                 found.append(None if value is None else tensors[value][side])
                 continue
-            assert constant is not None
-            tensor = K.convert_to_tensor(constant.data)
+            constant = given(constants, i)
+            tensor = K.convert_to_tensor(constant.array)
             found.append(quantized(constant, tensor) if side else tensor)
         return found
 

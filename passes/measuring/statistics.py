@@ -46,7 +46,7 @@ def collect(
 
     Raises DataError if there is no data or it makes NaN.
     """
-    samples = _samples(context) if held_out else FittingSamples(_samples(context))
+    samples = context.data if held_out else FittingSamples(context.data)
     requested = list(activations(graph) if values is None else values)
     runner = eager if len(samples) <= _FEW else compiled
     run = runner(lambda tensors: _summaries(graph, tensors, requested))
@@ -67,12 +67,6 @@ def collect(
     return table
 
 
-def _samples(context: Context) -> Samples:
-    if context.samples is None or not len(context.samples):
-        raise DataError(expected="calibration data", found="none", where="the pipeline", fix="pass --calibration_data")
-    return context.samples
-
-
 def _summaries(graph: Graph, tensors: Sequence[Any], requested: Sequence[Value]) -> list[Any]:
     results = run_float(graph, tensors, requested=requested)
     out = []
@@ -87,21 +81,20 @@ class _Running:
     """Minimum, maximum and mean per channel, and the bounds of every sample."""
 
     def __init__(self) -> None:
-        self.low: np.ndarray | None = None
-        self.high: np.ndarray | None = None
+        self.low = np.asarray(np.inf, np.float32)
+        self.high = np.asarray(-np.inf, np.float32)
         self.total: np.ndarray | float = 0.0
         self.bounds: list[tuple[np.ndarray, np.ndarray]] = []
 
     def add(self, low: np.ndarray, high: np.ndarray, mean: np.ndarray) -> None:
         """`[samples, channels]` each."""
         self.bounds.append((low.min(axis=1), high.max(axis=1)))
-        self.low = low.min(axis=0) if self.low is None else np.minimum(self.low, low.min(axis=0))
-        self.high = high.max(axis=0) if self.high is None else np.maximum(self.high, high.max(axis=0))
+        self.low = np.minimum(self.low, low.min(axis=0))
+        self.high = np.maximum(self.high, high.max(axis=0))
         self.total = self.total + mean.sum(axis=0, dtype=np.float64)
 
     def finish(self) -> Statistics:
         lows, highs = (np.concatenate(part) for part in zip(*self.bounds, strict=True))
-        assert self.low is not None and self.high is not None
         return Statistics(self.low, self.high, np.asarray(self.total) / len(lows), lows, highs)
 
 
@@ -118,7 +111,7 @@ def histograms(
 
     run = compiled(count)
     totals = [np.zeros(BINS, np.int64) for _ in requested]
-    for batch in stream(graph, _samples(context), context, "histograms"):
+    for batch in stream(graph, context.data, context, "histograms"):
         for total, counts in zip(totals, run(batch), strict=True):
             total += counts
     return dict(zip(requested, totals, strict=True))

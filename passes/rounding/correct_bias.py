@@ -151,8 +151,7 @@ def empirical_shifts(graph: Graph, context: Context, layers: dict[Value, Node], 
             yq[i] = x + shift
         return yq
 
-    assert context.samples is not None
-    for batch in stream(graph, context.samples, context, "bias correction", block):
+    for batch in stream(graph, context.data, context, "bias correction", block):
         count = len(batch[0])
         run_both(graph, batch, floats=context.tables.unrounded, after=correct)
         seen += count

@@ -31,8 +31,7 @@ class Guard:
     """Scores of a graph under one pipeline: the error of the logits against the float network's."""
 
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
-        assert context.samples is not None
-        self._samples = few_held_out(context.samples)
+        self._samples = few_held_out(context.data)
         self._requested = values_of(graph, self._samples, before_fixed(graph))
         self._trial = [s for s in steps if isinstance(s, Calibrate | MomentRanges | Quantize)]
 

@@ -21,7 +21,7 @@ from typing import ClassVar
 from ir.errors import ModelError, OptionError
 from ir.execute import batchable
 from ir.graph import Graph
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, SamplesInMemory, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip
 from passes.ranges.moment_ranges import moment_ranges
 
 _FLOATS = 1 << 27  # that the activations of one group may hold; training holds them and their slopes
@@ -56,11 +56,11 @@ class DistillSamples(Pass):
         if context.samples is not None:
             return PassReport(skipped=(Skip(graph.name, "there are calibration data"),))
         moment_ranges(graph, context)  # says what is missing before the work, not after
-        _check(graph, context)
+        bounds = _bounds(graph, context)
         size = self._group(graph)
         groups = max(1, self.samples // size)
         arrays, (first, last) = distill(
-            graph, context, size=size, groups=groups, steps=self.steps, learning_rate=self.learning_rate
+            graph, context, bounds, size=size, groups=groups, steps=self.steps, learning_rate=self.learning_rate
         )
         context.made = SamplesInMemory(arrays)
         note = f"their statistics are {last:.2g} off those of the batch norms, {first:.2g} at first (mean square)"
@@ -74,14 +74,14 @@ class DistillSamples(Pass):
         return max(1, min(self.group, self.samples, _FLOATS // max(1, floats)))
 
 
-def _check(graph: Graph, context: Context) -> None:
-    """Raises ModelError where there is nothing to train, or nothing to train it for."""
-    strange = [v.name for v in graph.inputs if not v.dtype.is_float]
-    if context.tables.normals and context.given.input_range is not None and not strange:
-        return
+def _bounds(graph: Graph, context: Context) -> Range:
+    """The reals that inputs take. Raises ModelError where there is nothing to train, or nothing to train it for."""
+    integers = [v.name for v in graph.inputs if not v.dtype.is_float]
+    if context.tables.normals and context.given.input_range is not None and not integers:
+        return context.given.input_range
     raise ModelError(
         expected="batch norms, and inputs of known reals, to make samples from",
-        found=f"integers in {', '.join(strange)}" if strange else "no batch norm",
+        found=f"integers in {', '.join(integers)}" if integers else "no batch norm",
         where=f"model '{graph.name}'",
         fix="pass --calibration_data",
     )

@@ -21,17 +21,17 @@ _VARIANCE = 1e-8  # under a root, whose slope at 0 is infinite
 
 
 def distill(
-    graph: Graph, context: Context, *, size: int, groups: int, steps: int, learning_rate: float
+    graph: Graph, context: Context, bounds: Range, *, size: int, groups: int, steps: int, learning_rate: float
 ) -> tuple[tuple[np.ndarray, ...], tuple[float, float]]:
     """Samples, one array per graph input, and the loss at first and in the end, averaged over the groups.
 
     Args:
+      bounds: the reals that inputs take.
       size: samples in a group, whose statistics are those of the batch norms together.
       learning_rate: in halves of the input's range.
     """
-    assert context.given.input_range is not None
     rng = np.random.default_rng(context.given.seed)
-    model = SampleModel(graph, context.tables.normals, context.given.input_range, size)
+    model = SampleModel(graph, context.tables.normals, bounds, size)
     rate = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
     optimizer = keras.optimizers.Adam(rate, beta_1=0.8, beta_2=0.95)
     model.compile(optimizer=optimizer, jit_compile=False)

@@ -122,8 +122,7 @@ class TuneThresholds(Pass):
         return PassReport(changed=tuple(changed), notes=(*notes, kept, gain), verdict=None if changed else Undone(kept))
 
     def _data(self, graph: Graph, context: Context) -> TuningData:
-        samples = context.given.tuning if context.given.tuning is not None else context.samples
-        assert samples is not None
+        samples = context.given.tuning if context.given.tuning is not None else context.data
         teacher = _teacher(graph, context)
         return collect(samples, graph.inputs, teacher, min(self._step(graph), len(samples)), context.services.progress)
 
