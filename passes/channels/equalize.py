@@ -74,7 +74,8 @@ class Equalize(Pass):
                 s = (
                     np.clip(before * s, 1 / _MOST, _MOST) / before
                 )  # sweeps must not multiply a dead channel without end
-                link.scale(graph, context, s)
+                if np.any(s != 1) or np.any(before != 1):  # a link that was never scaled stays as it is
+                    link.scale(graph, context, s)
                 total[link.name] = before * s
                 moved = max(moved, float(np.abs(np.log(s)).max(initial=0)))
             if moved < self.tolerance:
