@@ -1,4 +1,4 @@
-"""A digest of a graph: two graphs have the same one if and only if nothing tells them apart.
+"""A digest of a graph: two graphs have the same one if and only if they are equal in everything.
 
 It covers structure, operators and attributes, names, element types and shapes, quantization parameters and the bytes of
 constants. A few milliseconds for a network of some megabytes: tests hold every pass to what it says that it changed.

@@ -1,6 +1,6 @@
 """The one family of errors that a user's model or arguments can cause.
 
-Every room raises these, so they live at the bottom; `converter` re-exports them under its own name.
+Every room raises these, so they stand at the bottom; `converter` re-exports them under its own name.
 `assert` is for our bugs, these are for the user's to mend: the commands print one sentence and exit with status 1.
 """
 

@@ -177,7 +177,7 @@ def compiled(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[n
 
 
 def release(model: Any) -> None:
-    """Frees the memory of a Keras model that nobody will call again.
+    """Frees the memory of a Keras model that is not called again.
 
     Such a model lies in cycles of references: its compiled graphs, with copies of all weights, would stay until
     Python's collector comes by, which may be several models later; and glibc keeps what was freed unless it is asked.

@@ -229,7 +229,7 @@ class Graph:
             self.outputs = [new if v is old else v for v in self.outputs]
 
     def remove(self, node: Node) -> None:
-        """Takes out a node whose outputs nobody reads."""
+        """Takes out a node whose outputs are not read."""
         assert not any(v._uses for v in node.outputs), f"{node} is still read"
         assert not any(v in self.outputs for v in node.outputs), f"{node} makes an output"
         self.set_inputs(node, ())

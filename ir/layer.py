@@ -69,7 +69,7 @@ class Layer:
         return self.weight.type.params()
 
     def rounded(self) -> np.ndarray:
-        """The reals, in float32, that the integers of the weights stand for."""
+        """The reals, in float32, that the integers of the weights represent."""
         return self.params.dequantize(self.params.quantize(self.data))
 
     @property
@@ -181,7 +181,7 @@ def set_constant(graph: Graph, node: Node, index: int, data: np.ndarray, name: s
 def set_bias(
     graph: Graph, node: Node, data: np.ndarray, name: str | None = None, quant: QuantParams | None = None
 ) -> Value:
-    """Gives a node a bias of its own, named after the node unless told otherwise; returns it."""
+    """Gives a node a bias of its own, named after the node by default; returns it."""
     index, bias = node.op.bias_index, graph.constant(data, name or f"{node.name}/bias", quant)
     assert index is not None, f"{node.op.name} takes no bias"
     graph.set_input(node, index, bias)

@@ -54,7 +54,7 @@ class Operand:
 
 @dataclass(frozen=True)
 class Fixed:
-    """Output parameters that a kernel insists on (softmax: 1/256 and -128)."""
+    """Output parameters that a kernel requires (softmax: 1/256 and -128)."""
 
     scale: float
     zero_point: int
@@ -66,7 +66,7 @@ class QuantRule:
 
     Attributes:
       tied: names of operands and results that must share scale and zero point ("output" names the result).
-      fixed: output parameters by activation bits, where the kernel insists on them.
+      fixed: output parameters by activation bits, where the kernel requires certain ones.
       integer: whether an integer kernel exists at all; if not, `reason` says what to do.
       kernels: the combinations of element types that some runtime computes, those to be preferred first.
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the

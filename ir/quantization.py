@@ -26,7 +26,7 @@ class QuantParams:
       bits: 2 to 16, or 32 and 64 for biases.
       narrow: leaves the lowest integer out (`[-127, 127]`), as weights do.
       signed: False for uint8.
-      codebook: for product-quantized weights, the real vectors `[entries, length]` that indices stand for.
+      codebook: for product-quantized weights, the real vectors `[entries, length]` that indices represent.
     """
 
     scale: np.ndarray
@@ -87,7 +87,7 @@ class QuantParams:
         return np.clip(q, self.qmin, self.qmax).astype(np.int64)
 
     def dequantize(self, q: np.ndarray) -> np.ndarray:
-        """Reals (float32) that the integers `q` stand for."""
+        """Reals (float32) that the integers `q` represent."""
         scale, zero_point = self.shaped(np.ndim(q))
         return ((np.asarray(q, np.int64) - zero_point) * scale.astype(np.float64)).astype(np.float32)
 

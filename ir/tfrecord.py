@@ -24,7 +24,7 @@ _TABLE = _crc_table()
 
 
 def masked_crc32c(data: bytes) -> int:
-    """CRC-32C (Castagnoli), rotated and offset as TFRecord wants it."""
+    """CRC-32C (Castagnoli), rotated and offset as TFRecord requires."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]

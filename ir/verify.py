@@ -74,7 +74,7 @@ def _check_quantization(node: Node) -> list[str]:
         params = value.quant
         if params is None or value.dtype.is_float or params.bits not in fixed:
             continue
-        want = fixed[params.bits]
-        if abs(float(params.scale) - want.scale) > 1e-9 or int(params.zero_point) != want.zero_point:
-            found.append(f"{node}: the kernel wants scale {want.scale} and zero point {want.zero_point}")
+        required = fixed[params.bits]
+        if abs(float(params.scale) - required.scale) > 1e-9 or int(params.zero_point) != required.zero_point:
+            found.append(f"{node}: the kernel requires scale {required.scale} and zero point {required.zero_point}")
     return found

@@ -99,7 +99,7 @@ def test_quantization_rules_of_integer_graphs():
     g.outputs = [g.add(SOFTMAX, [g.input("x", a)], name="p", out_types=[out]).output]
     verify(g)
     g.outputs[0].quant = dataclasses.replace(good, zero_point=np.int64(-127))
-    fails(g, r"softmax\(p\): the kernel wants scale 0.0039\d* and zero point -128")
+    fails(g, r"softmax\(p\): the kernel requires scale 0.0039\d* and zero point -128")
 
 
 def test_many_problems_are_counted():

@@ -43,11 +43,11 @@ def container(bits: int, containers: tuple[DType, ...] = WEIGHT_CONTAINERS) -> D
 def supported(op: OpDef, widths: Widths, granularity: Granularity, runtimes: Collection[Runtime]) -> Support:
     """What some runtimes (their default kernels) make of an operator whose widths lie in their own containers.
 
-    RIGHT with the bias that the kernels want (`types_for` says which). WRONG if one of the runtimes computes something
+    RIGHT with the bias that the kernels take (`types_for` says which). WRONG if one of the runtimes computes something
     else without a word, else ABSENT if one of them refuses it.
     """
     if op.quantization.fixed and widths.activation_bits not in op.quantization.fixed:
-        return Support.ABSENT  # the kernel insists on the output parameters of other widths
+        return Support.ABSENT  # the kernel requires the output parameters of other widths
     own = _containers(op, widths)
     every = [t for kernel in op.quantization.kernels for t in kernel.types if t[:2] == own]
     if any(_on_all(op, types, granularity, runtimes) is Support.RIGHT for types in every):
@@ -68,7 +68,7 @@ def next_widths(op: OpDef, requested: Widths, granularity: Granularity, runtimes
 
 
 def types_for(op: OpDef, widths: Widths, granularity: Granularity, runtimes: Collection[Runtime]) -> Types | None:
-    """The narrowest element types that hold the widths and that all runtimes compute right, with the bias they want.
+    """The narrowest element types that hold the widths and that all runtimes compute right, with the bias they take.
 
     None if there are none.
     """

@@ -6,7 +6,7 @@ runtime; the law of each profile was measured on its kernels. LiteRT's optimized
 vectors of 8 or 16 elements of the flattened tensor with a law of their own, and on the remainder with the
 scalar one.
 
-The result's element type is not an attribute: inference says int8 (quantize), and a graph that wants
+The result's element type is not an attribute: inference says int8 (quantize), and a graph that needs
 another gives the output types when the node is added.
 """
 

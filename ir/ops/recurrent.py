@@ -1,6 +1,6 @@
 """Recurrent layers as TFLite has them: read, never written.
 
-The kernel of `unidirectional_sequence_lstm.cc` for int8 wants a 16-bit cell state and ranges of twelve intermediate
+The kernel of `unidirectional_sequence_lstm.cc` for int8 needs a 16-bit cell state and ranges of twelve intermediate
 values; the frontends write the layer out step by step instead, in operators that have integer kernels.
 """
 

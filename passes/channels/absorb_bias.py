@@ -59,7 +59,7 @@ class AbsorbBias(Pass):
 
     def _refusal(self, link: Link, c: np.ndarray) -> str:
         if not c.any():
-            return "every channel comes down to 0"
+            return "every channel reaches 0"
         if link.bounded:
             return "the limit of its bounded activation would move"
         padded = [n.name for n in link.readers if getattr(n.attrs, "padding", Padding.VALID) is Padding.SAME]

@@ -9,11 +9,11 @@ one passes (as in `level_activations`), the noise that rounding adds to the logi
     cutting:      C sum_k F_v[k] E (min(y[k], 6) - min(y[k], 6 / s[k]))^2          (ReLU6 does not scale)
 
 with the maximum in `S_o` over all channels where a tensor has one scale. (Means do not count: bias correction
-takes their shifts back.) `feedback` is the share of the weights' noise that rounding with feedback leaves; C is `cut`:
+corrects their shifts.) `feedback` is the share of the weights' noise that rounding with feedback leaves; C is `cut`:
 an error of cutting is the same over whole regions, so it does more than independent noise. The sum is minimised over
 `log s` by Adam, with maxima as p-norms (`passes.channels.channel_noise`): seconds, no training of the network.
 
-Cutting lets channels pass or lose what ReLU6 cuts seldom, where that buys finer steps; so the function is not kept
+Cutting lets channels pass or lose what ReLU6 rarely cuts, where that allows finer steps; so the function is not kept
 exactly. What is cut is counted on a few samples; where samples left out are cut more, scales are bounded
 (`passes.channels.headroom`). The pass is undone where the logits' error on those does not become smaller.
 """

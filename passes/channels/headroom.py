@@ -1,4 +1,4 @@
-"""How far below a bounded activation's limit scaled channels stay: as far as samples show that nobody has fitted to.
+"""How far below a bounded activation's limit scaled channels stay: chosen on samples that nothing was fitted to.
 
 A channel may be scaled up until the largest value that calibration data showed meets the limit (6 for ReLU6). Other
 data show larger ones: on 300 other images the largest value of one channel in a hundred is 1.6 times as large in

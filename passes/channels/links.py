@@ -2,7 +2,7 @@
 
 A *link* is a layer, the scale-passing operators after it, and the layers that read their results. Scaling output
 channel `k` of the layer by `s[k] > 0` and input channel `k` of every reader by `1 / s[k]` leaves the function as it
-is; a bounded activation on the way (ReLU6) wants channels that stay below its limit. The operator table says what
+is; a bounded activation on the way (ReLU6) requires channels that stay below its limit. The operator table says what
 passes; this file asks it.
 """
 
@@ -53,7 +53,7 @@ class Link:
         return np.max([_largest(reader, reader.within_input) for reader in self.readers], axis=0)
 
     def largest_inputs(self, context: Context, sigmas: float) -> np.ndarray | None:
-        """The largest value of each channel before the bounded activations, None if nobody knows.
+        """The largest value of each channel before the bounded activations, None if that is not known.
 
         From the statistics of the data, or without data from the batch norm: mean + `sigmas` standard deviations.
         The largest magnitude where an activation saturates below zero, too.
@@ -66,7 +66,7 @@ class Link:
         return np.max(known, axis=0) if len(known) == len(found) else None
 
     def reach(self, context: Context, sigmas: float) -> np.ndarray | None:
-        """The largest magnitude of each channel in what is quantized on the way, None if nobody knows."""
+        """The largest magnitude of each channel in what is quantized on the way, None if that is not known."""
         cut = any(n is not None and n.op.fuses_as is not None and n.op.fuses_as.bounds[0] == 0 for n in self._between)
         return _reach(context, self.first.output, not cut, sigmas)
 

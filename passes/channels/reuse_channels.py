@@ -1,4 +1,4 @@
-"""Dead channels carry second copies of live ones: finer activations in a file that grows by nothing.
+"""Dead channels carry second copies of live ones: finer activations in a file of the same size.
 
 Trained networks hold channels that are constant whatever the input (their batch norm's gamma went to 0): of the 24
 channels that MobileNetV1's first layers pass on, 9. Outlier channel splitting (arXiv:1901.09504, eq. 4) writes a
@@ -8,10 +8,10 @@ The copy is shifted by half a quantization step `d`, so that both together are q
     y = (round(y) + round(y + d) - d) / 2,    d = range / 255 / 2
 
 A place is a layer, the activations and depthwise layers after it, and the layers that read the last of them. Before
-a copy moves in, the constant that lived there is folded into the readers' biases (nothing is folded where a padded
-kernel would not meet it at the border). Live channels are copied in the order of the noise that they add,
+a copy moves in, the constant that was there is folded into the readers' biases (refused where a padded
+kernel would not read it at the border). Live channels are copied in the order of the noise that they add,
 `sum_v (step_v g_v[k])^2 * sum W[:, k]^2`, where `g_v` is what depthwise layers make of it. An activation that cuts at
-0 cuts the shift, too: readers' biases make good what it comes to on average, on calibration data.
+0 cuts the shift, too: readers' biases correct its mean, on calibration data.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ def _read_twice(graph: Graph, reader: Layer, constants: np.ndarray, chosen: np.n
 def _write_copies(
     graph: Graph, layer: Layer, chosen: np.ndarray, free: np.ndarray, came: np.ndarray, shift: float
 ) -> None:
-    """Gives places `free` the weights of `chosen`, takes back what their inputs are larger by, and adds `shift`."""
+    """Gives places `free` the weights of `chosen`, subtracts what their inputs are larger by, and adds `shift`."""
     w, b = layer.weights()
     w = np.moveaxis(w, layer.channel_axis, -1)
     w[..., free] = w[..., chosen]

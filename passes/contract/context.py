@@ -82,7 +82,7 @@ class Context:
 
     Attributes:
       tables: what is known of values.
-      made: samples that a pass made, for want of data.
+      made: samples that a pass made where there was no data.
     """
 
     given: Given = field(default_factory=Given)

@@ -46,7 +46,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Undone:
-    """The pass itself measured that what it tried does not help, and took it back."""
+    """The pass itself measured that what it tried does not help, and undid it."""
 
     why: str
 

@@ -3,7 +3,7 @@
 At every layer a pass sees both inputs before it is computed, and both outputs after; what it changes is in place for
 the layers after it. Both networks advance together, so only the tensors between them are alive, never all of them.
 A tensor lies in slices of a few samples: an operator needs room for one slice more than its results do, because it
-gives back each slice that nobody else reads as soon as it is through with it.
+gives back each slice that nothing else reads as soon as it has read it.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class _Both:
     def step(
         self, index: int, tensors: Tensors, count: int, before: Before | None = None, after: After | None = None
     ) -> None:
-        """Computes a node on `count` slices; what nobody reads after it goes."""
+        """Computes a node on `count` slices; what is not read after it is dropped."""
         node = self._nodes[index]
         exact = self._operands(node, tensors, self._originals.setdefault(node, tuple(node.inputs)), 0)
         if node.weight is not None and before is not None and node.inputs[0] in tensors:

@@ -25,7 +25,7 @@ def _changes_nothing(node: Node) -> bool:
 def before_fixed(graph: Graph) -> list[Value]:
     """The outputs, or what goes into the operator that makes them where that fixes its parameters (softmax, logistic).
 
-    What is to be measured when scales are chosen: those of the outputs themselves are nobody's choice.
+    What is to be measured when scales are chosen: those of the outputs themselves are fixed.
     """
     found = []
     for value in graph.outputs:

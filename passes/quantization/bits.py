@@ -133,12 +133,12 @@ class BitsPlan:
 
     def kept(self, graph: Graph) -> list[Node]:
         """The layers at the ends that keep wider weights than `weight_bits`, although no rule says so."""
-        told = [rule for rule in self.rules if rule.weight_bits is not None]
+        deciding = [rule for rule in self.rules if rule.weight_bits is not None]
         return [
             node
             for node, place in _places(graph).items()
             if place.positions and node.weight is not None and self.weight_bits < self.ends
-            if not any(rule.fits(place) for rule in told)
+            if not any(rule.fits(place) for rule in deciding)
         ]
 
     def _widths(self, place: _Place) -> Widths:

@@ -1,4 +1,4 @@
-"""Brings the operands of comparisons to scales at which their kernels tell all integers apart.
+"""Brings the operands of comparisons to scales at which their kernels distinguish all integers.
 
 Such a kernel compares with a fixed resolution and has a largest scale (`QuantRule.scales`). Whether `a < b` does not
 change when both are multiplied by `2^k`, and neither do the integers that stand for them: so operands outside of
@@ -29,7 +29,7 @@ def fit_scales(graph: Graph, context: Context, params: Mapping[Value, QuantParam
         exponent = _exponent([float(params[v].scale) for v in operands], bounds)
         if exponent:
             graph.set_inputs(node, [made.of(v, exponent) for v in operands])
-            notes.append(f"{node.name} compares 2^{exponent} times its operands, which its kernel tells apart")
+            notes.append(f"{node.name} compares 2^{exponent} times its operands, which its kernel distinguishes")
     return notes
 
 

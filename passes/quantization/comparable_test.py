@@ -41,7 +41,7 @@ def test_operands_whose_scales_fit_are_left_alone(width: float):
 def test_others_are_multiplied_and_compare_as_before(width: float, exponent: int):
     x = np.linspace(0, width, 64, dtype=np.float32)[None]
     graph, notes = compared(width, width / 3)
-    assert notes == [f"less compares 2^{exponent} times its operands, which its kernel tells apart"]
+    assert notes == [f"less compares 2^{exponent} times its operands, which its kernel distinguishes"]
     assert EXACT_SCALES[1] / 2 <= max(scales(graph)) < EXACT_SCALES[1]
     np.testing.assert_array_equal(np.asarray(run_float(graph, [x])[0]), x < np.float32(width / 3))
 

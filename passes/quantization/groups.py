@@ -1,4 +1,4 @@
-"""Which values become integers, and which of them share scale and zero point because a kernel wants it."""
+"""Which values become integers, and which of them share scale and zero point because a kernel requires it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from passes.rewrites.fuse import will_be_fused
 
 
 def tied_values(node: Node) -> list[Value]:
-    """The float values of a node that its kernel wants to share scale and zero point."""
+    """The float values of a node that its kernel requires to share scale and zero point."""
     rule = node.op.quantization
     listed = [v for i, v in enumerate(node.inputs) if v is not None and node.op.operand(i).name in rule.tied]
     listed += node.outputs if "output" in rule.tied else []

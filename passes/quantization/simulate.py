@@ -1,4 +1,4 @@
-"""Fake quantization: the annotated float graph computed with the numbers that its integers will stand for.
+"""Fake quantization: the annotated float graph computed with the numbers that its integers will represent.
 
 `x -> S (clip(round(x / S) + Z, qmin, qmax) - Z)` on every annotated value. Differs from the emitted file only in the
 rounding of requantization (fixed-point multipliers, integer activations).

@@ -1,4 +1,4 @@
-"""Masks and paddings of minus infinity get what their readers can tell apart, so that they do not take all levels.
+"""Masks and paddings of minus infinity get values that their readers can still distinguish, so that they do not take all levels.
 
 -1e9 added to the scores of padded words would leave the scores themselves no level. The *floor* `f[v]` of a value is
 the real below which it may saturate, because whatever reads it answers the same:

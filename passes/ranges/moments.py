@@ -2,7 +2,7 @@
 
 A batch norm makes channel `k` normal with mean `beta[k]` and standard deviation `gamma[k]` (DFQ, section 4.2). Through
 a clip to `[a, b]` the moments are those of the clipped normal (DFQ, appendix C); operators that move, choose or average
-elements within channels keep them (pooling makes the deviation smaller: keeping it is the careful choice); an addition
+elements within channels keep them (pooling makes the deviation smaller: keeping it is the safe choice); an addition
 adds means and, as if independent, variances; a concatenation of channels lists them; a linear layer without a batch
 norm maps them through its weights.
 """

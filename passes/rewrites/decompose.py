@@ -13,7 +13,7 @@
 | squeeze, expand_dims | reshape | |
 
 The first form is taken of which the target has every operator. Nothing is done without a target, nor where none fits:
-then the pass says so, and the target's check will say what becomes of the operator.
+then the pass says so, and the target's check says where the operator runs.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Bias correction (DFQ, arXiv:1906.04721, section 4.3): quantization shifts the mean of every output; the bias takes it back.
+"""Bias correction (DFQ, arXiv:1906.04721, section 4.3): quantization shifts the mean of every output; the bias corrects it.
 
 *Empirical*: the float and the fake-quantized network see the same samples; layer by layer from the input to the
 output, `b += E[f(y)] - E[f(y~)]` per output channel, `f` the activation after it, with all corrections before already in
-place. (What a ReLU cuts off must not count: where a channel is mostly negative its mean is that of values nobody sees.
-`f` has a slope of at most 1, so a step goes part of the way and never beyond: a few are taken.)
+place. (What a ReLU cuts off must not count: where a channel is mostly negative its mean is that of values that are cut off.
+`f` has a slope of at most 1, so a step goes part of the way and never past it: a few are taken.)
 Samples are taken in blocks, each corrected in sequence, and the corrections averaged.
 Where only a sum reads a layer, what the sum is still shifted by is corrected too, in that layer: a shortcut has no
 bias of its own, and a residual branch answers the shifts that its shortcut brings it. Held to its own mean it could

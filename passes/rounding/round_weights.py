@@ -1,4 +1,4 @@
-"""Weight rounding with error feedback: each weight's rounding error is made good by the weights not yet rounded.
+"""Weight rounding with error feedback: each weight's rounding error is compensated by the weights not yet rounded.
 
 After optimal brain quantization (arXiv:2208.11580) in the order and with the factorization of GPTQ (arXiv:2210.17323,
 algorithm 1), on the network's own activations. For a layer `y = W x + b` with float inputs `x` and inputs `x~` from
@@ -12,7 +12,7 @@ the already quantized part, both centred:
   error of column `i` is taken out of the later columns: `W[:, j] -= (w_i - q_i) U[i, j] / U[i, i]`;
 - then every column once more takes the step that is best beside all the others (coordinate descent, as in QuantEase,
   arXiv:2309.01885): the first columns had been rounded before anything was known of the later ones;
-- the bias takes back the shift of the mean: `b + W E[x] - W~ E[x~]`.
+- the bias corrects the shift of the mean: `b + W E[x] - W~ E[x~]`.
 
 Layers go in order, each with those before it in place. Unlabelled data, no gradient: seconds.
 

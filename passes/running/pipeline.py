@@ -112,8 +112,8 @@ class Choice(enum.Enum):
 class Part(enum.Enum):
     """Passes that another decides on: the target, or the granularity."""
 
-    REWRITES = "what the target wants once the graph is prepared"
-    CHANNELS = "what the granularity wants done to the channels"
+    REWRITES = "what the target requires once the graph is prepared"
+    CHANNELS = "what the granularity requires of the channels"
 
 
 @dataclass(frozen=True)
@@ -175,7 +175,7 @@ GRANULARITIES = tuple(CHANNELS)
 def named(name: str, *, granularity: str, io: str, changes: str | None = None, rewrites: str = "") -> list[Pass]:
     """A named pipeline. Raises OptionError if there is none of that name.
 
-    `rewrites` are passes, as text, that the target wants once the graph is prepared.
+    `rewrites` are passes, as text, that the target requires once the graph is prepared.
     `changes` is a text of passes that take the place of those of the same name; `-name` leaves one out.
     """
     if name not in PIPELINES:

@@ -10,8 +10,8 @@ Thresholds (FAT, arXiv:1812.07872; docs/methods/fat.md):
 
 Gradients: rounding is passed straight through, which makes the gradient of a scale LSQ's (arXiv:1902.08153, eq. 3):
 `d x^ / dS = round(x/S) - x/S` inside, `q - Z` where clipped; `d x^ / dx` is 1 inside and 0 outside; `d x^ / dZ` is 0
-inside and `-S` outside. LSQ's gradient scale is `scale_gradient`. The factors are clipped plainly: whoever trains them
-holds the variables inside the same limits, or they could not come back.
+inside and `-S` outside. LSQ's gradient scale is `scale_gradient`. The factors are clipped plainly: training must
+hold the variables inside the same limits, or they could not come back.
 """
 
 from __future__ import annotations
