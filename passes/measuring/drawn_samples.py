@@ -33,8 +33,7 @@ def draw_samples(graph: Graph, context: Context, most: int, most_tuning: int) ->
 
     Held out are those that calibration holds out, and those that training does.
     """
-    samples = context.samples
-    assert samples is not None
+    samples = context.data
     kept = np.zeros(0, int)
     if context.given.tuning is not None and len(context.given.tuning) > len(samples):
         samples, most = context.given.tuning, most_tuning
