@@ -29,6 +29,9 @@ class Comparison:
       sqnr_db: `10 log10(sum float^2 / sum (float - integer)^2)` of the logits (outputs, if there is no softmax).
       agreement: share of samples with the same top-1 answer, None for outputs that are no classes.
       float_accuracy, integer_accuracy: top-1, None without labels.
+      classes: how many there are, None for outputs that are no classes.
+      constant_outputs, stuck_outputs: names of outputs that do not vary over several samples: of the float network,
+        or of the file alone.
     """
 
     samples: int
@@ -36,12 +39,37 @@ class Comparison:
     agreement: float | None = None
     float_accuracy: float | None = None
     integer_accuracy: float | None = None
+    classes: int | None = None
+    constant_outputs: tuple[str, ...] = ()
+    stuck_outputs: tuple[str, ...] = ()
+
+
+class _Varying:
+    """Which of some outputs differ between samples."""
+
+    def __init__(self) -> None:
+        self._first: list[np.ndarray] = []
+        self._varies: list[bool] = []
+
+    def add(self, outputs: Sequence[np.ndarray]) -> None:
+        """A batch of each output."""
+        if not self._first:
+            self._first, self._varies = [y[:1].copy() for y in outputs], [False] * len(outputs)
+        pairs = zip(self._varies, outputs, self._first, strict=True)
+        self._varies = [known or bool((y != first).any()) for known, y, first in pairs]
+
+    def constant(self, names: Sequence[str]) -> set[str]:
+        """The names of those that never varied."""
+        return {name for name, varies in zip(names, self._varies, strict=False) if not varies}
 
 
 class _Sums:
     """Sums of a comparison, batch by batch; nothing else is kept."""
 
-    def __init__(self) -> None:
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._varying = _Varying(), _Varying()
+        self._classes = 0
         self.signal = self.noise = 0.0
         self.samples = self.agreed = self.float_right = self.integer_right = 0
         self.classes = True
@@ -58,9 +86,12 @@ class _Sums:
     ) -> None:
         """A batch of outputs."""
         self.samples += len(expected[0])
+        for known, outputs in zip(self._varying, (expected, found), strict=True):
+            known.add(outputs)
         self.classes = self.classes and len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1
         if not self.classes:
             return
+        self._classes = expected[0].shape[1]
         a, b = expected[0].argmax(axis=1), found[0].argmax(axis=1)
         self.agreed += int((a == b).sum())
         if labels is not None:
@@ -70,12 +101,16 @@ class _Sums:
 
     def finish(self) -> Comparison:
         labelled = self.classes and self.labelled
+        constant, stuck = (known.constant(self._names) if self.samples > 1 else set() for known in self._varying)
         return Comparison(
             samples=self.samples,
             sqnr_db=float(decibels(self.signal, self.noise)),
             agreement=self.agreed / self.samples if self.classes and self.samples else None,
             float_accuracy=self.float_right / self.samples if labelled else None,
             integer_accuracy=self.integer_right / self.samples if labelled else None,
+            classes=self._classes if self.classes and self.samples else None,
+            constant_outputs=tuple(name for name in self._names if name in constant),
+            stuck_outputs=tuple(name for name in self._names if name in stuck - constant),
         )
 
 
@@ -107,7 +142,7 @@ def compare(
     float_expected = [*reference.outputs, *logits_of(reference)]
     integer_expected = [*integer.outputs, *logits_of(integer)]
     run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected))
-    sums, done, split = _Sums(), 0, len(reference.outputs)
+    sums, done, split = _Sums([v.name for v in reference.outputs]), 0, len(reference.outputs)
     profile = profile or able(integer, JUDGES)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
         expected = run(batch)

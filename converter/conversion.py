@@ -13,6 +13,7 @@ from converter import compare, proof, version, widths
 from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
 from converter.data.given import Data
+from converter.doubts import doubts
 from converter.frontends import ModelOptions
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
@@ -143,7 +144,7 @@ def convert(
         passes=tuple(records),
         pipeline=pipelines.to_text(steps),
         proof=proved,
-        warnings=(*network.warnings, *data.warnings, *proof.warnings(proved, asked=prove)),
+        warnings=(*network.warnings, *data.warnings, *doubts(quality), *proof.warnings(proved, asked=prove)),
         seconds=time.perf_counter() - start,
         reference=network.reference,
         graph=network.graph,

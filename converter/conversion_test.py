@@ -288,7 +288,7 @@ BAD = {
         lambda: {"granularity": "none"},
         "--granularity: expected per_channel or per_tensor, found none",
     ),
-    "unknown type": (lambda: {"io": "int4"}, "--io: expected one of int8, uint8, float, found int4"),
+    "unknown type": (lambda: {"io": "int4"}, "--io: expected one of int8, int16, uint8, float, found int4"),
     "unknown preprocessing": (lambda: {"preprocess": "best"}, "preprocess: expected one of none, .*, found 'best'"),
     "unknown pass": (lambda: {"passes": "tune"}, "--passes: expected a pass of .*, found tune"),
     "unknown pipeline": (lambda: {"pipeline": "slow"}, "--pipeline: expected a pipeline of fast.*, found slow"),

@@ -1,0 +1,49 @@
+"""What makes a finished file doubtful: said always, in words, with the likely cause and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from converter.compare import Comparison
+
+_LEAST_DB = 15.0  # three bits
+_LEAST_AGREEMENT = 0.95
+_MOST_LOST = 0.02
+_LEAST_ACCURACY = 0.05
+_ENOUGH = 20  # samples, for shares to mean something
+_HELP = (
+    "--report shows the layer that loses it; --pipeline=default, --granularity=per_channel, more or other calibration "
+    "data, or --activation_bits=16 help"
+)
+
+
+def doubts(quality: Comparison | None) -> tuple[str, ...]:
+    """Sentences on a comparison of a file with its float network; none where all is well."""
+    return () if quality is None or not quality.samples else tuple(_doubts(quality))
+
+
+def _doubts(quality: Comparison) -> Iterator[str]:
+    for name in quality.constant_outputs:
+        yield (
+            f"output '{name}' is the same for every sample, of the float network, too: the samples are all alike, or "
+            "not what it was trained on (--preprocess); figures of this output say nothing"
+        )
+    for name in quality.stuck_outputs:
+        yield (
+            f"output '{name}' of the file is the same for every sample, where the float network's varies: look for a "
+            f"huge value in the calibration data, and {_HELP}"
+        )
+    if quality.float_accuracy is not None and quality.integer_accuracy is not None and quality.samples >= _ENOUGH:
+        least = max(_LEAST_ACCURACY, 2 / (quality.classes or 1))
+        if quality.float_accuracy < least:
+            yield (
+                f"the float network itself is right on {quality.float_accuracy:.1%} of the labelled samples: --labels "
+                "(one off?) or --preprocess are not those that it was trained with"
+            )
+        elif quality.float_accuracy - quality.integer_accuracy > _MOST_LOST:
+            lost = 100 * (quality.float_accuracy - quality.integer_accuracy)
+            yield f"the file loses {lost:.1f} points of accuracy ({quality.integer_accuracy:.1%}): {_HELP}"
+    if quality.agreement is not None and quality.agreement < _LEAST_AGREEMENT and quality.samples >= _ENOUGH:
+        yield f"the file gives the float network's answer on {quality.agreement:.1%} of the samples only: {_HELP}"
+    elif quality.sqnr_db < _LEAST_DB:
+        yield f"the file is only {quality.sqnr_db:.1f} dB from the float network (above 20 is usual): {_HELP}"
