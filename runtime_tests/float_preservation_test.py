@@ -18,6 +18,7 @@ from converter.preprocess import apply_mode
 from ir.errors import DataError, ModelError
 from ir.execute import compiled, run_float
 from ir.graph import Graph
+from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops._common import Padding
 from ir.ops.activation import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
@@ -28,6 +29,7 @@ from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.ops.softmax import SOFTMAX
+from ir.widths import Widths
 from passes.contract.base import Applied, Context, Given, Pass, Preserves, Range
 from passes.graph_testing import Net, run_alone
 from passes.measuring.logits import logits_of
@@ -54,6 +56,9 @@ class _Lacking:
 
     def runs(self, op: OpDef) -> bool:
         return op is not LEAKY_RELU
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths:
+        return requested
 
 
 def held() -> dict[str, type[Pass]]:

@@ -17,8 +17,11 @@ from converter.targets import TARGETS, get_target
 from converter.targets.edgetpu_versions import LAST_VERSION
 from converter.tflite.model_file import parse
 from ir.errors import OptionError
+from ir.kernels import Granularity
 from ir.ops import OPERATORS
+from ir.ops.convolution import CONV_2D, FULLY_CONNECTED
 from ir.types import DType, TensorType
+from ir.widths import Widths
 
 SHIPPED = Path(__file__).parent.parent / "shipped"
 NETWORKS = Path(__file__).parents[3] / "shared" / "models"
@@ -211,3 +214,14 @@ def test_shapes_that_are_computed_are_gone(tmp_path):
     result = convert(tmp_path / "m", target="edgetpu", calibration_data=[x], pipeline="fast")
     assert result.operators == {"CONV_2D": 1, "RESHAPE": 1} and result.prediction.unmapped == ()
     assert parse(result.model).main.tensors[0].shape[0] == 1
+
+
+def test_widths_are_those_that_compute_right_on_the_targets_runtimes() -> None:
+    asked = Widths(weight_bits=4, activation_bits=8)
+    per_channel = Granularity.PER_CHANNEL
+    assert get_target("cpu").widths(CONV_2D, asked, per_channel) == asked
+    wide = Widths(weight_bits=4, activation_bits=16)
+    full = Widths(weight_bits=8, activation_bits=16)
+    assert get_target("cpu").widths(CONV_2D, wide, per_channel) == full, "TFLite 2.14 reads packed weights as bytes"
+    assert get_target("tflm").widths(FULLY_CONNECTED, asked, per_channel) == Widths()
+    assert get_target("tflm").widths(FULLY_CONNECTED, asked, Granularity.PER_TENSOR) == asked

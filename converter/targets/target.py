@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from converter.targets.rules import CheckReport, Rules
 from converter.tflite.model_file import ModelFile
 from ir.errors import OptionError
+from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D
 from ir.ops.transposed import TRANSPOSE_CONV
+from ir.profile import Runtime
+from ir.widths import Widths, next_widths
 
 CONVOLUTIONS = frozenset({CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV})
 
@@ -29,6 +32,7 @@ class Target:
       rewrites: passes, as text, that bring a graph into the form that it runs best.
       exclusive: it runs nothing but the operators of `rules`; else those only run faster there, or differ by device.
       last_versions: of operators, the newest that its compiler can read (0: not even the operator).
+      kernels: whose kernels must compute what its files hold: of the runtimes that a file of it may meet.
       runtimes: versions of its runtime that a file can be made for, empty where they do not matter.
       min_runtime_version: the oldest runtime that must run the files; None for the newest.
     """
@@ -43,6 +47,7 @@ class Target:
     rewrites: str = ""
     exclusive: bool = True
     last_versions: Mapping[OpDef, int] = field(default_factory=dict)
+    kernels: frozenset[Runtime] = frozenset({Runtime.LITERT, Runtime.TFLITE_RUNTIME})
     runtimes: range = range(0)
     min_runtime_version: int | None = None
 
@@ -70,3 +75,7 @@ class Target:
     def weight_per_channel(self, op: OpDef) -> bool:
         """Whether the weights of an operator may have one scale per channel."""
         return op in self.per_channel
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
+        """The next widths of an operator, from those requested on, that compute right there; None if none do."""
+        return next_widths(op, requested, granularity, self.kernels)

@@ -11,6 +11,7 @@ from converter.tflite.model_file import ModelFile, TensorRecord
 from ir.ops.activation import GELU, RELU_N1_TO_1
 from ir.ops.shape import TILE
 from ir.ops.static import DENSIFY, RANGE, RANK, REDUCE_PROD
+from ir.profile import Runtime
 
 _ALIGNMENT = 16  # bytes, of every tensor in the arena
 
@@ -82,4 +83,5 @@ TARGET = Target(
     rules=RULES,
     check=check,
     rewrites="decompose",
+    kernels=frozenset({Runtime.TFLM}),
 )

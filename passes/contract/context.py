@@ -10,7 +10,9 @@ from typing import Any, Protocol
 
 from ir.errors import DataError
 from ir.graph import Graph, Twin
+from ir.kernels import Granularity
 from ir.opdef import OpDef
+from ir.widths import Widths
 from passes.contract.samples import Samples
 from passes.contract.tables import Range, SideTables
 
@@ -39,6 +41,9 @@ class Limits(Protocol):
 
     def runs(self, op: OpDef) -> bool:
         """Whether the target has this operator."""
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
+        """The next widths, from those requested on, that it computes right; None if there are none."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,10 +1,11 @@
 """Chooses quantization parameters and writes them on the values; the graph stays float (docs/methods/integer.md).
 
-Activations: asymmetric over their range, real 0 exact; those of 16 bits symmetric. Values that a kernel wants to share
-parameters form a group with one range, the hull of its members'; outputs whose parameters a kernel fixes (softmax) keep
-them at every width, and a `quantize` node is put where such an output meets a group that needs more. Weights: symmetric
-over `max|W|`, per output channel or per tensor, rounded outward (folded in another order it is another float). Biases:
-`S_in * S_w`, 32 bits (64 with 16-bit activations). Widths that no kernel has become the next ones that are there.
+Activations: asymmetric over their range, real 0 exact; those of 16 bits symmetric over twice their range. Values that a
+kernel wants to share parameters form a group with one range, the hull of its members'; outputs whose parameters a kernel
+fixes (softmax) keep them at every width, and a `quantize` node is put where such an output meets a group that needs more.
+Weights: symmetric over `max|W|`, per output channel or per tensor, rounded outward (folded in another order it is
+another float). Biases: `S_in * S_w`, 32 bits (64 with 16-bit activations). Widths that no kernel has become the next
+ones that are there.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from passes.quantization.groups import tie_groups
 from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed, separate_narrow
 from passes.quantization.widths import Requested, assign_widths, available, named, width_of
 
+_HEADROOM = 2.0  # of int16: one of its bits, so that no input that calibration has not seen is cut
 _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
 _LEAST_MULTIPLIER = 2.0**-31
 _ACCUMULATOR_LIMIT = (1 << 31) - 1
@@ -120,7 +122,7 @@ def _group_params(group: Sequence[Value], context: Context, bits: int) -> QuantP
         return fixed[0]
     limits = hull(group, context)
     if bits > NARROW:
-        return symmetric(max(-limits.low, limits.high), bits=bits, narrow=False)
+        return symmetric(_HEADROOM * max(-limits.low, limits.high), bits=bits, narrow=False)
     return asymmetric(limits.low, limits.high, bits=bits)
 
 

@@ -30,8 +30,10 @@ _RUNTIMES = (Runtime.LITERT, Runtime.TFLITE_RUNTIME)  # where a graph runs that 
 
 def available(op: OpDef, requested: Widths, per_channel: bool, context: Context) -> Widths | None:
     """The next widths, from those requested on, that compute right where the file will run; None if none do."""
-    granularity = Granularity.PER_CHANNEL if per_channel else Granularity.PER_TENSOR
-    return next_widths(op, requested, granularity, _RUNTIMES)
+    granularity, limits = Granularity.PER_CHANNEL if per_channel else Granularity.PER_TENSOR, context.given.limits
+    if limits is None:
+        return next_widths(op, requested, granularity, _RUNTIMES)
+    return limits.widths(op, requested, granularity)
 
 
 def assign_widths(graph: Graph, context: Context, requested: Requested) -> tuple[dict[Value, int], list[str]]:

@@ -7,8 +7,10 @@ import pytest
 
 from ir.digest import digest
 from ir.graph import Graph
+from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops.activation import RELU
+from ir.widths import Widths
 from passes.contract.base import Context, Given, Range, SamplesInMemory, SideTables
 from passes.graph_testing import Net
 from passes.measuring.statistics import collect
@@ -27,6 +29,9 @@ class _PerTensor:
 
     def runs(self, op: OpDef) -> bool:
         return True
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths:
+        return requested
 
 
 def network() -> Graph:
