@@ -24,7 +24,10 @@ GRANULARITIES = ("per_channel", "per_tensor")
 # Of each peer, by granularity, what it is asked for. MCT's granularity follows from the capabilities it is given, but
 # the TFLite files that MCT 2.3 exports have weights per channel even with those of `qnnpack`, which are per tensor.
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "ai_edge_quantizer": {"per_channel": ("static",), "per_tensor": ("static",)},
+    "litert_quantizer": {
+        "per_channel": ("static_wi8_ai8", "static_wi4_ai8", "static_wi8_ai16"),
+        "per_tensor": ("static_wi8_ai8",),
+    },
     "mct": {"per_channel": ("default", "tflite"), "per_tensor": ("qnnpack",)},
 }
 
@@ -72,6 +75,7 @@ def ours(subject: Subject, pipeline: str, granularity: str) -> Made:
             granularity=granularity,
             preprocess=subject.preprocess,
             check=False,
+            prove=False,
         )
     except ConversionError as error:
         return Made(**label, refusal=str(error))

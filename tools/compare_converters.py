@@ -1,4 +1,4 @@
-"""`compare_converters`: our pipelines against TFLiteConverter, ai-edge-quantizer and MCT: one run, one table.
+"""`compare_converters`: our pipelines against TFLiteConverter, litert-quantizer and MCT: one run, one table.
 
 Every converter gets the same calibration samples and every file is judged on the same other samples, by the same
 kernels (ai-edge-litert, builtin; ms: median of an inference by XNNPACK on one thread). `--json` writes a list of rows:
