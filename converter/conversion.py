@@ -19,7 +19,7 @@ from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
 from converter.outputs import check_apart, check_place, write_atomically
-from converter.recording import Recorder
+from converter.recording import Recorder, Trace
 from converter.result import ConversionResult
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
@@ -149,12 +149,7 @@ def convert(
         reference=network.reference,
         graph=network.graph,
         prediction=prediction,
-        trace=recorder.trace(
-            data=data.calibration,
-            preprocess=network.preprocess,
-            usual_preprocess=network.usual_preprocess,
-            target=target,
-        ),
+        trace=_trace(recorder, network, data, target),
     )
 
 
@@ -217,3 +212,13 @@ def _compare(network: Network, content: bytes, data: ConversionData, progress: P
     if data.judged is None or not len(data.judged):
         return None
     return compare.compare(network.reference, content, data.judged, data.judged.labels, progress=progress)
+
+
+def _trace(recorder: Recorder, network: Network, data: ConversionData, target: Target) -> Trace:
+    """What an analysis of this conversion needs."""
+    return recorder.trace(
+        data=data.calibration,
+        preprocess=network.preprocess,
+        usual_preprocess=network.usual_preprocess,
+        target=target,
+    )

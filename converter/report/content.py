@@ -39,6 +39,7 @@ class Content:
       check: what the target runs of the file.
       integer, floating: the emitted file and the same network in float.
       judged_on: "calibration" or "test" samples, that float and integers were compared on.
+      proof: what the runtimes made of the file, a sentence each.
       conversion: what `convert --json` says.
     """
 
@@ -54,6 +55,7 @@ class Content:
     integer: Speed = field(default_factory=Speed)
     floating: Speed = field(default_factory=Speed)
     judged_on: str = "calibration"
+    proof: tuple[str, ...] = ()
     conversion: dict[str, Any] = field(default_factory=dict)
     version: str = VERSION
 
@@ -110,6 +112,7 @@ def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress =
         integer=measured[0],
         floating=measured[1],
         judged_on=result.judged_on,
+        proof=tuple(map(str, result.proof)),
         conversion=result.as_json(),
     )
 

@@ -85,6 +85,10 @@ def test_widths_and_their_cost_are_told(file):
     assert layers.count(f'<td class="n" data-value="4000">{wording.size(4000)}</td>') == 4
 
 
+def test_what_the_runtimes_made_of_the_file_is_told(file):
+    assert "<p>Run here, operator by operator against the emulator: tflite-runtime/builtin equal; " in file.read_text()
+
+
 def test_it_needs_nothing_but_itself(file):
     html = file.read_text()
     addresses = set(re.findall(r"""(?:src|href|action|srcset)\s*=\s*"([^"#]*)""", html)) - {""}

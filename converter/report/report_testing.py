@@ -96,6 +96,7 @@ def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add"
         float_operators=(BREAKING,),
         widths=tuple(invented_widths(name, 4 if i else 8) for i, name in enumerate(names)),
         warnings=(HOSTILE,),
+        proof=("tflite-runtime/builtin equal", HOSTILE),
         check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,), costs=(BREAKING,)),
         integer=Speed(size_bytes=615_792, median_ms=0.67, p90_ms=0.7, runs=20, runtime="tflite-runtime/builtin"),
         floating=Speed(size_bytes=1_624_688, median_ms=0.9, p90_ms=1.0, runs=20, runtime="tflite-runtime/builtin"),
