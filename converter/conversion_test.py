@@ -199,7 +199,7 @@ def test_fields_and_json_keys():
         "seconds",
     }
     for row in content["proof"]:
-        assert set(row) == {"runtime", "samples", "elements", "differing", "largest", "not_run"}
+        assert set(row) == {"runtime", "samples", "elements", "differing", "largest", "not_run", "wrong"}
     assert set(content["passes"][0]) == {"pass", "changed", "skipped", "notes", "seconds"}
     assert set(content["accuracy"]) == {"float", "integer"} and content["samples"] == 12
     assert content["seconds"] >= sum(p["seconds"] for p in content["passes"]) * 0.99

@@ -9,8 +9,10 @@ exposed. Anything else is a fault of ours: `ProofError` names the operator.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,10 +27,11 @@ from converter.tflite.reader import to_graph
 from ir.errors import ProofError, RuntimeFailure
 from ir.graph import Graph, Node, Value
 from ir.kernels import Granularity, Support, Types, support
-from ir.profile import Profile, Runtime
+from ir.profile import TFLM, Runtime
 from passes.contract.base import Samples
 
 _SAMPLES = 2
+_MANY = 5_000_000  # results of a sample beyond which one sample is enough
 _LIMIT_S = 60.0  # far more than any request takes; a worker that hangs is ended then
 _INDICES = 2  # bound of random 32-bit and 64-bit inputs, which are indices
 _REPORT = "nothing was written: this is a fault of ours, please report it; --noprove writes the file all the same"
@@ -41,7 +44,8 @@ class RuntimeProof:
     Attributes:
       samples: how many it ran.
       elements, differing: of the results of all operators, against the emulator; `largest` difference in steps of scale.
-      not_run: why it does not concern this runtime, None where it does.
+      not_run: why the file is not for this runtime, None where it is.
+      wrong: whether this runtime would compute something else, without a word.
     """
 
     runtime: str
@@ -50,6 +54,7 @@ class RuntimeProof:
     differing: int = 0
     largest: int = 0
     not_run: str | None = None
+    wrong: bool = False
 
     def __str__(self) -> str:
         if self.not_run is not None:
@@ -69,6 +74,7 @@ def proof_runtimes() -> list[LocalRuntime]:
         LocalRuntime(package="tflite_runtime", limit_s=_LIMIT_S),
         LocalRuntime(package="ai_edge_litert", limit_s=_LIMIT_S),
         LocalRuntime(package="ai_edge_litert", kernels="xnnpack", limit_s=_LIMIT_S),
+        dataclasses.replace(LocalRuntime.of(TFLM), limit_s=_LIMIT_S),
     ]
     return [runtime for runtime in every if runtime.installed]
 
@@ -80,15 +86,21 @@ def start_runtimes() -> None:
 
 
 def prove(
-    model: bytes, samples: Samples | None, *, seed: int = 0, runtimes: Sequence[LocalRuntime] | None = None
+    model: bytes,
+    samples: Samples | None,
+    *,
+    seed: int = 0,
+    required: Collection[Runtime] = (Runtime.LITERT,),
+    runtimes: Sequence[LocalRuntime] | None = None,
 ) -> tuple[RuntimeProof, ...]:
     """Runs a file on every runtime. Raises ProofError where one differs from the emulator or cannot run the file.
 
     Args:
       samples: real inputs; random ones over the range of the file's inputs where there are none.
+      required: what must run the file; others may say that they have no such kernel.
       runtimes: by default those that are installed.
     """
-    work = _Work(model, samples, seed)
+    work = _Work(model, samples, seed, required)
     chosen = proof_runtimes() if runtimes is None else runtimes
     groups = [list(group) for _, group in itertools.groupby(chosen, key=lambda r: r.package)]
     with ThreadPoolExecutor(max_workers=max(1, len(groups))) as pool:  # the runtimes of a package share a process
@@ -97,41 +109,49 @@ def prove(
 
 
 def warnings(proved: Sequence[RuntimeProof], *, asked: bool) -> tuple[str, ...]:
-    """What stays to be said of a file that no runtime ran.
+    """What stays to be said of a file that a runtime computes wrong, or that none ran.
 
     Args:
       asked: whether it was to be proved.
     """
+    found = tuple(f"do not run this file on {p.runtime}: {p.not_run}, and it says nothing" for p in proved if p.wrong)
     if any(proof.samples for proof in proved):
-        return ()
+        return found
     why = "no runtime that can run it is installed here" if asked else "--noprove"
-    return (f"no runtime has run this file ({why}): that it computes what the emulator says is not proved",)
+    return (*found, f"no runtime has run this file ({why}): that it computes what the emulator says is not proved")
 
 
 class _Work:
     """A file and what it is run on."""
 
-    def __init__(self, model: bytes, samples: Samples | None, seed: int) -> None:
-        self.model, self.exposed = model, expose(model)
-        self.inputs = list(_inputs(to_graph(parse(model)), samples, seed))
+    def __init__(self, model: bytes, samples: Samples | None, seed: int, required: Collection[Runtime]) -> None:
+        self.model, self.exposed, self.required = model, expose(model), required
+        self.large = sum(math.prod(v.shape) for v in self.exposed.graph.outputs) > _MANY
+        self.inputs = list(_inputs(to_graph(parse(model)), samples, seed))[: 1 if self.large else None]
 
     def on(self, runtime: LocalRuntime) -> RuntimeProof:
         """What one runtime makes of it. Raises ProofError."""
+        micro = runtime.profile == TFLM  # with reference kernels, ten times slower than the others
+        if micro and self.large:
+            return RuntimeProof(runtime=runtime.name, not_run="it is too large for a microcontroller")
+        return self._on(runtime, self.inputs[: 1 if micro else None])
+
+    def _on(self, runtime: LocalRuntime, inputs: Sequence[list[np.ndarray]]) -> RuntimeProof:
         try:
-            answers = _answers(runtime, self.model, self.inputs)
-            results = _answers(runtime, self.exposed.content, self.inputs)
+            answers = _answers(runtime, self.model, inputs)
+            results = _answers(runtime, self.exposed.content, inputs)
         except RuntimeFailure as error:
             return self._refused(runtime, error)
         found = [
             difference
-            for inputs, given in zip(self.inputs, results, strict=True)
-            for difference in differences(self.exposed, inputs, given, runtime.profile)
+            for sample, given in zip(inputs, results, strict=True)
+            for difference in differences(self.exposed, sample, given, runtime.profile)
         ]
         for difference in found:
             if difference.largest > _allowed(difference, runtime):
-                if _made_of(difference.node, runtime.profile) is Support.WRONG:
-                    return RuntimeProof(runtime=runtime.name, not_run=f"it computes {difference} wrong")
-                raise _differs(difference, runtime)
+                if runtime.profile.runtime in self.required or _made_of(difference.node, runtime) is not Support.WRONG:
+                    raise _differs(difference, runtime)
+                return RuntimeProof(runtime=runtime.name, wrong=True, not_run=f"its kernel of {difference} is wrong")
         if any(
             not np.array_equal(a, b)
             for answer, result in zip(answers, results, strict=True)
@@ -145,20 +165,24 @@ class _Work:
             )
         return RuntimeProof(
             runtime=runtime.name,
-            samples=len(self.inputs),
+            samples=len(inputs),
             elements=sum(d.elements for d in found),
             differing=sum(d.differing for d in found),
             largest=max((d.largest for d in found), default=0),
         )
 
     def _refused(self, runtime: LocalRuntime, error: RuntimeFailure) -> RuntimeProof:
-        """An older or smaller runtime may say that it has no such kernel, and the proof names the first operator of
-        that kind. The newest one has all of the table's kernels, and none may end or hang: then ProofError is raised.
+        """An older or smaller runtime may have no such kernel: the proof names the first operator that it fails at.
+
+        Raises ProofError for a runtime that must run the file, and for one that hangs or ends, but on a microcontroller
+        that the file is not for.
         """
         first, words = self._first_failing(runtime), " ".join(error.found.split())
-        if runtime.profile.runtime is not Runtime.LITERT and not isinstance(error, WorkerLost):
-            return RuntimeProof(runtime=runtime.name, not_run=f"it refuses {first} ({words})")
-        raise ProofError(expected=f"a file that {runtime.name} runs", found=words, where=first, fix=_REPORT) from error
+        if runtime.profile.runtime in self.required or (isinstance(error, WorkerLost) and runtime.profile != TFLM):
+            raise ProofError(
+                expected=f"a file that {runtime.name} runs", found=words, where=first, fix=_REPORT
+            ) from error
+        return RuntimeProof(runtime=runtime.name, not_run=f"it refuses {first} ({words})")
 
     def _first_failing(self, runtime: LocalRuntime) -> str:
         """The operator up to which the file cannot be run, though it can up to the one before."""
@@ -184,11 +208,11 @@ def _answers(runtime: LocalRuntime, model: bytes, samples: Sequence[list[np.ndar
         session.close()
 
 
-def _made_of(node: Node, profile: Profile) -> Support:
+def _made_of(node: Node, runtime: LocalRuntime) -> Support:
     """What the operator table says of an operator on some kernels."""
     quant = None if node.weight is None else node.weight.quant
     granularity = Granularity.PER_CHANNEL if quant is not None and quant.per_channel else Granularity.PER_TENSOR
-    return support(node.op.quantization.kernels, _types_of(node), granularity, profile)
+    return support(node.op.quantization.kernels, _types_of(node), granularity, runtime.profile)
 
 
 def _types_of(node: Node) -> Types:

@@ -10,7 +10,7 @@ import pytest
 
 from converter import proof
 from converter.conversion import convert
-from converter.proof import RuntimeProof, proof_runtimes, prove, warnings
+from converter.proof import RuntimeProof, prove, warnings
 from converter.runtimes.by_operator import differences, expose
 from converter.runtimes.local import LocalRuntime, WorkerSession, installed_packages
 from converter.tflite.writer import to_bytes
@@ -22,7 +22,7 @@ from ir.ops.activation import LOGISTIC
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes
 from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
-from ir.profile import Profile, Runtime
+from ir.profile import TFLM, Profile, Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
@@ -85,9 +85,13 @@ def patched(model: bytes, node: str, runtime: LocalRuntime = LITERT) -> Patched:
 
 def test_every_runtime_that_is_installed_is_asked(model: bytes) -> None:
     proved = prove(model, None)
-    assert [p.runtime for p in proved] == ["tflite-runtime/builtin", "ai-edge-litert/builtin", "ai-edge-litert/xnnpack"]
-    assert all(p.samples == 2 and p.elements == 2 * (2 * 8 * 8 * 6 + 6 + 4) for p in proved)
-    assert [p.differing for p in proved[:2]] == [0, 0] and proved[2].largest <= 1
+    micro = ["tflm"] if LocalRuntime.of(TFLM).installed else []
+    names = ["tflite-runtime/builtin", "ai-edge-litert/builtin", "ai-edge-litert/xnnpack", *micro]
+    assert [p.runtime for p in proved] == names
+    assert [p.samples for p in proved] == [2, 2, 2, *(1 for _ in micro)]
+    assert all(p.elements == p.samples * (2 * 8 * 8 * 6 + 6 + 4) for p in proved)
+    assert [p.differing for p in proved if p.runtime != XNNPACK.name] == [0, 0, *(0 for _ in micro)]
+    assert proved[2].largest <= 1
     assert prove(model, None) == proved  # the same random inputs
 
 
@@ -135,7 +139,7 @@ def test_files_that_end_a_runtime_are_survived() -> None:
         graph.add(ADD, [fine, x], ADD.attributes(), "ends", [TensorType((1, 4), DType.INT8, tiny)]).outputs
     )
     content = to_bytes(graph)
-    for runtime in proof_runtimes():
+    for runtime in (OLD, LITERT, XNNPACK):
         with pytest.raises(ProofError, match=rf"ADD 'ends': expected a file that {runtime.name} runs, found .*SIGABRT"):
             prove(content, None, runtimes=[runtime])
 
@@ -151,10 +155,34 @@ def test_what_an_older_runtime_lacks_is_told_and_no_fault(model: bytes) -> None:
         QuantParams(scale=np.atleast_1d(dense.weight.quant.scale), zero_point=np.zeros(4, np.int64), bits=4, axis=0),
     )
     dense.weight.data = np.clip(dense.weight.data, -7, 7)
-    old, *new = prove(to_bytes(graph), None)
+    old, *new = prove(to_bytes(graph), None, runtimes=[OLD, LITERT, XNNPACK])
     assert old.samples == 0 and old.not_run is not None and "refuses FULLY_CONNECTED 'dense" in old.not_run
     assert str(old).startswith("not run on tflite-runtime/builtin: it refuses FULLY_CONNECTED")
     assert all(p.samples == 2 and p.not_run is None for p in new)
+
+
+def test_what_an_older_runtime_is_known_to_compute_wrong_is_warned_of() -> None:
+    """tflite-runtime 2.14 reads the packed weights of a convolution with int16 activations as bytes."""
+    rng = np.random.default_rng(0)
+    graph = Graph("wide")
+
+    def quant(scale: float, bits: int, axis: int | None = None) -> QuantParams:
+        scales = np.full(4 if axis is not None else (), scale, np.float32)
+        return QuantParams(scale=scales, zero_point=np.zeros(scales.shape, np.int64), bits=bits, axis=axis)
+
+    x = graph.input("x", TensorType((1, 8, 8, 3), DType.INT16, quant(0.001, 16)))
+    w = graph.constant(rng.integers(-7, 8, (4, 3, 3, 3)).astype(np.int8), "w", quant(0.1, 4, 0), DType.INT4)
+    b = graph.constant(np.arange(4), "b", quant(0.0001, 64, 0), DType.INT64)
+    out = TensorType((1, 8, 8, 4), DType.INT16, quant(0.002, 16))
+    graph.outputs = list(graph.add(CONV_2D, [x, w, b], Conv2DAttributes(), "conv", [out]).outputs)
+    old, new = prove(to_bytes(graph), None, runtimes=[OLD, LITERT])
+    assert old.wrong and str(old) == "not run on tflite-runtime/builtin: its kernel of conv_2d 'conv' is wrong"
+    assert new.samples == 2 and not new.differing
+    assert warnings([old, new], asked=True) == (
+        "do not run this file on tflite-runtime/builtin: its kernel of conv_2d 'conv' is wrong, and it says nothing",
+    )
+    with pytest.raises(ProofError, match="conv_2d 'conv': expected the emulator's results"):
+        prove(to_bytes(graph), None, runtimes=[OLD], required=[Runtime.TFLITE_RUNTIME])
 
 
 def test_what_the_newest_runtime_refuses_is_a_fault() -> None:
@@ -198,3 +226,9 @@ def test_files_that_no_runtime_ran_are_warned_of() -> None:
     assert warnings([RuntimeProof(runtime="a", samples=2)], asked=True) == ()
     (text,) = warnings([RuntimeProof(runtime="a", not_run="it is old")], asked=True)
     assert "no runtime that can run it is installed here" in text
+
+
+def test_large_files_are_proved_on_one_sample(monkeypatch: pytest.MonkeyPatch, model: bytes) -> None:
+    monkeypatch.setattr(proof, "_MANY", 100)
+    found = prove(model, None, runtimes=[LITERT, LocalRuntime.of(TFLM)])
+    assert [p.samples for p in found] == [1, 0] and found[1].not_run == "it is too large for a microcontroller"
