@@ -181,7 +181,9 @@ def test_what_an_older_runtime_is_known_to_compute_wrong_is_warned_of() -> None:
     assert warnings([old, new], asked=True) == (
         "do not run this file on tflite-runtime/builtin: its kernel of conv_2d 'conv' is wrong, and it says nothing",
     )
-    with pytest.raises(ProofError, match="conv_2d 'conv': expected the emulator's results"):
+    with pytest.raises(
+        ProofError, match="layer 'conv' on tflite-runtime/builtin: expected operators that the runtime computes right"
+    ):
         prove(to_bytes(graph), None, runtimes=[OLD], required=[Runtime.TFLITE_RUNTIME])
 
 
