@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ir.graph import Graph
+from ir.keras_ops import K
+from ir.layer import Matrix
 from passes.contract.base import HELD_OUT, Context, Samples
+from passes.measuring.lockstep import Slices
 from passes.training.tuning_data import split
 
 TENSOR_BYTES = 1 << 27  # of all samples that have joined: the `room` that a lockstep run is given
@@ -57,3 +60,19 @@ def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndar
         for array, x in zip(arrays, batch, strict=True):
             array[at[at >= 0]] = x[at >= 0]
     return tuple(arrays)
+
+
+def drawn_rows(matrix: Matrix, slices: Slices, chosen: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The inputs `[groups, n, columns]` of `count` output positions of a layer, drawn over the `chosen` samples.
+
+    The same seed draws the same positions of another tensor.
+    """
+    masks = np.split(chosen, np.cumsum([len(part) for part in slices])[:-1])
+    ends = np.cumsum([mask.sum() for mask in masks]) * count // chosen.sum()
+    rng = np.random.default_rng(seed)
+    parts = [
+        matrix.rows(K.convert_to_numpy(part)[mask], share, rng)
+        for part, mask, share in zip(slices, masks, np.diff(ends, prepend=0), strict=True)
+        if share
+    ]
+    return np.concatenate(parts, axis=1)

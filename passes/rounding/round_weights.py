@@ -31,10 +31,9 @@ import numpy as np
 
 from ir.execute import batchable
 from ir.graph import Graph, Node
-from ir.keras_ops import K
 from ir.layer import Matrix, layer_of
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
-from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
+from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples, drawn_rows
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.quantize import annotate_bias
 from passes.rounding.correct_bias import shift_bias
@@ -101,21 +100,8 @@ class RoundWeights(Pass):
         step = matrix.split(np.broadcast_to(scale.astype(np.float64), layer.data.shape))
         columns = w.shape[2]
         count = min(self.rows, _ROWS_A_COLUMN * columns, max(1, _ROW_ELEMENTS // w[:, 0].size))
-        masks = np.split(chosen, np.cumsum([len(part) for part in x])[:-1])
-        ends = np.cumsum([mask.sum() for mask in masks]) * count // chosen.sum()
-        shares = np.diff(ends, prepend=0)
         seed = int(rng.integers(1 << 31))
-
-        def rows(slices: Slices) -> tuple[np.ndarray, np.ndarray]:
-            drawn = np.random.default_rng(seed)
-            parts = [
-                matrix.rows(K.convert_to_numpy(part)[mask], share, drawn)
-                for part, mask, share in zip(slices, masks, shares, strict=True)
-                if share
-            ]
-            return _centred(np.concatenate(parts, axis=1))
-
-        (a, mean_a), (b, mean_b) = rows(x), rows(xq)
+        (a, mean_a), (b, mean_b) = (_centred(drawn_rows(matrix, part, chosen, count, seed)) for part in (x, xq))
         return Problem.of(w, step, layer.params.qmax, a, b), (mean_a, mean_b)
 
 
