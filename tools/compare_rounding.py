@@ -28,6 +28,8 @@ METHODS: dict[str, str] = {
     "round_weights": "round_weights,correct_bias",
     "adaround": "adaround,correct_bias",
     "blocks": "adaround{unit=block},correct_bias",
+    "easyquant": "easyquant,correct_bias",
+    "easyquant, round_weights": "easyquant,round_weights,correct_bias",
     "round_weights, adaround": "round_weights,adaround,correct_bias",
     "round_weights, blocks": "round_weights,adaround{unit=block},correct_bias",
 }
@@ -117,8 +119,8 @@ class Start:
         steps = pipelines.named(
             "default", granularity=granularity, io="int8", changes=quantize, rewrites=target.rewrites
         )
-        at = [s.name for s in steps].index("quantize") + 1
-        self._emit = [s for s in steps if s.name in ("fuse_activation", "lower_to_integer")]
+        names = [s.name for s in steps]
+        self._emit = steps[names.index("correct_bias") + 1 :]
         reference = load_model(str(subject.path)).graph
         self._graph = reference.copy()
         tuning = None
@@ -127,6 +129,7 @@ class Start:
             tuning = subject.tuning.subset(choose(len(subject.tuning), count))
         given = Given(samples=subject.calibration, tuning=tuning, reference=reference, limits=target, seed=FLAGS.seed)
         self._context = Context(given)
+        at = names.index("quantize") + 1
         run_passes(self._graph, steps[:at], self._context)
 
     def row(self, name: str, steps: list[Any], expected: Any) -> Row:
