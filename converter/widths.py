@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converter.targets.rules import Site, sites
+from converter.targets.site import Site, sites
 from converter.tflite.model_file import ModelFile, TensorRecord
 from ir.graph import Graph
 from ir.types import DType

@@ -127,6 +127,17 @@ class Computation:
         )
         return f"store it as {near}" if near is not None else "use other layers, or another runtime"
 
+    @property
+    def described(self) -> str:
+        """The granularity, or what else is asked for: "one scale per channel"."""
+        if self.unfixed() is not None:
+            params = self.outputs[0].params()
+            return f"result of scale {float(params.scale):.8g} and zero point {int(params.zero_point)}"
+        if self.op.weight_index is not None:
+            several = self.granularity is Granularity.PER_CHANNEL
+            return "one scale per channel" if several else "one scale for the weights"
+        return "result rescaled" if self.rescales else "result as stored"
+
     def _operand(self, index: int | None) -> TensorType | None:
         return None if index is None or index >= len(self.inputs) else self.inputs[index]
 
@@ -158,17 +169,7 @@ def refuse(graph: Graph, profile: Profile) -> None:
         if problem := asked.problem(profile):
             raise RuntimeFailure(
                 expected="operators that the runtime computes right",
-                found=f"{node.op.name} of {asked.types}, {described(asked)}: {problem}",
+                found=f"{node.op.name} of {asked.types}, {asked.described}: {problem}",
                 where=f"layer '{node.name}'",
                 fix=asked.fix(profile),
             )
-
-
-def described(asked: Computation) -> str:
-    """The granularity, or what else is asked for: "one scale per channel"."""
-    if asked.unfixed() is not None:
-        params = asked.outputs[0].params()
-        return f"result of scale {float(params.scale):.8g} and zero point {int(params.zero_point)}"
-    if asked.op.weight_index is not None:
-        return "one scale per channel" if asked.granularity is Granularity.PER_CHANNEL else "one scale for the weights"
-    return "result rescaled" if asked.rescales else "result as stored"

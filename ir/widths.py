@@ -48,7 +48,7 @@ def supported(op: OpDef, widths: Widths, granularity: Granularity, runtimes: Col
     """
     if op.quantization.fixed and widths.activation_bits not in op.quantization.fixed:
         return Support.ABSENT  # the kernel requires the output parameters of other widths
-    own = _containers(op, widths)
+    own = containers(op, widths)
     every = [t for kernel in op.quantization.kernels for t in kernel.types if t[:2] == own]
     if any(_on_all(op, types, granularity, runtimes) is Support.RIGHT for types in every):
         return Support.RIGHT
@@ -61,7 +61,7 @@ def next_widths(op: OpDef, requested: Widths, granularity: Granularity, runtimes
 
     Weights are widened before activations: wide activations cost more.
     """
-    for widths in _wider(op, requested):
+    for widths in wider(op, requested):
         if supported(op, widths, granularity, runtimes) is Support.RIGHT:
             return widths
     return None
@@ -72,7 +72,7 @@ def types_for(op: OpDef, widths: Widths, granularity: Granularity, runtimes: Col
 
     None if there are none.
     """
-    activation, weights = _containers(op, widths)
+    activation, weights = containers(op, widths)
     fitting = [
         types
         for kernel in op.quantization.kernels
@@ -85,7 +85,8 @@ def types_for(op: OpDef, widths: Widths, granularity: Granularity, runtimes: Col
     return min(fitting, key=lambda t: (t.activation.bits, t.weights.bits if t.weights else 0), default=None)
 
 
-def _containers(op: OpDef, widths: Widths) -> tuple[DType, DType | None]:
+def containers(op: OpDef, widths: Widths) -> tuple[DType, DType | None]:
+    """The narrowest element types that hold the widths of activations and weights."""
     weights = None if op.weight_index is None else container(widths.weight_bits)
     return container(widths.activation_bits, ACTIVATION_CONTAINERS), weights
 
@@ -103,7 +104,7 @@ def _on_all(op: OpDef, types: Types, granularity: Granularity, runtimes: Collect
     return worst(support(op.quantization.kernels, types, granularity, Profile(runtime=r)) for r in runtimes)
 
 
-def _wider(op: OpDef, requested: Widths) -> Iterator[Widths]:
+def wider(op: OpDef, requested: Widths) -> Iterator[Widths]:
     """The requested widths, then those that fill wider containers."""
     for activation in _filling(requested.activation_bits, ACTIVATION_CONTAINERS):
         for weights in _filling(requested.weight_bits, WEIGHT_CONTAINERS if op.weight_index is not None else ()):

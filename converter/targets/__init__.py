@@ -10,7 +10,8 @@ from ir.errors import OptionError
 __all__ = ["TARGETS", "CheckReport", "Target", "Verdict", "get_target"]
 
 TARGETS: dict[str, Target] = {
-    target.name: target for target in (cpu.TARGET, edgetpu.TARGET, npu.TARGET, *ethos_u.TARGETS.values(), tflm.TARGET)
+    target.name: target
+    for target in (*cpu.TARGETS.values(), edgetpu.TARGET, npu.TARGET, *ethos_u.TARGETS.values(), tflm.TARGET)
 }
 
 

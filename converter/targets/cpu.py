@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 from converter.targets.rules import (
+    EIGHT_BITS,
     CheckReport,
     Rule,
     Rules,
-    Site,
+    Takes,
     Verdict,
     check_each,
     constant_parameters,
-    eight_bits,
     limit,
-    sites,
 )
+from converter.targets.site import Site, sites
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, resize, shape, slicing
@@ -28,29 +29,39 @@ XNNPACK, BUILTIN = "XNNPACK", "Built-in kernel"
 _PACKED = {"INT4": 4, "INT2": 2}  # bits
 
 
-@limit("give the layer a bias")
+def _ratio(site: Site) -> str:
+    return f"{float(site.data.scale[0]):.3g} to {float(site.result.scale[0]):.3g}"
+
+
+def _operands(site: Site) -> str:
+    return f"{len(site.inputs)} inputs, {len(site.outputs)} outputs"
+
+
+def _ends(site: Site) -> str:
+    return f"{site.data.type_name.lower()} to {site.result.type_name.lower()}"
+
+
+@limit("give the layer a bias", lambda _: "none")
 def has_bias(site: Site) -> bool:
     """there is a bias"""
     return site.bias() is not None
 
 
-@limit("store the weights in 8 bits")
-def weights_of_eight_bits(site: Site) -> bool:
-    """the weights have 8 bits"""
+def _depth(site: Site) -> str:
     weights = site.weights()
-    return weights is None or weights.type_name in ("INT8", "UINT8")
+    return "no weights" if weights is None else f"{weights.shape[-1]} in {weights.type_name.lower()}"
 
 
-@limit("store the weights in 8 bits")
+@limit("store the weights in 8 bits", _depth)
 def packs_whole_bytes(site: Site) -> bool:
-    """the weights have 8 bits, or 4 at an even number of input channels, or 2 at a multiple of 4"""
+    """a row of weights fills whole bytes: of 4 bits, an even number of input channels, of 2, a multiple of 4"""
     weights = site.weights()
     if weights is None or weights.type_name not in _PACKED:
-        return weights_of_eight_bits.keeps(site)
+        return True
     return bool(weights.shape) and weights.shape[-1] % (8 // _PACKED[weights.type_name]) == 0
 
 
-@limit("nothing to do: the built-in kernel is exact")
+@limit("nothing to do: the built-in kernel is exact", _ratio)
 def moderate_ratio(site: Site) -> bool:
     """the input scale is 1/256 to 128 times the output scale"""
     scales = (site.data.scale, site.result.scale)
@@ -63,13 +74,13 @@ def spatial_mean(site: Site) -> bool:
     return len(site.data.shape) == len(site.result.shape) == 4 and set(site.integers(1) or ()) in ({1, 2}, {2})
 
 
-@limit("join in steps")
+@limit("join in steps", _operands)
 def joins_few(site: Site) -> bool:
     """2 to 4 inputs"""
     return 2 <= len(site.inputs) <= 4
 
 
-@limit("split in steps")
+@limit("split in steps", _operands)
 def splits_few(site: Site) -> bool:
     """2 to 4 outputs"""
     return 2 <= len(site.outputs) <= 4
@@ -81,32 +92,35 @@ def four_dimensions(site: Site) -> bool:
     return len(site.data.shape) == len(site.result.shape) == 4
 
 
-@limit("nothing to do: the built-in kernel is used")
+@limit("nothing to do: the built-in kernel is used", _ends)
 def same_signedness(site: Site) -> bool:
     """from float, or between types of one sign"""
     return site.data.type_name in ("FLOAT32", site.result.type_name)
 
 
-_PLAIN = Rule(limits=(eight_bits,))
-_STATIC = Rule(limits=(eight_bits, constant_parameters))
-_PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits)
-_CONVOLUTION = Rule(limits=(*_PRODUCT, has_bias))
+_INT8 = (Takes(activations=EIGHT_BITS),)
+_PRODUCT = (Takes(activations=EIGHT_BITS, weights=EIGHT_BITS),)
+_PACKED_PRODUCT = (*_PRODUCT, Takes(activations=frozenset({"INT8"}), weights=frozenset(_PACKED)))
+_OR_FLOATS = (Takes(activations=EIGHT_BITS | {"INT16", "INT32", "FLOAT32", "FLOAT16"}),)
+_PLAIN = Rule(takes=_INT8)
+_STATIC = Rule(takes=_INT8, limits=(constant_parameters,))
+_CONVOLUTION = Rule(takes=_PRODUCT, limits=(constant_parameters, has_bias))
 
 RULES: Rules = {
     **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL, activation.LOGISTIC, activation.TANH), _PLAIN),
     **dict.fromkeys((activation.ELU, blocks.DEPTH_TO_SPACE, blocks.SPACE_TO_DEPTH, pooling.MAX_POOL_2D), _PLAIN),
     **dict.fromkeys((padding.PAD, shape.RESHAPE, slicing.SLICE, shape.TRANSPOSE), _STATIC),
-    activation.LEAKY_RELU: Rule(limits=(eight_bits, moderate_ratio)),
-    joining.CONCATENATION: Rule(limits=(eight_bits, joins_few)),
-    joining.SPLIT: Rule(limits=(eight_bits, splits_few)),
+    activation.LEAKY_RELU: Rule(takes=_INT8, limits=(moderate_ratio,)),
+    joining.CONCATENATION: Rule(takes=_INT8, limits=(joins_few,)),
+    joining.SPLIT: Rule(takes=_INT8, limits=(splits_few,)),
     CONV_2D: _CONVOLUTION,
     DEPTHWISE_CONV_2D: _CONVOLUTION,
-    FULLY_CONNECTED: Rule(limits=(eight_bits, constant_parameters, packs_whole_bytes)),
-    TRANSPOSE_CONV: Rule(limits=_PRODUCT),
-    reduction.MEAN: Rule(limits=(eight_bits, constant_parameters, spatial_mean)),
-    resize.RESIZE_BILINEAR: Rule(limits=(eight_bits, constant_parameters, four_dimensions)),
-    QUANTIZE: Rule(limits=(same_signedness, moderate_ratio)),
-    DEQUANTIZE: Rule(),
+    FULLY_CONNECTED: Rule(takes=_PACKED_PRODUCT, limits=(constant_parameters, packs_whole_bytes)),
+    TRANSPOSE_CONV: Rule(takes=_PRODUCT, limits=(constant_parameters,)),
+    reduction.MEAN: Rule(takes=_INT8, limits=(constant_parameters, spatial_mean)),
+    resize.RESIZE_BILINEAR: Rule(takes=_INT8, limits=(constant_parameters, four_dimensions)),
+    QUANTIZE: Rule(takes=_OR_FLOATS, limits=(same_signedness, moderate_ratio)),
+    DEQUANTIZE: Rule(takes=_OR_FLOATS),
 }
 
 # The fastest form that is there anyway.
@@ -125,7 +139,7 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
         instead=_INSTEAD,
     )
     note = "operators that XNNPACK does not take run in TFLite's built-in kernels, on the same CPU"
-    return CheckReport(target=TARGET.name, verdicts=verdicts, notes=(note,), **_costs(model, verdicts))
+    return CheckReport(target=_TARGET.name, verdicts=verdicts, notes=(note,), **_costs(model, verdicts))
 
 
 def _costs(model: ModelFile, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -157,7 +171,7 @@ def _has_wide_data(site: Site) -> bool:
     return any(t.type_name == "INT16" for t in site.activations)
 
 
-TARGET = Target(
+_TARGET = Target(
     name="cpu",
     summary="TFLite on a CPU (XNNPACK's int8 kernels)",
     per_channel=CONVOLUTIONS | {FULLY_CONNECTED},
@@ -165,4 +179,10 @@ TARGET = Target(
     check=check,
     rewrites="pool_to_mean",
     exclusive=False,
+    any_types=True,
 )
+# The same without regard to tflite-runtime: what its kernels lack, LiteRT's may have.
+_LITERT = dataclasses.replace(
+    _TARGET, name="litert", summary="LiteRT 2.3 on a CPU, with widths that only it has", also=()
+)
+TARGETS = {target.name: target for target in (_TARGET, _LITERT)}

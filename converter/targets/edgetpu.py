@@ -19,7 +19,8 @@ from converter.targets.edgetpu_rules import (
     RULES,
 )
 from converter.targets.edgetpu_versions import LAST_VERSION
-from converter.targets.rules import EIGHT_BITS, CheckReport, Limit, Site, Verdict, sites, tensor_bytes
+from converter.targets.rules import EIGHT_BITS, CheckReport, Limit, Verdict, taken
+from converter.targets.site import Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops.conversion import QUANTIZE
@@ -67,6 +68,8 @@ def _problem(site: Site, runtime: int | None) -> _Problem | None:
             else "run it outside of the model"
         )
         return _Problem(NOT_SUPPORTED, "the Edge TPU has no such operator", fix)
+    if other := rule.other_types(site):
+        return _Problem(DATA_TYPE, f"{other}, where it takes {taken(rule)}", "store them in 8 bits (--weight_bits=8)")
     if any(t is not None and t.data is None for t in site.parameters()):
         return _Problem(NOT_CONSTANT, "weights, axes or shapes are computed", "make them constants of the model")
     if any(d != 1 for t in site.activations for d in t.shape[:-3]):
@@ -74,15 +77,15 @@ def _problem(site: Site, runtime: int | None) -> _Problem | None:
         return _Problem(RANK, f"a tensor of shape {shape}", "use batch 1 and at most three dimensions beside it")
     broken = rule.broken(site)
     if broken is not None:
-        return _limited(broken)
+        return _limited(broken, site)
     if runtime is not None and rule.runtime(site) > runtime:
         reason = f"it needs runtime {rule.runtime(site)}, {runtime} is allowed"
         return _Problem(NOT_SUPPORTED, reason, f"raise --min_runtime_version to {rule.runtime(site)}")
     return None
 
 
-def _limited(broken: Limit) -> _Problem:
-    return _Problem(broken.status or UNSPECIFIED, f"maps only if {broken.reason}", broken.fix)
+def _limited(broken: Limit, site: Site) -> _Problem:
+    return _Problem(UNSPECIFIED, f"maps only if {broken.reason}; found {broken.found(site)}", broken.fix)
 
 
 def _type_problem(site: Site) -> _Problem | None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import math
 
-from converter.targets.rules import Limit, Rule, Rules, Site, limit
+from converter.targets.rules import EIGHT_BITS, Limit, Rule, Rules, Takes, limit
+from converter.targets.site import Site
 from ir.opdef import FusedActivation
 from ir.ops import (
     activation,
@@ -61,25 +62,75 @@ def _axis(site: Site) -> int:
     return int(site.option("Axis")) % max(1, len(site.result.shape))
 
 
-@limit("let the activation be an operator of its own")
+def _fused(site: Site) -> str:
+    return f"a fused {FusedActivation(site.option('FusedActivationFunction')).name}"
+
+
+def _dilation(site: Site) -> str:
+    return f"dilations {site.option('DilationHFactor', 1)} x {site.option('DilationWFactor', 1)}"
+
+
+def _over(site: Site) -> str:
+    return f"axes {sorted(_axes(site))} of {list(site.data.shape)}"
+
+
+def _window(site: Site) -> str:
+    return f"a window of {site.option('FilterHeight', 1)} x {site.option('FilterWidth', 1)}"
+
+
+def _along(site: Site) -> str:
+    return f"axis {_axis(site)}"
+
+
+def _weights(site: Site) -> str:
+    weights = site.weights()
+    return f"weights {list(weights.shape)}" if weights is not None else "no weights"
+
+
+def _alpha(site: Site) -> str:
+    alpha = site.input(1)
+    return f"alpha {list(alpha.shape)}" if alpha is not None else "no alpha"
+
+
+def _slice(site: Site) -> str:
+    return f"strides {list(site.integers(3) or ())}, or masks"
+
+
+def _order(site: Site) -> str:
+    return f"order {list(site.integers(1) or ())}"
+
+
+def _paddings(site: Site) -> str:
+    return f"paddings {list(site.integers(1) or ())}"
+
+
+def _constants(site: Site) -> str:
+    return f"{sum(t.data is not None for t in site.inputs)} constants among {len(site.inputs)} inputs"
+
+
+def _format(site: Site) -> str:
+    return f"format {site.option('WeightsFormat')}"
+
+
+@limit("let the activation be an operator of its own", _fused)
 def no_fused_activation(site: Site) -> bool:
     """it has no fused activation"""
     return site.option("FusedActivationFunction") == FusedActivation.NONE
 
 
-@limit("use the same dilation in both directions")
+@limit("use the same dilation in both directions", _dilation)
 def same_dilation(site: Site) -> bool:
     """the dilation is the same in x and y"""
     return site.option("DilationHFactor", 1) == site.option("DilationWFactor", 1)
 
 
-@limit("train without dilation, or require runtime 13")
+@limit("train without dilation, or require runtime 13", _dilation)
 def no_dilation(site: Site) -> bool:
     """there is no dilation"""
     return site.option("DilationHFactor", 1) == site.option("DilationWFactor", 1) == 1
 
 
-@limit("join without a constant, or pad with zeros instead")
+@limit("join without a constant, or pad with zeros instead", _constants)
 def zeros_if_constant(site: Site) -> bool:
     """a constant input is all zeros, and there is one input beside it"""
     constants = [(t, t.data) for t in site.inputs if t.data is not None]
@@ -92,7 +143,7 @@ def _zero(tensor: object) -> int:
     return int(points[0]) if points.size else 0
 
 
-@limit("store the weights row by row")
+@limit("store the weights row by row", _format)
 def default_weights_format(site: Site) -> bool:
     """the weights are in the default format"""
     return site.option("WeightsFormat") == 0
@@ -104,40 +155,40 @@ def one_row(site: Site) -> bool:
     return math.prod(site.result.shape[:-1]) == 1
 
 
-@limit("reduce over height and width only")
+@limit("reduce over height and width only", _over)
 def spatial_axes(site: Site) -> bool:
     """it reduces over x and y only"""
     rank = len(site.data.shape)
     return _axes(site) <= {rank - 3, rank - 2} if rank >= 3 else 0 not in _axes(site)
 
 
-@limit("keep the batch axis")
+@limit("keep the batch axis", _over)
 def not_over_batch(site: Site) -> bool:
     """it does not reduce over the batch"""
     return 0 not in _axes(site) or site.data.shape[0] == 1
 
 
-@limit("make the number of channels a multiple of 4")
+@limit("make the number of channels a multiple of 4", _over)
 def channels_by_four(site: Site) -> bool:
     """over channels only where their number is a multiple of 4"""
     rank = len(site.data.shape)
     return rank - 1 not in _axes(site) or site.data.shape[-1] % 4 == 0
 
 
-@limit("reduce in steps, or at a lower resolution")
+@limit("reduce in steps, or at a lower resolution", _over)
 def reduces_few(site: Site) -> bool:
     """it reduces at most 16384 positions"""
     axes = _axes(site) - {len(site.data.shape) - 1}
     return math.prod(site.data.shape[a] for a in axes) <= REDUCED_POSITIONS
 
 
-@limit("pool in steps, or at a lower resolution")
+@limit("pool in steps, or at a lower resolution", _window)
 def pools_few(site: Site) -> bool:
     """it pools at most 16384 positions"""
     return site.option("FilterHeight", 1) * site.option("FilterWidth", 1) <= REDUCED_POSITIONS
 
 
-@limit("join along another axis")
+@limit("join along another axis", _along)
 def not_batch_axis(site: Site) -> bool:
     """not along the batch"""
     return _axis(site) != 0 or len(site.result.shape) == 1
@@ -150,13 +201,13 @@ def splits_within_sample(site: Site) -> bool:
     return axis is not None and axis[0] % len(site.result.shape) != 0
 
 
-@limit("do not pad the batch")
+@limit("do not pad the batch", _paddings)
 def pads_within_sample(site: Site) -> bool:
     """not along the batch"""
     return not any((site.integers(1) or ())[:2]) or len(site.data.shape) < 2
 
 
-@limit("pad height and width only, or require runtime 13")
+@limit("pad height and width only, or require runtime 13", _paddings)
 def pads_spatial(site: Site) -> bool:
     """it pads x and y only"""
     paddings = site.integers(1) or ()
@@ -166,7 +217,7 @@ def pads_spatial(site: Site) -> bool:
     )
 
 
-@limit("share alpha over height and width (Keras: shared_axes=[1, 2])")
+@limit("share alpha over height and width (Keras: shared_axes=[1, 2])", _alpha)
 def alpha_per_channel(site: Site) -> bool:
     """alpha has one dimension, the channels"""
     alpha = site.input(1)
@@ -195,7 +246,7 @@ def one_vector(site: Site) -> bool:
     return math.prod(site.data.shape) == site.data.shape[-1] <= _SOFTMAX_ELEMENTS if site.data.shape else False
 
 
-@limit("slice with stride 1 and without ellipsis or new axes")
+@limit("slice with stride 1 and without ellipsis or new axes", _slice)
 def plain_slice(site: Site) -> bool:
     """strides are 1, without ellipsis and new axes"""
     strides = site.integers(3)
@@ -203,7 +254,7 @@ def plain_slice(site: Site) -> bool:
     return strides is not None and all(s == 1 for s in strides) and masks
 
 
-@limit("keep the batch axis where it is")
+@limit("keep the batch axis where it is", _order)
 def batch_stays(site: Site) -> bool:
     """the batch stays where it is"""
     order = site.integers(1)
@@ -216,7 +267,7 @@ def small_transpose(site: Site) -> bool:
     return math.prod(site.data.shape) <= _TRANSPOSED_ELEMENTS
 
 
-@limit("use fewer channels, or resize and convolve instead")
+@limit("use fewer channels, or resize and convolve instead", _weights)
 def small_kernel(site: Site) -> bool:
     """the kernel has less than 1 MiB"""
     weights = site.weights()
@@ -236,7 +287,9 @@ def repeats_within_sample(site: Site) -> bool:
     return site.data.shape[:1] == site.result.shape[:1]
 
 
-_PLAIN = Rule()
+_INT8 = (Takes(activations=EIGHT_BITS),)
+_PRODUCT = (Takes(activations=EIGHT_BITS, weights=EIGHT_BITS),)
+_PLAIN = Rule(takes=_INT8)
 _REDUCTION: tuple[Limit, ...] = (not_over_batch, channels_by_four, reduces_few)
 
 RULES: Rules = {
@@ -245,34 +298,34 @@ RULES: Rules = {
     ),
     **dict.fromkeys((activation.RELU, activation.RELU6, activation.RELU_N1_TO_1, activation.LOGISTIC), _PLAIN),
     **dict.fromkeys((activation.TANH, softmax.L2_NORMALIZATION, slicing.SLICE, SPACE_TO_DEPTH), _PLAIN),
-    pooling.AVERAGE_POOL_2D: Rule(limits=(no_fused_activation, pools_few)),
-    pooling.MAX_POOL_2D: Rule(limits=(no_fused_activation, pools_few)),
-    joining.CONCATENATION: Rule(limits=(no_fused_activation, zeros_if_constant)),
-    CONV_2D: Rule(limits=(same_dilation,)),
-    DEPTHWISE_CONV_2D: Rule(limits=(same_dilation,), before={13: (no_dilation,)}),
-    FULLY_CONNECTED: Rule(limits=(default_weights_format, one_row)),
-    shape.EXPAND_DIMS: Rule(since=13),
-    UNIDIRECTIONAL_SEQUENCE_LSTM: Rule(since=14),
-    reduction.MEAN: Rule(limits=_REDUCTION, before={13: (spatial_axes,)}),
-    reduction.SUM: Rule(limits=_REDUCTION, since=13),
-    reduction.REDUCE_MAX: Rule(limits=(not_over_batch, reduces_few), since=14),
-    reduction.REDUCE_MIN: Rule(limits=(not_over_batch, reduces_few), since=14),
-    joining.PACK: Rule(limits=(not_batch_axis,), since=13),
-    padding.PAD: Rule(limits=(pads_within_sample,), before={13: (pads_spatial,)}),
-    activation.PRELU: Rule(limits=(alpha_per_channel,), since=13),
-    QUANTIZE: Rule(since=13),
-    shape.RESHAPE: Rule(limits=(small_reshape,)),
-    resize.RESIZE_BILINEAR: Rule(limits=(moderate_resize,)),
-    resize.RESIZE_NEAREST_NEIGHBOR: Rule(limits=(moderate_resize,)),
-    unary.RSQRT: Rule(since=14),
-    elementwise.SQUARED_DIFFERENCE: Rule(since=14),
-    softmax.SOFTMAX: Rule(limits=(one_vector,)),
-    joining.SPLIT: Rule(limits=(splits_within_sample,)),
-    shape.SQUEEZE: Rule(before={13: (leading_axes,)}),
-    slicing.STRIDED_SLICE: Rule(limits=(plain_slice,)),
-    shape.TILE: Rule(limits=(repeats_within_sample,), since=14),
-    shape.TRANSPOSE: Rule(limits=(batch_stays, small_transpose), since=14),
-    TRANSPOSE_CONV: Rule(limits=(small_kernel,), since=13),
+    pooling.AVERAGE_POOL_2D: Rule(takes=_INT8, limits=(no_fused_activation, pools_few)),
+    pooling.MAX_POOL_2D: Rule(takes=_INT8, limits=(no_fused_activation, pools_few)),
+    joining.CONCATENATION: Rule(takes=_INT8, limits=(no_fused_activation, zeros_if_constant)),
+    CONV_2D: Rule(takes=_PRODUCT, limits=(same_dilation,)),
+    DEPTHWISE_CONV_2D: Rule(takes=_PRODUCT, limits=(same_dilation,), before={13: (no_dilation,)}),
+    FULLY_CONNECTED: Rule(takes=_PRODUCT, limits=(default_weights_format, one_row)),
+    shape.EXPAND_DIMS: Rule(takes=_INT8, since=13),
+    UNIDIRECTIONAL_SEQUENCE_LSTM: Rule(takes=_INT8, since=14),
+    reduction.MEAN: Rule(takes=_INT8, limits=_REDUCTION, before={13: (spatial_axes,)}),
+    reduction.SUM: Rule(takes=_INT8, limits=_REDUCTION, since=13),
+    reduction.REDUCE_MAX: Rule(takes=_INT8, limits=(not_over_batch, reduces_few), since=14),
+    reduction.REDUCE_MIN: Rule(takes=_INT8, limits=(not_over_batch, reduces_few), since=14),
+    joining.PACK: Rule(takes=_INT8, limits=(not_batch_axis,), since=13),
+    padding.PAD: Rule(takes=_INT8, limits=(pads_within_sample,), before={13: (pads_spatial,)}),
+    activation.PRELU: Rule(takes=_INT8, limits=(alpha_per_channel,), since=13),
+    QUANTIZE: Rule(takes=_INT8, since=13),
+    shape.RESHAPE: Rule(takes=_INT8, limits=(small_reshape,)),
+    resize.RESIZE_BILINEAR: Rule(takes=_INT8, limits=(moderate_resize,)),
+    resize.RESIZE_NEAREST_NEIGHBOR: Rule(takes=_INT8, limits=(moderate_resize,)),
+    unary.RSQRT: Rule(takes=_INT8, since=14),
+    elementwise.SQUARED_DIFFERENCE: Rule(takes=_INT8, since=14),
+    softmax.SOFTMAX: Rule(takes=_INT8, limits=(one_vector,)),
+    joining.SPLIT: Rule(takes=_INT8, limits=(splits_within_sample,)),
+    shape.SQUEEZE: Rule(takes=_INT8, before={13: (leading_axes,)}),
+    slicing.STRIDED_SLICE: Rule(takes=_INT8, limits=(plain_slice,)),
+    shape.TILE: Rule(takes=_INT8, limits=(repeats_within_sample,), since=14),
+    shape.TRANSPOSE: Rule(takes=_INT8, limits=(batch_stays, small_transpose), since=14),
+    TRANSPOSE_CONV: Rule(takes=_PRODUCT, limits=(small_kernel,), since=13),
 }
 
 # What to use in place of operators that do not map.

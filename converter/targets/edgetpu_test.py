@@ -9,7 +9,7 @@ import pytest
 
 from converter.targets import edgetpu, edgetpu_log, get_target
 from converter.targets.edgetpu_versions import LAST_VERSION
-from converter.targets.rules import BY_CODE
+from converter.targets.site import BY_CODE
 from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord, load
 from ir.errors import OptionError
 
@@ -202,9 +202,9 @@ def test_a_float_model_is_refused_whole():
 
 def test_parameters_that_do_not_fit_are_streamed():
     large = tensor(3000, 3000, data=np.zeros(9_000_000, np.int8))
-    small = tensor(3000, 3000, type_name="INT4", data=np.zeros(4_500_000, np.int8))
+    small = tensor(1500, 3000, data=np.zeros(4_500_000, np.int8))
     layers = [("FULLY_CONNECTED", [0, 1], [2], {}), ("FULLY_CONNECTED", [2, 3], [4], {})]
-    file = model([tensor(1, 3000), large, tensor(1, 3000), small, tensor(1, 3000)], *layers)
+    file = model([tensor(1, 3000), large, tensor(1, 3000), small, tensor(1, 1500)], *layers)
     figures = edgetpu.check(file).figures
     assert figures["parameter_bytes"] == 13_500_000 > figures["on_chip_bytes"]
     assert figures["on_chip_used_bytes"] == 4_500_000 and figures["off_chip_bytes"] == 9_000_000

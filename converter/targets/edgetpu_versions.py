@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from converter.targets.rules import BY_CODE
+from converter.targets.site import BY_CODE
 from ir.opdef import OpDef
 
 # Operators that are not here were at version 1.

@@ -6,17 +6,8 @@ import functools
 
 import numpy as np
 
-from converter.targets.rules import (
-    EIGHT_BITS,
-    CheckReport,
-    Rule,
-    Rules,
-    Site,
-    check_each,
-    constant_parameters,
-    eight_bits,
-    limit,
-)
+from converter.targets.rules import EIGHT_BITS, CheckReport, Rule, Rules, Takes, check_each, constant_parameters, limit
+from converter.targets.site import Site
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import (
@@ -44,14 +35,20 @@ _WEIGHT_SUM = 8_323_072
 _ARG_MAX_DEPTH = 127
 
 
-@limit("store the weights in 8 bits")
-def weights_of_eight_bits(site: Site) -> bool:
-    """the weights have 8 bits"""
-    weights = site.weights()
-    return weights is None or weights.type_name in ("INT8", "UINT8")
+def _bias(site: Site) -> str:
+    bias = site.bias()
+    return "none" if bias is None else f"{bias.type_name.lower()}, {'computed' if bias.data is None else 'constant'}"
 
 
-@limit("make the bias a constant of 32 or 64 bits")
+def _strides(site: Site) -> str:
+    return f"{site.option('StrideH', 1)} x {site.option('StrideW', 1)}"
+
+
+def _axis(site: Site) -> str:
+    return f"axis {site.integers(1) or site.option('Axis')}"
+
+
+@limit("make the bias a constant of 32 or 64 bits", _bias)
 def constant_bias(site: Site) -> bool:
     """the bias is a constant of int32 or int64"""
     bias = site.bias()
@@ -74,7 +71,7 @@ def moderate_weight_sum(site: Site) -> bool:
     )
 
 
-@limit("use a stride of 1 to 3")
+@limit("use a stride of 1 to 3", _strides)
 def small_stride(site: Site) -> bool:
     """strides are 1 to 3"""
     return 1 <= site.option("StrideH", 1) <= 3 and 1 <= site.option("StrideW", 1) <= 3
@@ -92,26 +89,14 @@ def shallow(site: Site) -> bool:
     return site.data.shape[-1] <= _ARG_MAX_DEPTH
 
 
-@limit("take the largest along the last axis")
+@limit("take the largest along the last axis", _axis)
 def along_depth(site: Site) -> bool:
     """along the last axis"""
     axis = site.integers(1)
     return axis is not None and axis[0] % len(site.data.shape) == len(site.data.shape) - 1
 
 
-@limit("keep the tensors in 8 or 32 bits")
-def integers_only(site: Site) -> bool:
-    """inputs and outputs are int8, uint8 or int32"""
-    return all(t.type_name in EIGHT_BITS | {"INT32"} for t in site.activations)
-
-
-@limit("keep the tensors in 8 bits")
-def eight_bits_or_truths(site: Site) -> bool:
-    """inputs and outputs are int8, uint8 or truth values"""
-    return all(t.type_name in EIGHT_BITS | {"BOOL"} for t in site.activations)
-
-
-@limit("gather along the first axis")
+@limit("gather along the first axis", _axis)
 def gathers_first(site: Site) -> bool:
     """along the first axis after those of the batch"""
     return site.option("Axis") == site.option("BatchDims")
@@ -130,20 +115,29 @@ def power_of_two_resize(site: Site) -> bool:
     return len(factors) == 1 and factors <= ({2.0} if half else {2.0, 4.0, 8.0})
 
 
-_PLAIN = Rule(limits=(eight_bits,))
-_WIDE = Rule(limits=(integers_only,))
-_STATIC = Rule(limits=(eight_bits, constant_parameters))
-_WIDE_STATIC = Rule(limits=(integers_only, constant_parameters))
-_PRODUCT = (eight_bits, constant_parameters, weights_of_eight_bits, constant_bias, moderate_weight_sum)
-_RESIZE = Rule(limits=(eight_bits, constant_parameters, power_of_two_resize))
+_INT16 = frozenset({"INT16"})
+_INT8 = (Takes(activations=EIGHT_BITS),)
+_BOTH = (*_INT8, Takes(activations=_INT16))
+_OR_INT32 = (Takes(activations=EIGHT_BITS | {"INT32"}), Takes(activations=_INT16))
+_OR_TRUTHS = (Takes(activations=EIGHT_BITS | {"BOOL"}), Takes(activations=_INT16 | {"BOOL"}))
+_MIXED = (Takes(activations=EIGHT_BITS | _INT16),)  # from one to another
+_INDICES = (Takes(activations=EIGHT_BITS | {"INT32", "INT64"}),)
+_PRODUCTS = (Takes(activations=EIGHT_BITS, weights=EIGHT_BITS), Takes(activations=_INT16, weights=frozenset({"INT8"})))
+
+_PLAIN = Rule(takes=_BOTH)
+_NARROW = Rule(takes=_INT8)
+_WIDE = Rule(takes=_OR_INT32)
+_STATIC = Rule(takes=_BOTH, limits=(constant_parameters,))
+_WIDE_STATIC = Rule(takes=_OR_INT32, limits=(constant_parameters,))
+_PRODUCT = (constant_parameters, constant_bias, moderate_weight_sum)
 
 _ON_ALL = (
     elementwise.MAXIMUM, elementwise.MINIMUM, elementwise.SQUARED_DIFFERENCE, activation.RELU, activation.RELU6,
-    activation.RELU_N1_TO_1, activation.LEAKY_RELU, activation.PRELU, activation.HARD_SWISH, activation.LOGISTIC,
-    activation.TANH, activation.ELU, activation.GELU, unary.ABS, unary.EXP, unary.LOG, unary.NEG, unary.RSQRT,
+    activation.RELU_N1_TO_1, activation.LEAKY_RELU, activation.PRELU, activation.LOGISTIC, activation.TANH, unary.ABS, unary.EXP, unary.LOG, unary.NEG, unary.RSQRT,
     softmax.SOFTMAX, joining.SPLIT, joining.SPLIT_V, joining.UNPACK, pooling.AVERAGE_POOL_2D, pooling.MAX_POOL_2D,
-    QUANTIZE, BATCH_MATMUL, UNIDIRECTIONAL_SEQUENCE_LSTM,
+    UNIDIRECTIONAL_SEQUENCE_LSTM,
 )  # fmt: skip
+_NARROW_ON_ALL = (activation.HARD_SWISH, activation.ELU, activation.GELU)
 _STATIC_ON_ALL = (
     padding.PAD, padding.PADV2, padding.MIRROR_PAD, shape.TRANSPOSE, shape.TILE, slicing.SLICE, slicing.STRIDED_SLICE,
     reduction.REDUCE_MAX, reduction.REDUCE_MIN, reduction.SUM,
@@ -157,23 +151,27 @@ _ON_U85 = (
 
 def _rules(accelerator: str) -> Rules:
     newest = accelerator == "u85"
+    factors = () if newest else (power_of_two_resize,)
+    resizing = Rule(takes=_BOTH, limits=(constant_parameters, *factors))
     return {
         **dict.fromkeys(_ON_ALL, _PLAIN),
+        **dict.fromkeys(_NARROW_ON_ALL, _NARROW),
+        QUANTIZE: Rule(takes=_MIXED),
+        BATCH_MATMUL: _PLAIN if newest else _NARROW,
         **dict.fromkeys(_STATIC_ON_ALL, _STATIC),
         **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL), _WIDE),
         **dict.fromkeys((shape.RESHAPE, shape.SQUEEZE, shape.EXPAND_DIMS), _WIDE_STATIC),
         **dict.fromkeys((joining.CONCATENATION, joining.PACK), _WIDE if newest else _PLAIN),
-        **(dict.fromkeys(_ON_U85, Rule(limits=(eight_bits_or_truths,))) if newest else {}),
-        **({slicing.GATHER: Rule(limits=(integers_only, gathers_first))} if newest else {}),
-        resize.RESIZE_BILINEAR: Rule(limits=(eight_bits, constant_parameters)) if newest else _RESIZE,
-        resize.RESIZE_NEAREST_NEIGHBOR: Rule(limits=(eight_bits, constant_parameters)) if newest else _RESIZE,
-        CONV_2D: Rule(limits=_PRODUCT),
-        DEPTHWISE_CONV_2D: Rule(limits=(*_PRODUCT, small_stride)),
-        FULLY_CONNECTED: Rule(limits=_PRODUCT),
-        TRANSPOSE_CONV: Rule(limits=_PRODUCT),
-        reduction.MEAN: Rule(limits=(eight_bits, constant_parameters, one_sample)),
+        **(dict.fromkeys(_ON_U85, Rule(takes=_OR_TRUTHS)) if newest else {}),
+        **({slicing.GATHER: Rule(takes=_OR_INT32, limits=(gathers_first,))} if newest else {}),
+        **dict.fromkeys((resize.RESIZE_BILINEAR, resize.RESIZE_NEAREST_NEIGHBOR), resizing),
+        CONV_2D: Rule(takes=_PRODUCTS, limits=_PRODUCT),
+        DEPTHWISE_CONV_2D: Rule(takes=_PRODUCTS, limits=(*_PRODUCT, small_stride)),
+        FULLY_CONNECTED: Rule(takes=_PRODUCTS, limits=_PRODUCT),
+        TRANSPOSE_CONV: Rule(takes=_PRODUCTS, limits=_PRODUCT),
+        reduction.MEAN: Rule(takes=_BOTH, limits=(constant_parameters, one_sample)),
         reduction.ARG_MAX: Rule(
-            limits=(constant_parameters,) if newest else (constant_parameters, along_depth, shallow)
+            takes=_INDICES, limits=(constant_parameters,) if newest else (constant_parameters, along_depth, shallow)
         ),
     }
 

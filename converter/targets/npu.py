@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from converter.targets.rules import (
+    EIGHT_BITS,
     CheckReport,
     Rule,
     Rules,
+    Takes,
     check_each,
     constant_parameters,
-    eight_bits,
     per_tensor_weights,
 )
 from converter.targets.target import Target
 from converter.tflite.model_file import ModelFile
 from ir.ops import OPERATORS
 
-_RULE = Rule(limits=(eight_bits, constant_parameters, per_tensor_weights))
+_INT8 = Takes(activations=EIGHT_BITS, weights=EIGHT_BITS)
+_RULE = Rule(takes=(_INT8,), limits=(constant_parameters, per_tensor_weights))
 RULES: Rules = {
     op: _RULE for op in OPERATORS if op.encoding is not None and op.quantization.integer and op.integer is not None
 }

@@ -1,166 +1,107 @@
 """What a device runs, as data: a rule per operator, a limit per constraint, a verdict on every operator of a file.
 
-A limit is a function that says whether an operator keeps it; its docstring is the sentence that a user reads.
+A rule lists the element types that the device takes; a limit is a function that says whether an operator keeps it. The
+docstring of a limit is the sentence that a user reads, with what was found in its place.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
-import numpy as np
+from converter.targets.site import Site, sites
+from converter.tflite.model_file import ModelFile
+from ir.kernels import Support
+from ir.opdef import OpDef
+from ir.profile import Profile
+from ir.types import DType
 
-from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
-from ir.opdef import OpDef, Role
-from ir.ops import OPERATORS
-
-BY_CODE: Mapping[str, OpDef] = {op.encoding.code: op for op in OPERATORS if op.encoding is not None}
-BYTES_OF_TYPE = {
-    "BOOL": 1,
-    "INT8": 1,
-    "UINT8": 1,
-    "INT16": 2,
-    "UINT16": 2,
-    "FLOAT16": 2,
-    "BFLOAT16": 2,
-    "INT32": 4,
-    "UINT32": 4,
-    "FLOAT32": 4,
-    "INT64": 8,
-    "UINT64": 8,
-    "FLOAT64": 8,
-    "COMPLEX64": 8,
-    "COMPLEX128": 16,
-    "INT4": 0.5,
-    "INT2": 0.25,
-}
 EIGHT_BITS = frozenset({"INT8", "UINT8"})
 
 
-def tensor_bytes(tensor: TensorRecord) -> int:
-    """What an element-wise copy of the tensor takes."""
-    return math.ceil(math.prod(tensor.shape) * BYTES_OF_TYPE.get(tensor.type_name, 4))
+@dataclass(frozen=True, kw_only=True)
+class Takes:
+    """Element types that an operator may have on a device, by the schema's names.
+
+    Attributes:
+      activations: of what is computed: operands and results.
+      weights: None where they are not looked at.
+    """
+
+    activations: frozenset[str]
+    weights: frozenset[str] | None = None
+
+    def refused(self, site: Site) -> str:
+        """What an operator has of other types: "int16 activations"; "" if there is none."""
+        others = sorted({t.type_name for t in site.activations} - self.activations)
+        if others:
+            return f"{listed(others)} activations"
+        weights = site.weights()
+        if weights is None or self.weights is None or weights.type_name in self.weights:
+            return ""
+        return f"{listed([weights.type_name])} weights"
+
+    def holds(self, activation: DType, weights: DType | None) -> bool:
+        """Whether it lists these element types."""
+        listed = self.weights is None or weights is None or weights.value in self.weights
+        return activation.value in self.activations and listed
+
+    def __str__(self) -> str:
+        weights = f" x {listed(self.weights)}" if self.weights is not None else ""
+        return f"{listed(self.activations)}{weights}"
 
 
-@dataclass(frozen=True)
-class Site:
-    """One operator of a file, as rules look at it."""
-
-    index: int
-    record: OperatorRecord
-    graph: SubgraphRecord
-
-    @property
-    def op(self) -> OpDef | None:
-        """Its declaration, None if this project does not know it."""
-        return BY_CODE.get(self.record.code)
-
-    @property
-    def layer(self) -> str:
-        """The name of its first result."""
-        return self.graph.tensors[self.record.outputs[0]].name if self.record.outputs else f"operator {self.index}"
-
-    def input(self, index: int) -> TensorRecord | None:
-        """An operand, None if it is absent."""
-        if index >= len(self.record.inputs) or self.record.inputs[index] < 0:
-            return None
-        return self.graph.tensors[self.record.inputs[index]]
-
-    @property
-    def inputs(self) -> list[TensorRecord]:
-        return [self.graph.tensors[j] for j in self.record.inputs if j >= 0]
-
-    @property
-    def outputs(self) -> list[TensorRecord]:
-        return [self.graph.tensors[j] for j in self.record.outputs]
-
-    @cached_property
-    def activations(self) -> list[TensorRecord]:
-        """Operands and results that are computed: no constants, no state."""
-        return [t for t in self.inputs if t.data is None and not t.is_variable] + self.outputs
-
-    @property
-    def data(self) -> TensorRecord:
-        """The first computed operand, the first operand if all are constant."""
-        return next((t for t in self.inputs if t.data is None), self.inputs[0] if self.inputs else self.outputs[0])
-
-    @property
-    def result(self) -> TensorRecord:
-        return self.outputs[0]
-
-    def option(self, name: str, default: Any = 0) -> Any:
-        """A field of the options table."""
-        getter = getattr(self.record.options, name, None)
-        return default if getter is None else getter()
-
-    def integers(self, index: int) -> tuple[int, ...] | None:
-        """The values of a constant operand (axes, paddings), None if it is not constant."""
-        tensor = self.input(index)
-        if tensor is None or tensor.data is None or tensor.type_name not in ("INT32", "INT64"):
-            return None
-        return tuple(int(v) for v in np.frombuffer(tensor.data.tobytes(), f"<i{int(BYTES_OF_TYPE[tensor.type_name])}"))
-
-    def parameters(self) -> list[TensorRecord | None]:
-        """Operands that must be known before running: weights, biases, axes, shapes."""
-        return [self.input(i) for i in parameter_positions(self.op)] if self.op is not None else []
-
-    def weights(self) -> TensorRecord | None:
-        """The weights, None where the operator has none."""
-        return None if self.op is None else self.input(_position(self.op, Role.WEIGHT))
-
-    def bias(self) -> TensorRecord | None:
-        return None if self.op is None else self.input(_position(self.op, Role.BIAS))
-
-    @property
-    def multiplications(self) -> int:
-        """How many an inference takes of an operator with weights; 0 of others."""
-        weights = self.weights()
-        if weights is None:
-            return 0
-        places = min(math.prod(t.shape[:-1]) for t in (self.data, self.result))  # that the weights are laid on
-        return places * math.prod(weights.shape)
+def kernel_takes(op: OpDef, profile: Profile, besides: frozenset[str] = frozenset()) -> tuple[Takes, ...]:
+    """The quantized types that the kernels of a profile compute, by the operator table; `besides`: of other operands."""
+    right = [k for k in op.quantization.kernels if k.on(profile) in (Support.RIGHT, Support.COARSE, Support.UNPROVED)]
+    found = dict.fromkeys((k.activation.value, None if k.weights is None else k.weights.value) for k in right)
+    return tuple(
+        Takes(
+            activations=frozenset({activation}) | besides,
+            weights=None if weights is None or op.weight_index is None else frozenset({weights}),
+        )
+        for activation, weights in found
+    )
 
 
-def _layout(op: OpDef) -> list[Role | None]:
-    """The role of each operand in the file's order; None for attributes stored as operands."""
-    roles = {operand.name: operand.role for operand in op.operands}
-    if op.encoding is not None and op.encoding.layout is not None:
-        return [roles.get(name) for name in op.encoding.layout]
-    return [operand.role for operand in op.operands]
-
-
-def _position(op: OpDef, role: Role) -> int:
-    layout = _layout(op)
-    return layout.index(role) if role in layout else len(layout) + 1000
-
-
-def parameter_positions(op: OpDef | None) -> list[int]:
-    """Where the weights, biases and stored attributes of an operator stand."""
-    if op is None:
-        return []
-    return [i for i, role in enumerate(_layout(op)) if role in (None, Role.WEIGHT, Role.BIAS)]
+def listed(types: Iterable[str]) -> str:
+    """Element types as they are read: "int8 or uint8"."""
+    return " or ".join(sorted(t.lower() for t in types))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """A constraint. `keeps` says whether an operator keeps it."""
+    """A constraint.
+
+    Attributes:
+      keeps: whether an operator keeps it.
+      reason: what it demands.
+      describe: what an operator has in this respect.
+    """
 
     keeps: Callable[[Site], bool]
     reason: str
     fix: str
-    status: str | None = None
+    describe: Callable[[Site], str]
+
+    def found(self, site: Site) -> str:
+        """What an operator has instead, "" if it keeps the limit."""
+        return "" if self.keeps(site) else self.describe(site)
 
 
-def limit(fix: str, status: str | None = None) -> Callable[[Callable[[Site], bool]], Limit]:
-    """Makes a limit of a function; its docstring is the reason that is shown where it is not kept."""
+def shapes(site: Site) -> str:
+    """The shapes of what an operator reads and makes."""
+    return f"{list(site.data.shape)} to {list(site.result.shape)}"
+
+
+def limit(fix: str, found: Callable[[Site], str] = shapes) -> Callable[[Callable[[Site], bool]], Limit]:
+    """Makes a limit of a function; its docstring says what it demands, `found` what an operator has in its place."""
 
     def make(keeps: Callable[[Site], bool]) -> Limit:
         reason = re.sub(r"\s+", " ", (keeps.__doc__ or "").strip()).rstrip(".")
-        return Limit(keeps=keeps, reason=reason, fix=fix, status=status)
+        return Limit(keeps=keeps, reason=reason, fix=fix, describe=found)
 
     return make
 
@@ -170,22 +111,29 @@ class Rule:
     """One operator on one device.
 
     Attributes:
-      limits: all that it must keep.
+      takes: the element types that it may have, each alternative complete; other types are not run.
+      limits: all that it must keep besides.
       since: the runtime's version that began to take it (0: all do).
       before: limits that runtimes below a version have besides.
     """
 
+    takes: tuple[Takes, ...]
     limits: tuple[Limit, ...] = ()
     since: int = 0
     before: Mapping[int, tuple[Limit, ...]] = field(default_factory=dict)
 
+    def other_types(self, site: Site) -> str:
+        """What an operator has of types that are not taken: "int16 activations"; "" if there is none."""
+        found = [takes.refused(site) for takes in self.takes]
+        return "" if "" in found else max(found, key=lambda text: text.endswith("weights"), default="any types")
+
     def broken(self, site: Site) -> Limit | None:
         """The first limit that an operator does not keep."""
-        return next((each for each in self.limits if not each.keeps(site)), None)
+        return next((each for each in self.limits if each.found(site)), None)
 
     def runtime(self, site: Site) -> int:
         """The oldest runtime that takes an operator which keeps the limits."""
-        needed = (version for version, limits in self.before.items() if not all(each.keeps(site) for each in limits))
+        needed = (version for version, limits in self.before.items() if any(each.found(site) for each in limits))
         return max(self.since, *needed, 0) if self.before else self.since
 
 
@@ -258,11 +206,6 @@ class CheckReport:
         }
 
 
-def sites(model: ModelFile) -> list[Site]:
-    """The operators of a file's main subgraph, in its order."""
-    return [Site(i, record, model.main) for i, record in enumerate(model.main.operators)]
-
-
 def check_each(
     model: ModelFile,
     rules: Rules,
@@ -281,14 +224,7 @@ def check_each(
     """
     found = []
     for site in sites(model):
-        rule = rules.get(site.op) if site.op is not None else None
-        broken = rule.broken(site) if rule is not None else None
-        if site.op is None:
-            reason, remedy = "nothing is known of this operator", "see the device's own manual"
-        elif rule is None:
-            reason, remedy = missing, (instead or {}).get(site.op, fix)
-        else:
-            reason, remedy = (f"only if {broken.reason}", broken.fix) if broken else ("", "")
+        reason, remedy = _obstacle(site, rules, missing, fix, instead or {})
         found.append(
             Verdict(
                 index=site.index,
@@ -303,19 +239,46 @@ def check_each(
     return tuple(found)
 
 
-@limit("convert the whole network to integers (no --allow_float_fallback)")
-def eight_bits(site: Site) -> bool:
-    """inputs and outputs are int8 or uint8"""
-    return all(t.type_name in EIGHT_BITS for t in site.activations)
+def _obstacle(site: Site, rules: Rules, missing: str, fix: str, instead: Mapping[OpDef, str]) -> tuple[str, str]:
+    """Why a device does not take an operator, and what to do about it; "" if it takes it."""
+    if site.op is None:
+        return "nothing is known of this operator", "see the device's own manual"
+    rule = rules.get(site.op)
+    if rule is None:
+        return missing, instead.get(site.op, fix)
+    if other := rule.other_types(site):
+        return f"{other}, where it takes {taken(rule)}", types_fix(other)
+    broken = rule.broken(site)
+    return ("", "") if broken is None else (f"only if {broken.reason}; found {broken.found(site)}", broken.fix)
 
 
-@limit("make the weights, biases and shapes constants of the model")
+def taken(rule: Rule) -> str:
+    """The types that a rule lists: "int8 or uint8 x int8"."""
+    return ", ".join(map(str, rule.takes))
+
+
+def types_fix(other: str) -> str:
+    """What to do about types that are not taken."""
+    if "float" in other:
+        return "convert the whole network to integers (no --allow_float_fallback)"
+    return "choose other widths for it (--activation_bits=8, --weight_bits=8)"
+
+
+def _computed(site: Site) -> str:
+    return f"computed {', '.join(t.name for t in site.parameters() if t is not None and t.data is None)}"
+
+
+def _scales(site: Site) -> str:
+    return f"{max(t.scale.size for t in site.inputs)} scales"
+
+
+@limit("make the weights, biases and shapes constants of the model", _computed)
 def constant_parameters(site: Site) -> bool:
     """weights, biases, axes and shapes are constants"""
     return all(t is None or t.data is not None for t in site.parameters())
 
 
-@limit("convert with --granularity=per_tensor")
+@limit("convert with --granularity=per_tensor", _scales)
 def per_tensor_weights(site: Site) -> bool:
     """the weights have one scale"""
     return all(t.scale.size <= 1 for t in site.inputs)

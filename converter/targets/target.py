@@ -6,15 +6,16 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from converter.targets.hosts import default_profiles, kernel_notes
 from converter.targets.rules import CheckReport, Rules
 from converter.tflite.model_file import ModelFile
 from ir.errors import OptionError
-from ir.kernels import Granularity
+from ir.kernels import Granularity, Support
 from ir.opdef import OpDef
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.profile import Runtime
-from ir.widths import Widths, next_widths
+from ir.widths import Widths, containers, supported, wider
 
 CONVOLUTIONS = frozenset({CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV})
 
@@ -30,9 +31,12 @@ class Target:
       check: what will run where: `(model, oldest runtime allowed or None) -> CheckReport`.
       compiler: the program that decides in the end, None if the files run as they are.
       rewrites: passes, as text, that bring a graph into the form that it runs best.
+      computes: the runtimes that run its files: widths are such as all of them compute right.
+      also: runtimes that may run them too: they have a say in widths where they have the operator at all, and nothing is
+        written that they compute wrong in silence.
+      any_types: it runs what `computes` has, whatever types its rules list (those only run faster).
       exclusive: it runs nothing but the operators of `rules`; else those only run faster there, or differ by device.
       last_versions: of operators, the newest that its compiler can read (0: not even the operator).
-      kernels: whose kernels must compute what its files hold: of the runtimes that a file of it may meet.
       runtimes: versions of its runtime that a file can be made for, empty where they do not matter.
       min_runtime_version: the oldest runtime that must run the files; None for the newest.
     """
@@ -46,8 +50,10 @@ class Target:
     compiler: str | None = None
     rewrites: str = ""
     exclusive: bool = True
+    computes: tuple[Runtime, ...] = (Runtime.LITERT,)
+    also: tuple[Runtime, ...] = (Runtime.TFLITE_RUNTIME,)
+    any_types: bool = False
     last_versions: Mapping[OpDef, int] = field(default_factory=dict)
-    kernels: frozenset[Runtime] = frozenset({Runtime.LITERT, Runtime.TFLITE_RUNTIME})
     runtimes: range = range(0)
     min_runtime_version: int | None = None
 
@@ -70,12 +76,31 @@ class Target:
 
     def judge(self, model: ModelFile) -> CheckReport:
         """What of a file runs where. Raises OptionError if there is no runtime of that version."""
-        return self.check(model, self.min_runtime_version)
+        report = self.check(model, self.min_runtime_version)
+        notes = kernel_notes(model, default_profiles((*self.computes, *self.also)))
+        return dataclasses.replace(report, target=self.name, notes=(*report.notes, *notes))
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
+        """The next widths that it has of an operator, from those requested on; None if it has none."""
+        taken = [widths for widths in wider(op, requested) if self._takes(op, widths)]
+        everywhere = (*self.computes, *self.also)
+        return next(
+            (w for w in taken if supported(op, w, granularity, everywhere) is Support.RIGHT),
+            next((w for w in taken if self._computes(op, w, granularity)), None),
+        )
+
+    def _computes(self, op: OpDef, widths: Widths, granularity: Granularity) -> bool:
+        """Whether it runs where it must, and is not computed wrong in silence where it may be run."""
+        deceives = any(supported(op, widths, granularity, [r]) is Support.WRONG for r in self.also)
+        return not deceives and supported(op, widths, granularity, self.computes) is Support.RIGHT
+
+    def _takes(self, op: OpDef, widths: Widths) -> bool:
+        rule = self.rules.get(op)
+        if rule is None or self.any_types:
+            return True  # elsewhere, on the processor beside it
+        activation, weights = containers(op, widths)
+        return any(takes.holds(activation, weights) for takes in rule.takes)
 
     def weight_per_channel(self, op: OpDef) -> bool:
         """Whether the weights of an operator may have one scale per channel."""
         return op in self.per_channel
-
-    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
-        """The next widths of an operator, from those requested on, that compute right there; None if none do."""
-        return next_widths(op, requested, granularity, self.kernels)

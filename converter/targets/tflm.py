@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from converter.targets.rules import BY_CODE, CheckReport, Rule, Rules, Site, check_each, limit, sites, tensor_bytes
+from converter.targets.rules import CheckReport, Rule, Rules, Takes, check_each, kernel_takes, limit
+from converter.targets.site import BY_CODE, Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.model_file import ModelFile, TensorRecord
-from ir.ops.activation import GELU, RELU_N1_TO_1
-from ir.ops.shape import TILE
-from ir.ops.static import DENSIFY, RANGE, RANK, REDUCE_PROD
-from ir.profile import Runtime
+from ir.opdef import OpDef
+from ir.profile import TFLM, Runtime
 
 _ALIGNMENT = 16  # bytes, of every tensor in the arena
 
@@ -28,8 +27,35 @@ def dense(site: Site) -> bool:
     return not any(t.is_sparse for t in site.inputs)
 
 
-_MISSING = frozenset({GELU, RELU_N1_TO_1, TILE, RANGE, RANK, REDUCE_PROD, DENSIFY})
-RULES: Rules = {op: Rule(limits=(static_shapes, dense)) for op in BY_CODE.values() if op not in _MISSING}
+# What its kernels take beside the quantized types that the table of kernels lists: measured, one operator each.
+_BESIDES = {
+    "FLOAT32": "RELU RELU6 LEAKY_RELU PRELU HARD_SWISH LOGISTIC TANH ELU DEPTH_TO_SPACE SPACE_TO_DEPTH SPACE_TO_BATCH_ND "
+    "BATCH_TO_SPACE_ND GREATER GREATER_EQUAL LESS LESS_EQUAL EQUAL NOT_EQUAL SELECT_V2 QUANTIZE DEQUANTIZE CAST CONV_2D "
+    "DEPTHWISE_CONV_2D FULLY_CONNECTED TRANSPOSE_CONV ABS CEIL COS EXP FLOOR LOG NEG ROUND RSQRT SIN SQRT SQUARE ADD SUB "
+    "MUL DIV MAXIMUM MINIMUM SQUARED_DIFFERENCE CONCATENATION PACK UNPACK SPLIT SPLIT_V BATCH_MATMUL PAD PADV2 "
+    "MIRROR_PAD AVERAGE_POOL_2D MAX_POOL_2D MEAN SUM REDUCE_MAX REDUCE_MIN ARG_MAX RESIZE_BILINEAR "
+    "RESIZE_NEAREST_NEIGHBOR RESHAPE SQUEEZE EXPAND_DIMS TRANSPOSE BROADCAST_TO SLICE STRIDED_SLICE GATHER SOFTMAX "
+    "LOG_SOFTMAX L2_NORMALIZATION SHAPE FILL ZEROS_LIKE FLOOR_DIV FLOOR_MOD UNIDIRECTIONAL_SEQUENCE_LSTM",
+    "INT32": "GREATER GREATER_EQUAL LESS LESS_EQUAL EQUAL NOT_EQUAL CAST QUANTIZE DEQUANTIZE ADD SUB MUL DIV MAXIMUM "
+    "MINIMUM SQUARED_DIFFERENCE CONCATENATION PACK UNPACK SPLIT SPLIT_V PAD PADV2 RESHAPE SQUEEZE BROADCAST_TO SLICE "
+    "STRIDED_SLICE SHAPE FILL ZEROS_LIKE",
+    "BOOL": "LOGICAL_AND LOGICAL_OR LOGICAL_NOT EQUAL NOT_EQUAL CAST CONCATENATION RESHAPE SQUEEZE BROADCAST_TO",
+}
+_INDICES = frozenset({"BOOL", "INT32", "INT64"})  # beside the numbers: what is compared, chosen by, found
+
+
+def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
+    """The types that its kernels of one operator take."""
+    plain = frozenset(name for name, codes in _BESIDES.items() if code in codes.split())
+    if op.is_conversion or code == "CAST":
+        return (Takes(activations=plain | {"INT8", "UINT8", "INT16"}),)
+    quantized = kernel_takes(op, TFLM, _INDICES)
+    return (*quantized, *((Takes(activations=plain | _INDICES),) if plain else ()))
+
+
+RULES: Rules = {
+    op: Rule(takes=takes, limits=(static_shapes, dense)) for code, op in BY_CODE.items() if (takes := _takes(code, op))
+}
 
 
 def arena_bytes(model: ModelFile) -> int:
@@ -83,5 +109,6 @@ TARGET = Target(
     rules=RULES,
     check=check,
     rewrites="decompose",
-    kernels=frozenset({Runtime.TFLM}),
+    computes=(Runtime.TFLM,),
+    also=(),
 )
