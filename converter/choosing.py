@@ -39,6 +39,8 @@ def choose_passes(graph: Graph, data: ConversionData, target: Target, requested:
       ModelError: the passes must leave integers only, and the graph has operators without an integer form.
     """
     steps = _with_options(_named(graph, data, target, requested), requested)
+    if requested.passes is None or requested.pipeline is not None:
+        steps = pipelines.for_widths(steps)
     if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
         refuse_early(graph)
     return steps

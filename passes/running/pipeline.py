@@ -18,7 +18,11 @@ from typing import Any
 
 import passes as package
 from ir.errors import OptionError
+from passes.channels.level_activations import LevelActivations
+from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
+from passes.quantization.quantize import Quantize
+from passes.quantization.tied import NARROW
 
 
 def _discover() -> dict[str, type[Pass]]:
@@ -198,6 +202,17 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None, r
             chosen = CHANNELS[granularity] if isinstance(part, Part) else (part,)
             steps += [_made(known[step.name], step, choices) for step in chosen]
     return steps if changes is None else _changed(steps, changes, name)
+
+
+def for_widths(steps: Sequence[Pass]) -> list[Pass]:
+    """A named pipeline for the widths that it quantizes to.
+
+    Activations of 16 bits have levels enough for small channels: what makes these finer would only coarsen the weights
+    that read them, which are all the error that is left.
+    """
+    if any(isinstance(s, Quantize) and s.activation_bits > NARROW for s in steps):
+        return [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
+    return list(steps)
 
 
 def _made(kind: type[Pass], step: Step, choices: Mapping[Choice, str]) -> Pass:

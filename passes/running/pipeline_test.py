@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from passes.contract.base import Needs, Pass, Preserves
-from passes.running.pipeline import PIPELINES, automatic, named, parse, registry, to_text
+from passes.running.pipeline import PIPELINES, automatic, for_widths, named, parse, registry, to_text
 
 PASSES = registry()
 
@@ -137,3 +137,16 @@ def test_single_passes_of_a_pipeline_can_be_changed_or_left_out():
         OptionError, match="expected passes of the pipeline fast, found equalize, rescale; change passes"
     ):
         text("-rescale,equalize")
+
+
+def test_wide_activations_are_not_made_finer():
+    wide, narrow = (
+        [
+            s.name
+            for s in for_widths(named("default", granularity="per_tensor", io="int8", changes=f"quantize{{{bits}}}"))
+        ]
+        for bits in ("activation_bits=16", "activation_bits=7")
+    )
+    assert set(narrow) - set(wide) == {"reuse_channels"} and "balance" in wide
+    steps = named("default", granularity="per_channel", io="int8", changes="quantize{activation_bits=16}")
+    assert {s.name for s in steps} - {s.name for s in for_widths(steps)} == {"level_activations", "reuse_channels"}
