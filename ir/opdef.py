@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.kernels import INT8, Kernel
+from ir.kernels import Kernel
 from ir.profile import Profile
 from ir.types import DType, TensorType
 
@@ -77,7 +77,7 @@ class QuantRule:
     fixed: Mapping[int, Fixed] = field(default_factory=dict)
     integer: bool = True
     reason: str = ""
-    kernels: tuple[Kernel, ...] = INT8
+    kernels: tuple[Kernel, ...] = ()
     scales: tuple[float, float] | None = None
 
     @property

@@ -60,7 +60,7 @@ _AREA = reduction.ReduceAttributes(axes=(1, 2), keep_dims=True)
 _PAIR = Sample(shapes=(_IMAGE, _IMAGE))
 _CHOICE = Sample(shapes=(_IMAGE, _IMAGE, _IMAGE))
 
-# Those that are not here take no attributes and one image.
+# Those that are not here take one image, with the defaults of their attributes.
 _SAMPLES: dict[OpDef, Sample] = {
     activation.LEAKY_RELU: _image(activation.LeakyReluAttributes(alpha=0.3)),
     activation.PRELU: Sample(shapes=(_IMAGE, (1, 1, 8)), constant=(1,)),
@@ -136,7 +136,7 @@ class Case:
 
 def case(op: OpDef, types: Types, granularity: Granularity, seed: int) -> Case:
     """An operator with tensors of given element types; `seed` chooses the inputs: at random, at both ends, small."""
-    sample = _SAMPLES.get(op, Sample())
+    sample = _SAMPLES.get(op) or Sample(attrs=op.attributes())
     operands, _, reals = _operands(op, sample, types, granularity, 0)
     of_input = next((_type(o).quant for o in operands if _type(o).quant is not None), None)
     params = [_output_params(op, y, types.activation, of_input) for y in _results(op, sample, reals)]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
-from ir.kernels import INT8_AND_INT16, INT16_ON_TFLITE
+from ir.kernels import INT8, INT8_AND_INT16, INT16_ON_TFLITE
 from ir.opdef import IntegerCall, Passage, QuantRule, ShapeError
 from ir.types import DType, TensorType, given
 
@@ -21,7 +21,7 @@ Infer = Callable[[Any, Sequence[TensorType]], list[TensorType]]
 Version = Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int]
 
 _ENDS = ("input", "output")
-TIED_INT8 = QuantRule(tied=_ENDS)
+TIED_INT8 = QuantRule(tied=_ENDS, kernels=INT8)
 TIED = QuantRule(tied=_ENDS, kernels=INT8_AND_INT16)
 TIED_INT16_ON_TFLITE = QuantRule(tied=_ENDS, kernels=INT16_ON_TFLITE)
 

@@ -61,8 +61,7 @@ FULLY_CONNECTED = (
     _int8(DType.INT4, (DType.INT64,), granularity=_PER_TENSOR, wrong=TFLITE_RUNTIME - _OLD_REFERENCE | TFLM),
     _int8(DType.INT2, (DType.INT32, None), right=LITERT),
     _int8(DType.INT2, (DType.INT64,), wrong=LITERT),
-    _int16(DType.INT8, (DType.INT64,), right=EVERYWHERE),
-    _int16(DType.INT8, (None,), right=TFLITE, unproved=TFLM),
+    _int16(DType.INT8, (DType.INT64, None), right=EVERYWHERE),
     _int16(DType.INT8, (DType.INT32,), unproved=EVERYWHERE - (LITERT & REFERENCE), wrong=LITERT & REFERENCE),
     _int16(DType.INT4, (DType.INT64, None), right=LITERT),
     _int16(DType.INT4, (DType.INT32,), unproved=LITERT - REFERENCE, wrong=LITERT & REFERENCE),
@@ -73,7 +72,6 @@ FULLY_CONNECTED = (
 TRANSPOSE_CONV = (
     _int8(DType.INT8, (DType.INT32, None), right=EVERYWHERE),
     _int8(DType.INT8, (DType.INT64,), wrong=TFLM),
-    _int16(DType.INT8, (DType.INT64,), right=EVERYWHERE),
-    _int16(DType.INT8, (None,), right=TFLITE, unproved=TFLM),
+    _int16(DType.INT8, (DType.INT64, None), right=EVERYWHERE),
     _int16(DType.INT8, (DType.INT32,), unproved=TFLITE_RUNTIME, wrong=LITERT | TFLM),
 )

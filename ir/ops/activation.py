@@ -343,6 +343,7 @@ HARD_SWISH = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: x * K.clip(x + 3.0, 0.0, 6.0) / 6.0,
     integer=_integer_hard_swish,
+    quantization=QuantRule(kernels=INT8),
     encoding=Encoding(code="HARD_SWISH", options="HardSwishOptions"),
 )
 

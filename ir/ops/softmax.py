@@ -18,7 +18,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
 from ir.keras_ops import K
-from ir.kernels import plain
+from ir.kernels import INT8, plain
 from ir.opdef import Attributes, Encoding, Fixed, IntegerCall, LowEnd, OpDef, Operand, QuantRule, ShapeError
 from ir.ops._gemmlowp import (
     exp_negative,
@@ -213,7 +213,7 @@ LOG_SOFTMAX = OpDef(
     infer=_infer,
     compute=lambda attrs, x: K.log_softmax(x, axis=-1),
     integer=_integer_log_softmax,
-    quantization=QuantRule(fixed={8: Fixed(16 / 256, 127)}),
+    quantization=QuantRule(fixed={8: Fixed(16 / 256, 127)}, kernels=INT8),
     encoding=Encoding(code="LOG_SOFTMAX", options="LogSoftmaxOptions", version=version_by_type()),
 )
 
@@ -224,6 +224,6 @@ L2_NORMALIZATION = OpDef(
     infer=_infer,
     compute=_compute_l2,
     integer=_integer_l2,
-    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0)}),
+    quantization=QuantRule(fixed={8: Fixed(1 / 128, 0)}, kernels=INT8),
     encoding=Encoding(code="L2_NORMALIZATION", options="L2NormOptions", version=version_by_type()),
 )
