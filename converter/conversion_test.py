@@ -196,6 +196,7 @@ def test_fields_and_json_keys():
         "prediction",
         "proof",
         "warnings",
+        "widths",
         "seconds",
     }
     for row in content["proof"]:

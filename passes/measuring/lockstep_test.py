@@ -33,7 +33,7 @@ def net(size: int = 8, channels: int = 12) -> Graph:
 
 def annotated(graph: Graph, count: int) -> Context:
     context = Context(Given(samples=in_memory(random_inputs(graph, count)[0])))
-    run_passes(graph, [Calibrate(), Quantize(weight_bits=6)], context)
+    run_passes(graph, [Calibrate(), Quantize(weight_bits=6, ends=6)], context)
     return context
 
 

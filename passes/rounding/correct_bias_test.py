@@ -38,7 +38,7 @@ def network(bias: bool = True) -> Graph:
 def annotated(graph: Graph, x: np.ndarray = X, bits: int = 4) -> Context:
     """Four bits of weights shift means by much more than what biases and activations are rounded by."""
     context = Context(Given(samples=in_memory(x)))
-    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
+    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits, ends=bits)], context)
     return context
 
 
@@ -160,7 +160,7 @@ def test_analytic_and_empirical_correction_agree_on_normal_inputs():
     x = np.random.default_rng(3).standard_normal((600, 4, 4, 16)).astype(np.float32)
     graph = normal_network()
     context = Context(Given(samples=in_memory(x), input_range=Range(-6.0, 6.0), batch_size=100))
-    run_passes(graph, [FoldBatchNorm(), Calibrate(), Quantize(weight_bits=3)], context)
+    run_passes(graph, [FoldBatchNorm(), Calibrate(), Quantize(weight_bits=3, ends=3)], context)
     layers = {n.output: n for n in graph.nodes if n.weight is not None}
     analytic, skipped = analytic_shifts(graph, context, layers)
     empirical = empirical_shifts(graph, context, layers, 300)

@@ -49,7 +49,7 @@ def quantized_small(bits: int, seed: int = 0) -> tuple[Graph, Graph, Context]:
     graph = small(seed)
     reference = graph.copy()
     context = context_of(graph)
-    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits)], context)
+    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=bits, ends=bits)], context)
     return graph, reference, context
 
 
@@ -168,7 +168,7 @@ def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkey
     y = net.then(RELU, net.conv(net.input(8, 8, 3), 12, name="first"), name="rectify")
     graph = net.ends(net.conv(net.conv(y, 6, 5, padding=Padding.VALID, name="second"), 5, 1, name="last"))
     context = context_of(graph)
-    run_passes(graph, [Calibrate(), Quantize(weight_bits=4)], context)
+    run_passes(graph, [Calibrate(), Quantize(weight_bits=4, ends=4)], context)
     RoundWeights().run(graph, context)
     assert joined == {"first": 12, "second": 12, "last": 40}
     joined.clear()
