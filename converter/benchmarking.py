@@ -16,7 +16,8 @@ import numpy as np
 
 from converter.runtimes.base import MeasuresItself, ModelRuntime, Timing
 from converter.runtimes.machines import on_all
-from converter.tflite.model_file import TensorRecord, parse
+from converter.tflite.model_file import parse
+from converter.tflite.records import TensorRecord
 from ir.errors import ConversionError
 from passes.contract.base import Progress, silent
 

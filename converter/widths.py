@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.targets.site import Site, sites
-from converter.tflite.model_file import ModelFile, TensorRecord
+from converter.tflite.records import ModelFile, TensorRecord
 from ir.graph import Graph
 from ir.types import DType
 

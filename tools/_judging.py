@@ -11,7 +11,8 @@ import numpy as np
 from converter.compare import to_integers, to_reals
 from converter.frontends.keras_model import load_keras
 from converter.runtimes.local import LocalRuntime
-from converter.tflite.model_file import TensorRecord, parse
+from converter.tflite.model_file import parse
+from converter.tflite.records import TensorRecord
 from ir.quantization import QuantParams
 from ir.types import DType
 from passes.measuring.decibels import decibels

@@ -13,7 +13,8 @@ from converter.analysis.differences import compare_files
 from converter.targets import TARGETS, CheckReport, Verdict, get_target, vela
 from converter.targets import edgetpu_log as compiler
 from converter.targets.edgetpu import TARGET as EDGETPU
-from converter.tflite.model_file import ModelFile, load
+from converter.tflite.model_file import load
+from converter.tflite.records import ModelFile
 from converter.widths import layer_widths, sentences
 from ir.errors import OptionError
 from tools._command import console, run_command, write_json

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from converter.tflite.model_file import SubgraphRecord, TensorRecord
+from converter.tflite.records import SubgraphRecord, TensorRecord
 from ir.types import DType
 
 ALIGNMENT = 64

@@ -10,7 +10,8 @@ import pytest
 
 from converter.analysis.analysis_testing import converted
 from converter.analysis.arena import lifetimes, plan, tensor_bytes
-from converter.tflite.model_file import OperatorRecord, SubgraphRecord, TensorRecord, load
+from converter.tflite.model_file import load
+from converter.tflite.records import OperatorRecord, SubgraphRecord, TensorRecord
 
 
 def tensor(size, **options):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from converter.analysis.arena import plan, tensor_bytes
-from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
+from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 
 
 def stored_bytes(record: TensorRecord) -> int:

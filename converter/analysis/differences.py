@@ -16,8 +16,8 @@ import numpy as np
 
 from converter.analysis.contents import quantization
 from converter.tflite.codec import BY_CODE, layout
-from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from converter.tflite.reader import MISFITS, constant_array, tensor_type
+from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import ConversionError
 from passes.measuring.decibels import decibels
 

@@ -19,7 +19,7 @@ from converter.targets.rules import (
 )
 from converter.targets.site import Site, sites
 from converter.targets.target import CONVOLUTIONS, Target
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, resize, shape, slicing
 from ir.ops.conversion import DEQUANTIZE, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED

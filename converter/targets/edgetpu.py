@@ -22,7 +22,7 @@ from converter.targets.edgetpu_versions import LAST_VERSION
 from converter.targets.rules import EIGHT_BITS, CheckReport, Limit, Verdict, taken
 from converter.targets.site import Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.ops.conversion import QUANTIZE
 
 MAPPED = "Mapped to Edge TPU"

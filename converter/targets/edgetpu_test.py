@@ -10,7 +10,8 @@ import pytest
 from converter.targets import edgetpu, edgetpu_log, get_target
 from converter.targets.edgetpu_versions import LAST_VERSION
 from converter.targets.site import BY_CODE
-from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord, load
+from converter.tflite.model_file import load
+from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import OptionError
 
 PAIRS = Path(__file__).parents[3] / "shared" / "models" / "edgetpu" / "pairs.json"

@@ -9,7 +9,7 @@ import numpy as np
 from converter.targets.rules import EIGHT_BITS, CheckReport, Rule, Rules, Takes, check_each, constant_parameters, limit
 from converter.targets.site import Site
 from converter.targets.target import CONVOLUTIONS, Target
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.ops import (
     activation,
     comparison,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from converter.targets.site import Site, sites
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.kernels import Support
 from ir.profile import Profile, Runtime
 

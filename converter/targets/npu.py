@@ -13,7 +13,7 @@ from converter.targets.rules import (
     per_tensor_weights,
 )
 from converter.targets.target import Target
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.ops import OPERATORS
 
 _INT8 = Takes(activations=EIGHT_BITS, weights=EIGHT_BITS)

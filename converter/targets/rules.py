@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from converter.targets.site import Site, sites
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.kernels import Support
 from ir.opdef import OpDef
 from ir.profile import Profile

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from converter.tflite.reader import MISFITS, tensor_type
+from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import ModelError
 from ir.opdef import OpDef, Role
 from ir.ops import OPERATORS

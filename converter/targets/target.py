@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from converter.targets.hosts import default_profiles, kernel_notes
 from converter.targets.rules import CheckReport, Rules
-from converter.tflite.model_file import ModelFile
+from converter.tflite.records import ModelFile
 from ir.errors import OptionError
 from ir.kernels import Granularity, Support
 from ir.opdef import OpDef

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from converter.targets.rules import CheckReport, Rule, Rules, Takes, check_each, kernel_takes, limit
 from converter.targets.site import BY_CODE, Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
-from converter.tflite.model_file import ModelFile, TensorRecord
+from converter.tflite.records import ModelFile, TensorRecord
 from ir.opdef import OpDef
 from ir.profile import TFLM, Runtime
 

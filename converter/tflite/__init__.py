@@ -1,1 +1,1 @@
-"""TFLite files: the bytes (`model_file`), the table's encodings (`codec`), and the graph (`reader`, `writer`)."""
+"""TFLite files: the bytes (`model_file`, as `records`), the table's encodings (`codec`), and the graph (`reader`, `writer`)."""

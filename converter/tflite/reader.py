@@ -8,7 +8,7 @@ import struct
 import numpy as np
 
 from converter.tflite.codec import BY_CODE, decode_attributes, layout, unpack_bits
-from converter.tflite.model_file import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
+from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from converter.tflite.sparse import to_dense
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value

@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from converter.tflite.model_file import DimensionRecord, SparsityRecord
+from converter.tflite.records import DimensionRecord, SparsityRecord
 
 
 def to_dense(values: np.ndarray, sparsity: SparsityRecord, shape: tuple[int, ...]) -> np.ndarray:
