@@ -72,10 +72,9 @@ class Quantize(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         requested = self.plan.requested(graph)
-        casts = requantize_casts(graph)
-        widths, notes = assign_widths(graph, context, requested)
-        notes += casts
-        notes += separate_narrow(graph, context, widths)
+        notes = self._kept(graph) + requantize_casts(graph)
+        widths, found = assign_widths(graph, context, requested)
+        notes += found + separate_narrow(graph, context, widths)
         notes += separate_fixed(graph, context, widths)
         notes += fit_scales(graph, context, _params(graph, context, widths))
         for value, params in _params(graph, context, widths).items():
@@ -84,6 +83,11 @@ class Quantize(Pass):
         context.tables.unrounded = graph.twin()
         count = sum(v.quant is not None for v in graph.values())
         return PassReport(changed=(f"{count} values",), notes=tuple(notes))
+
+    def _kept(self, graph: Graph) -> list[str]:
+        nodes = self.plan.kept(graph)
+        what = f"layers at the ends whose weights keep {self.ends} bits (ends={self.ends})"
+        return [f"{what}: {named(nodes)}"] if nodes else []
 
     def _weights(self, graph: Graph, context: Context, requested: Requested) -> list[str]:
         notes: list[str] = []

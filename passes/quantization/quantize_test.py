@@ -292,3 +292,16 @@ def test_options():
     graph = net.ends(net.conv(net.input(4, 4, 2), 2))
     quantize(graph, weight_bits=4, ends=2)
     assert (params(graph.nodes[0].weight).qmin, params(graph.nodes[0].weight).qmax) == (-7, 7)
+
+
+def test_layers_that_keep_their_bits_are_named():
+    def notes(**options):
+        net = Net()
+        x = net.conv(net.conv(net.input(4, 4, 2), 3, name="a"), 3, name="b")
+        return quantize(net.ends(net.conv(x, 2, name="c")), **options).notes
+
+    assert notes(weight_bits=4) == ("layers at the ends whose weights keep 8 bits (ends=8): 2, a, c",)
+    assert notes(weight_bits=4, rules="position:first=w4") == (
+        "layers at the ends whose weights keep 8 bits (ends=8): 1, c",
+    )
+    assert notes(weight_bits=4, ends=4) == notes() == ()
