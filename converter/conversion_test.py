@@ -195,6 +195,7 @@ def test_fields_and_json_keys():
         "judged_on",
         "prediction",
         "proof",
+        "widths",
         "warnings",
         "widths",
         "seconds",
