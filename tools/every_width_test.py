@@ -117,6 +117,6 @@ def test_a_file_of_all_widths_goes_through_the_commands(folder):
     inspected = run("inspect", "m.tflite")
     assert {o["weight_bits"] for o in inspected["operators"]} >= {3, 4, 5, 6, 7, 8}
     judged = run("evaluate", "m.tflite", "--float_model=m.keras", "--data=data.npz", "--preprocess=none")
-    assert judged["samples"] == len(X)
+    assert judged["results"][0]["samples"] == len(X)
     timed = run("benchmark", "m.tflite", "--runtime=local", "--runtime=emulator", "--runs=3", "--min_seconds=0")
     assert all(result["median_ms"] > 0 for result in timed["results"])

@@ -140,7 +140,8 @@ def test_what_widths_cost_on_a_cpu_is_predicted():
         "multiplications: expect several times the latency; --weight_bits=8 takes it back",
     )
     (cost,) = converted(*made, target="cpu", activation_bits=16).prediction.costs
-    assert cost.startswith("4 of 4 layers") and "int16 activations, with 100%" in cost and "--activation_bits=8" in cost
+    assert cost.startswith("4 of 4 layers") and "int16 activations, with 100%" in cost
+    assert cost.endswith("expect tens of times the latency; --activation_bits=8 takes it back")
 
 
 @pytest.mark.parametrize("inputs", [6, 7])

@@ -154,9 +154,10 @@ def _costs(model: ModelFile, verdicts: Sequence[Verdict]) -> dict[str, Any]:
         [*(["weights of fewer than 8 bits"] if narrow else []), *(["int16 activations"] if wide else [])]
     )
     back = " ".join([*(["--weight_bits=8"] if narrow else []), *(["--activation_bits=8"] if wide else [])])
+    slower = "tens of times" if wide else "several times"  # measured: docs/guides/bits.md
     sentence = (
         f"{len(lost)} of {len(weighted)} layers with weights leave XNNPACK because of {why}, with {share:.0%} of the "
-        f"multiplications: expect several times the latency; {back} takes it back"
+        f"multiplications: expect {slower} the latency; {back} takes it back"
     )
     figures = {"layers": len(lost), "of_layers": len(weighted), "share_of_multiplications": share}
     return {"costs": (sentence,), "figures": {"left_by_width": figures}}
