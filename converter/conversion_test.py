@@ -197,7 +197,6 @@ def test_fields_and_json_keys():
         "proof",
         "widths",
         "warnings",
-        "widths",
         "seconds",
     }
     for row in content["proof"]:
