@@ -22,6 +22,7 @@ from ir.ops.resize import RESIZE_BILINEAR, ResizeAttributes
 from ir.ops.shape import TRANSPOSE, TransposeAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.profile import Kernels, Profile, Runtime
+from ir.types import DType
 from passes.contract.base import Context, Given, SamplesInMemory
 from passes.graph_testing import Net
 from passes.quantization.lower import LowerToInteger
@@ -69,7 +70,7 @@ NETS: dict[str, Callable[[Net, Value], Value]] = {
 }
 
 
-def emitted(case: str, quantize: Quantize) -> tuple[bytes, dict[str, tuple[int, int]]]:
+def emitted(case: str, quantize: Quantize, io: str = "int8") -> tuple[bytes, dict[str, tuple[int, int]]]:
     """The file, and the windows of its activations of few bits by name."""
     net = Net(3)
     graph = net.ends(NETS[case](net, net.input(*X.shape[1:])))
@@ -77,7 +78,7 @@ def emitted(case: str, quantize: Quantize) -> tuple[bytes, dict[str, tuple[int, 
     run_passes(graph, [Calibrate(), quantize, FuseActivation()], context)
     narrow = [v for v in graph.values() if v.quant is not None and v.quant.bits < 8 and not v.is_constant]
     windows = {v.name: window(v.quant) for v in narrow if v.quant is not None}
-    run_passes(graph, [LowerToInteger()], Context())
+    run_passes(graph, [LowerToInteger(io=io)], Context())
     return to_bytes(graph), windows
 
 
@@ -100,6 +101,33 @@ def test_the_runtimes_equal_the_emulator(case: str, weights: int, activations: i
     for x in samples(graph):
         assert_exact(model, [x], PROFILES)
         assert_inside(graph, x, windows)
+
+
+MIXED = {
+    "separable": "operator:DEPTHWISE_CONV_2D=a16;position:last=w4a4",
+    "residual": "operator:ADD=a16;layer:conv_2d=w4a4;position:last=a16",
+    "joined": "operator:CONCATENATION=a16;operator:FULLY_CONNECTED=w4a5",
+    "gated": "operator:MUL=a16;operator:CONV_2D=w4a6",
+}
+
+
+@pytest.mark.parametrize("case", NETS)
+def test_several_widths_in_one_file(case: str) -> None:
+    model, windows = emitted(case, Quantize(rules=MIXED[case]))
+    graph = to_graph(parse(model))
+    assert windows and {DType.INT8, DType.INT16} <= {v.dtype for v in graph.values()}
+    for x in samples(graph):
+        assert_exact(model, [x], PROFILES)
+        assert_inside(graph, x, windows)
+
+
+@pytest.mark.parametrize("activations", [8, 16])
+def test_int16_at_the_ends(activations: int) -> None:
+    model, _ = emitted("residual", Quantize(activation_bits=activations), io="int16")
+    graph = to_graph(parse(model))
+    assert {v.dtype for v in (*graph.inputs, *graph.outputs)} == {DType.INT16}
+    for x in samples(graph):
+        assert_exact(model, [x], PROFILES)
 
 
 def assert_inside(graph: Graph, x: np.ndarray, windows: dict[str, tuple[int, int]]) -> None:
