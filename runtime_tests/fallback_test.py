@@ -10,8 +10,8 @@ from ir.errors import ModelError
 from ir.graph import Graph
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import FLOOR, MUL
-from ir.profile import PROFILES
 from ir.types import TensorType
+from runtime_tests.cases import ALL_PROFILES
 from runtime_tests.one_op import assert_exact
 
 
@@ -40,4 +40,4 @@ def test_float_operators_stay_between_conversions() -> None:
     assert result.float_operators == ("floor 'down'",)
     assert result.operators["DEQUANTIZE"] == 1
     quant = result.graph.inputs[0].type.params()
-    assert_exact(result.model, [quant.quantize(_DATA).astype(np.int8)], list(PROFILES.values()))
+    assert_exact(result.model, [quant.quantize(_DATA).astype(np.int8)], ALL_PROFILES)

@@ -14,7 +14,7 @@ from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.execute import run_float
 from ir.opdef import Attributes, OpDef
-from ir.profile import PROFILES, Profile
+from ir.profile import Profile
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 from runtime_tests import cases
@@ -112,6 +112,6 @@ def check_float(op: OpDef, attrs: Attributes, shapes: Sequence[tuple[int, ...]],
     operands = [TensorType(x.shape), *((c, TensorType(c.shape)) for c in constants)]
     model = one_op(op, operands, attrs, None)
     (found,) = run_float(to_graph(parse(model)), [x])
-    for profile in PROFILES.values():
+    for profile in cases.ALL_PROFILES:
         (expected,) = runtime_of(profile).load(model).invoke([x])
         np.testing.assert_allclose(np.asarray(found), expected, rtol=0, atol=1e-5 * np.abs(expected).max())

@@ -22,7 +22,7 @@ from ir.graph import Graph
 from ir.kernels import Granularity, Support, Types
 from ir.opdef import OpDef
 from ir.ops.conversion import CAST
-from ir.profile import PROFILES, TFLM, Profile, Runtime
+from ir.profile import PROFILES, Profile, Runtime
 from ir.supported import computation
 from ir.types import DType
 from runtime_tests import proved
@@ -36,7 +36,7 @@ _RIGHT, _WRONG = 0.01, 0.05
 
 _LITERT = Profile(runtime=Runtime.LITERT)
 _RUNTIMES = [
-    *(pytest.param(LocalRuntime.of(p), p, 0, id=str(p)) for p in (*PROFILES.values(), TFLM)),
+    *(pytest.param(LocalRuntime.of(p), p, 0, id=str(p)) for p in PROFILES.values()),
     # XNNPACK rounds once where the built-in kernels round twice: one step.
     pytest.param(LocalRuntime(package="ai_edge_litert", kernels="xnnpack"), _LITERT, 1, id="xnnpack"),
 ]

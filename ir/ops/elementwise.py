@@ -322,6 +322,6 @@ SQUARED_DIFFERENCE = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: K.square(a - b),
     integer=_integer_squared_difference,
-    quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, unproved=TFLM))),
+    quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, right=TFLM))),
     encoding=Encoding(code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})),
 )

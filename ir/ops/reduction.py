@@ -22,7 +22,7 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.kernels import INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel
+from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel
 from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, one_step
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED_INT16_ON_TFLITE, free_if, keeps_shape, many, only, real_axis, version_by_type
@@ -184,8 +184,8 @@ def _reducer(code: str, int16: int) -> Encoding:
 _INPUT = (Operand(name="input"),)
 _REFERENCE_SUM = TFLITE & REFERENCE  # reads int8 as uint8
 _SUMS = (
-    Kernel(activation=DType.INT8, right=TFLITE - REFERENCE | TFLM, wrong=_REFERENCE_SUM),
-    Kernel(activation=DType.INT16, unproved=LITERT - REFERENCE | TFLM, wrong=LITERT & REFERENCE),
+    Kernel(activation=DType.INT8, right=EVERYWHERE - _REFERENCE_SUM, wrong=_REFERENCE_SUM),
+    Kernel(activation=DType.INT16, right=TFLM, unproved=LITERT - REFERENCE, wrong=LITERT & REFERENCE),
 )
 
 MEAN = OpDef(

@@ -112,7 +112,7 @@ _NO_KERNEL = "it has no integer kernel; compute it outside of the model"
 
 # LiteRT's kernels of int16 draw lines between 513 points: too few for functions that are steep at zero.
 _STEEP = (*plain(DType.INT8, right=LITERT), Kernel(activation=DType.INT16, coarse=LITERT))
-_RECIPROCAL_ROOTS = (*INT8, Kernel(activation=DType.INT16, coarse=LITERT, unproved=TFLM))
+_RECIPROCAL_ROOTS = (*INT8, Kernel(activation=DType.INT16, right=TFLM, coarse=LITERT))
 
 NEG = _unary(
     "neg",
