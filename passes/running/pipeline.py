@@ -136,10 +136,11 @@ _PREPARE = (
     Part.REWRITES,
 )
 _QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
-_ROUND = (Step("round_weights"), Step("correct_bias"))
+_ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
 _MASKS = Step("bound_masks")
 _FROM_DATA = (*_PREPARE, _MASKS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
+_BLOCKS = Step("adaround", {"unit": "block"})
 
 CHANNELS: Mapping[str, tuple[Step, ...]] = {
     "per_channel": (Step("level_activations"), Step("reuse_channels")),
@@ -152,8 +153,9 @@ CHANNELS: Mapping[str, tuple[Step, ...]] = {
 }
 PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "fast": (*_PREPARE, _MASKS, Step("calibrate"), *_QUANTIZE, *_EMIT),
-    "default": (*_FROM_DATA, *_EMIT),
-    "fat": (*_FROM_DATA, Step("tune_thresholds"), *_EMIT),
+    "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
+    "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
+    "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
     "data_free": (
         *_PREPARE,
         Step("distill_samples"),
@@ -161,7 +163,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
         Part.CHANNELS,
         Step("moment_ranges"),
         *_QUANTIZE,
-        Step("round_weights"),
+        *_ROUND,
         *_EMIT,
     ),
     "data_free_fast": (
