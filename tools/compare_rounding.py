@@ -27,11 +27,11 @@ METHODS: dict[str, str] = {
     "nearest": "correct_bias",
     "round_weights": "round_weights,correct_bias",
     "adaround": "adaround,correct_bias",
-    "blocks": "adaround{unit=block},correct_bias",
+    "blocks": "adaround{unit=block learning_rate=0.05},correct_bias",
     "easyquant": "easyquant,correct_bias",
     "easyquant, round_weights": "easyquant,round_weights,correct_bias",
     "round_weights, adaround": "round_weights,adaround,correct_bias",
-    "round_weights, blocks": "round_weights,adaround{unit=block},correct_bias",
+    "round_weights, blocks": "round_weights,adaround{unit=block learning_rate=0.05},correct_bias",
 }
 _WIDTHS = re.compile(r"W(\d+)A(\d+)")
 

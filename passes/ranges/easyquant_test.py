@@ -15,10 +15,12 @@ from ir.layer import layers
 from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
+from ir.quantization import QuantParams
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net, outputs, random_inputs
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
+from passes.ranges import easyquant
 from passes.ranges.calibrate import Calibrate
 from passes.ranges.easyquant import EasyQuant, _best_together
 from passes.rounding.round_weights import RoundWeights
@@ -95,6 +97,32 @@ def test_tensors_that_a_kernel_ties_and_inputs_keep_their_scales():
         assert values[name].type.params().same_as(old[name])
     assert not values["clip"].type.params().same_as(old["clip"])
     assert int(values["clip"].type.params().zero_point) == int(old["clip"].zero_point)
+
+
+def test_a_tensor_that_is_pooled_beside_keeps_its_scale_for_the_layer_that_reads_it():
+    net = Net(2)
+    x = net.then(RELU, net.conv(net.input(8, 8, 3), 6, spread=2.0, name="first"), name="rectify")
+    pool = PoolAttributes(filter_height=2, filter_width=2, stride_h=2, stride_w=2)
+    pooled = net.then(MAX_POOL_2D, x, attrs=pool, name="pool")
+    graph = net.ends(net.conv(x, 4, spread=2.0, name="wide"), net.conv(pooled, 4, spread=2.0, name="narrow"))
+    context = Context(Given(samples=in_memory(random_inputs(graph, 100)[0])))
+    run_passes(graph, [Calibrate(), Quantize(weight_bits=5, activation_bits=5, ends=2)], context)
+    values = {v.name: v for v in graph.values()}
+    old = values["rectify"].type.params()
+    EasyQuant(candidates=40, rows=4000).run(graph, context)
+    assert values["rectify"].type.params().same_as(old) and values["pool"].type.params().same_as(old)
+
+
+def test_scales_that_are_worse_on_other_samples_are_not_taken(monkeypatch):
+    def worse(search: object, reader: easyquant._Reader, now: QuantParams, params: QuantParams) -> QuantParams:
+        return easyquant._scaled(reader.params, 3.0, 0.0)
+
+    monkeypatch.setattr(easyquant._Search, "_weights", worse)
+    graph, _, context = quantized_small()
+    old = [layer.params for layer in layers(graph)]
+    report = EasyQuant(activations=False).run(graph, context)
+    assert not report.changed and len(report.skipped) == 4
+    assert all(layer.params.same_as(params) for layer, params in zip(layers(graph), old, strict=True))
 
 
 def test_rounded_weights_are_left_alone():

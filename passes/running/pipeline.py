@@ -140,7 +140,7 @@ _ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
 _MASKS = Step("bound_masks")
 _FROM_DATA = (*_PREPARE, _MASKS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
-_BLOCKS = Step("adaround", {"unit": "block"})
+_BLOCKS = Step("adaround", {"unit": "block", "learning_rate": "0.05"})
 
 CHANNELS: Mapping[str, tuple[Step, ...]] = {
     "per_channel": (Step("level_activations"), Step("reuse_channels")),
