@@ -70,5 +70,7 @@ def annotated(
     """The network quantized on random samples, and the context in which it was."""
     graph = network(seed)
     context = Context(Given(samples=samples(count, seed), reference=graph.copy()))
-    run_passes(graph, [Calibrate(), Quantize(granularity=granularity, weight_bits=weight_bits)], context)
+    run_passes(
+        graph, [Calibrate(), Quantize(granularity=granularity, weight_bits=weight_bits, ends=weight_bits)], context
+    )
     return graph, context
