@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import sys
 from typing import Any
 
 
@@ -10,13 +12,24 @@ class _KerasOps:
 
     def __getattr__(self, name: str) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
-            from keras import ops
-
-            return getattr(ops, name)(*args, **kwargs)
+            return getattr(_ops(), name)(*args, **kwargs)
 
         call.__name__ = name
         setattr(self, name, call)
         return call
+
+
+@functools.cache
+def _ops() -> Any:
+    """The module, once; TensorFlow's graphs are told to keep sums as they are written.
+
+    Its arithmetic optimizer flattens sums of sums: 26 times `x = x + x` would become one sum of 2^26 terms.
+    """
+    from keras import ops
+
+    if (backend := sys.modules.get("tensorflow")) is not None:
+        backend.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+    return ops
 
 
 K: Any = _KerasOps()
