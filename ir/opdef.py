@@ -6,7 +6,9 @@ documentation read it. No list of operator names stands anywhere else: ask a pro
 
 from __future__ import annotations
 
+import dataclasses
 import enum
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -133,7 +135,31 @@ def one_step(*_: Any) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Attributes:
-    """Base of every operator's attributes: frozen, flat, validated when built."""
+    """Base of every operator's attributes: frozen, flat, validated when built.
+
+    Raises ValueError where a number is below what its field declares (`at_least`), or not finite.
+    """
+
+    def __post_init__(self) -> None:
+        for declared in dataclasses.fields(self):
+            numbers = _numbers(getattr(self, declared.name))
+            if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+                raise ValueError(f"{declared.name} {getattr(self, declared.name)}: finite numbers expected")
+            least = declared.metadata.get("at_least")
+            if least is not None and min(numbers, default=least) < least:
+                raise ValueError(f"{declared.name} {getattr(self, declared.name)}: at least {least} expected")
+
+
+def at_least(least: int, default: Any = 1) -> Any:
+    """A field of attributes whose numbers, nested ones too, are not below `least`."""
+    return field(default=default, metadata={"at_least": least})
+
+
+def _numbers(value: Any) -> list[Any]:
+    """The numbers in an attribute."""
+    if isinstance(value, tuple):
+        return [n for part in value for n in _numbers(part)]
+    return [value] if isinstance(value, (int, float)) else []
 
 
 @dataclass(frozen=True)

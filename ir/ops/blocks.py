@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
+from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError, at_least
 from ir.ops._shapes import (
     TIED_INT8,
     TIED_INT16_ON_TFLITE,
@@ -31,28 +31,28 @@ from ir.types import DType, TensorType, given
 class BlockAttributes(Attributes):
     """Edge of the square block of pixels that becomes, or comes from, channels."""
 
-    block_size: int = 1
+    block_size: int = at_least(1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceToBatchAttributes(Attributes):
     """Edges of the block by spatial axis, and zeros `(before, after)` each spatial axis."""
 
-    block_shape: tuple[int, ...] = ()
-    paddings: tuple[tuple[int, int], ...] = ()
+    block_shape: tuple[int, ...] = at_least(1, ())
+    paddings: tuple[tuple[int, int], ...] = at_least(0, ())
 
 
 @dataclass(frozen=True, kw_only=True)
 class BatchToSpaceAttributes(Attributes):
     """Edges of the block by spatial axis, and what is cut `(before, after)` from each of them after."""
 
-    block_shape: tuple[int, ...] = ()
-    crops: tuple[tuple[int, int], ...] = ()
+    block_shape: tuple[int, ...] = at_least(1, ())
+    crops: tuple[tuple[int, int], ...] = at_least(0, ())
 
 
 def _infer_to_space(attrs: BlockAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x, b = types[0], attrs.block_size
-    if x.rank != 4 or b < 1 or x.shape[3] % (b * b):
+    if x.rank != 4 or x.shape[3] % (b * b):
         raise ShapeError(f"blocks of {b} x {b} from the channels of {x.shape}")
     n, h, w, c = x.shape
     return same_type(x, (n, h * b, w * b, c // (b * b)))
@@ -67,7 +67,7 @@ def _to_space(ops: Any, attrs: BlockAttributes, x: Any) -> Any:
 
 def _infer_to_depth(attrs: BlockAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x, b = types[0], attrs.block_size
-    if x.rank != 4 or b < 1 or x.shape[1] % b or x.shape[2] % b:
+    if x.rank != 4 or x.shape[1] % b or x.shape[2] % b:
         raise ShapeError(f"blocks of {b} x {b} in {x.shape}")
     n, h, w, c = x.shape
     return same_type(x, (n, h // b, w // b, c * b * b))
@@ -82,8 +82,8 @@ def _to_depth(ops: Any, attrs: BlockAttributes, x: Any) -> Any:
 
 def _check_blocks(x: TensorType, block: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> None:
     spatial = x.rank - 2
-    fits = x.rank in (3, 4) and len(block) == len(pairs) == spatial and all(b > 0 for b in block)
-    if not fits or any(len(p) != 2 or min(p) < 0 for p in pairs):
+    fits = x.rank in (3, 4) and len(block) == len(pairs) == spatial
+    if not fits or any(len(p) != 2 for p in pairs):
         raise ShapeError(f"blocks {block} with {pairs} on {x.shape}")
 
 

@@ -25,6 +25,7 @@ from ir.opdef import (
     QuantRule,
     Role,
     ShapeError,
+    at_least,
     one_step,
 )
 from ir.ops import _weighted_kernels
@@ -52,10 +53,10 @@ class Conv2DAttributes(Attributes):
     """Strides, dilations, padding and fused activation, in the schema's terms."""
 
     padding: Padding = Padding.SAME
-    stride_h: int = 1
-    stride_w: int = 1
-    dilation_h_factor: int = 1
-    dilation_w_factor: int = 1
+    stride_h: int = at_least(1)
+    stride_w: int = at_least(1)
+    dilation_h_factor: int = at_least(1)
+    dilation_w_factor: int = at_least(1)
     activation: FusedActivation = FusedActivation.NONE
 
 
@@ -63,7 +64,7 @@ class Conv2DAttributes(Attributes):
 class DepthwiseAttributes(Conv2DAttributes):
     """As a convolution, and how many output channels each input channel makes."""
 
-    depth_multiplier: int = 1
+    depth_multiplier: int = at_least(1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ir.kernels import INT8_AND_INT16
-from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError, at_least
 from ir.ops._shapes import (
     TIED,
     free_if,
@@ -43,7 +43,7 @@ class ConcatenationAttributes(Attributes):
 class PackAttributes(Attributes):
     """How many inputs there are, and which axis of the result counts them."""
 
-    values_count: int = 1
+    values_count: int = at_least(1)
     axis: int = 0
 
 
@@ -51,7 +51,7 @@ class PackAttributes(Attributes):
 class UnpackAttributes(Attributes):
     """How many results there are, and which axis of the input counts them."""
 
-    num: int = 1
+    num: int = at_least(1)
     axis: int = 0
 
 
@@ -59,10 +59,11 @@ class UnpackAttributes(Attributes):
 class SplitAttributes(Attributes):
     """How many equal parts along which axis."""
 
-    num_splits: int = 1
+    num_splits: int = at_least(1)
     axis: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "axis", only(self.axis))
 
 
@@ -70,7 +71,7 @@ class SplitAttributes(Attributes):
 class SplitVAttributes(SplitAttributes):
     """The sizes of the parts along the axis; one -1 stands for what is left over."""
 
-    size_splits: tuple[int, ...] = ()
+    size_splits: tuple[int, ...] = at_least(-1, ())
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,7 +154,7 @@ def _unpack_passage(attrs: UnpackAttributes, types: Sequence[TensorType]) -> Pas
 
 def _sizes(attrs: SplitAttributes, whole: int) -> list[int]:
     """The sizes of the parts of an axis of size `whole`."""
-    if not 0 < attrs.num_splits <= _MAX_RESULTS:
+    if attrs.num_splits > _MAX_RESULTS:
         raise ShapeError(f"{attrs.num_splits} parts")
     if isinstance(attrs, SplitVAttributes):
         sizes = list(attrs.size_splits)

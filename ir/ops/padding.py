@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ir.kernels import INT8_AND_INT16
-from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError, at_least
 from ir.ops._shapes import (
     TIED,
     TIED_INT16_ON_TFLITE,
@@ -38,7 +38,7 @@ class MirrorMode(enum.IntEnum):
 class PadAttributes(Attributes):
     """Elements added `(before, after)` each axis."""
 
-    paddings: tuple[tuple[int, int], ...] = ()
+    paddings: tuple[tuple[int, int], ...] = at_least(0, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class MirrorPadAttributes(PadAttributes):
 
 def _infer_pad(attrs: PadAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x = types[0]
-    if len(attrs.paddings) != x.rank or any(len(p) != 2 or min(p) < 0 for p in attrs.paddings):
+    if len(attrs.paddings) != x.rank or any(len(p) != 2 for p in attrs.paddings):
         raise ShapeError(f"paddings {attrs.paddings} of {x.shape}")
     return same_type(x, [s + sum(p) for s, p in zip(x.shape, attrs.paddings, strict=True)])
 

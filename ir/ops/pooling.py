@@ -14,7 +14,18 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, FusedActivation, IntegerCall, LowEnd, OpDef, Operand, Passage, ShapeError
+from ir.opdef import (
+    Attributes,
+    Encoding,
+    FusedActivation,
+    IntegerCall,
+    LowEnd,
+    OpDef,
+    Operand,
+    Passage,
+    ShapeError,
+    at_least,
+)
 from ir.ops._common import Padding, apply_fused, clamp_range, window_size
 from ir.ops._shapes import TIED, version_by_type
 from ir.types import TensorType, given
@@ -25,10 +36,10 @@ class PoolAttributes(Attributes):
     """Window, strides, padding and fused activation, in the schema's terms."""
 
     padding: Padding = Padding.SAME
-    stride_w: int = 1
-    stride_h: int = 1
-    filter_width: int = 1
-    filter_height: int = 1
+    stride_w: int = at_least(1)
+    stride_h: int = at_least(1)
+    filter_width: int = at_least(1)
+    filter_height: int = at_least(1)
     activation: FusedActivation = FusedActivation.NONE
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, ShapeError, at_least
 from ir.types import TensorType
 
 
@@ -19,8 +19,8 @@ class LstmAttributes(Attributes):
     """Activation of the cell (4: tanh), bounds on cell and projection (0: none), whether time is axis 0."""
 
     activation_function: int = 4
-    cell_clip: float = 0.0
-    proj_clip: float = 0.0
+    cell_clip: float = at_least(0, 0.0)
+    proj_clip: float = at_least(0, 0.0)
     time_major: bool = False
 
 

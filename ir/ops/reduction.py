@@ -41,6 +41,7 @@ class ReduceAttributes(Attributes):
     keep_dims: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "axes", many(self.axes))
 
 
@@ -52,6 +53,7 @@ class ArgMaxAttributes(Attributes):
     output_type: DType = DType.INT32
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "axis", only(self.axis))
 
 

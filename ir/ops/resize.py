@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError
+from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, ShapeError, at_least
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED, TIED_INT16_ON_TFLITE, on_floats, on_integers, same_type
 from ir.types import DType, TensorType, given
@@ -32,7 +32,7 @@ class ResizeAttributes(Attributes):
       half_pixel_centers: a pixel's value belongs to its centre, otherwise to its upper left corner.
     """
 
-    size: tuple[int, int] = (1, 1)
+    size: tuple[int, int] = at_least(1, (1, 1))
     align_corners: bool = False
     half_pixel_centers: bool = False
 

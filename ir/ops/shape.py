@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ir.kernels import LITERT, REFERENCE, TFLITE, plain
-from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError
+from ir.opdef import Attributes, Encoding, LowEnd, OpDef, Operand, Passage, QuantRule, ShapeError, at_least
 from ir.ops._shapes import (
     TIED,
     free_if,
@@ -31,7 +31,7 @@ from ir.types import DType, TensorType, given
 class ReshapeAttributes(Attributes):
     """The new shape; one -1 stands for what is left over. A leading 1 follows the input's batch."""
 
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] = at_least(-1, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,7 @@ class ExpandDimsAttributes(Attributes):
     axis: int = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "axis", only(self.axis))
 
 
@@ -62,14 +63,14 @@ class TransposeAttributes(Attributes):
 class TileAttributes(Attributes):
     """How often each axis is repeated."""
 
-    multiples: tuple[int, ...] = ()
+    multiples: tuple[int, ...] = at_least(0, ())
 
 
 @dataclass(frozen=True, kw_only=True)
 class BroadcastToAttributes(Attributes):
     """The shape of the result. A leading 1 follows the input's batch."""
 
-    shape: tuple[int, ...] = ()
+    shape: tuple[int, ...] = at_least(0, ())
 
 
 def _follows_batch(shape: tuple[int, ...], batch: int | None) -> bool:
@@ -179,7 +180,7 @@ def _transpose_version(
 
 def _infer_tile(attrs: TileAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x = types[0]
-    if len(attrs.multiples) != x.rank or min(attrs.multiples, default=0) < 0:
+    if len(attrs.multiples) != x.rank:
         raise ShapeError(f"{attrs.multiples} repetitions of {x.shape}")
     return same_type(x, [s * m for s, m in zip(x.shape, attrs.multiples, strict=True)])
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ir.kernels import INT16_ON_TFLITE
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, Role, ShapeError
+from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, Role, ShapeError, at_least
 from ir.ops._shapes import (
     TIED,
     free_if,
@@ -32,8 +32,8 @@ from ir.types import DType, TensorType, given
 class SliceAttributes(Attributes):
     """First element and number of elements by axis; a size of -1 reaches to the end."""
 
-    begin: tuple[int, ...] = ()
-    size: tuple[int, ...] = ()
+    begin: tuple[int, ...] = at_least(0, ())
+    size: tuple[int, ...] = at_least(-1, ())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, Role, ShapeError
+from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, Role, ShapeError, at_least
 from ir.ops._shapes import many, real_axis
 from ir.types import DType, TensorType
 
@@ -30,7 +30,7 @@ class ShapeAttributes(Attributes):
 class FillAttributes(Attributes):
     """The shape of the result."""
 
-    dims: tuple[int, ...] = ()
+    dims: tuple[int, ...] = at_least(0, ())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,7 @@ class ReduceProductAttributes(Attributes):
     keep_dims: bool = False
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "axes", many(self.axes))
 
 
@@ -66,7 +67,7 @@ def _infer_rank(attrs: Attributes, types: Sequence[TensorType]) -> list[TensorTy
 
 
 def _infer_fill(attrs: FillAttributes, types: Sequence[TensorType]) -> list[TensorType]:
-    if min(attrs.dims, default=0) < 0 or types[0].size != 1:
+    if types[0].size != 1:
         raise ShapeError(f"one value for the shape {attrs.dims}, not {types[0].shape}")
     return [TensorType(attrs.dims, types[0].dtype)]
 

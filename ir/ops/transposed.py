@@ -23,6 +23,7 @@ from ir.opdef import (
     QuantRule,
     Role,
     ShapeError,
+    at_least,
     one_step,
 )
 from ir.ops import _weighted_kernels
@@ -41,8 +42,8 @@ class TransposeConvAttributes(Attributes):
 
     output_shape: tuple[int, int, int, int]
     padding: Padding = Padding.SAME
-    stride_h: int = 1
-    stride_w: int = 1
+    stride_h: int = at_least(1)
+    stride_w: int = at_least(1)
     activation: FusedActivation = FusedActivation.NONE
 
 
