@@ -11,12 +11,14 @@ import numpy as np
 from converter.runtimes.base import Timing
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
+from ir.errors import RuntimeFailure
 from ir.execute import batchable, run_integer
 from ir.graph import Graph
 from ir.profile import Profile
 from ir.supported import refuse
 
 _CHUNK = 8  # samples at a time: enough to keep the matrix product busy, few enough for the caches
+_MOST_ELEMENTS = 1 << 26  # of a tensor at a time: kernels hold several copies of it in wider integers
 
 
 @dataclass
@@ -28,9 +30,17 @@ class EmulatorSession:
     timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
-        self._chunk = (
-            _CHUNK if batchable(self.graph) else max(1, *(v.shape[0] if v.shape else 1 for v in self.graph.inputs))
-        )
+        largest = max(self.graph.values(), key=lambda value: value.type.size)
+        if largest.type.size > _MOST_ELEMENTS:
+            raise RuntimeFailure(
+                expected=f"tensors of at most {_MOST_ELEMENTS} elements",
+                found=f"'{largest.name}' of shape {largest.shape}",
+                where="the emulator",
+                fix="use another runtime, or smaller inputs",
+            )
+        batches = [v.shape[0] if v.shape else 1 for v in self.graph.inputs]
+        several = min(_CHUNK, _MOST_ELEMENTS // max(1, largest.type.size))
+        self._chunk = several if batchable(self.graph) else max([1, *batches])
 
     def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
         """Runs a batch in chunks; `repeats` only makes timings."""

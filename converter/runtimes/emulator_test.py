@@ -1,0 +1,28 @@
+"""The emulator states how large a tensor it takes, and how many samples at a time."""
+
+from __future__ import annotations
+
+import pytest
+
+from converter.runtimes.emulator import _CHUNK, _MOST_ELEMENTS, EmulatorSession
+from ir.errors import RuntimeFailure
+from ir.graph import Graph
+from ir.ops.activation import RELU
+from ir.profile import Profile
+from ir.types import TensorType
+
+
+def _graph(*shape: int) -> Graph:
+    graph = Graph()
+    graph.outputs = [graph.add(RELU, [graph.input("x", TensorType(shape))]).output]
+    return graph
+
+
+def test_a_tensor_that_is_too_large_is_refused_before_it_is_made() -> None:
+    with pytest.raises(RuntimeFailure, match=f"at most {_MOST_ELEMENTS} elements"):
+        EmulatorSession(_graph(1, 60_000, 60_000), Profile())
+
+
+def test_fewer_samples_at_a_time_where_they_are_large() -> None:
+    assert EmulatorSession(_graph(1, 8), Profile())._chunk == _CHUNK
+    assert EmulatorSession(_graph(1, _MOST_ELEMENTS // 2), Profile())._chunk == 2
