@@ -16,7 +16,8 @@ import numpy as np
 
 from converter.analysis.contents import quantization
 from converter.tflite.codec import BY_CODE, layout
-from converter.tflite.reader import MISFITS, constant_array, tensor_type
+from converter.tflite.constants import MISFITS, constant_array
+from converter.tflite.reader import tensor_type
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import ConversionError
 from passes.measuring.decibels import decibels

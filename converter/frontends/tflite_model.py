@@ -20,8 +20,9 @@ from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
 from converter.frontends.tflite_patterns import recognize
 from converter.tflite.codec import BY_CODE, decode_attributes
+from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.model_file import load, parse
-from converter.tflite.reader import MISFITS, GraphReader, constant_array, tensor_type
+from converter.tflite.reader import GraphReader, tensor_type
 from converter.tflite.records import ModelFile, OperatorRecord, Signature, SubgraphRecord, TensorRecord
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value

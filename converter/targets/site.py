@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.tflite.reader import MISFITS, tensor_type
+from converter.tflite.constants import MISFITS
+from converter.tflite.reader import tensor_type
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import ModelError
 from ir.opdef import OpDef, Role

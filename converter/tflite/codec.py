@@ -53,7 +53,7 @@ def _is_operand(op: OpDef, attribute: str) -> bool:
     return attribute in (layout(op) or ())
 
 
-def _is_stored(op: OpDef, attribute: str) -> bool:
+def is_stored(op: OpDef, attribute: str) -> bool:
     """Whether the options table has a field for an attribute."""
     renamed = encoding_of(op).renamed
     if attribute in renamed:
@@ -68,7 +68,7 @@ def encode_options(op: OpDef, attrs: Attributes) -> tuple[int, Any]:
         return 0, None
     table = getattr(schema, options + "T")()
     for field in dataclasses.fields(attrs):
-        if _is_stored(op, field.name):
+        if is_stored(op, field.name):
             name = field_name(op, field.name)
             assert hasattr(table, name), f"{options} has no field {name}"
             setattr(table, name, _encode(getattr(attrs, field.name)))
@@ -93,13 +93,15 @@ def decode_attributes(op: OpDef, options_name: str, options: Any, constants: dic
         options = None
     for name, kind in _attribute_types(op).items():
         if name in constants:
-            values[name] = _nested(constants[name])
-        elif options is not None and _is_stored(op, name):
+            values[name] = _nested(constants[name], kind)
+        elif options is not None and is_stored(op, name):
             values[name] = _decode(options, field_name(op, name), kind)
     return op.attributes(**values)
 
 
-def _nested(array: np.ndarray) -> Any:
+def _nested(array: np.ndarray, kind: Any) -> Any:
+    if kind is not float and array.dtype.kind != "i":
+        raise ValueError(f"{array.dtype} where an operator takes integers")
     if array.size > _MOST_NUMBERS:
         raise ValueError(f"{array.size} numbers where an operator takes a few")
 
@@ -113,7 +115,7 @@ def _decode(options: Any, name: str, kind: Any) -> Any:
     accessor = name[0].upper() + name[1:]
     if typing.get_origin(kind) is tuple:
         values = getattr(options, f"{accessor}AsNumpy")()
-        return _nested(values) if isinstance(values, np.ndarray) else ()
+        return _nested(values, kind) if isinstance(values, np.ndarray) else ()
     value = getattr(options, accessor)()
     if kind is DType:
         return _DTYPES[value]

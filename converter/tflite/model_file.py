@@ -23,6 +23,7 @@ from converter.tflite.records import (
     SubgraphRecord,
     TensorRecord,
 )
+from converter.tflite.validate import check
 from ir.errors import ModelError
 
 MAX_RANK = 8
@@ -198,7 +199,7 @@ def _signature(walk: _Walk, record: Any) -> Signature:
 
 
 def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
-    """Reads a file's bytes. Raises ModelError if they are no TFLite model or a damaged one."""
+    """Reads a file's bytes and checks the whole of it. Raises ModelError for no TFLite model or a damaged one."""
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise ModelError(
             expected="a TFLite model (identifier TFL3)",
@@ -207,7 +208,7 @@ def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
             fix="pass a .tflite file that was written completely",
         )
     try:
-        return _parse(_Walk(data), path)
+        file = _parse(_Walk(data), path)
     except (
         struct.error,
         ValueError,
@@ -224,6 +225,8 @@ def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
             where=path,
             fix="write or download the file again",
         ) from error
+    check(file)
+    return file
 
 
 def _parse(walk: _Walk, path: str) -> ModelFile:

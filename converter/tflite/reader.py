@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import math
-import struct
-
 import numpy as np
 
-from converter.tflite.codec import BY_CODE, decode_attributes, layout, unpack_bits
+from converter.tflite.codec import BY_CODE, decode_attributes, layout
+from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
-from converter.tflite.sparse import to_dense
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, ShapeError
@@ -18,20 +15,6 @@ from ir.types import DType, TensorType
 
 _SPARE_BYTES = 64 << 20  # constants of any file may take this much memory ...
 _MOST_EXPANSION = 64  # ... and this many times its size: several tensors may share a buffer, sparse ones are unpacked
-
-# What hostile numbers make the table's functions raise; a MemoryError comes from shapes that no memory holds.
-MISFITS = (
-    ValueError,
-    KeyError,
-    TypeError,
-    IndexError,
-    ZeroDivisionError,
-    OverflowError,
-    AttributeError,
-    AssertionError,
-    MemoryError,
-    struct.error,
-)
 
 
 def tensor_type(record: TensorRecord, where: str) -> TensorType:
@@ -70,30 +53,6 @@ def _quant(record: TensorRecord, dtype: DType, where: str) -> QuantParams | None
             where=f"{where}, tensor '{record.name}'",
             fix="convert the model again",
         ) from error
-
-
-def constant_array(record: TensorRecord, where: str) -> np.ndarray:
-    """The elements of a constant. Raises ModelError if the buffer does not hold exactly them."""
-    dtype = DType[record.type_name]
-    data = record.data
-    needed = -(-math.prod(record.shape) * dtype.bits // 8)
-    try:
-        if data is None:
-            raise ValueError("no constant")
-        if record.sparsity is not None and data.size * 8 % dtype.bits == 0:
-            return to_dense(data.view(dtype.numpy), record.sparsity, record.shape)
-        if data.size != needed:
-            raise ValueError(f"{data.size} bytes")
-    except (ValueError, IndexError, MemoryError) as error:
-        raise ModelError(
-            expected=f"{needed} bytes for shape {record.shape} of {dtype.value}",
-            found=str(error) or type(error).__name__,
-            where=f"{where}, constant '{record.name}'",
-            fix="write or download the file again",
-        ) from error
-    if dtype in (DType.INT2, DType.INT4):
-        return unpack_bits(data, dtype.bits, record.shape)
-    return np.frombuffer(data.tobytes(), dtype.numpy).reshape(record.shape)
 
 
 class GraphReader:
