@@ -24,6 +24,9 @@ from ir.errors import DataError
 _IN_MEMORY_BYTES = 256 * 2**20  # a compressed array larger than this is unpacked to a temporary file
 _CHUNK_BYTES = 2**24
 _KINDS = "iufb"
+_MOST_ITEM_BYTES, _MOST_AXES, _LONGEST_AXIS = 16, 16, 2**40
+_SPARE_BYTES = 256 * 2**20  # the arrays of any archive may unpack to this much ...
+_MOST_EXPANSION = 256  # ... and this many times its size
 
 
 class ArrayReader:
@@ -65,28 +68,32 @@ def _listed(inputs: Sequence[InputSpec]) -> str:
     return ", ".join(str(spec) for spec in inputs)
 
 
-def _fit(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
-    """`array` as [samples, *spec.sample_shape]; a missing last axis of size 1 is added."""
+def check_fit(shape: tuple[int, ...], dtype: np.dtype, spec: InputSpec, where: str) -> bool:
+    """Whether an array lacks a last axis of size 1; raises DataError where it cannot feed the input at all."""
     expected = spec.sample_shape
     where = f"{where}, input '{spec.name}'"
-    if array.dtype.kind not in _KINDS:
-        raise DataError(expected="real numbers", found=f"type {array.dtype}", where=where, fix="save a numeric array")
-    lacks_last_axis = expected[-1:] == (1,) and array.shape[1:] == expected[:-1]
-    if array.ndim and lacks_last_axis:
-        return array[..., None]
-    if array.ndim == 0 or array.shape[1:] != expected:
+    if dtype.kind not in _KINDS:
+        raise DataError(expected="real numbers", found=f"type {dtype}", where=where, fix="save a numeric array")
+    if shape and expected[-1:] == (1,) and shape[1:] == expected[:-1]:
+        return True
+    if not shape or shape[1:] != expected:
         fix = "reshape the array"
-        if array.shape == expected:
+        if shape == expected:
             fix = "add a first axis that counts the samples"
-        elif array.ndim == 4 and array.shape[1:] == expected[-1:] + expected[:-1]:
+        elif len(shape) == 4 and shape[1:] == expected[-1:] + expected[:-1]:
             fix = "move the channels to the last axis"
         raise DataError(
             expected=f"shape [samples{''.join(f', {n}' for n in expected)}]",
-            found=f"{list(array.shape)}",
+            found=f"{list(shape)}",
             where=where,
             fix=fix,
         )
-    return array
+    return False
+
+
+def _fit(array: np.ndarray, spec: InputSpec, where: str) -> np.ndarray:
+    """`array` as [samples, *spec.sample_shape]; a missing last axis of size 1 is added."""
+    return array[..., None] if check_fit(array.shape, array.dtype, spec, where) else array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +122,10 @@ def read_header(stream: IO[bytes], total_bytes: int, where: str) -> ArrayHeader:
         shape, fortran, dtype = read(stream)
     except Exception as error:  # NumPy's parser lets a dozen types through
         raise _unreadable(where, error) from error
-    if dtype.kind not in _KINDS:
+    if dtype.kind not in _KINDS or dtype.itemsize > _MOST_ITEM_BYTES:
         raise DataError(expected="real numbers", found=f"type {dtype}", where=where, fix="save a plain numeric array")
+    if len(shape) > _MOST_AXES or max(shape, default=0) > _LONGEST_AXIS:
+        raise _unreadable(where, ValueError(f"a shape of {len(shape)} axes, the longest {max(shape)}"))
     header = ArrayHeader(shape=shape, dtype=dtype, fortran=fortran, offset=stream.tell())
     if any(n < 0 for n in shape) or header.value_bytes != total_bytes - header.offset:
         raise DataError(
@@ -167,6 +176,14 @@ class Archive:
                             self.headers[key] = read_header(stream, info.file_size, f"{path}, array '{key}'")
         except (OSError, zipfile.BadZipFile, RuntimeError, zlib.error) as error:
             raise _unreadable(str(path), error) from error
+        unpacked, size = sum(header.value_bytes for header in self.headers.values()), path.stat().st_size
+        if unpacked > _SPARE_BYTES + _MOST_EXPANSION * size:
+            raise DataError(
+                expected=f"arrays of at most {_MOST_EXPANSION} times the size of their archive",
+                found=f"{size} bytes that claim to unpack to {unpacked}",
+                where=str(path),
+                fix="save it again with numpy.savez, if you trust where it is from",
+            )
         if not self.headers:
             raise DataError(
                 expected="at least one array", found="none", where=str(path), fix="save it with numpy.savez"
@@ -183,6 +200,9 @@ class Archive:
             with zipfile.ZipFile(self.path) as archive:
                 info = archive.getinfo(f"{key}.npy")
                 if info.compress_type == zipfile.ZIP_STORED:
+                    with archive.open(info) as stream:
+                        while stream.read(_CHUNK_BYTES):  # to its end, where its checksum is compared
+                            pass
                     return _mapped(self.path, header, self._data_offset(info) + header.offset)
                 with archive.open(info) as stream:
                     stream.read(header.offset)

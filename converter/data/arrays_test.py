@@ -237,3 +237,43 @@ def test_truncated_npz_is_named(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "no arrays")
     with pytest.raises(DataError, match="expected at least one array, found none"):
         Archive(tmp_path / "y.npz")
+
+
+def test_archives_that_claim_far_more_than_they_hold(tmp_path: Path) -> None:
+    """What does not fit is refused by its header, what fits and is out of proportion by its size."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (2**20, 16, 16, 3)})
+    path = tmp_path / "bomb.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive, archive.open("x.npy", "w") as stream:
+        stream.write(header.getvalue())
+        for _ in range(48):
+            stream.write(bytes(2**24))
+    assert path.stat().st_size < 2**16
+    for shape in ((1, 16, 16, 3), (1, 8)):
+        with pytest.raises(DataError, match="claim to unpack to 8053"):
+            open_data(path, [InputSpec(name="x", shape=shape)])
+
+
+def test_an_array_that_does_not_fit_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(tmp_path / "x.npz", x=np.zeros((4, 5), np.float32))
+    monkeypatch.setattr(Archive, "load", lambda *_: pytest.fail("unpacked"))
+    with pytest.raises(DataError, match="expected shape"):
+        open_data(tmp_path / "x.npz", [InputSpec(name="x", shape=(1, 3))])
+
+
+def test_stored_arrays_are_checked_against_their_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    np.savez(path, x=np.arange(12, dtype=np.float32).reshape(4, 3))
+    content = bytearray(path.read_bytes())
+    content[content.index(np.float32(5).tobytes()) + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="CRC"):
+        open_data(path, [InputSpec(name="x", shape=(1, 3))])
+
+
+@pytest.mark.parametrize("shape", [(0, 2**70), (0,) * 70])
+def test_headers_with_odd_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    with (tmp_path / "x.npy").open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    with pytest.raises(DataError, match="axes, the longest"):
+        open_npy(tmp_path / "x.npy")

@@ -9,7 +9,9 @@ not looked at.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,12 +19,15 @@ from pathlib import Path
 import numpy as np
 
 from converter.data.source import InputSpec
+from converter.regular import other_than_file
 from ir.errors import DataError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 CROP_FRACTION = 0.875
-_MAX_PIXELS = 2**28
+_MAX_PIXELS = 2**26
+_LARGE_PIXELS = 2**22  # more than this are decoded one at a time, since each takes some 16 bytes per pixel
 _THREADS = min(8, os.cpu_count() or 1)
+_ALONE = threading.Lock()
 
 
 def find_images(folder: Path) -> list[str]:
@@ -72,15 +77,13 @@ class ImageReader:
         return (np.stack(images),)
 
     def _load(self, path: Path) -> np.ndarray:
+        found = other_than_file(path)
         try:
-            data = path.read_bytes()
+            data = b"" if found else path.read_bytes()
         except OSError as error:
-            raise DataError(
-                expected="a readable image file",
-                found=error.strerror or str(error),
-                where=str(path),
-                fix="check the file",
-            ) from error
+            found = error.strerror or str(error)
+        if found:
+            raise DataError(expected="a readable image file", found=found, where=str(path), fix="check the file")
         return decode(data, self.size, str(path))
 
 
@@ -90,7 +93,7 @@ def decode(data: bytes, size: tuple[int, int, int], where: str) -> np.ndarray:
     A transparent image loses its alpha channel; a colour image is made grey by luma where `channels` is 1.
 
     Raises:
-      DataError: the bytes are no image, or a damaged one, or of more than 2**28 pixels.
+      DataError: the bytes are no image, or a damaged one, or of more than 2**26 pixels.
     """
     import tensorflow as tf
 
@@ -103,7 +106,8 @@ def decode(data: bytes, size: tuple[int, int, int], where: str) -> np.ndarray:
             else:
                 promised = _header_size(data)
             _check_pixels(promised[0], promised[1], where)
-            pixels = tf.io.decode_image(data, channels=1 if grey_by_decoder else 3, expand_animations=False)
+            with _ALONE if promised[0] * promised[1] > _LARGE_PIXELS else contextlib.nullcontext():
+                pixels = tf.io.decode_image(data, channels=1 if grey_by_decoder else 3, expand_animations=False)
     except (tf.errors.OpError, ValueError) as error:
         raise DataError(
             expected="a JPEG, PNG, BMP or GIF image",
@@ -125,7 +129,7 @@ def _reason(message: str) -> str:
 
 
 def _header_size(data: bytes) -> tuple[int, int]:
-    """(height, width) that a PNG, GIF or BMP header promises, or (0, 0)."""
+    """(height, width) that a PNG, GIF or BMP header promises; raises ValueError for other formats."""
     if data.startswith(b"\x89PNG"):
         return int.from_bytes(data[20:24], "big"), int.from_bytes(data[16:20], "big")
     if data.startswith(b"GIF8"):
@@ -133,7 +137,7 @@ def _header_size(data: bytes) -> tuple[int, int]:
     if data.startswith(b"BM"):
         height = abs(int.from_bytes(data[22:26], "little", signed=True))
         return height, int.from_bytes(data[18:22], "little")
-    return 0, 0
+    raise ValueError("another format")
 
 
 def _check_pixels(height: int, width: int, where: str) -> None:

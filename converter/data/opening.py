@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.data.arrays import Archive, ArrayReader, label_key, open_npy, pick_arrays
+from converter.data.arrays import Archive, ArrayReader, check_fit, label_key, open_npy, pick_arrays
 from converter.data.images import IMAGE_SUFFIXES, ImageReader, find_images, image_size
 from converter.data.labels import check_labels, labels_of_files
 from converter.data.source import DataSource, InputSpec, Reader, choose
 from converter.data.tfrecord import TFRECORD_SUFFIXES, TFRecordReader
 from converter.preprocess import check_mode
+from converter.regular import other_than_file
 from ir.errors import DataError
 
 _LABELS = "labels (.csv, .npy or .npz)"
@@ -116,12 +117,13 @@ def from_arrays(
 def _split(path: str | Path, expected: str = _KINDS) -> tuple[Path, str | None]:
     """A path and the array that `file.npz:name` chooses; raises DataError where the path does not exist."""
     whole = Path(path).expanduser()
-    if whole.exists():
+    found = other_than_file(whole)
+    if found in ("", "a directory"):
         return whole, None
     match = re.fullmatch(r"(.+\.npz):([^/\\:]+)", str(whole))
-    if match and Path(match[1]).exists():
+    if match and not other_than_file(match[1]):
         return Path(match[1]), match[2]
-    raise DataError(expected=expected, found="nothing", where=str(path), fix="check the path")
+    raise DataError(expected=expected, found=found, where=str(path), fix="check the path")
 
 
 def _describe(chosen: int, available: int, what: str, where: str, preprocess: str) -> str:
@@ -204,6 +206,8 @@ def _as_numbers(files: Sequence[str | int], available: int, where: str) -> np.nd
 def _open_npz(path: Path, key: str | None, inputs: Sequence[InputSpec]) -> tuple[ArrayReader, np.ndarray | None]:
     archive = Archive(path)
     keys = pick_arrays(archive, inputs) if key is None else [_known_key(archive, key)]
+    for k, spec in zip(keys, inputs, strict=True):
+        check_fit(archive.headers[k].shape, archive.headers[k].dtype, spec, str(path))
     reader = ArrayReader([archive.load(k) for k in keys], inputs, where=str(path))
     labels = label_key(archive, keys)
     if labels is None or labels in keys:

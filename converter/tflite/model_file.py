@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from converter.regular import other_than_file
 from converter.tflite.records import (
     DimensionRecord,
     ModelFile,
@@ -255,13 +256,11 @@ def _parse(walk: _Walk, path: str) -> ModelFile:
 
 def load(path: str | Path) -> ModelFile:
     """Reads a file. Raises ModelError if it is missing, unreadable, or no well-formed TFLite model."""
+    found = other_than_file(path)
     try:
-        data = Path(path).read_bytes()
+        data = b"" if found else Path(path).read_bytes()
     except OSError as error:
-        raise ModelError(
-            expected="a readable .tflite file",
-            found=error.strerror or str(error),
-            where=str(path),
-            fix="check the path",
-        ) from error
+        found = error.strerror or str(error)
+    if found:
+        raise ModelError(expected="a readable .tflite file", found=found, where=str(path), fix="check the path")
     return parse(data, str(path))
