@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ir.graph import Graph, Value
+from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops._common import Padding
 from ir.ops.activation import RELU, RELU6
@@ -13,6 +14,7 @@ from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
+from ir.widths import Widths
 from passes.contract.base import Context, Given, SamplesInMemory
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
@@ -64,12 +66,25 @@ def network(seed: int = 0, classes: int = 10) -> Graph:
     return b.graph
 
 
+class _AllWidths:
+    """A target with kernels for whatever is asked of it: weights keep the few bits that make training worthwhile."""
+
+    def weight_per_channel(self, op: OpDef) -> bool:
+        return op.weight_operand.per_channel
+
+    def runs(self, op: OpDef) -> bool:
+        return True
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths:
+        return requested
+
+
 def annotated(
     granularity: str = "per_tensor", seed: int = 0, count: int = 32, weight_bits: int = 8
 ) -> tuple[Graph, Context]:
     """The network quantized on random samples, and the context in which it was."""
     graph = network(seed)
-    context = Context(Given(samples=samples(count, seed), reference=graph.copy()))
+    context = Context(Given(samples=samples(count, seed), reference=graph.copy(), limits=_AllWidths()))
     run_passes(
         graph, [Calibrate(), Quantize(granularity=granularity, weight_bits=weight_bits, ends=weight_bits)], context
     )
