@@ -1,7 +1,7 @@
 """Samples from a TFRecord file of `tf.train.Example`: encoded images, or features named like the inputs.
 
 The file is indexed once by walking over the lengths of its records (`ir.tfrecord`), each checked by its CRC and
-against the file's size; samples are then read by position. The data's CRC is not checked.
+against the file's size; samples are then read by position, and checked by the CRC of their data.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from converter.data.images import decode, image_size
 from converter.data.labels import check_labels
 from converter.data.source import InputSpec
 from ir.errors import DataError
-from ir.tfrecord import FOOTER, HEADER, framed_length
+from ir.tfrecord import FOOTER, HEADER, framed_data, framed_length
 
 TFRECORD_SUFFIXES = (".tfrecord", ".tfrecords")
 _IMAGE, _LABELS = "image/encoded", ("image/class/label", "label")
@@ -95,7 +95,14 @@ class TFRecordReader:
         offset, length = self.records[index]
         with self.path.open("rb") as stream:
             stream.seek(offset)
-            data = stream.read(length)
+            data = framed_data(stream.read(length + FOOTER.size))
+        if data is None:
+            raise DataError(
+                expected="data of the CRC that is stored beside them",
+                found="others",
+                where=f"{self.path}, record {index}",
+                fix="write or download the file again",
+            )
         try:
             return dict(tf.train.Example.FromString(data).features.feature)
         except DecodeError as error:

@@ -13,6 +13,7 @@ from PIL import Image
 from converter.data import InputSpec, open_data
 from converter.data.tfrecord import index_records
 from ir.errors import DataError
+from ir.tfrecord import framed
 
 IMAGE = [InputSpec(name="input_1", shape=(1, 14, 14, 3))]
 TWO = [InputSpec(name="a", shape=(1, 3)), InputSpec(name="b", shape=(1, 2, 1))]
@@ -121,5 +122,8 @@ def test_damage(images: Path) -> None:
     images.write_bytes(data)
     assert index_records(images)[0][0] == offset
     images.write_bytes(data[:offset] + b"\xff" * length + data[offset + length :])
+    with pytest.raises(DataError, match="record 0: expected data of the CRC"):
+        open_data(images, IMAGE)
+    images.write_bytes(framed(b"\xff" * length))
     with pytest.raises(DataError, match=r"record 0: expected a tf\.train\.Example"):
         open_data(images, IMAGE)
