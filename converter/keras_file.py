@@ -11,6 +11,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 import warnings
 import zipfile
@@ -22,10 +24,21 @@ from typing import IO, Any
 import h5py
 import keras
 
+from converter.regular import other_than_file
 from ir.errors import ModelError
 
 _SPARE_BYTES = 64 << 20  # any file may unpack to this much ...
 _MOST_EXPANSION = 64  # ... or to this many times its size
+
+_AGAIN = "write or download the file again"
+_LEAST_S, _BYTES_PER_S = 10, 20 << 20
+_READ_ALL = """
+import sys
+import h5py
+with h5py.File(sys.argv[1], "r") as file:
+    dict(file.attrs)
+    file.visititems(lambda name, item: dict(item.attrs) and None)
+"""
 
 # Arguments of older versions with the values that Keras 3 computes anyway; with other values they stay and
 # fail.
@@ -71,6 +84,13 @@ def _error(path: Path, found: str, fix: str) -> ModelError:
     return ModelError(expected="a Keras model (.keras or .h5)", found=found, where=str(path), fix=fix)
 
 
+def check_keras_file(path: Path) -> None:
+    """Raises ModelError unless a file is a Keras model, to be looked into without harm."""
+    if found := other_than_file(path):
+        raise _error(path, found, "check the path")
+    _kind(path)
+
+
 def _kind(path: Path) -> str:
     """What the content is: ".keras" or ".h5". Raises ModelError for anything else, and for too much of it."""
     try:
@@ -78,6 +98,7 @@ def _kind(path: Path) -> str:
             _check_archive(path)
             return ".keras"
         if h5py.is_hdf5(path):
+            _check_ends(path)
             with h5py.File(path, "r") as file:
                 if "model_config" not in file.attrs:
                     raise _error(
@@ -102,6 +123,22 @@ def _check_archive(path: Path) -> None:
             if member.filename.endswith(".h5"):
                 with _seekable(archive, member) as stream, h5py.File(stream, "r") as file:
                     _check_datasets(path, file)
+
+
+def _check_ends(path: Path) -> None:
+    """Reads a whole HDF5 file in a process of its own, which may take no longer than an honest file can.
+
+    Raises ModelError where it does not come to an end, or ends the process: the library follows whatever a damaged file
+    says, and cannot be stopped from within.
+    """
+    limit_s = _LEAST_S + path.stat().st_size / _BYTES_PER_S
+    command = [sys.executable, "-c", _READ_ALL, str(path)]
+    try:
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=limit_s)
+    except subprocess.TimeoutExpired as error:
+        raise _error(path, "a damaged file, which cannot be read to its end", _AGAIN) from error
+    if done.returncode < 0:
+        raise _error(path, "a damaged file, which the HDF5 library does not survive", _AGAIN)
 
 
 @contextmanager

@@ -18,11 +18,12 @@ from keras import layers
 
 from converter.frontends.keras_model import from_keras, load_keras
 from converter.frontends.keras_testing import assert_same_function, random_inputs, randomized
+from converter.frontends.tfmot_model import needs_tf_keras
 from converter.keras_file import _mended_config
 from ir.errors import ModelError
 from ir.execute import run_float
 
-SHARED = Path(os.environ.get("INTACT_SHARED") or Path(__file__).resolve().parents[2] / "../shared")
+SHARED = Path(os.environ.get("INTACT_SHARED") or Path(__file__).resolve().parents[1] / "../shared")
 
 
 def _shared(name: str) -> Path:
@@ -271,3 +272,22 @@ def test_classes_that_are_not_known(tmp_path: Path) -> None:
     _edit_zip(path, lambda config: config["config"]["layers"][1].update(module="elsewhere", class_name="Gone"))
     with pytest.raises(ModelError, match=r"a class that is not of Keras.*custom_objects"):
         load_keras(path)
+
+
+def test_an_archive_that_claims_far_more_than_it_holds_is_not_inflated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("config.json", "w") as stream:
+        for _ in range(8):
+            stream.write(b" " * (1 << 24))
+    monkeypatch.setattr(zipfile.ZipFile, "read", lambda *_: pytest.fail("inflated"))
+    with pytest.raises(ModelError, match="claim to unpack to 134217728"):
+        needs_tf_keras(path)
+
+
+def test_a_file_that_cannot_be_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The HDF5 library never returns from an attribute of it."""
+    monkeypatch.setattr("converter.keras_file._LEAST_S", 2)
+    with pytest.raises(ModelError, match="cannot be read to its end"):
+        load_keras(_shared("../cases/hangcase.h5"))

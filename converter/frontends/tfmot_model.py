@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from converter.frontends import Source
+from converter.keras_file import check_keras_file
 from ir.errors import ModelError
 from ir.graph import Graph, Value
 from passes.contract.base import Range
@@ -33,7 +34,11 @@ _WRAPPERS = ("PruneLowMagnitude", "ClusterWeights", "QuantizeWrapper", "Quantize
 
 
 def needs_tf_keras(path: Path) -> bool:
-    """Whether only `tf_keras` can load a file: `.keras` of Keras 2, or wrappers inside; False for what is no model."""
+    """Whether only `tf_keras` can load a file: `.keras` of Keras 2, or wrappers inside; False for what is no model.
+
+    Raises ModelError for a file that claims to hold far more than it does, or that cannot be read to its end.
+    """
+    check_keras_file(path)
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
