@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.errors import RuntimeFailure
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import IntegerCall, ShapeError
@@ -114,7 +115,8 @@ def run_integer(
     def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
         if node.op.integer is None or (node.outputs[0].dtype.is_float and not node.op.is_conversion):
             result = node.op.compute(node.attrs, *tensors)
-            return [K.convert_to_numpy(r) for r in (result if isinstance(result, (tuple, list)) else (result,))]
+            listed = result if isinstance(result, (tuple, list)) else (result,)
+            return [_as_stored(node, K.convert_to_numpy(r), v) for r, v in zip(listed, node.outputs, strict=True)]
         batch = next(
             (len(t) for t, v in zip(tensors, node.inputs, strict=True) if v and not v.is_constant and t.ndim), 1
         )
@@ -122,6 +124,19 @@ def run_integer(
         return node.op.integer(call)
 
     return walk(graph, inputs, lambda value: value.array, apply, transform, requested)
+
+
+def _as_stored(node: Node, result: np.ndarray, value: Value) -> np.ndarray:
+    """A result in the type that its file gives it, which must be one of the same kind."""
+    expected = value.dtype.numpy
+    if result.dtype.kind != expected.kind:
+        raise RuntimeFailure(
+            expected="operators that the emulator computes exactly",
+            found=f"{node.op.name} of {result.dtype} where the file says {expected}",
+            where=f"layer '{node.name}'",
+            fix="use another runtime, or convert the float network anew",
+        )
+    return result.astype(expected, copy=False)
 
 
 def _batched(type_: TensorType, batch: int) -> TensorType:

@@ -29,6 +29,7 @@ _SAYS: Mapping[Support, str] = {
 _TABLED = {DType.INT8, DType.INT16}
 # Kernels compare fixed scales with some tolerance.
 _SCALE_TOLERANCE = 1e-3
+_ITSELF = Fixed(1.0, 0)  # a result that is the number itself
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +97,30 @@ class Computation:
             if abs(scale / fixed.scale - 1) > _SCALE_TOLERANCE or zero_point != fixed.zero_point:
                 return fixed
         return None
+
+    def guessed(self) -> str:
+        """What of it the emulator has no exact form of, whatever the runtime; "" if nothing.
+
+        Numbers with scales are computed by the integer semantics, which are those of int8 and int16; what only moves
+        elements, or says how they are stored, takes every type.
+        """
+        casts = _ITSELF in self.op.quantization.fixed.values()
+        if self.op.is_conversion or casts or (self.op.rearranges and not self.rescales):
+            return ""
+        roles = [self.op.operand(i).role for i in range(len(self.inputs))]
+        read = [t for t, role in zip(self.inputs, roles, strict=True) if t is not None and role is not Role.INDEX]
+        scaled = [t for t in (*read, *self.outputs) if t.quant is not None and not t.dtype.is_float]
+        if not scaled:
+            return ""
+        if self.op.integer is None or self.outputs[0].dtype.is_float:
+            return f"{scaled[0].dtype.value.lower()} with a scale, for which it has no integer semantics"
+        data = [t for t, r in zip(self.inputs, roles, strict=True) if t is not None and r is Role.ACTIVATION]
+        other = next((t for t in (*data, *self._reals()) if t.dtype not in _TABLED or t.quant is None), None)
+        if other is not None:
+            return f"{other.dtype.value.lower()} {'without' if other.quant is None else 'with'} a scale"
+        bounds = self.op.quantization.scales
+        large = next((t for t in data if bounds and float(t.params().scale.max()) >= bounds[1]), None)
+        return "" if large is None else f"a scale of {float(large.params().scale.max()):.6g}, above the kernel's range"
 
     def problem(self, profile: Profile) -> str:
         """Why a profile's kernels do not compute it: "LiteRT 2.3 has no such kernel"; "" if they do."""
@@ -166,6 +191,13 @@ def refuse(graph: Graph, profile: Profile) -> None:
     """Raises RuntimeFailure for the first node that the kernels of a profile do not compute, or not right."""
     for node in graph.nodes:
         asked = computation(node)
+        if guessed := asked.guessed():
+            raise RuntimeFailure(
+                expected="operators that the emulator computes exactly",
+                found=f"{node.op.name} of {guessed}",
+                where=f"layer '{node.name}'",
+                fix="use another runtime, or convert the float network anew",
+            )
         if problem := asked.problem(profile):
             raise RuntimeFailure(
                 expected="operators that the runtime computes right",

@@ -13,13 +13,15 @@ from ir.graph import Graph
 from ir.kernels import Support
 from ir.opdef import OpDef
 from ir.ops.activation import LOGISTIC, PRELU, RELU6
-from ir.ops.conversion import QUANTIZE
+from ir.ops.comparison import GREATER
+from ir.ops.conversion import CAST, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
-from ir.ops.elementwise import ADD
+from ir.ops.elementwise import ADD, DIV
+from ir.ops.shape import RESHAPE
 from ir.ops.softmax import SOFTMAX
 from ir.profile import JUDGES, TFLM, Kernels, Profile, Runtime
 from ir.quantization import QuantParams
-from ir.supported import able, computation
+from ir.supported import Computation, able, computation, refuse
 from ir.types import DType, TensorType
 
 OLD, LITERT = Profile(), Profile(runtime=Runtime.LITERT)
@@ -147,3 +149,46 @@ def test_a_graph_is_judged_by_the_first_profile_that_computes_it() -> None:
     assert able(nowhere, JUDGES) == JUDGES[0]
     with pytest.raises(RuntimeFailure, match=r"tflite-runtime 2\.14 computes something else"):
         _run(nowhere, able(nowhere, JUDGES))
+
+
+def _scaled(dtype: DType, scale: float = 0.1, zero_point: int = 0) -> TensorType:
+    params = QuantParams(scale=np.float32(scale), zero_point=np.int64(zero_point), signed=dtype is not DType.UINT8)
+    return TensorType((1, 4), dtype, params)
+
+
+_INT8, _UINT8 = _scaled(DType.INT8), _scaled(DType.UINT8, zero_point=128)
+_PLAIN, _FLOAT, _TRUTH = TensorType((1, 4), DType.INT8), TensorType((1, 4)), TensorType((1, 4), DType.BOOL)
+_WHOLE = TensorType((1, 4), DType.INT32)
+
+
+@pytest.mark.parametrize(
+    ("op", "inputs", "output", "guessed"),
+    [
+        (ADD, (_UINT8, _UINT8), _UINT8, "uint8 with a scale"),
+        (ADD, (_INT8, _FLOAT), _INT8, "float32 without a scale"),
+        (ADD, (_INT8, _PLAIN), _INT8, "int8 without a scale"),
+        (ADD, (_INT8, _INT8), _FLOAT, "int8 with a scale, for which it has no integer semantics"),
+        (DIV, (_INT8, _INT8), _INT8, "int8 with a scale, for which it has no integer semantics"),
+        (GREATER, (_scaled(DType.INT8, 1.5), _INT8), _TRUTH, "a scale of 1.5, above the kernel's range"),
+        (GREATER, (_INT8, _INT8), _TRUTH, ""),
+        (ADD, (_INT8, _INT8), _INT8, ""),
+        (ADD, (_WHOLE, _WHOLE), _WHOLE, ""),
+        (ADD, (_FLOAT, _FLOAT), _FLOAT, ""),
+        (RESHAPE, (_UINT8,), _UINT8, ""),
+        (RESHAPE, (_UINT8,), _scaled(DType.UINT8, 0.2), "uint8 with a scale"),
+        (QUANTIZE, (_UINT8,), _INT8, ""),
+        (CAST, (_WHOLE,), _scaled(DType.INT8, 1.0), ""),
+    ],
+)
+def test_the_emulator_guesses_nothing(
+    op: OpDef, inputs: tuple[TensorType, ...], output: TensorType, guessed: str
+) -> None:
+    assert Computation(op=op, inputs=inputs, outputs=(output,)).guessed() == guessed
+
+
+def test_what_would_be_guessed_is_refused() -> None:
+    graph = Graph()
+    x = graph.input("x", _UINT8)
+    graph.outputs = [graph.add(ADD, [x, x], out_types=[_UINT8], name="sum").output]
+    with pytest.raises(RuntimeFailure, match="layer 'sum': expected operators that the emulator computes exactly"):
+        refuse(graph, Profile())

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
+from ir.errors import ModelError
 from ir.quantization import QuantParams
 
 T = TypeVar("T")
@@ -89,6 +90,12 @@ class TensorType:
         return math.prod(self.shape)
 
     def params(self) -> QuantParams:
-        """The quantization of a tensor that must have one (a file that lacks it was refused before)."""
-        assert self.quant is not None, "integer tensor without quantization"
+        """The quantization of a tensor that must have one. Raises ModelError for a file's tensor that lacks it."""
+        if self.quant is None:
+            raise ModelError(
+                expected="integers that stand for real numbers, with a scale",
+                found=f"{self.dtype.value} {list(self.shape)} without one",
+                where="an operator",
+                fix="convert the float network anew",
+            )
         return self.quant
