@@ -14,8 +14,8 @@ from converter.tflite.codec import BY_CODE, decode_attributes, is_stored, layout
 from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import ModelError
-from ir.opdef import OpDef
-from ir.types import DType, TensorType
+from ir.opdef import OpDef, Role
+from ir.types import DType, TensorType, given
 
 MAX_ELEMENTS = 1 << 28  # of one tensor: 1 GiB in float32
 
@@ -108,6 +108,8 @@ def _operator_problem(graph: SubgraphRecord, operator: OperatorRecord) -> Proble
         attrs = decode_attributes(op, operator.options_name, operator.options, constants)
         if not all(_is_static(t) for t in (*results, *operands) if t is not None):
             return None
+        if problem := _bias_problem(op, _graph_order(op, operands)):
+            return problem
         in_types, out_types = [_type(t) for t in _graph_order(op, operands)], [_type(t) for t in results]
         attrs = op.as_read(attrs, in_types, [t for t in out_types if t is not None])
         inferred = [t.shape for t in op.infer(attrs, [t for t in in_types if t is not None])]
@@ -147,6 +149,19 @@ def _graph_order(op: OpDef, operands: list[TensorRecord | None]) -> list[TensorR
         return operands
     by_name = dict(zip(names, operands, strict=False))
     return [by_name[o.name] for o in op.operands if o.name in by_name]
+
+
+def _bias_problem(op: OpDef, operands: list[TensorRecord | None]) -> Problem:
+    """A bias has a number for each output channel; shape inference looks at the weights only."""
+    weights = [i for i, o in enumerate(op.operands) if o.role is Role.WEIGHT]
+    if op.bias_index is None or op.bias_index >= len(operands) or len(weights) != 1:
+        return None
+    bias, weight = operands[op.bias_index], operands[weights[0]]
+    if bias is None or weight is None:
+        return None
+    channels = weight.shape[given([op.weight_operand.channel_axis])]
+    fits = math.prod(bias.shape) == channels
+    return None if fits else (f"a bias of {channels} numbers", f"one of shape {bias.shape}")
 
 
 def _is_static(tensor: TensorRecord) -> bool:

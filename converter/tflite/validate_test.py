@@ -67,6 +67,11 @@ def _scales(tensor: int, *scales: float) -> Callable[[schema.SubGraphT], None]:
     return lambda graph: setattr(graph.tensors[tensor].quantization, "scale", list(scales))
 
 
+def _longer_bias(graph: schema.SubGraphT) -> None:
+    """An axis of one number less is another tensor: the mean's axes stand for a bias of two."""
+    graph.operators[0].inputs = [X, FILTER, AXES]
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -79,9 +84,11 @@ def _scales(tensor: int, *scales: float) -> Callable[[schema.SubGraphT], None]:
         (_results(FILTER), "a second time"),
         (_option("dilationHFactor", 0), "at least 1 expected"),
         (_option("dilationHFactor", -128), "at least 1 expected"),
+        (_option("dilationWFactor", (1 << 31) - 1), "a window of 4294967295"),
         (_option("strideW", 0), "at least 1 expected"),
         (_option("padding", 7), "not a valid Padding"),
         (_shape(BIAS, 5), "20 bytes for shape"),
+        (_longer_bias, "a bias of 4 numbers"),
         (_shape(Y, 1, 4, 4, 5), r"results of shape \[\(1, 4, 4, 4\)\]"),
         (_shape(X, 1, 60000, 60000, 3), f"at most {MAX_ELEMENTS} elements"),
         (_scales(FILTER, 0.1, 0.1), "2 scales along axis 0"),

@@ -23,6 +23,9 @@ __all__ = [
 ]
 
 
+_LONGEST_WINDOW = 1 << 14  # padding is as long, in memory
+
+
 class Padding(enum.IntEnum):
     """Values of the schema's `Padding`."""
 
@@ -33,6 +36,8 @@ class Padding(enum.IntEnum):
 def window_size(size: int, kernel: int, stride: int, dilation: int, padding: Padding) -> tuple[int, int, int]:
     """`(output size, zeros before, zeros after)` of a window along one axis; raises ShapeError if it does not fit."""
     reach = (kernel - 1) * dilation + 1
+    if reach > _LONGEST_WINDOW:
+        raise ShapeError(f"a window of {reach}, more than {_LONGEST_WINDOW}")
     if padding is Padding.VALID:
         if size < reach:
             raise ShapeError(f"a window of {reach} does not fit into {size} without padding")
