@@ -1,0 +1,104 @@
+"""Damages .tflite files by the schema and shows what each reader of files makes of them, beyond success and refusal.
+
+python -m tools.fuzz_files --files=a.tflite,b.tflite --count=10000 --seed=1 --keep=/some/folder
+"""
+
+from __future__ import annotations
+
+import struct
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from converter.analysis.arena import plan
+from converter.analysis.contents import contents_json, operators_json
+from converter.frontends.tflite_model import from_tflite
+from converter.runtimes.emulator import EmulatorRuntime
+from converter.targets import TARGETS
+from converter.tflite.model_file import parse
+from converter.tflite.mutating import mutant, packed, unpacked
+from converter.widths import layer_widths
+from ir.errors import ConversionError, OptionError
+from tools._command import run_command
+from tools.inspect_contents import say
+
+FLAGS = flags.FLAGS
+_MOST_INPUTS = 1 << 16  # elements; larger inputs are read, not run
+_UNPACKABLE = (struct.error, TypeError, ValueError, AttributeError, OverflowError, AssertionError)
+
+
+def _inspect(data: bytes) -> None:
+    model = parse(data)
+    operators_json(model.main), contents_json(model), layer_widths(model), plan(model.main)
+    for target in TARGETS.values():
+        target.judge(model)
+
+
+def _emulate(data: bytes) -> None:
+    session = EmulatorRuntime().load(data)
+    values = session.graph.inputs
+    if sum(v.type.size for v in session.graph.values()) <= _MOST_INPUTS:
+        session.invoke([np.zeros(v.shape, v.dtype.numpy) for v in values])
+
+
+READERS: Mapping[str, Callable[[bytes], Any]] = {"inspect": _inspect, "emulator": _emulate, "conversion": from_tflite}
+
+
+def faults(data: bytes, count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
+    """`(reader, what it raised and where, the file)` of every damaged file that ends in anything but our errors."""
+    model, rng = unpacked(data), np.random.default_rng(seed)
+    for _ in range(count):
+        try:
+            damaged = packed(mutant(model, rng))
+        except _UNPACKABLE:  # a number that its field does not hold: no file says it
+            continue
+        for name, read in READERS.items():
+            try:
+                read(damaged)
+            except ConversionError:
+                pass
+            except Exception as error:
+                last = traceback.extract_tb(error.__traceback__)[-1]
+                yield (
+                    name,
+                    f"{type(error).__name__} {Path(last.filename).name}:{last.lineno} {str(error)[:80]}",
+                    damaged,
+                )
+
+
+def define_flags() -> None:
+    """The command's flags."""
+    flags.DEFINE_list("files", [], "Good .tflite files to damage.")
+    flags.DEFINE_integer("count", 1000, "Damaged copies of each.")
+    flags.DEFINE_integer("seed", 0, "Of the damage.")
+    flags.DEFINE_string("keep", None, "Folder for a damaged file of each fault.")
+
+
+def main() -> None:
+    """Damages every file and counts what was found."""
+    if not FLAGS.files:
+        raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
+    found: Counter[tuple[str, str]] = Counter()
+    for path in FLAGS.files:
+        for name, what, damaged in faults(Path(path).read_bytes(), FLAGS.count, FLAGS.seed):
+            if FLAGS.keep and (name, what) not in found:
+                (Path(FLAGS.keep) / f"{name}_{len(found)}.tflite").write_bytes(damaged)
+            found[name, what] += 1
+    for (name, what), times in found.most_common():
+        say(f"{times} {name}: {what}")
+    say(f"{FLAGS.count * len(FLAGS.files)} damaged files, {sum(found.values())} faults of {len(found)} kinds")
+
+
+def run() -> None:
+    """Entry point."""
+    define_flags()
+    run_command(main)
+
+
+if __name__ == "__main__":
+    run()
