@@ -21,6 +21,7 @@ from converter.frontends import Source
 from converter.frontends.naming import rename
 from converter.frontends.options import ModelOptions
 from converter.frontends.tflite_model import from_tflite
+from converter.frontends.trusted_graph import check_graph, check_saved_model
 from ir.errors import ConversionError, ModelError, OptionError
 from ir.graph import Graph
 
@@ -36,6 +37,7 @@ def from_saved_model(path: Path, options: ModelOptions) -> Source:
       OptionError: the signature or an array is not there, or must be named.
     """
     if path.is_dir():
+        check_saved_model(path)
         source = _from_keras_inside(path, options)
         return source if source is not None else _from_signature(path, options)
     return _from_frozen(path, options)
@@ -231,6 +233,7 @@ def _from_frozen(path: Path, options: ModelOptions) -> Source:
         raise _error(path, "a frozen GraphDef", f"a file that is none ({_words(error)})", "check the path") from error
     if not definition.node:
         raise _error(path, "a frozen GraphDef", "a graph without nodes", "write or download the file again")
+    check_graph(path, definition)
     inputs = options.input_arrays or _placeholders(definition)
     outputs = options.output_arrays or _ends(definition)
     _check_arrays(definition, inputs, outputs)
