@@ -169,6 +169,7 @@ class Archive:
         self.headers: dict[str, ArrayHeader] = {}
         try:
             with zipfile.ZipFile(path) as archive:
+                self._check_size(sum(info.file_size for info in archive.infolist()))
                 for info in archive.infolist():
                     if info.filename.endswith(".npy"):
                         key = info.filename.removesuffix(".npy")
@@ -176,17 +177,20 @@ class Archive:
                             self.headers[key] = read_header(stream, info.file_size, f"{path}, array '{key}'")
         except (OSError, zipfile.BadZipFile, RuntimeError, zlib.error) as error:
             raise _unreadable(str(path), error) from error
-        unpacked, size = sum(header.value_bytes for header in self.headers.values()), path.stat().st_size
+        if not self.headers:
+            raise DataError(
+                expected="at least one array", found="none", where=str(path), fix="save it with numpy.savez"
+            )
+
+    def _check_size(self, unpacked: int) -> None:
+        """Before anything is read: a packed member may be unpacked whole for its first bytes."""
+        size = self.path.stat().st_size
         if unpacked > _SPARE_BYTES + _MOST_EXPANSION * size:
             raise DataError(
                 expected=f"arrays of at most {_MOST_EXPANSION} times the size of their archive",
                 found=f"{size} bytes that claim to unpack to {unpacked}",
-                where=str(path),
+                where=str(self.path),
                 fix="save it again with numpy.savez, if you trust where it is from",
-            )
-        if not self.headers:
-            raise DataError(
-                expected="at least one array", found="none", where=str(path), fix="save it with numpy.savez"
             )
 
     def load(self, key: str) -> np.ndarray:
