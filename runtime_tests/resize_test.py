@@ -58,6 +58,8 @@ def test_what_does_not_fit() -> None:
     with pytest.raises(ShapeError, match="exclude each other"):
         attrs = ResizeAttributes(size=(2, 2), align_corners=True, half_pixel_centers=True)
         RESIZE_BILINEAR.infer(attrs, [TensorType((1, 2, 2, 1))])
-    for size, shape in (((0, 2), (1, 2, 2, 1)), ((2, 2), (2, 2, 1)), ((2,), (1, 2, 2, 1))):
+    with pytest.raises(ValueError, match=r"size \(0, 2\): at least 1 expected"):
+        ResizeAttributes(size=(0, 2))
+    for size, shape in (((2, 2), (2, 2, 1)), ((2,), (1, 2, 2, 1))):
         with pytest.raises(ShapeError, match="resized to"):
             RESIZE_NEAREST_NEIGHBOR.infer(ResizeAttributes(size=size), [TensorType(shape)])

@@ -221,7 +221,7 @@ def test_inputs_are_sent_once() -> None:
         def __init__(self) -> None:
             self.sent: list[int] = []
 
-        def ask(self, header, arrays):
+        def ask(self, header, arrays, limit_s=None):
             assert header["same_inputs"] == (not len(arrays))
             self.sent.append(sum(a.nbytes for a in arrays))
             return {"times_ns": [1], "peak_memory_bytes": 1, "overall_memory_bytes": 1}, []
