@@ -144,7 +144,7 @@ def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> 
         graph.set_input(node, node.op.bias_index, graph.constant(zeros, f"{node.name}/bias"))
     threshold = weight_threshold(weight.data, axis)
     params = symmetric(threshold, bits=bits, axis=axis)
-    params, notes = _raise_for_bias(node, params, x.quant)
+    params, notes = _raise_for_bias(node, params)
     weight.quant = params
     notes += _raise_for_accumulator(node)
     annotate_bias(graph, node)
@@ -177,20 +177,27 @@ def _result_params(node: Node) -> QuantParams | None:
     return value.uses[0][0].outputs[0].quant if value.quant is None and value.uses else value.quant
 
 
-def _raise_for_bias(node: Node, params: QuantParams, x: QuantParams) -> tuple[QuantParams, list[str]]:
-    """Raises the weight scale of channels that would lose their bias: it does not fit half an int32.
+def least_weight_scale(node: Node, per_channel: bool) -> tuple[np.ndarray, str]:
+    """The smallest scales of weights at which no channel loses its bias, `[channels]` or scalar, and what else happens.
 
-    An int64 always holds it, but a multiplier below 2^-31 is 0 for the kernels (a channel whose weights are all but 0).
+    Half an int32 must hold the bias. An int64 always holds it, but a multiplier below 2^-31 is 0 for the kernels (a
+    channel whose weights are all but 0).
     """
-    if node.bias is None or node.bias.data is None:
-        return params, []
-    out, magnitudes = _result_params(node), np.abs(node.bias.data.astype(np.float64))
-    if x.bits <= NARROW:
-        needed, reason = magnitudes / (float(x.scale) * _BIAS_LIMIT), "the int32 bias would overflow"
+    x, bias = node.inputs[0], node.bias
+    if bias is None or bias.data is None or x is None or x.quant is None:
+        return np.zeros(()), ""
+    out, magnitudes = _result_params(node), np.abs(bias.data.astype(np.float64))
+    if x.quant.bits <= NARROW:
+        needed, reason = magnitudes / (float(x.quant.scale) * _BIAS_LIMIT), "the int32 bias would overflow"
     else:
-        least = 0.0 if out is None else float(out.scale) * _LEAST_MULTIPLIER / float(x.scale)
+        least = 0.0 if out is None else float(out.scale) * _LEAST_MULTIPLIER / float(x.quant.scale)
         needed, reason = np.where(magnitudes > 0, least, 0.0), "its multiplier would be 0 and the bias lost"
-    needed = needed if params.per_channel else needed.max(initial=0)
+    return needed if per_channel else needed.max(initial=0), reason
+
+
+def _raise_for_bias(node: Node, params: QuantParams) -> tuple[QuantParams, list[str]]:
+    """Raises the weight scale of channels that would lose their bias."""
+    needed, reason = least_weight_scale(node, params.per_channel)
     scale = np.maximum(params.scale.astype(np.float64), needed)
     raised = int((scale > params.scale).sum())
     if not raised:

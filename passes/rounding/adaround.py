@@ -31,6 +31,7 @@ from passes.contract.base import Context, Needs, Pass, PassReport, SamplesInMemo
 from passes.measuring.drawn_samples import DrawnSamples, draw_samples
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
+from passes.quantization.quantize import least_weight_scale
 from passes.rounding.correct_bias import is_rounded
 from passes.training.fitting import Fit, UnitModel, fit_unit
 from passes.training.reconstruction import Place, put, visit_units
@@ -187,7 +188,8 @@ class AdaRound(Pass):
 def finer(layer: Layer, smallest: float) -> QuantParams:
     """Parameters of a layer's weights with the scales, at least `smallest` of what they are, that leave the least error.
 
-    Per channel where the scales are; the error is the squared one of the weights rounded to nearest.
+    Per channel where the scales are; the error is the squared one of the weights rounded to nearest. No scale becomes so
+    small that a channel loses its bias.
     """
     old, axes = layer.params, layer.within_output if layer.params.per_channel else None
     tried = [
@@ -198,7 +200,9 @@ def finer(layer: Layer, smallest: float) -> QuantParams:
         np.square(p.dequantize(p.quantize(layer.data)) - layer.data, dtype=np.float64).sum(axis=axes) for p in tried
     ]
     best = np.argmin(errors, axis=0)
-    return dataclasses.replace(old, scale=np.choose(best, [p.scale for p in tried]))
+    least, _ = least_weight_scale(layer.node, old.per_channel)
+    scale = np.maximum(np.choose(best, [p.scale for p in tried]), np.minimum(least, old.scale))
+    return dataclasses.replace(old, scale=scale.astype(np.float32))
 
 
 def _fitted(units: list[Unit]) -> tuple[list[Unit], list[Skip]]:

@@ -35,7 +35,7 @@ from ir.layer import Matrix, layer_of
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples, drawn_rows
 from passes.measuring.lockstep import Slices, run_both
-from passes.quantization.quantize import annotate_bias
+from passes.quantization.quantize import annotate_bias, least_weight_scale
 from passes.rounding.correct_bias import shift_bias
 
 
@@ -84,7 +84,7 @@ class RoundWeights(Pass):
         fitting, judging = drawn.parted(sum(len(part) for part in x))
         problem, means = self._problem(matrix, x, xq, fitting, rng)
         judge, _ = (problem, means) if fitting is judging else self._problem(matrix, x, xq, judging, rng)
-        factor = problem.best_clip(self.clip, matrix.layer.params.per_channel)
+        factor = np.maximum(problem.best_clip(self.clip, matrix.layer.params.per_channel), _least_factor(matrix))
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
         rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
         _put(graph, matrix, problem.w, rounded, factor, means)
@@ -103,6 +103,15 @@ class RoundWeights(Pass):
         seed = int(rng.integers(1 << 31))
         (a, mean_a), (b, mean_b) = (_centred(drawn_rows(matrix, part, chosen, count, seed)) for part in (x, xq))
         return Problem.of(w, step, layer.params.qmax, a, b), (mean_a, mean_b)
+
+
+def _least_factor(matrix: Matrix) -> np.ndarray:
+    """How far the steps of a layer may shrink: not so far that a channel (of weights all but 0) loses its bias."""
+    params, w = matrix.layer.params, matrix.split(matrix.layer.data)
+    least, _ = least_weight_scale(matrix.layer.node, params.per_channel)
+    return np.broadcast_to(np.minimum(least / params.scale.astype(np.float64), 1.0), w[..., 0].size).reshape(
+        w.shape[:2]
+    )
 
 
 def _put(

@@ -242,3 +242,21 @@ def test_biases_are_not_absorbed_through_a_limit():
     graph = small()
     report = run_alone(graph, AbsorbBias(), context_of(graph))
     assert "the limit of its bounded activation would move" in [s.reason for s in report.skipped]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_channel_of_tiny_weights_keeps_its_bias(bits):
+    net = Net()
+    x = net.input(8, 8, 3)
+    graph = net.ends(net.conv(net.conv(x, 6, name="first"), 4, name="last"))
+    first = graph.nodes[0]
+    assert first.weight is not None and first.weight.data is not None and first.bias is not None
+    first.weight.data[:2] *= np.float32(1e-9)
+    first.bias.data[:2] = (7.0, -5.0)
+    context = context_of(graph)
+    run_passes(graph, [Calibrate(), Quantize(activation_bits=bits)], context)
+    raised = first.weight.quant.scale[:2]
+    run_alone(graph, RoundWeights(), context)
+    assert np.all(first.weight.quant.scale[:2] >= raised * 0.999)
+    if bits == 8:
+        assert np.abs(first.bias.quant.quantize(first.bias.data)).max() <= 1.01 * (1 << 30)
