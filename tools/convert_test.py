@@ -88,7 +88,7 @@ def instead(flag: str, value: str) -> tuple[str, ...]:
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "missing model": (
         instead("--model", "none.keras"),
-        "none.keras: expected a Keras model .*, found nothing there; check",
+        "none.keras: expected a Keras model .*, found nothing; check",
     ),
     "model cut short": (instead("--model", "cut.keras"), "cut.keras: expected a Keras model .*, found .*damaged"),
     "text as a model": (
