@@ -19,6 +19,7 @@ import numpy as np
 from ir.errors import OptionError
 from ir.fixed_point import accumulator_bound
 from ir.graph import Graph, Node, Value
+from ir.layer import Layer, layers, set_bias
 from ir.opdef import OpDef
 from ir.quantization import QuantParams, asymmetric, outward, symmetric
 from ir.widths import Widths
@@ -92,18 +93,18 @@ class Quantize(Pass):
     def _weights(self, graph: Graph, context: Context, requested: Requested) -> list[str]:
         notes: list[str] = []
         widened: dict[str, list[Node]] = {}
-        for node in graph.nodes:
-            x = node.inputs[0] if node.weight is not None else None
-            if x is None or x.quant is None:
+        for layer in layers(graph):
+            x = layer.x.quant
+            if x is None:
                 continue
-            asked = Widths(activation_bits=x.quant.bits, weight_bits=requested(node).weight_bits)
-            per_channel = self._per_channel(node.op, context)
-            bits = (available(node.op, asked, per_channel, context) or asked).weight_bits
+            asked = Widths(activation_bits=x.bits, weight_bits=requested(layer.node).weight_bits)
+            per_channel = self._per_channel(layer.op, context)
+            bits = (available(layer.op, asked, per_channel, context) or asked).weight_bits
             if bits != asked.weight_bits:
-                container = "int16" if x.quant.bits > NARROW else "int8"
-                what = f"{bits} bits in place of {asked.weight_bits} for weights of {node.op.name}, with {container}"
-                widened.setdefault(f"{what} activations no kernel has fewer", []).append(node)
-            notes += quantize_weights(graph, node, per_channel, bits)
+                container = "int16" if x.bits > NARROW else "int8"
+                what = f"{bits} bits in place of {asked.weight_bits} for weights of {layer.op.name}, with {container}"
+                widened.setdefault(f"{what} activations no kernel has fewer", []).append(layer.node)
+            notes += quantize_weights(graph, layer, per_channel, bits)
         return [f"{what}: {named(nodes)}" for what, nodes in widened.items()] + notes
 
     def _per_channel(self, op: OpDef, context: Context) -> bool:
@@ -130,24 +131,16 @@ def _group_params(group: Sequence[Value], context: Context, bits: int) -> QuantP
     return asymmetric(limits.low, limits.high, bits=bits)
 
 
-def quantize_weights(graph: Graph, node: Node, per_channel: bool, bits: int) -> list[str]:
-    """Annotates the weights and the bias of a layer; returns what had to be raised, and why."""
-    x, weight = node.inputs[0], node.weight
-    assert x is not None and weight is not None
-    if weight.data is None or x.quant is None:
-        return []
-    axis = node.op.weight_operand.channel_axis if per_channel else None
-    if node.bias is None and node.op.bias_index is not None:
-        channel_axis = node.op.weight_operand.channel_axis  # the kernels want a bias, if only of zeros
-        assert channel_axis is not None
-        zeros = np.zeros(weight.shape[channel_axis], np.float32)
-        graph.set_input(node, node.op.bias_index, graph.constant(zeros, f"{node.name}/bias"))
-    threshold = weight_threshold(weight.data, axis)
-    params = symmetric(threshold, bits=bits, axis=axis)
-    params, notes = _raise_for_bias(node, params)
-    weight.quant = params
-    notes += _raise_for_accumulator(node)
-    annotate_bias(graph, node)
+def quantize_weights(graph: Graph, layer: Layer, per_channel: bool, bits: int) -> list[str]:
+    """Annotates the weights and the bias of a layer that reads quantized data; returns what was raised, and why."""
+    if layer.bias is None:  # the kernels want one, if only of zeros
+        zeros = np.zeros(layer.channels, np.float32)
+        graph.set_input(layer.node, layer.bias_index, graph.constant(zeros, f"{layer.name}/bias"))
+    axis = layer.channel_axis if per_channel else None
+    params, notes = _raise_for_bias(layer.node, symmetric(weight_threshold(layer.data, axis), bits=bits, axis=axis))
+    layer.weight.quant = params
+    notes += _raise_for_accumulator(layer)
+    annotate_bias(graph, layer.node)
     return notes
 
 
@@ -163,9 +156,7 @@ def annotate_bias(graph: Graph, node: Node) -> None:
     if bias is None or bias.data is None or x is None or x.quant is None or weight is None or weight.quant is None:
         return
     if len(bias.uses) > 1:
-        assert node.op.bias_index is not None
-        bias = graph.constant(bias.data, f"{node.name}/bias")
-        graph.set_input(node, node.op.bias_index, bias)
+        bias = set_bias(graph, node, bias.data)
     bits = 64 if x.quant.bits > 8 else 32
     scale = x.quant.scale.astype(np.float64) * weight.quant.scale.astype(np.float64)
     bias.quant = QuantParams(scale=scale, axis=None if scale.ndim == 0 else 0, bits=bits)
@@ -209,30 +200,27 @@ def _raise_for_bias(node: Node, params: QuantParams) -> tuple[QuantParams, list[
     return raised_params, [f"{node.name}: weight scale of {what} raised, because {reason}"]
 
 
-def _raise_for_accumulator(node: Node) -> list[str]:
+def _raise_for_accumulator(layer: Layer) -> list[str]:
     """Doubles the weight scale of channels whose sum of products could pass an int32, until it cannot."""
-    x, weight, bias = node.inputs[0], node.weight, node.bias
-    assert x is not None and x.quant is not None and weight is not None and weight.quant is not None
-    assert weight.data is not None
-    if x.quant.bits > 8:
+    x, bias = layer.x.type.params(), layer.bias
+    if x.bits > NARROW:
         return []  # these kernels accumulate in 64 bits
-    axis = node.op.weight_operand.channel_axis
-    assert axis is not None
-    zero_point = int(x.quant.zero_point)
-    widest = max(x.quant.qmax - zero_point, zero_point - x.quant.qmin)
+    zero_point = int(x.zero_point)
+    widest = max(x.qmax - zero_point, zero_point - x.qmin)
     raised = 0
     while True:
-        params = weight.quant
-        scale = x.quant.scale.astype(np.float64) * params.scale
+        params = layer.params
+        scale = x.scale.astype(np.float64) * params.scale
         b = None if bias is None or bias.data is None else np.rint(bias.data / scale).astype(np.int64)
-        over = accumulator_bound(params.quantize(weight.data), axis, widest, b) > _ACCUMULATOR_LIMIT
+        q = params.quantize(layer.data)
+        over = accumulator_bound(q, layer.channel_axis, widest, b) > _ACCUMULATOR_LIMIT
         if not over.any():
             break
         raised = max(raised, int(over.sum()))
         wider = np.where(over if params.per_channel else over.any(), params.scale * 2, params.scale)
-        weight.quant = QuantParams(scale=wider, axis=params.axis, bits=params.bits, narrow=params.narrow)
+        layer.weight.quant = QuantParams(scale=wider, axis=params.axis, bits=params.bits, narrow=params.narrow)
     return (
-        [f"{node.name}: weight scale of {raised} channels raised, because the int32 sum would overflow"]
+        [f"{layer.name}: weight scale of {raised} channels raised, because the int32 sum would overflow"]
         if raised
         else []
     )

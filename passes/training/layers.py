@@ -12,7 +12,7 @@ from ir.keras_ops import K
 
 
 @dataclass(frozen=True)
-class Layer:
+class TrainedLayer:
     """A layer with constant, quantized weights and a bias of its own, and where its channels lie in packed vectors."""
 
     node: Node
@@ -25,7 +25,7 @@ class Layer:
         return self.node.output
 
 
-def trained_layers(graph: Graph) -> list[Layer]:
+def trained_layers(graph: Graph) -> list[TrainedLayer]:
     """The layers whose biases and weights can be trained, in graph order."""
     found, start = [], 0
     for node in graph.nodes:
@@ -34,7 +34,7 @@ def trained_layers(graph: Graph) -> list[Layer]:
             continue
         if bias is None or bias.data is None or len(bias.uses) > 1 or len(bias.shape) != 1:
             continue
-        found.append(Layer(node, weight, bias, slice(start, start + bias.shape[0])))
+        found.append(TrainedLayer(node, weight, bias, slice(start, start + bias.shape[0])))
         start += bias.shape[0]
     return found
 

@@ -25,7 +25,7 @@ from ir.quantization import QuantParams
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import fixed_params
 from passes.training import fake_quant as fq
-from passes.training.layers import Layer, channel_means, output_step, trained_layers
+from passes.training.layers import TrainedLayer, channel_means, output_step, trained_layers
 from passes.training.losses import Loss, means
 from passes.training.soft_rounding import GAMMA, ZETA, rectified_sigmoid, start_at
 
@@ -214,7 +214,7 @@ class TrainableModel(keras.Model):
                 scale = K.maximum(scale, least if params.per_channel else K.max(least))
         return scale
 
-    def bias(self, layer: Layer) -> Any:
+    def bias(self, layer: TrainedLayer) -> Any:
         """The bias of a layer before it is rounded, its shift included."""
         bias = K.convert_to_tensor(layer.bias.array) + self.shifts[layer.channels]
         if self._biases is None:
@@ -306,7 +306,7 @@ class TrainableModel(keras.Model):
         """An activation as its integers will hold it."""
         return fq.fake_quantize(tensor, scale, zero_point, params.qmin, params.qmax)
 
-    def _bias_on_grid(self, layer: Layer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
+    def _bias_on_grid(self, layer: TrainedLayer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
         x, bias = layer.node.input, self.bias(layer)
         if x not in activations:
             return bias

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from keras import ops as K
 
-from ir.graph import Graph, Node, Value
+from ir.graph import Graph, Value
 from ir.quantization import QuantParams
+from passes.quantization.quantize import annotate_bias
 from passes.training.trainable import TrainableModel
 
 
@@ -35,7 +36,7 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
     for layer, bias in biases:
         layer.bias.data = bias.astype(np.float32)
     for node in graph.nodes:
-        _scale_bias(node)
+        annotate_bias(graph, node)
     return [f"parameters of {count} activations", f"{moved} weights by whole steps", f"{len(biases)} biases"]
 
 
@@ -46,11 +47,3 @@ def _write_weight(value: Value, scale: np.ndarray, q: np.ndarray) -> int:
     if not np.array_equal(value.quant.quantize(data), q):
         value.data = value.quant.dequantize(q)
     return int((start != q).sum())
-
-
-def _scale_bias(node: Node) -> None:
-    x, weight, bias = node.inputs[0] if node.inputs else None, node.weight, node.bias
-    if bias is None or bias.quant is None or x is None or x.quant is None or weight is None or weight.quant is None:
-        return
-    scale = x.quant.scale.astype(np.float64) * weight.quant.scale.astype(np.float64)
-    bias.quant = QuantParams(scale=scale, axis=bias.quant.axis, bits=bias.quant.bits)
