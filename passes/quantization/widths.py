@@ -91,14 +91,21 @@ class _Solver:
     def _of_value(self, value: Value) -> int:
         maker = value.producer
         if maker is None:
-            return max((self._requested(node).activation_bits for node in value.consumers), default=NARROW)
+            return max(map(self._of_result, value.consumers), default=NARROW)
         source = maker.inputs[0] if maker.inputs else None
         if source is not None and source.producer is not None and will_be_fused(self._graph, source):
             maker = source.producer
-        asked = self._requested(maker).activation_bits
-        if not self._has_wide_kernel(maker):
-            asked = min(asked, NARROW)
+        asked = self._of_result(maker)
         return max(asked, NARROW) if maker.op.quantization.fixed else asked
+
+    def _of_result(self, node: Node) -> int:
+        """What is requested of a node, as far as it has kernels for it."""
+        asked = self._requested(node).activation_bits
+        if asked <= NARROW or self._has_wide_kernel(node):
+            return asked
+        if node.op.quantization.integer and not node.op.is_conversion:
+            self._without.setdefault(node.op.name, {})[node] = None
+        return NARROW
 
     def _widths(self) -> dict[Value, int]:
         found: dict[Value, int] = {}

@@ -55,6 +55,14 @@ def test_what_is_tied_has_the_widest_width_that_is_asked():
     assert widths == {"x": 6, "a": 6, "b": 6, "joined": 6}
 
 
+def test_an_input_is_as_wide_as_the_kernels_that_read_it():
+    net = Net()
+    graph = net.ends(net.then(HARD_SWISH, net.input(4, 4, 2), name="swish"))
+    widths, notes = assigned(graph, other=16)
+    assert widths == {"x": 8, "swish": 8} and len(graph.nodes) == 1
+    assert notes == ["hard_swish has no int16 kernel and computes in 8 bits: 1, swish"]
+
+
 def test_int16_and_int8_meet_in_quantize_nodes():
     net = Net()
     x = net.conv(net.input(4, 4, 2), 3, name="first")
