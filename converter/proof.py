@@ -25,9 +25,10 @@ from converter.runtimes.local import LocalRuntime, WorkerLost, shared_worker
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.errors import ProofError, RuntimeFailure
-from ir.graph import Graph, Node, Value
-from ir.kernels import Granularity, Support, Types, support
+from ir.graph import Graph, Value
+from ir.kernels import Support
 from ir.profile import TFLM, Runtime
+from ir.supported import computation
 from passes.contract.base import Samples
 
 _SAMPLES = 2
@@ -174,7 +175,8 @@ class _Work:
 
     def _known(self, runtime: LocalRuntime, error: RuntimeFailure) -> RuntimeProof:
         """The operator table does not say that this runtime computes the file right. Raises ProofError if it must."""
-        wrong = next((n for n in self.exposed.graph.nodes if _made_of(n, runtime) is Support.WRONG), None)
+        nodes = self.exposed.graph.nodes
+        wrong = next((n for n in nodes if computation(n).on(runtime.profile) is Support.WRONG), None)
         if runtime.profile.runtime in self.required:
             raise ProofError(
                 expected=error.expected, found=error.found, where=f"{error.where} on {runtime.name}", fix=_REPORT
@@ -217,19 +219,6 @@ def _answers(runtime: LocalRuntime, model: bytes, samples: Sequence[list[np.ndar
         return [session.invoke(inputs) for inputs in samples]
     finally:
         session.close()
-
-
-def _made_of(node: Node, runtime: LocalRuntime) -> Support:
-    """What the operator table says of an operator on some kernels."""
-    quant = None if node.weight is None else node.weight.quant
-    granularity = Granularity.PER_CHANNEL if quant is not None and quant.per_channel else Granularity.PER_TENSOR
-    return support(node.op.quantization.kernels, _types_of(node), granularity, runtime.profile)
-
-
-def _types_of(node: Node) -> Types:
-    """The element types of an operator's data, weights and bias."""
-    weights, bias = (None if v is None else v.dtype for v in (node.weight, node.bias))
-    return Types(node.outputs[0].dtype, weights, bias)
 
 
 def _allowed(difference: Difference, runtime: LocalRuntime) -> int:

@@ -146,7 +146,10 @@ def _batched(type_: TensorType, batch: int) -> TensorType:
 
 
 def batchable(graph: Graph) -> bool:
-    """Whether axis 0 of every input is a batch: shape inference with 3 samples gives the same shapes otherwise."""
+    """Whether axis 0 of every input is a batch: shape inference with 3 samples gives the same shapes otherwise.
+
+    Layers and reshapes may make several rows of a sample, one after the other.
+    """
     if any(not v.shape or v.shape[0] != 1 for v in (*graph.inputs, *graph.outputs)):
         return False
     types: dict[Value, TensorType] = {v: TensorType((3, *v.shape[1:]), v.dtype, v.quant) for v in graph.inputs}
@@ -157,7 +160,8 @@ def batchable(graph: Graph) -> bool:
             return False
         for value, result in zip(node.outputs, results, strict=True):
             moving = any(v in types for v in node.operands)
-            if moving and result.shape != (3, *value.shape[1:]):
+            rows = value.shape[0] if value.shape and (node.op.matrix or node.op.rearranges) else 1
+            if moving and result.shape != (3 * rows, *value.shape[1:]):
                 return False
             if moving:
                 types[value] = result

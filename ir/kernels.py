@@ -74,6 +74,7 @@ class Kernel:
       granularity: of the weights that it is said of, None for both.
       right, coarse, unproved, wrong: who makes what of it (`Support`).
       tied: of `right`, those that do not rescale: where result and data have other parameters, they are wrong.
+      flat: of `right`, those that count channels along axis 1: where a result has more than two axes, they are wrong.
     """
 
     activation: DType
@@ -85,20 +86,28 @@ class Kernel:
     unproved: Profiles = NOWHERE
     wrong: Profiles = NOWHERE
     tied: Profiles = NOWHERE
+    flat: Profiles = NOWHERE
 
     def __post_init__(self) -> None:
         several = [p for p in EVERYWHERE if sum(p in who for who in self._sets.values()) > 1]
-        if several or not self.tied <= self.right:
-            raise ValueError(f"{self.types[0]}: contradicts itself on {', '.join(map(str, several or self.tied))}")
+        if several or not self.tied | self.flat <= self.right:
+            raise ValueError(
+                f"{self.types[0]}: contradicts itself on {several or (self.tied | self.flat) - self.right}"
+            )
 
     @property
     def types(self) -> list[Types]:
         """The combinations of element types that it is about."""
         return [Types(self.activation, self.weights, bias) for bias in self.biases]
 
-    def on(self, profile: Profile, rescales: bool = False) -> Support:
-        """What a profile's kernels make of it; `rescales`: result and data have other parameters."""
-        if rescales and profile in self.tied:
+    def on(self, profile: Profile, rescales: bool = False, deep: bool = False) -> Support:
+        """What a profile's kernels make of it.
+
+        Args:
+          rescales: result and data have other parameters.
+          deep: a result has more than two axes.
+        """
+        if (rescales and profile in self.tied) or (deep and profile in self.flat):
             return Support.WRONG
         return next((support for support, who in self._sets.items() if profile in who), Support.ABSENT)
 
@@ -113,11 +122,17 @@ class Kernel:
 
 
 def support(
-    kernels: Sequence[Kernel], types: Types, granularity: Granularity, profile: Profile, *, rescales: bool = False
+    kernels: Sequence[Kernel],
+    types: Types,
+    granularity: Granularity,
+    profile: Profile,
+    *,
+    rescales: bool = False,
+    deep: bool = False,
 ) -> Support:
     """What the kernels of a profile make of a combination, by an operator's table."""
     about = [k for k in kernels if types in k.types and k.granularity in (None, granularity)]
-    found = {k.on(profile, rescales) for k in about} - {Support.ABSENT}
+    found = {k.on(profile, rescales, deep) for k in about} - {Support.ABSENT}
     return worst(found) if found else Support.ABSENT
 
 

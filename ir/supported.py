@@ -74,6 +74,11 @@ class Computation:
         source = None if first is None else first.quant
         return source is not None and result is not None and not source.same_as(result)
 
+    @property
+    def deep(self) -> bool:
+        """Whether a result has more than two axes."""
+        return any(result.rank > 2 for result in self.outputs)
+
     def on(self, profile: Profile) -> Support:
         """What the kernels of a profile make of it; RIGHT where the table has nothing to say."""
         types = self.types
@@ -82,7 +87,7 @@ class Computation:
         if self.unfixed() is not None:
             return Support.ABSENT
         kernels = self.op.quantization.kernels
-        return support(kernels, types, self.granularity, profile, rescales=self.rescales)
+        return support(kernels, types, self.granularity, profile, rescales=self.rescales, deep=self.deep)
 
     def unfixed(self) -> Fixed | None:
         """The output parameters that its kernel insists on, where a result has others."""
@@ -139,9 +144,12 @@ class Computation:
         types, kernels = self.types, self.op.quantization.kernels
         assert types is not None
 
-        def right(other: Types, granularity: Granularity = self.granularity, rescales: bool = self.rescales) -> bool:
-            return support(kernels, other, granularity, profile, rescales=rescales) is Support.RIGHT
+        def right(other: Types, granularity: Granularity = self.granularity, **other_form: bool) -> bool:
+            form = {"rescales": self.rescales, "deep": self.deep, **other_form}
+            return support(kernels, other, granularity, profile, **form) is Support.RIGHT
 
+        if right(types, deep=False):
+            return "write its result as rows, and a reshape behind it, as convert does"
         if right(types, Granularity.PER_TENSOR):
             return "give its weights one scale"
         if right(types, rescales=False):

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from converter.tflite.model_file import parse
+from converter.tflite.reader import to_graph
 from ir.errors import RuntimeFailure
+from ir.graph import Graph
 from ir.kernels import Granularity, Support, Types, support
 from ir.opdef import Attributes, FusedActivation, OpDef, ShapeError
 from ir.ops._common import Padding
@@ -23,6 +26,7 @@ from ir.ops.convolution import (
 )
 from ir.profile import PROFILES, Kernels, Profile, Runtime
 from ir.quantization import QuantParams
+from ir.supported import computation
 from ir.types import DType, TensorType
 from runtime_tests import cases
 from runtime_tests.one_op import one_op, runtime_of
@@ -30,13 +34,14 @@ from runtime_tests.weighted import Layer, check_float, layers
 
 Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 OPS = {op.name: op for op in (CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED)}
-OLD = Runtime.TFLITE_RUNTIME
 
 
-def computes(op: OpDef, activation: DType, weights: DType, granularity: Granularity, profile: Profile) -> bool:
+def computes(
+    op: OpDef, activation: DType, weights: DType, granularity: Granularity, profile: Profile, *, deep: bool = False
+) -> bool:
     """Whether the table of kernels says that a profile computes a layer right (`widths_test.py` holds it to that)."""
     types = Types(activation, weights, DType.INT64 if activation is DType.INT16 else DType.INT32)
-    return support(op.quantization.kernels, types, granularity, profile) is Support.RIGHT
+    return support(op.quantization.kernels, types, granularity, profile, deep=deep) is Support.RIGHT
 
 
 @st.composite
@@ -97,11 +102,9 @@ def test_integer(op: OpDef, activation: DType, weights: DType, profile: Profile)
     @given(data=st.data())
     def check(data: st.DataObject) -> None:
         attrs, (x, w) = data.draw(GEOMETRY[op])
-        per_channel = None if computes(op, activation, weights, Granularity.PER_CHANNEL, profile) else False
-        if op is FULLY_CONNECTED and profile.runtime is OLD:
-            kept = len(x) > 2 and attrs.keep_num_dims
-            if kept and (profile.kernels is Kernels.REF or activation is DType.INT16):
-                per_channel = False  # its reference kernel takes the second axis of the output for the channels
+        deep = op is not FULLY_CONNECTED or (len(x) > 2 and attrs.keep_num_dims)
+        right = computes(op, activation, weights, Granularity.PER_CHANNEL, profile, deep=deep)
+        per_channel = None if right else False
         with_bias = None if op is FULLY_CONNECTED else True
         data.draw(
             layers(
@@ -111,6 +114,39 @@ def test_integer(op: OpDef, activation: DType, weights: DType, profile: Profile)
         ).check([profile])  # fmt: skip
 
     check()
+
+
+@pytest.mark.parametrize("profile", PROFILES.values(), ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", [DType.INT8, DType.INT16], ids=lambda t: t.value)
+def test_rows_of_several_axes(activation: DType, bias: bool, profile: Profile) -> None:
+    """What the table says to be wrong of results with more than two axes differs from rows, which are right."""
+
+    def outputs(keep: bool) -> tuple[Graph, np.ndarray]:
+        attrs = FullyConnectedAttributes(keep_num_dims=keep)
+        model = scaled_rows(activation, bias, attrs)
+        x = cases.integers(0, (1, 7, 24), activation, samples=1)
+        return to_graph(parse(model)), runtime_of(profile).load(model).invoke([x])[0].reshape(7, 6)
+
+    (graph, kept), (_, rows) = outputs(True), outputs(False)
+    said = computation(graph.nodes[0]).on(profile)
+    assert said is (Support.RIGHT if np.array_equal(kept, rows) else Support.WRONG)
+
+
+def scaled_rows(activation: DType, bias: bool, attrs: FullyConnectedAttributes) -> bytes:
+    """A fully connected layer of 7 rows whose channels have very different scales."""
+    wide, channels = activation is DType.INT16, np.float32(0.003) * np.arange(1, 7, dtype=np.float32)
+    x = QuantParams(scale=np.float32(0.05), bits=activation.bits)
+    y = QuantParams(scale=np.float32(0.001 if wide else 0.1), bits=activation.bits)
+    w = QuantParams(scale=channels, axis=0)
+    b = QuantParams(scale=channels * x.scale, axis=0, bits=64 if wide else 32)
+    kind = DType.INT64 if wide else DType.INT32
+    operands = [
+        TensorType((1, 7, 24), activation, x),
+        (cases.integers(1, (6, 24), DType.INT8, samples=1), TensorType((6, 24), DType.INT8, w)),
+        (np.arange(6).astype(kind.numpy), TensorType((6,), kind, b)) if bias else None,
+    ]
+    return one_op(FULLY_CONNECTED, operands, attrs, y)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

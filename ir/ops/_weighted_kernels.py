@@ -10,7 +10,7 @@ from __future__ import annotations
 from ir.kernels import EVERYWHERE, LITERT, REFERENCE, TFLITE, TFLITE_RUNTIME, TFLM, Granularity, Kernel, Profiles
 from ir.types import DType
 
-_PER_TENSOR = Granularity.PER_TENSOR
+_PER_TENSOR, _PER_CHANNEL = Granularity.PER_TENSOR, Granularity.PER_CHANNEL
 # Resolvers of reference kernels that register no version with packed weights.
 _OLD_REFERENCE = TFLITE_RUNTIME & REFERENCE
 _ANY_REFERENCE = TFLITE & REFERENCE
@@ -53,7 +53,8 @@ DEPTHWISE_CONV_2D = (
 )
 
 FULLY_CONNECTED = (
-    _int8(DType.INT8, (DType.INT32, None), right=EVERYWHERE),
+    _int8(DType.INT8, (DType.INT32, None), granularity=_PER_TENSOR, right=EVERYWHERE),
+    _int8(DType.INT8, (DType.INT32, None), granularity=_PER_CHANNEL, right=EVERYWHERE, flat=_OLD_REFERENCE),
     _int8(DType.INT8, (DType.INT64,), wrong=EVERYWHERE),
     _int8(DType.INT4, (DType.INT32, None), right=LITERT),
     _int8(DType.INT4, (DType.INT32, None), granularity=_PER_TENSOR, right=TFLITE_RUNTIME - _OLD_REFERENCE | TFLM),
@@ -61,7 +62,9 @@ FULLY_CONNECTED = (
     _int8(DType.INT4, (DType.INT64,), granularity=_PER_TENSOR, wrong=TFLITE_RUNTIME - _OLD_REFERENCE | TFLM),
     _int8(DType.INT2, (DType.INT32, None), right=LITERT),
     _int8(DType.INT2, (DType.INT64,), wrong=LITERT),
-    _int16(DType.INT8, (DType.INT64, None), right=EVERYWHERE),
+    _int16(DType.INT8, (DType.INT64, None), granularity=_PER_TENSOR, right=EVERYWHERE),
+    _int16(DType.INT8, (DType.INT64,), granularity=_PER_CHANNEL, right=EVERYWHERE, flat=TFLITE_RUNTIME),
+    _int16(DType.INT8, (None,), granularity=_PER_CHANNEL, right=EVERYWHERE, flat=_OLD_REFERENCE),
     _int16(DType.INT8, (DType.INT32,), right=TFLM, unproved=TFLITE - (LITERT & REFERENCE), wrong=LITERT & REFERENCE),
     _int16(DType.INT4, (DType.INT64, None), right=LITERT),
     _int16(DType.INT4, (DType.INT32,), unproved=LITERT - REFERENCE, wrong=LITERT & REFERENCE),

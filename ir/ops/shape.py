@@ -84,8 +84,8 @@ def _resolved(shape: tuple[int, ...], given: tuple[int, ...]) -> tuple[int, ...]
         raise ShapeError(f"no shape: {shape}")
     if -1 in shape and known and total % known == 0:
         return tuple(total // known if s == -1 else s for s in shape)
-    if known != total and given and _follows_batch(shape, given[0]):
-        shape = (given[0], *shape[1:])
+    if known and total % known == 0 and given and _follows_batch(shape, given[0]):
+        shape = (total // known, *shape[1:])
     if -1 in shape or math.prod(shape) != total:
         raise ShapeError(f"{given} does not fit into {shape}")
     return shape

@@ -22,6 +22,7 @@ from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport
 from passes.quantization.casts import numeric_cast
+from passes.quantization.flat import flatten_rows
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
 
@@ -54,6 +55,7 @@ class LowerToInteger(Pass):
             if value.quant is not None:
                 to_integer(value)
         saturation = saturate(graph)
+        flatten_rows(graph)
         _check(graph, gaps)
         for node in graph.nodes:
             if node.op is CAST:
