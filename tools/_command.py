@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from converter.outputs import check_apart, check_place, write_atomically
-from ir.errors import ConversionError, ProofError
+from ir.errors import ConversionError, OptionError, ProofError
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
@@ -37,21 +37,20 @@ def run_command(
 
     def guarded(argv: list[str]) -> int:
         if len(argv) > 1 and not positional:
-            meant = f"did you mean --model={argv[1]}? See --help" if "model" in flag_values else "see --help"
-            return _report(f"expected only flags, found '{argv[1]}'; {meant}.")
+            return say_error(f"expected only flags, found '{argv[1]}'; see --help.")
         try:
             _check_files(argv[1:], flag_values)  # better before the work than after it
             main(argv[1:]) if positional else main()
         except ConversionError as error:
-            return _report(str(error))
+            return say_error(str(error))
         except ProofError as error:
-            _report(str(error))
+            say_error(str(error))
             return OURS
         except KeyboardInterrupt:
-            return _report("interrupted; nothing was written.")
+            return say_error("interrupted; nothing was written.")
         except Exception:  # whatever else is raised is a fault of ours: it is shown whole, for the report
             traceback.print_exc()
-            _report("this is a fault of the tool, not of your input; please report the lines above.")
+            say_error("this is a fault of the tool, not of your input; please report the lines above.")
             return OURS
         return DONE
 
@@ -60,7 +59,7 @@ def run_command(
     try:
         app.run(guarded, flags_parser=_parse)
     except flags.Error as error:
-        sys.exit(_report(str(error)))
+        sys.exit(say_error(str(error)))
 
 
 # What flags of all commands name. A flag that names a file belongs in one of the two.
@@ -90,7 +89,7 @@ def _parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS([_expanded(argument) for argument in argv])
     except flags.Error as error:
-        sys.exit(_report(f"{str(error).rstrip('. ?')}; see --help."))
+        sys.exit(say_error(f"{str(error).rstrip('. ?')}; see --help."))
 
 
 def _expanded(argument: str) -> str:
@@ -103,13 +102,13 @@ def _help(about: str) -> int:
     """Prints what a command does and its flags in the order of their definition; absl knows no flags of scripts."""
     table = Table.grid(padding=(0, 2))
     for module, defined in flags.FLAGS.flags_by_module_dict().items():
-        for flag in defined if module == sys.argv[0] or module.startswith("tools.") else ():
+        for flag in () if module.startswith("absl") else defined:
             name = f"--[no]{flag.name}" if flag.boolean else f"--{flag.name}"
             text = " ".join(flag.help.partition(";\n")[0].split())  # absl adds a line to flags that are lists ...
             if text.startswith("<"):  # ... and the choices, in one word
                 text = text.replace("|", ", ", text.partition(">")[0].count("|"))
             table.add_row(_plain(name), _plain(f"{text}{_default(flag.default)}"))
-    console.print(f"{about.strip()}\n", markup=False)
+    console.print(f"{about.strip()}\n", markup=False, soft_wrap=True)
     console.print(table)
     return DONE
 
@@ -119,9 +118,30 @@ def _default(value: Any) -> str:
     return "" if value is None or value is False or shown == "" else f" Default: {shown}."
 
 
-def _report(sentence: str) -> int:
+def say_error(sentence: str) -> int:
     errors.print(f"[red]error:[/red] {_plain(sentence)}", soft_wrap=True)
     return USERS_TO_MEND
+
+
+def one_argument(
+    arguments: list[str],
+    flagged: str | None,
+    *,
+    command: str,
+    kind: str = ".tflite file",
+    flag: str = "model",
+    fix: str = "",
+) -> str:
+    """What a command works on: its argument, or the flag that may stand for it. Raises OptionError for none or two."""
+    named = [*arguments, *([flagged] if flagged else [])]
+    if len(named) == 1:
+        return named[0]
+    raise OptionError(
+        expected=f"one {kind}",
+        found=" and ".join(named) if named else "none",
+        where=command,
+        fix=f"run intact {command} {'FILE' if flag == 'model' else flag.upper()}{fix and f', {fix}'}; --help shows examples",
+    )
 
 
 def import_backend() -> None:
@@ -144,8 +164,8 @@ def import_backend() -> None:
 @contextlib.contextmanager
 def _absent(*modules: str) -> Iterator[None]:
     """As if these were not installed: Keras imports them for parts that no command uses, which takes half a second each."""
-    hidden = [name for name in modules if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # None stands for "not there" in the import system
+    hidden: dict[str, Any] = dict.fromkeys(name for name in modules if name not in sys.modules)
+    sys.modules.update(hidden)  # None stands for "not there" in the import system
     try:
         yield
     finally:

@@ -1,4 +1,11 @@
-"""`benchmark`: how fast a .tflite file runs, on one runtime or on many."""
+"""`benchmark FILE`: how fast a .tflite file runs, on one runtime or on many.
+
+    intact benchmark model.tflite
+    intact benchmark model.tflite --threads=4 --affinity=0,1,2,3
+    intact benchmark model.tflite --runtime=local --runtime=ssh://pi@raspberrypi
+
+FILE is any .tflite file.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +20,7 @@ from converter.benchmarking import Benchmark, Options, benchmark_all
 from converter.runtimes.choose import choose_runtime
 from converter.tflite.model_file import load
 from ir.errors import OptionError, RuntimeFailure
-from tools._command import console, progress_bar, run_command, write_json
-from tools.evaluate import one_file
+from tools._command import console, one_argument, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS
 
@@ -42,7 +48,7 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     """Measures as the flags say."""
-    path = one_file(arguments, FLAGS.model, "benchmark")
+    path = one_argument(arguments, FLAGS.model, command="benchmark")
     load(path)  # a damaged file is the user's to mend, before anything starts
     affinity = processors(FLAGS.affinity)
     runtimes = [

@@ -18,8 +18,7 @@ from rich.table import Table
 
 from converter.benchmarking import Options, benchmark
 from converter.runtimes.choose import choose_runtime
-from tools._command import console, run_command
-from tools.evaluate import one_file
+from tools._command import console, one_argument, run_command
 
 FLAGS = flags.FLAGS
 _LOOP = """
@@ -51,7 +50,7 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     """Measures in turns."""
-    path = one_file(arguments, None, "compare_loop")
+    path = one_argument(arguments, None, command="compare_loop")
     model = Path(path).read_bytes()
     runtime = choose_runtime("ai-edge-litert/builtin")
     options = Options(warmup=1, runs=FLAGS.runs, min_seconds=0)

@@ -88,7 +88,7 @@ def instead(flag: str, value: str) -> tuple[str, ...]:
 BAD: dict[str, tuple[tuple[str, ...], str]] = {
     "missing model": (
         instead("--model", "none.keras"),
-        "none.keras: expected a Keras model .*, found nothing; check",
+        "none.keras: expected .keras, .*, found nothing; check the path",
     ),
     "model cut short": (instead("--model", "cut.keras"), "cut.keras: expected a Keras model .*, found .*damaged"),
     "text as a model": (
@@ -123,7 +123,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         (*GOOD[:4], *GOOD[6:], "--passes", "fold"),
         "--passes: expected a pass of .*, found fold; see --list_passes",
     ),
-    "unknown pipeline": (instead("--pipeline", "slow"), "--pipeline: expected a pipeline of .*, found slow"),
+    "unknown pipeline": (instead("--pipeline", "slow"), "flag --pipeline=slow: value should be one of <fast|"),
     "unknown flag": (instead("--modle", "x"), "Unknown command line flag 'modle'.*; see --help"),
     "unknown target": (instead("--target", "tpu"), "flag --target=tpu: value should be one of <cpu|edgetpu"),
     "value of another type": (
@@ -139,8 +139,9 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         instead("--epochs", "3"),
         "--pipeline: expected a pipeline that trains, for epochs, found one that does not; choose fat, or leave",
     ),
-    "no model": (GOOD[2:], "convert: expected --model, found none; pass"),
-    "no flag": ((*GOOD, "good.keras"), r"expected only flags, found 'good.keras'; did you mean --model=good.keras\?"),
+    "no model": (GOOD[2:], "convert: expected one network, found none; run intact convert FILE, or"),
+    "two models": ((*GOOD, "nan.keras"), "convert: expected one network, found nan.keras and good.keras; run"),
+    "a model misspelt": (("god.keras", *GOOD[2:]), "god.keras: .* found nothing; check the path; there is good.keras"),
     "a model that is an integer file already": (
         instead("--model", "integer.tflite"),
         "integer.tflite: expected a float model, found one that is already quantized .*; convert the float model",
@@ -217,7 +218,7 @@ def test_widths_by_flags_and_by_a_file(run, folder):
 def test_home_is_understood(run, monkeypatch, folder):
     monkeypatch.setenv("HOME", str(folder))
     result = run("--model=~/none.keras")
-    assert result.status == 1 and f"error: {folder}/none.keras: expected a Keras model" in result.err
+    assert result.status == 1 and f"error: {folder}/none.keras: expected .keras" in result.err
 
 
 def test_values_far_outside_the_usual_range(run):
@@ -235,7 +236,9 @@ def test_pixels_that_nobody_said_how_to_preprocess(run):
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help_lists_the_flags(run, flag):
     result = run(flag)
-    assert result.status == 0 and not result.err and result.out.startswith("`convert`: turns a trained network into")
+    assert (
+        result.status == 0 and not result.err and result.out.startswith("`convert FILE`: turns a trained network into")
+    )
     lines = result.out.splitlines()
     assert any(re.match("--calibration_samples +Samples to calibrate on, .*", line) for line in lines)
     assert "Default: 100." in result.out and "--[no]list_models" in result.out and "--logtostderr" not in result.out

@@ -1,4 +1,11 @@
-"""`evaluate`: accuracy of an integer file on labelled data, and how near it is to its float network, on any runtime."""
+"""`evaluate FILE`: accuracy of an integer file on labelled data, and how near it is to its float network, on any runtime.
+
+    intact evaluate model.tflite --data=pictures/ --labels=labels.csv --preprocess=tf
+    intact evaluate model.tflite --data=test.npz --float_model=model.keras
+    intact evaluate model.tflite --data=test.npz --runtime=local --runtime=ssh://pi@raspberrypi
+
+FILE is any .tflite file.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +15,14 @@ from absl import flags
 from rich.table import Column, Table
 
 from converter import preprocess
-from converter.data import InputSpec, open_data
+from converter.data import InputSpec, check_data, open_data
+from converter.frontends import check_there
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.machines import on_all
 from converter.tflite.model_file import load
 from converter.tflite.reader import to_graph
 from ir.errors import ConversionError, DataError, OptionError
-from tools._command import console, import_backend, progress_bar, run_command, write_json
+from tools._command import console, import_backend, one_argument, progress_bar, run_command, write_json
 
 if TYPE_CHECKING:
     from converter.evaluation import Evaluation, Share
@@ -50,11 +58,14 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     """Evaluates as the flags say."""
-    path = one_file(arguments, FLAGS.model, "evaluate")
+    path = one_argument(arguments, FLAGS.model, command="evaluate")
     if not FLAGS.data:
         raise OptionError(
             expected="--data", found="none", where="evaluate", fix="pass a folder of images, an .npy or an .npz"
         )
+    if FLAGS.float_model:
+        check_there(FLAGS.float_model)
+    check_data(FLAGS.data, labels=FLAGS.labels)
     runtimes = [choose_runtime(n, threads=FLAGS.threads, remote_python=FLAGS.remote_python) for n in FLAGS.runtime]
     graph = to_graph(load(path))
     with open(path, "rb") as file:
@@ -117,17 +128,6 @@ def warn_of_range(graph: Any, data: Any) -> None:
             console.print(
                 f"warning: the data has {text}; pass the --preprocess of the network.", markup=False, soft_wrap=True
             )
-
-
-def one_file(arguments: list[str], flag: str | None, command: str) -> str:
-    """The file to work on: the argument or the flag."""
-    named = [*arguments, *([flag] if flag else [])]
-    if len(named) != 1:
-        found = f"{len(named)} of them"
-        raise OptionError(
-            expected="one .tflite file", found=found, where=command, fix=f"run {command} FILE, or pass --model=FILE"
-        )
-    return named[0]
 
 
 def _input_specs(reference: Any, graph: Any) -> list[InputSpec]:

@@ -1,4 +1,11 @@
-"""`inspect`: what a .tflite file holds, what of it a device is predicted to run, and how it differs from another."""
+"""`inspect FILE`: what a .tflite file holds, what of it a device is predicted to run, and how it differs from another.
+
+    intact inspect model.tflite
+    intact inspect model.tflite --target=edgetpu --all
+    intact inspect old.tflite --diff=new.tflite
+
+FILE is any .tflite file.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +24,7 @@ from converter.tflite.model_file import load
 from converter.tflite.records import ModelFile
 from converter.widths import layer_widths, sentences
 from ir.errors import OptionError
-from tools._command import console, run_command, write_json
+from tools._command import console, one_argument, run_command, write_json
 from tools.inspect_contents import say, show_contents, show_difference, show_operators
 
 FLAGS = flags.FLAGS
@@ -37,13 +44,7 @@ def define_flags() -> None:
 
 def main(arguments: list[str]) -> None:
     """Inspects the file that the arguments name."""
-    if len(arguments) != 1:
-        raise OptionError(
-            expected="one .tflite file",
-            found=f"{len(arguments)} arguments",
-            where="inspect",
-            fix="run inspect FILE --target=NAME, or inspect FILE --diff=OTHER",
-        )
+    path = one_argument(arguments, None, command="inspect")
     target = get_target(FLAGS.target)
     if target is not EDGETPU and (FLAGS.edgetpu_log or FLAGS.min_runtime_version is not None):
         raise OptionError(
@@ -52,11 +53,11 @@ def main(arguments: list[str]) -> None:
             where="--edgetpu_log, --min_runtime_version",
             fix="choose that target, or leave the flags out",
         )
-    model = load(arguments[0])
+    model = load(path)
     other = load(FLAGS.diff) if FLAGS.diff else None
     report = target.at(FLAGS.min_runtime_version).judge(model)
     if target.compiler == vela.PROGRAM and vela.installed():
-        report = vela.decide(report, vela.run_vela(arguments[0], FLAGS.accelerator or vela.ACCELERATORS[target.name]))
+        report = vela.decide(report, vela.run_vela(path, FLAGS.accelerator or vela.ACCELERATORS[target.name]))
     operators, contents, widths = operators_json(model.main), contents_json(model), layer_widths(model)
     describe(model)
     show_contents(contents, operators, [v.layer for v in report.verdicts])
@@ -65,17 +66,17 @@ def main(arguments: list[str]) -> None:
     if FLAGS.all:
         show_operators(report, operators, widths)
     show_report(report)
-    content = {"file": arguments[0], "size_bytes": model.size_bytes, **interface_json(model), **report.as_json()}
+    content = {"file": path, "size_bytes": model.size_bytes, **interface_json(model), **report.as_json()}
     each = zip(content["operators"], operators, widths, strict=True)
     content["operators"] = [{**verdict, **held, **width.as_json()} for verdict, held, width in each]
     content["contents"] = contents
     if other is not None:
         difference = compare_files(model, other)
-        show_difference(difference, arguments[0], FLAGS.diff)
+        show_difference(difference, path, FLAGS.diff)
         content["diff"] = {"file": FLAGS.diff, **difference.as_json()}
     if target is EDGETPU:
         content["compiler"] = show_compiler(
-            report, arguments[0], log_file=FLAGS.edgetpu_log, min_runtime_version=FLAGS.min_runtime_version
+            report, path, log_file=FLAGS.edgetpu_log, min_runtime_version=FLAGS.min_runtime_version
         )
     write_json(FLAGS.json, content)
 

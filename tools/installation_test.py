@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("ir", "passes", "converter", "runtime_tests", "tools")
+PACKAGES = ("intact", "ir", "passes", "converter", "runtime_tests", "tools")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,8 @@
 """`survey FOLDER`: a row for every model of a folder: converted or refused and why, how close to float, how large.
 
+    intact survey models/ --json=rows.json
+    intact survey models/ --images=pictures/ --preprocess=tf --target=edgetpu
+
 The options file holds an object by file name; each entry may have `input_shape` (a list of texts), `signature`,
 `input_arrays`, `output_arrays`, `output_nodes`, `batch_size` as in `convert`; `preprocess`; `data` and
 `calibration_data` (samples to judge and to calibrate on, in place of photographs and noise; for a network with states
@@ -11,7 +14,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +24,9 @@ from converter import preprocess
 from converter.targets import TARGETS
 from ir.errors import DataError, OptionError
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, progress_bar, run_command, write_json
+from tools._command import console, import_backend, one_argument, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("folder", None, "The models; also the first argument: survey FOLDER.")
-flags.DEFINE_string("json", None, "Writes the rows to this file: a list.")
-flags.DEFINE_string("images", None, "A folder of photographs for networks that take images; noise without it.")
-flags.DEFINE_enum("preprocess", "unit", list(preprocess.MODES), "Of the photographs.")
-flags.DEFINE_string("options", None, "A JSON file: by file name, options of that model (see below).")
-flags.DEFINE_string("data_root", ".", "What relative paths in the options file begin at.")
-flags.DEFINE_list("files", [], "Only these files of the folder.")
-flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the files will run.")
-flags.DEFINE_string("pipeline", None, f"A named pipeline: {', '.join(pipelines.PIPELINES)}.")
-flags.DEFINE_string("passes", None, "Passes as text in place of a pipeline.")
-flags.DEFINE_bool("allow_float_fallback", False, "Keeps operators that have no integer form in float.")
-flags.DEFINE_integer("calibration_samples", 32, "Samples to calibrate on.", lower_bound=1)
-flags.DEFINE_integer("samples", 8, "Samples to judge on.", lower_bound=1)
-flags.DEFINE_integer("exact_samples", 1, "Samples on which emulator and runtimes are compared.", lower_bound=1)
-flags.DEFINE_bool("reference_kernels", True, "Compares with the runtimes' reference kernels too, which are slow.")
-flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
 
 MODEL_SUFFIXES = (".tflite", ".lite", ".keras", ".h5", ".hdf5", ".pb")
 _KEYS = ("input_shape", "signature", "input_arrays", "output_arrays", "output_nodes", "batch_size")
@@ -49,11 +35,29 @@ _FOLDERS = {"images": "photographs", "calibration_images": "calibration_photogra
 _REMARKS = ("why", "floor_db", "refused", "fast")
 
 
-def main() -> None:
+def define_flags() -> None:
+    """The flags of this command; defined when it runs."""
+    flags.DEFINE_string("folder", None, "The models; also the first argument: survey FOLDER.")
+    flags.DEFINE_string("json", None, "Writes the rows to this file: a list.")
+    flags.DEFINE_string("images", None, "A folder of photographs for networks that take images; noise without it.")
+    flags.DEFINE_enum("preprocess", "unit", list(preprocess.MODES), "Of the photographs.")
+    flags.DEFINE_string("options", None, "A JSON file: by file name, options of that model (see below).")
+    flags.DEFINE_string("data_root", ".", "What relative paths in the options file begin at.")
+    flags.DEFINE_list("files", [], "Only these files of the folder.")
+    flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the files will run.")
+    flags.DEFINE_enum("pipeline", None, list(pipelines.PIPELINES), "A named pipeline.")
+    flags.DEFINE_string("passes", None, "Passes as text in place of a pipeline.")
+    flags.DEFINE_bool("allow_float_fallback", False, "Keeps operators that have no integer form in float.")
+    flags.DEFINE_integer("calibration_samples", 32, "Samples to calibrate on.", lower_bound=1)
+    flags.DEFINE_integer("samples", 8, "Samples to judge on.", lower_bound=1)
+    flags.DEFINE_integer("exact_samples", 1, "Samples on which emulator and runtimes are compared.", lower_bound=1)
+    flags.DEFINE_bool("reference_kernels", True, "Compares with the runtimes' reference kernels too, which are slow.")
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
+
+
+def main(arguments: list[str]) -> None:
     """Surveys as the flags say."""
-    if not FLAGS.folder:
-        raise OptionError(expected="a folder of models", found="none", where="survey", fix="run survey FOLDER")
-    folder = Path(FLAGS.folder)
+    folder = Path(one_argument(arguments, FLAGS.folder, command="survey", kind="folder of models", flag="folder"))
     models = find_models(folder)
     overrides = read_options(FLAGS.options)
     import_backend()
@@ -169,19 +173,9 @@ def show(rows: list[Any]) -> None:
 
 
 def run() -> None:
-    """Entry point: the folder may stand before or among the flags."""
-    folders = [a for i, a in enumerate(sys.argv[1:], 1) if not a.startswith("-") and not _is_value(i)]
-    if len(folders) == 1:
-        sys.argv.remove(folders[0])
-        sys.argv.append(f"--folder={folders[0]}")
-    run_command(main)
-
-
-def _is_value(position: int) -> bool:
-    """Whether an argument is the value of the flag before it (`--json F`)."""
-    before = sys.argv[position - 1]
-    name = before.lstrip("-")
-    return position > 1 and before.startswith("--") and "=" not in before and name in FLAGS and not FLAGS[name].boolean
+    """Entry point."""
+    define_flags()
+    run_command(main, positional=True)
 
 
 if __name__ == "__main__":

@@ -114,6 +114,15 @@ def from_arrays(
     )
 
 
+def check_data(*paths: str | Path | None, labels: str | Path | None = None) -> None:
+    """Raises DataError where a path, if it is given, names nothing: cheap, so that it can come before other work."""
+    for path in paths:
+        if path:
+            _split(path)
+    if labels:
+        _split(labels, _LABELS)
+
+
 def _split(path: str | Path, expected: str = _KINDS) -> tuple[Path, str | None]:
     """A path and the array that `file.npz:name` chooses; raises DataError where the path does not exist."""
     whole = Path(path).expanduser()

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from converter.frontends.options import ModelOptions, parse_input_shapes
+from converter.regular import other_than_file
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
 from ir.types import DType
 from passes.contract.base import Range
 
-__all__ = ["ModelOptions", "Source", "load_model", "parse_input_shapes"]
+__all__ = ["ModelOptions", "Source", "check_there", "load_model", "parse_input_shapes"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ def load_model(model: Any, *, weights: str | None = None, options: ModelOptions 
     if not isinstance(model, (str, Path)):
         return _ending_at(_from_object(model, options), options)
     path = Path(model)
+    check_there(path)
     if path.suffix in TFLITE_SUFFIXES:
         return _from_tflite(path, options)
     if path.suffix in KERAS_SUFFIXES:
@@ -59,9 +62,17 @@ def load_model(model: Any, *, weights: str | None = None, options: ModelOptions 
             where=str(path),
             fix="save the model with model.save('model.keras')",
         )
-    if len(path.parts) > 1 or path.suffix:
-        raise ModelError(expected=_KINDS, found="nothing there", where=str(path), fix="check the path")
     return _ending_at(_from_zoo(str(model), weights, options), options)
+
+
+def check_there(model: str | Path) -> None:
+    """Raises ModelError for a path at which there is nothing; a bare word may be a name of the zoo."""
+    path = Path(model)
+    if (len(path.parts) > 1 or path.suffix) and other_than_file(path) == "nothing":
+        beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
+        meant = f"; there is {path.parent / near[0]}" if near else ""
+        raise ModelError(expected=_KINDS, found="nothing", where=str(path), fix=f"check the path{meant}")
 
 
 def _is_saved_model(path: Path) -> bool:

@@ -1,0 +1,5 @@
+"""`python -m intact`: the command `intact`."""
+
+from tools.main import run
+
+run()

@@ -1,0 +1,115 @@
+"""The flags of `convert`."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from converter import preprocess
+from converter.targets import TARGETS
+from passes.quantization.lower import IO_TYPES
+from passes.running import pipeline as pipelines
+
+
+def define_flags() -> None:
+    """The flags, in the order in which --help lists them."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        "The network; also the first argument: convert FILE.",
+    )
+    flags.DEFINE_integer("batch_size", None, "Axis 0 of every input; 1 where the model leaves it open.", lower_bound=1)
+    flags.DEFINE_multi_string("input_shape", [], "name=1,224,224,3: sizes that the model leaves open.")
+    flags.DEFINE_string("signature", None, "Which entry point of a SavedModel or .tflite file.")
+    flags.DEFINE_list("input_arrays", [], "Of a frozen .pb: the tensors to begin at.")
+    flags.DEFINE_list("output_arrays", [], "Of a frozen .pb: the tensors to end at.")
+    flags.DEFINE_list("output_nodes", [], "Layers or tensors to end at; what comes after them is cut off.")
+    flags.DEFINE_bool(
+        "allow_float_fallback", False, "Keeps operators that have no integer form in float, instead of failing."
+    )
+    flags.DEFINE_string(
+        "weights",
+        None,
+        "For a name of the zoo: 'imagenet' (the default; downloaded by Keras, or from its cache), a file of weights, or 'random'.",
+    )
+    flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
+    flags.DEFINE_integer(
+        "min_runtime_version", None, "For --target edgetpu: the oldest runtime that must run the file, 10 to 14."
+    )
+    flags.DEFINE_string("calibration_data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
+    flags.DEFINE_integer(
+        "calibration_samples", 100, "Samples to calibrate on, evenly spaced over the data.", lower_bound=1
+    )
+    flags.DEFINE_enum("preprocess", None, list(preprocess.MODES), "Of images; known for models of the zoo.")
+    flags.DEFINE_string("test_data", None, "Samples to judge the file on; by default the calibration data.")
+    flags.DEFINE_string("labels", None, "A CSV of file and label of the samples that the file is judged on.")
+    flags.DEFINE_float(
+        "min_agreement",
+        None,
+        "A gate: nothing is written, and the exit status is 1, where the file and the float network have the same top-1 "
+        "answer on fewer of the samples, in per cent (97.5) or as a share (0.975).",
+    )
+    flags.DEFINE_float("max_accuracy_drop", None, "A gate: the most points of top-1 accuracy that may be lost.")
+    flags.DEFINE_bool("require_fully_mapped", False, "A gate: every operator is predicted to run on the target.")
+    flags.DEFINE_string(
+        "output",
+        None,
+        "Where to write the file; by default the model's name with .tflite, here (_int8.tflite for a .tflite).",
+    )
+    flags.DEFINE_string(
+        "c_array", None, "Also writes the file as an array in C: FILE.c or FILE.cc, and FILE.h beside it."
+    )
+    flags.DEFINE_enum(
+        "granularity", None, ["per_channel", "per_tensor"], "Scales of weights; by default the target's choice."
+    )
+    flags.DEFINE_enum("io", "int8", list(IO_TYPES), "Type of the file's inputs and outputs.")
+    flags.DEFINE_integer(
+        "weight_bits",
+        None,
+        "Of all layers' weights, 2 to 8, by default 8; below that the first and last layers keep 8, unless --bits says "
+        "otherwise ('ends').",
+    )
+    flags.DEFINE_integer(
+        "activation_bits",
+        None,
+        "Of all layers' results, 2 to 8 or 16, by default 8; below that the first and last layers keep 8.",
+    )
+    flags.DEFINE_string("bits", None, "A JSON file of widths by layer, operator and position; see docs/guides/bits.md.")
+    flags.DEFINE_enum("pipeline", None, list(pipelines.PIPELINES), "How much is done; see docs/passes.md.")
+    flags.DEFINE_string(
+        "passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out."
+    )
+    flags.DEFINE_string(
+        "tuning_data", None, "For --pipeline fat: unlabelled data to tune on; by default the calibration data's."
+    )
+    flags.DEFINE_integer("tuning_samples", 800, "For --pipeline fat: how many samples to tune on.", lower_bound=1)
+    flags.DEFINE_integer(
+        "tuning_batch_size",
+        None,
+        "For --pipeline fat: samples of a training step, by default at most 16.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer("epochs", None, "For --pipeline fat: passes over the tuning data.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", None, "For --pipeline fat: the largest step of Adam.")
+    flags.DEFINE_float(
+        "tuning_minutes",
+        None,
+        "Without --pipeline: trains (pipeline fat) where that is estimated to take at most so long; by default it does not.",
+        lower_bound=0.0,
+    )
+    flags.DEFINE_string("checkpoint_dir", None, "For --pipeline fat: where the state of the training is kept.")
+    flags.DEFINE_bool("resume", False, "For --pipeline fat: goes on from the last state in --checkpoint_dir.")
+    flags.DEFINE_string("tensorboard", None, "For --pipeline fat: a folder for TensorBoard's event files.")
+    flags.DEFINE_enum("distribute", "none", ["none", "mirrored", "multi_worker"], "For --pipeline fat: how to train.")
+    flags.DEFINE_bool(
+        "prove",
+        True,
+        "Runs the file on the runtimes that are installed here, and holds them to the emulator, before writing.",
+    )
+    flags.DEFINE_bool("list_passes", False, "Prints the passes and their options, and ends.")
+    flags.DEFINE_bool("list_models", False, "Prints the names of the zoo, and ends.")
+    flags.DEFINE_string("print_after", None, "Prints the graph after this pass ('all' for every pass).")
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
+    flags.DEFINE_string("report", None, "Writes a page on what happened, layer by layer, to this folder: index.html.")
+    flags.DEFINE_string("json", None, "Writes what is shown to this file.")
+    flags.DEFINE_bool("reproducible", False, "Keeps times and folders out of --json: the same inputs, the same bytes.")
+    flags.DEFINE_bool("quiet", False, "Shows warnings and the last line only.")

@@ -1,0 +1,104 @@
+"""What `convert` shows of a conversion: the tables, the warnings, what the file is worth and what a device makes of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from absl import flags
+from rich.table import Table
+
+from converter.targets import CheckReport, edgetpu_log, get_target
+from converter.widths import sentences
+from ir.errors import ConversionError
+from tools._command import console
+
+FLAGS = flags.FLAGS
+
+
+def show(result: Any) -> None:
+    """The tables that a conversion ends with."""
+    table = Table("pass", "changed", "skipped", "seconds", title=None)
+    for record in result.passes:
+        report = record.report
+        table.add_row(
+            record.name,
+            summary(report.done),
+            summary([f"{s.where}: {s.reason}" for s in report.skipped]),
+            f"{record.seconds:.2f}",
+        )
+    console.print(table)
+    for record in result.passes:
+        for note in record.report.notes:
+            console.print(f"note ({record.name.split('{')[0]}): {note}", markup=False, soft_wrap=True)
+    show_warnings(result)
+    operators = ", ".join(f"{count} {name}" for name, count in result.operators.items())
+    console.print(f"operators: {operators}", markup=False, soft_wrap=True)
+    console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
+    for sentence in sentences(result.widths):
+        console.print(sentence, markup=False, soft_wrap=True)
+    if result.quality is not None:
+        console.print(quality_text(result.quality, result.judged_on), markup=False, soft_wrap=True)
+    if result.proof:
+        console.print(proof_text(result.proof), markup=False, soft_wrap=True)
+    show_file(result)
+
+
+def show_shortly(result: Any) -> None:
+    """What a build shows of a conversion."""
+    show_warnings(result)
+    show_file(result)
+
+
+def show_warnings(result: Any) -> None:
+    """A line per warning."""
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+
+
+def show_file(result: Any) -> None:
+    """What was written."""
+    console.print(
+        f"{result.output}: {result.size_bytes / 1e6:.2f} MB, {result.seconds:.1f} s", markup=False, soft_wrap=True
+    )
+
+
+def show_prediction(report: CheckReport, path: Any) -> None:
+    """What a target with a compiler of its own is predicted to run of the file, and what that compiler says to it."""
+    from tools.inspect import show_compiler, show_report
+
+    chosen = get_target(report.target)
+    for cost in report.costs:
+        console.print(f"predicted for {report.target}: {cost}", markup=False, soft_wrap=True)
+    if chosen.compiler is None:
+        return
+    show_report(report)
+    if chosen.compiler == edgetpu_log.COMPILER and edgetpu_log.installed():
+        try:
+            show_compiler(report, path, min_runtime_version=FLAGS.min_runtime_version)
+        except ConversionError as error:  # the file is written, whatever becomes of it
+            console.print(f"note: {error}", markup=False, soft_wrap=True)
+
+
+def summary(entries: Any, limit: int = 2) -> str:
+    """The first entries and how many there are."""
+    entries = list(entries)
+    if not entries:
+        return "-"
+    more = f" (+{len(entries) - limit} more)" if len(entries) > limit else ""
+    return "; ".join(entries[:limit]) + more
+
+
+def quality_text(q: Any, judged_on: str = "calibration") -> str:
+    """One line: SQNR, agreement, accuracy."""
+    parts = [f"against float on {q.samples} {judged_on} samples (emulator): SQNR of the logits {q.sqnr_db:.1f} dB"]
+    if q.agreement is not None:
+        parts.append(f"top-1 agreement {q.agreement:.1%}")
+    if q.float_accuracy is not None:
+        parts.append(f"accuracy {q.integer_accuracy:.1%} (float {q.float_accuracy:.1%})")
+    return ", ".join(parts)
+
+
+def proof_text(proof: Any) -> str:
+    """One line: what the runtimes made of the file."""
+    samples = max(p.samples for p in proof)
+    return f"proof on {samples} samples, operator by operator against the emulator: {'; '.join(map(str, proof))}"
