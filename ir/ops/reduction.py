@@ -22,8 +22,8 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel
-from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, one_step
+from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel, plain
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, Role, one_step
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED_INT16_ON_TFLITE, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
@@ -165,6 +165,10 @@ def _integer_extreme(extreme: np.ufunc) -> Callable[[IntegerCall], list[np.ndarr
     return integer
 
 
+def _infer_truth(attrs: ReduceAttributes, types: Sequence[TensorType]) -> list[TensorType]:
+    return [TensorType(_infer(attrs, types)[0].shape, DType.BOOL)]
+
+
 def _infer_arg(attrs: ArgMaxAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x = types[0]
     axis = real_axis(attrs.axis, x.rank)
@@ -245,6 +249,18 @@ REDUCE_MIN = OpDef(
     encoding=_reducer("REDUCE_MIN", int16=3),
     passage=_passage,
     is_identity=keeps_shape(_infer),
+)
+
+REDUCE_ANY = OpDef(
+    name="reduce_any",
+    summary="Whether any holds, over axes.",
+    operands=(Operand(name="input", role=Role.INDEX),),
+    attributes=ReduceAttributes,
+    infer=_infer_truth,
+    compute=_on_floats("any"),
+    integer=_integer_extreme(np.logical_or),
+    quantization=QuantRule(kernels=plain(DType.BOOL, right=TFLITE)),
+    encoding=Encoding(code="REDUCE_ANY", options="ReducerOptions", layout=("input", "axes")),
 )
 
 ARG_MAX = OpDef(
