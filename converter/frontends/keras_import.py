@@ -24,6 +24,8 @@ import numpy as np
 from keras import KerasTensor, tree
 
 from converter.frontends.keras_layers import followable, layer_handler, operation_handler, refusal
+from converter.frontends.keras_masks import Masks
+from converter.frontends.keras_variables import variables_meet_symbols
 from converter.keras_file import first_words
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph, Node, Value
@@ -59,6 +61,7 @@ class Importer:
         self._calls: dict[str, int] = {}
         self._constants: dict[tuple[int, str], Value] = {}
         self._alive: list[Any] = []  # what is known by its identity must not be collected
+        self._masks = Masks(self.apply)
 
     # --- for handlers -------------------------------------------------------------------------------------
 
@@ -124,8 +127,11 @@ class Importer:
         def symbol(x: Any) -> Any:
             if not isinstance(x, Value):
                 return x
-            symbols.append((KerasTensor(x.shape, dtype=x.dtype.value.lower()), x))
-            return symbols[-1][0]
+            tensor = KerasTensor(x.shape, dtype=x.dtype.value.lower())
+            symbols.append((tensor, x))
+            if (mask := self._masks.of(x)) is not None:
+                tensor._keras_mask = symbol(mask)
+            return tensor
 
         symbolic_args, symbolic_kwargs = tree.map_structure(symbol, (args, kwargs))
         result = self._record(followable(function), symbolic_args, symbolic_kwargs)
@@ -213,12 +219,17 @@ class Importer:
         return handler(self, operation, *args, **kwargs)
 
     def _layer(self, layer: keras.Layer, args: Any, kwargs: Any) -> Any:
-        kwargs = self._inference_arguments(layer, kwargs)
+        kwargs = self._masks.fill_in(layer, args, self._inference_arguments(layer, kwargs))
+        results = self._computed(layer, args, kwargs)
+        self._masks.hand_on(layer, args, kwargs, results)
+        return results
+
+    def _computed(self, layer: keras.Layer, args: Any, kwargs: dict[str, Any]) -> Any:
         handler = layer_handler(layer)
         if handler is not None:
             return handler(self, layer, *args, **kwargs)
         if "training" in inspect.signature(layer.call).parameters:
-            kwargs["training"] = False
+            kwargs = kwargs | {"training": False}
         return self.apply(layer.call, *args, **kwargs)
 
     def _inference_arguments(self, layer: keras.Layer, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -244,12 +255,6 @@ class Importer:
         kept = {}
         for name, value in kwargs.items():
             is_mask = name == "mask" or name.endswith("_mask")
-            if is_mask and any(isinstance(v, Value) for v in tree.flatten(value)):
-                raise self.fail(
-                    "no mask",
-                    f"a computed {name}",
-                    "give the sequences a fixed length and leave the mask out",
-                )
             if name != "training" and not (is_mask and all(v is None for v in tree.flatten(value))):
                 kept[name] = value
         return kept
@@ -257,7 +262,7 @@ class Importer:
     def _model_inputs(self, model: Any, args: Any, kwargs: Any) -> list[Value]:
         """The values for a nested model's inputs, in its order and of its ranks."""
         given = args[0] if args else next(v for k, v in kwargs.items() if k not in ("training", "mask"))
-        self._inference_arguments(model, {k: v for k, v in kwargs.items() if k in ("training", "mask")})
+        self._masks.give(given, self._inference_arguments(model, {k: v for k, v in kwargs.items() if k == "mask"}))
         if isinstance(given, dict) and not isinstance(getattr(model, "input", None), dict):
             given = [given[tensor.name] for tensor in model.inputs]
         values = tree.flatten(given)
@@ -268,7 +273,8 @@ class Importer:
 
     def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            with variables_meet_symbols():
+                return function(*args, **kwargs)
         except ConversionError:
             raise
         except Exception as error:  # the user's own code: anything can happen

@@ -18,10 +18,14 @@ from ir.graph import Graph, Node, Value
 from ir.opdef import FusedActivation, OpDef
 from ir.ops import OPERATORS
 from ir.ops.activation import PRELU, RELU
+from ir.ops.comparison import EQUAL, NOT_EQUAL
+from ir.ops.conversion import CAST
 from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB, BinaryAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
+from ir.types import DType, TensorType
 
+_IDS = (DType.INT32, DType.INT64)
 _ACTIVATIONS = {op.fuses_as: op for op in OPERATORS if op.fuses_as is not None}
 
 
@@ -31,6 +35,35 @@ def recognize(graph: Graph) -> None:
         for node in graph.nodes:
             rule(graph, node)
         graph.prune()
+    for value in graph.inputs:
+        _whole_numbers(graph, value)
+
+
+def _whole_numbers(graph: Graph, value: Value) -> None:
+    """A float input that is only cast to integers, or compared with them, takes integers (Keras: an embedding's ids)."""
+    casts = [node for node in value.consumers if node.op is CAST and node.attrs.out_data_type in _IDS]
+    compared = [node for node in value.consumers if node not in casts]
+    if not value.dtype.is_float or not casts or value in graph.outputs:
+        return
+    if not all(node.op in (EQUAL, NOT_EQUAL) and _whole(node, value) for node in compared):
+        return
+    kind = casts[0].attrs.out_data_type
+    value.type = TensorType(value.shape, kind)
+    for node in compared:
+        for i, other in enumerate(node.inputs):
+            if other is not None and other is not value:
+                graph.set_input(node, i, graph.constant(other.array.astype(kind.numpy), other.name, dtype=kind))
+    for node in casts:
+        if node.attrs.out_data_type is kind:
+            graph.bypass(node)
+        else:
+            node.attrs = dataclasses.replace(node.attrs, in_data_type=kind)
+
+
+def _whole(node: Node, value: Value) -> bool:
+    """Whether a value is compared with constant whole numbers."""
+    others = [v for v in node.inputs if v is not None and v is not value]
+    return all(v.data is not None and not np.any(v.data != np.rint(v.data)) for v in others)
 
 
 def _replace(graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None], attrs: Any = None) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -96,15 +96,21 @@ def _could_hold_a_mask(value: Value) -> bool:
 
 
 def _least_row(graph: Graph, context: Context, masked: list[Node]) -> dict[Node, float]:
-    """Of every softmax, the least over rows of the row's largest score."""
+    """Of every softmax, the least over rows of the row's largest score; not of rows that are masked as a whole."""
     nodes = [node for node in masked if node.op.low_end is LowEnd.VANISHES]
     if not nodes or context.samples is None:
         return {}
     scores = [node.inputs[0] for node in nodes if node.inputs[0] is not None]
-    run = eager(lambda tensors: [K.min(K.max(x, axis=-1)) for x in run_float(graph, tensors, requested=scores)])
+    run = eager(lambda tensors: [_least_of_rows(x) for x in run_float(graph, tensors, requested=scores)])
     batches = stream(graph, FittingSamples(context.samples), context, "masks")
     least = np.min([run(batch) for batch in batches], axis=0)
-    return {node: float(low) for node, low in zip(nodes, least, strict=True)}
+    return {node: float(low) for node, low in zip(nodes, least, strict=True) if np.isfinite(low)}
+
+
+def _least_of_rows(scores: Any) -> Any:
+    """The least maximum of rows `[..., columns]`; a row of equal numbers has equal weights, however low it is."""
+    high, low = K.max(scores, axis=-1), K.min(scores, axis=-1)
+    return K.min(K.where(high > low, high, np.inf))
 
 
 class _Floors:

@@ -31,7 +31,7 @@ from ir.ops.comparison import (
 )
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
-from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_MAX, REDUCE_MIN, SUM
+from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_ANY, REDUCE_MAX, REDUCE_MIN, SUM
 from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
 from ir.types import DType
 
@@ -90,17 +90,33 @@ for _name, _op in {"LogicalAnd": LOGICAL_AND, "LogicalOr": LOGICAL_OR, "LogicalN
 
 
 def _logic(b: Builder, op: OpDef, truths: Sequence[Any]) -> Value:
-    if not all(isinstance(x, Value) and x.dtype is DType.BOOL for x in truths):
-        raise b.fail("results of comparisons", "something else", "compare with a number first")
-    return b.node(op, *truths)
+    return b.node(op, *(truth(b, x) for x in truths))
+
+
+def truth(b: Builder, x: Any) -> Value:
+    """Whether the numbers of a tensor or a constant are other than zero; truth values as they are."""
+    if not isinstance(x, Value):
+        return b.constant(_numbers(x) != 0, "truth", DType.BOOL)
+    if x.dtype is DType.BOOL:
+        return x
+    return b.node(NOT_EQUAL, x, b.constant(0, "zero", x.dtype), name="truth")
 
 
 @operation("Where")
 def where(b: Builder, op: Any, condition: Any, x1: Any = None, x2: Any = None) -> Value:
-    if x1 is None or x2 is None or not isinstance(condition, Value) or condition.dtype is not DType.BOOL:
-        raise b.fail("keras.ops.where(condition, x1, x2) with a comparison", "another form of it", "write it so")
+    if x1 is None or x2 is None:
+        raise b.fail("keras.ops.where(condition, x1, x2)", "the places where a condition holds", "choose values")
     like = next((x for x in (x1, x2) if isinstance(x, Value)), None)
-    return b.node(SELECT_V2, condition, b.operand(x1, like=like), b.operand(x2, like=like))
+    chosen = [b.operand(x, like=like) for x in (x1, x2)]
+    if chosen[0].dtype is not chosen[1].dtype:
+        chosen = [as_float(b, x) for x in chosen]
+    return b.node(SELECT_V2, truth(b, condition), *chosen)
+
+
+@operation("OnesLike", "ZerosLike")
+def filled_like(b: Builder, op: Any, x: Value, dtype: Any = None) -> Value:
+    kind = _target(b, dtype or op.dtype or x.dtype.value.lower())
+    return b.constant(np.full(x.shape, float(type(op).__name__ == "OnesLike")), "filled", kind)
 
 
 def _binary(b: Builder, op: OpDef, x1: Any, x2: Any) -> Value:
@@ -167,6 +183,19 @@ operation("Max", "Amax")(_reduced(REDUCE_MAX))
 operation("Min", "Amin")(_reduced(REDUCE_MIN))
 
 
+@operation("Any")
+def any_of(b: Builder, op: Any, x: Value) -> Value:
+    return b.node(REDUCE_ANY, truth(b, x), axes=axes_of(op.axis, len(x.shape)), keep_dims=bool(op.keepdims))
+
+
+@operation("All")
+def all_of(b: Builder, op: Any, x: Value) -> Value:
+    """What no element contradicts."""
+    axes, keep_dims = axes_of(op.axis, len(x.shape)), bool(op.keepdims)
+    against = b.node(LOGICAL_NOT, truth(b, x), name="not")
+    return b.node(LOGICAL_NOT, b.node(REDUCE_ANY, against, name="any_not", axes=axes, keep_dims=keep_dims))
+
+
 @operation("Argmax")
 def argmax(b: Builder, op: Any, x: Value) -> Value:
     if op.axis is None:
@@ -205,13 +234,20 @@ def _moments(b: Builder, x: Value, axes: tuple[int, ...], keep_dims: bool) -> tu
 @operation("Cast", "SaturateCast", "ConvertToTensor")
 def cast(b: Builder, op: Any, x: Value) -> Value:
     """Between floats nothing happens: the graph's floats are all float32."""
-    requested = op.dtype or x.dtype.value.lower()
+    target = _target(b, op.dtype or x.dtype.value.lower())
+    if target is x.dtype:
+        return x
+    if target is DType.BOOL:
+        return truth(b, x)
+    return b.node(CAST, x, in_data_type=x.dtype, out_data_type=target)
+
+
+def _target(b: Builder, requested: str) -> DType:
+    """The element type that a type of Keras becomes."""
     target = DType.FLOAT32 if "float" in requested else DType.__members__.get(requested.upper())
     if target is None:
         raise b.fail("a cast to float or int32", f"a cast to {requested}", "keep to float and int32 in the model")
-    if target is x.dtype:
-        return x
-    return b.node(CAST, x, in_data_type=x.dtype, out_data_type=target)
+    return target
 
 
 @operation("StopGradient", "Identity", "Copy")

@@ -171,13 +171,6 @@ def test_attention(dropout: float) -> None:
     assert_same_function(randomized(keras.Model(x, layers.MultiHeadAttention(2, 4, dropout=dropout)(x, x))))
 
 
-def test_attention_with_a_mask_is_refused() -> None:
-    x = keras.Input((6, 8))
-    model = keras.Model(x, layers.MultiHeadAttention(2, 4)(x, x, use_causal_mask=True))
-    with pytest.raises(ModelError, match="a mask or a cap on attention"):
-        from_keras(model)
-
-
 def test_embedding_takes_integers_and_floats() -> None:
     x = keras.Input((6,), dtype="int32")
     assert_same_function(keras.Model(x, layers.Embedding(10, 4)(x)))
@@ -262,8 +255,6 @@ def test_first_states_of_recurrent_layers_are_refused() -> None:
         (layers.RNN([layers.LSTMCell(3), layers.LSTMCell(2)]), (6, 4), "a stack of cells"),
         (layers.GRU(3), (513, 4), "at most 512 steps, found 513"),
         (layers.TimeDistributed(layers.Dense(3)), (6, 4), "time steps as a batch"),
-        (layers.Masking(), (6, 4), "makes a mask"),
-        (layers.Embedding(9, 3, mask_zero=True), (6,), "makes a mask"),
         (layers.ReLU(threshold=1.0), (6, 4), "where the function jumps"),
         (layers.BatchNormalization(axis=1), (6, 4), "axis=1"),
         (layers.UnitNormalization(axis=1), (6, 4), "axis=1"),

@@ -24,23 +24,14 @@ from ir.ops.elementwise import ADD, MUL
 from ir.ops.matmul import BATCH_MATMUL
 from ir.ops.softmax import SOFTMAX
 
+HIDDEN = -1e9  # as a score: its exponential is 0 beside any other
+
 
 @layer(keras.layers.Dense)
 def dense(b: Builder, layer: Any, x: Value) -> Value:
     weights = b.weight(layer.kernel, "kernel", np.transpose)
     operands = (x, weights) if layer.bias is None else (x, weights, b.weight(layer.bias, "bias"))
     return b.activation(layer.activation, b.node(FULLY_CONNECTED, *operands, keep_num_dims=len(x.shape) > 2))
-
-
-@layer(keras.layers.Embedding)
-def embedding(b: Builder, layer: Any, x: Value) -> Value:
-    if layer.mask_zero:
-        raise b.fail(
-            "mask_zero=False",
-            "an embedding that makes a mask",
-            "give the sequences a fixed length, without a mask",
-        )
-    return b.apply(layer.call, x)
 
 
 @operation("Matmul")
@@ -163,18 +154,52 @@ def attention(
     mask: Any = None,
     scale: Any = None,
 ) -> Value:
-    """softmax(q k^T scale + bias) v by head; operands and result are `[batch, time, head, size]`."""
-    if op.is_causal or mask is not None or op.attn_logits_soft_cap is not None:
-        raise b.fail(
-            "attention of every step to every step",
-            "a mask or a cap on attention",
-            "convert the model without the mask, for sequences of full length",
-        )
+    """softmax(q k^T scale + bias) v by head; operands and result are `[batch, time, head, size]`.
+
+    Where the mask, `[batch, head or 1, time, time]`, does not hold, and after the own step of a causal one, the weight
+    is 0. Heads of keys may be shared by groups of heads of queries.
+    """
+    if op.attn_logits_soft_cap is not None:
+        raise b.fail("attention by softmax alone", "a cap on its scores", "train without attn_logits_soft_cap")
+    groups = query.shape[2] // key.shape[2]
+    if groups > 1:
+        key, value = (b.apply(lambda x: keras.ops.repeat(x, groups, axis=2), x) for x in (key, value))
     q, k, v = (transpose(b, x, (0, 2, 1, 3), n) for x, n in ((query, "query"), (key, "key"), (value, "value")))
     factor = 1.0 / math.sqrt(q.shape[-1]) if scale is None else float(scale)
     q = b.node(MUL, q, b.constant(factor, "scale"), name="scaled")
     scores = b.node(BATCH_MATMUL, q, k, name="scores", adj_y=True)
     if bias is not None:
         scores = b.node(ADD, scores, b.operand(bias, "bias"), name="biased")
+    if op.is_causal:
+        scores = masked(b, scores, np.tril(np.ones(scores.shape[-2:], bool)))
+    if mask is not None:
+        scores = masked(b, scores, mask)
     weights = b.node(SOFTMAX, scores, name="weights")
     return transpose(b, b.node(BATCH_MATMUL, weights, v, name="heads"), (0, 2, 1, 3), "")
+
+
+@layer(keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
+def attention_layer(
+    b: Builder, layer: Any, query: Value, value: Value, key: Any = None, *, use_causal_mask: bool = False, **given: Any
+) -> Any:
+    """A causal mask alone becomes a constant: inside of the layer Keras knows no lengths to make it of."""
+    if use_causal_mask and not any(isinstance(mask, Value) for mask in given.values()):
+        given["attention_mask"] = np.tri(query.shape[1], value.shape[1], dtype=bool)[None]
+        use_causal_mask = False
+    return b.apply(layer.call, query, value, key, use_causal_mask=use_causal_mask, training=False, **given)
+
+
+def masked(b: Builder, scores: Value, mask: Any) -> Value:
+    """Scores with next to minus infinity where a mask does not hold."""
+    return b.apply(lambda x, m: keras.ops.where(m, x, HIDDEN), scores, mask)
+
+
+@layer(keras.layers.Softmax)
+def softmax_layer(b: Builder, layer: Any, x: Value, mask: Any = None) -> Value:
+    """A row that is masked as a whole has no weights at all."""
+    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
+    if len(axes) > 1:
+        raise b.fail("softmax along one axis", f"axis={axes}", "reshape the tensor so that the axes become one")
+    shown = x if mask is None else masked(b, x, mask)
+    weights = b.apply(lambda s: keras.ops.softmax(s, axis=axes[0]), shown)
+    return weights if mask is None else b.apply(lambda w, m: keras.ops.where(m, w, 0.0), weights, mask)

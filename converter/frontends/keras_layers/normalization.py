@@ -25,7 +25,8 @@ from ir.ops.unary import RSQRT
 
 
 @layer(keras.layers.BatchNormalization)
-def batch_normalization(b: Builder, layer: Any, x: Value) -> Value:
+def batch_normalization(b: Builder, layer: Any, x: Value, mask: Any = None) -> Value:
+    """The mask concerns its statistics, which are what they are."""
     if layer.axis % len(x.shape) != len(x.shape) - 1:
         raise b.fail(
             "batch normalization over the last axis (axis=-1)",

@@ -1,6 +1,7 @@
 """Recurrent layers over sequences of a fixed length, written out step by step from what their cells compute.
 
-The states before the first step are zeros: a converted network starts every invocation anew.
+The states before the first step are zeros: a converted network starts every invocation anew. A step that a mask
+leaves out keeps states and output as they were (the output zero, by `zero_output_for_mask`).
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ _FIX = "use convolutions over time (Conv1D), or convert the part of the model wi
 
 
 @layer(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
-def recurrent(b: Builder, layer: Any, x: Value, **arguments: Any) -> Any:
+def recurrent(b: Builder, layer: Any, x: Value, mask: Any = None, **arguments: Any) -> Any:
     """The last output, or all of them; and the last states, if the layer returns them."""
     _check(b, layer, x, arguments)
-    outputs, states = _steps(b, layer, x)
+    outputs, states = _steps(b, layer, x, mask)
     result = _stacked(b, outputs) if layer.return_sequences else outputs[-1]
     return (result, *states) if layer.return_state else result
 
 
 @layer(keras.layers.Bidirectional)
-def bidirectional(b: Builder, layer: Any, x: Value, **arguments: Any) -> Any:
+def bidirectional(b: Builder, layer: Any, x: Value, mask: Any = None, **arguments: Any) -> Any:
     """Two layers, one from each end; the steps of the second in the order of the first."""
     directions = (layer.forward_layer, layer.backward_layer)
     for one in directions:
         if not isinstance(one, keras.layers.RNN) or one.return_state:
             raise b.fail("a recurrent layer inside, without states as results", type(one).__name__, _FIX)
         _check(b, one, x, arguments)
-    runs = [_steps(b, one, x)[0] for one in directions]
+    runs = [_steps(b, one, x, mask)[0] for one in directions]
     if layer.return_sequences:
         ends = [_stacked(b, runs[0]), _stacked(b, runs[1][::-1])]
     else:
@@ -54,7 +55,7 @@ def bidirectional(b: Builder, layer: Any, x: Value, **arguments: Any) -> Any:
 
 def _check(b: Builder, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
     if any(v is not None for v in arguments.values()):
-        raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave first states and masks out")
+        raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave first states out")
     if layer.stateful:
         raise b.fail("a layer that starts anew", "a stateful one", "give the states as inputs, and use the cell")
     if isinstance(layer.cell, keras.layers.StackedRNNCells):
@@ -63,17 +64,35 @@ def _check(b: Builder, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
         raise b.fail(f"a sequence of at most {_MOST_STEPS} steps", f"{x.shape[1]}, each to be written out", _FIX)
 
 
-def _steps(b: Builder, layer: Any, x: Value) -> tuple[list[Value], Sequence[Value]]:
+def _steps(b: Builder, layer: Any, x: Value, mask: Any) -> tuple[list[Value], Sequence[Any]]:
     """The outputs in the order in which they are computed, and the last states."""
     parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
-    cell, outputs = layer.cell, []
+    order = range(x.shape[1])[::-1] if layer.go_backwards else range(x.shape[1])
+    cell, outputs, shown = layer.cell, list[Any](), list[Value]()
     states: list[Any] = [np.zeros((x.shape[0], size), np.float32) for size in _sizes(cell)]
     with _without_dropout(cell):
-        for part in parts[::-1] if layer.go_backwards else parts:
-            output, states = b.apply(lambda x, s: cell.call(x, s, training=False), part, states)
-            states = list(states) if isinstance(states, (list, tuple)) else [states]
+        for step in order:
+            output, made = b.apply(lambda x, s: cell.call(x, s, training=False), parts[step], states)
+            made = list(made) if isinstance(made, (list, tuple)) else [made]
+            if mask is not None:
+                holds = b.apply(lambda m, at=step: m[:, at : at + 1], mask)
+                before = outputs[-1] if outputs else np.zeros(output.shape, np.float32)
+                if layer.zero_output_for_mask:
+                    shown.append(_where(b, holds, output, np.zeros(output.shape, np.float32)))
+                output, made = _kept(b, holds, (output, before), list(zip(made, states, strict=True)))
             outputs.append(output)
-    return outputs, states
+            states = made
+    return shown or outputs, states
+
+
+def _kept(b: Builder, holds: Value, output: tuple[Any, Any], states: list[tuple[Any, Any]]) -> tuple[Value, list[Any]]:
+    """Output and states, each given as after and before a step: those before where the step does not count."""
+    found = _where(b, holds, *output)
+    return found, [found if new is output[0] else _where(b, holds, new, old) for new, old in states]
+
+
+def _where(b: Builder, holds: Value, new: Any, old: Any) -> Value:
+    return b.apply(keras.ops.where, holds, new, old)
 
 
 @contextlib.contextmanager

@@ -19,11 +19,6 @@ refuse(
     fix="apply the inner layer directly (Dense and pointwise layers take any rank), or reshape around it",
 )
 refuse(
-    keras.layers.Masking,
-    found="a layer that makes a mask",
-    fix="give the sequences a fixed length and leave the mask out",
-)
-refuse(
     keras.layers.Conv3D,
     keras.layers.Conv3DTranspose,
     keras.layers.MaxPooling3D,
