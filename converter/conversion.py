@@ -26,6 +26,7 @@ from converter.tflite.model_file import parse
 from converter.tflite.writer import to_bytes
 from converter.tuning import Tuning, trains
 from ir.graph import Graph
+from ir.profile import Runtime
 from passes.contract.base import Context, Given, Pass, Progress, Services, SideTables, silent
 from passes.running import pipeline as pipelines
 from passes.running.runner import run_passes
@@ -53,7 +54,7 @@ def convert(
     seed: int = 0,
     check: bool = True,
     prove: bool = True,
-    min_runtime_version: int | None = None,
+    min_runtime_version: str | int | None = None,
     tuning: Tuning | None = None,
     model_options: ModelOptions | None = None,
     allow_float_fallback: bool = False,
@@ -70,7 +71,8 @@ def convert(
       output: where to write the file; not written if None.
       pipeline, passes: a named pipeline (by default `default` with data, `data_free` without), or passes as text
         or objects in its place; both: the text changes single passes of the pipeline, `-name` leaves one out.
-      min_runtime_version: the oldest runtime of the target that must run the file (Edge TPU: 10 to 14).
+      min_runtime_version: the oldest runtime of the target that must run the file (Edge TPU: 10 to 14; CPU: 2.14, which
+        is tflite-runtime's).
       weight_bits, activation_bits: of all layers, 2 to 8, activations also 16; below 8 bits the first and last layers
         keep 8, unless `bits` says otherwise. A width that no kernel has becomes the next one that is there.
       bits: widths by layer, operator and position: a `BitsPlan`, its JSON as data, or the path of such a file.
@@ -130,7 +132,9 @@ def convert(
     context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
     records = run_passes(network.graph, steps, context, _both(recorder, after))
     content = _emit(network.graph, steps, target, recorder)
-    proved = proof.prove(content, data.judged or data.calibration, seed=seed) if prove else ()
+    target.refuse(parse(content))
+    required = {Runtime.LITERT, *target.promised}
+    proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
     prediction = target.judge(parse(content))
     gates.judge(quality, prediction)
@@ -160,7 +164,7 @@ def _check_output(output: str | Path | None, **reads: Any) -> None:
         check_apart(reads, {"output": output})
 
 
-def _target(target: str | Target, min_runtime_version: int | None) -> Target:
+def _target(target: str | Target, min_runtime_version: str | int | None) -> Target:
     """The device, with the oldest runtime that is asked for."""
     found = get_target(target) if isinstance(target, str) else target
     return found if min_runtime_version is None else found.at(min_runtime_version)

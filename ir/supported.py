@@ -15,7 +15,7 @@ from ir.opdef import Fixed, OpDef, Role
 from ir.profile import Kernels, Profile, Runtime
 from ir.types import DType, TensorType
 
-_TITLES: Mapping[Runtime, str] = {
+TITLES: Mapping[Runtime, str] = {
     Runtime.TFLITE_RUNTIME: "tflite-runtime 2.14",
     Runtime.TFLITE_RUNTIME_ARM64: "tflite-runtime 2.14 on arm64",
     Runtime.LITERT: "LiteRT 2.3",
@@ -135,7 +135,7 @@ class Computation:
         reference = (
             " (reference kernels)" if profile.kernels is Kernels.REF and profile.runtime is not Runtime.TFLM else ""
         )
-        return f"{_TITLES[profile.runtime]}{reference} {_SAYS[found]}"
+        return f"{TITLES[profile.runtime]}{reference} {_SAYS[found]}"
 
     def fix(self, profile: Profile) -> str:
         """What to do where a profile's kernels do not compute it."""

@@ -32,8 +32,10 @@ def define_flags() -> None:
         "For a name of the zoo: 'imagenet' (the default; downloaded by Keras, or from its cache), a file of weights, or 'random'.",
     )
     flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
-    flags.DEFINE_integer(
-        "min_runtime_version", None, "For --target edgetpu: the oldest runtime that must run the file, 10 to 14."
+    flags.DEFINE_string(
+        "min_runtime_version",
+        None,
+        "The oldest runtime that must run the file: of the Edge TPU 10 to 14, on a CPU 2.14 (tflite-runtime's last).",
     )
     flags.DEFINE_string("calibration_data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
     flags.DEFINE_integer(

@@ -35,7 +35,9 @@ def define_flags() -> None:
     """The flags of this command; defined when it runs, so that others can import its tables."""
     flags.DEFINE_enum("target", "cpu", list(TARGETS), "Where the file will run.")
     flags.DEFINE_string("edgetpu_log", None, "A log of edgetpu_compiler for this file, to hold against the prediction.")
-    flags.DEFINE_integer("min_runtime_version", None, "The oldest Edge TPU runtime that must run it (10 to 14).")
+    flags.DEFINE_string(
+        "min_runtime_version", None, "The oldest runtime that must run it: of the Edge TPU 10 to 14, on a CPU 2.14."
+    )
     flags.DEFINE_string("accelerator", None, "For Vela: ethos-u55-128 or another of its names.")
     flags.DEFINE_bool("all", False, "Lists every operator, not only those that are not mapped.")
     flags.DEFINE_string("diff", None, "Another .tflite file: says what differs from FILE to it.")
@@ -46,12 +48,12 @@ def main(arguments: list[str]) -> None:
     """Inspects the file that the arguments name."""
     path = one_argument(arguments, None, command="inspect")
     target = get_target(FLAGS.target)
-    if target is not EDGETPU and (FLAGS.edgetpu_log or FLAGS.min_runtime_version is not None):
+    if target is not EDGETPU and FLAGS.edgetpu_log:
         raise OptionError(
             expected="--target=edgetpu",
             found=f"--target={target.name}",
-            where="--edgetpu_log, --min_runtime_version",
-            fix="choose that target, or leave the flags out",
+            where="--edgetpu_log",
+            fix="choose that target, or leave the flag out",
         )
     model = load(path)
     other = load(FLAGS.diff) if FLAGS.diff else None
@@ -137,7 +139,7 @@ def summary_line(report: CheckReport) -> str:
 
 
 def show_compiler(
-    report: CheckReport, path: str | Path, *, log_file: str | None = None, min_runtime_version: int | None = None
+    report: CheckReport, path: str | Path, *, log_file: str | None = None, min_runtime_version: str | None = None
 ) -> dict[str, Any] | None:
     """Runs the compiler or reads the log that was given, and holds it against the prediction."""
     if log_file:

@@ -52,12 +52,22 @@ def expose(model: bytes, operators: int | None = None) -> ExposedFile:
     if operators is not None:
         main.operators = main.operators[:operators]
         outputs = []
+        _keep_used_codes(content)
     results = [int(i) for op in main.operators for i in op.outputs]
     main.outputs = list(dict.fromkeys([*outputs, *results]))
     content.signatureDefs = []
     builder = flatbuffers.Builder(len(model) + 1024)
     builder.Finish(content.Pack(builder), b"TFL3")
     return ExposedFile(bytes(builder.Output()), len(outputs))
+
+
+def _keep_used_codes(content: schema.ModelT) -> None:
+    """Drops codes that no operator has: a runtime refuses a file for a code that it does not know."""
+    operators = [op for graph in content.subgraphs for op in graph.operators]
+    used = sorted({op.opcodeIndex for op in operators})
+    content.operatorCodes = [content.operatorCodes[i] for i in used]
+    for op in operators:
+        op.opcodeIndex = used.index(op.opcodeIndex)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,9 +14,10 @@ from converter.conversion import ConversionResult, convert
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.local import installed_packages
 from converter.targets import TARGETS, get_target
-from converter.targets.edgetpu_versions import LAST_VERSION
+from converter.targets.versions import EDGETPU as LAST_VERSION
+from converter.tflite.file_testing import File
 from converter.tflite.model_file import parse
-from ir.errors import OptionError
+from ir.errors import ModelError, OptionError
 from ir.kernels import Granularity
 from ir.ops import OPERATORS
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED
@@ -84,7 +85,40 @@ def test_older_runtimes_get_other_forms():
     assert result.prediction.figures["min_runtime_version"] == 12 and result.prediction.unmapped == ()
 
 
-@pytest.mark.parametrize(("target", "version", "said"), [("edgetpu", 9, "10 to 14"), ("cpu", 12, "--target=cpu")])
+def test_an_old_runtime_of_a_cpu_gets_what_it_has():
+    made, wide = [conv(), layers.Activation(GELU)], {"target": "cpu", "activation_bits": 16}
+    new, old = converted(*made, **wide), converted(*made, **wide, min_runtime_version="2.14")
+    assert [w.activation_bits for w in new.widths if w.operator == "GELU"] == [16]
+    assert [w.activation_bits for w in old.widths if w.operator == "GELU"] == [8]
+    assert all(proof.not_run is None for proof in old.proof if not proof.runtime.startswith("tflm"))
+
+
+def test_what_an_old_runtime_of_a_cpu_lacks_is_refused():
+    made = [conv(), layers.Activation("softplus")]
+    result = converted(*made, target="cpu")
+    assert any("LOG of int8" in n and "tflite-runtime 2.14 has no such kernel" in n for n in result.prediction.notes)
+    refused = [p.not_run for p in result.proof if p.runtime.startswith("tflite-runtime")]
+    assert all("it refuses LOG 'activation" in reason for reason in refused)
+    with pytest.raises(ModelError, match=r"tflite-runtime 2\.14 has no such kernel"):
+        converted(*made, target="cpu", min_runtime_version="2.14")
+
+
+def test_a_version_that_an_old_runtime_does_not_read_is_said():
+    file = File()
+    x, y = file.tensor((1, 4)), file.tensor((1, 4))
+    file.op("LOG", [x], [y], version=2)
+    content = parse(file.finish([x], [y]))
+    said = "LOG in version 2: tflite-runtime 2.14 reads versions up to 1"
+    assert any(said in note for note in get_target("cpu").judge(content).notes)
+    with pytest.raises(ModelError, match=said):
+        get_target("cpu").at("2.14").refuse(content)
+    get_target("cpu").refuse(content)
+
+
+@pytest.mark.parametrize(
+    ("target", "version", "said"),
+    [("edgetpu", 9, "10, 11, 12, 13, 14"), ("cpu", 12, "2.14"), ("tflm", 12, "--target=tflm")],
+)
 def test_runtime_versions_that_there_are_not(target, version, said):
     with pytest.raises(OptionError, match=said):
         get_target(target).at(version)

@@ -24,6 +24,7 @@ from ir.ops import activation, blocks, elementwise, joining, padding, pooling, r
 from ir.ops.conversion import DEQUANTIZE, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.transposed import TRANSPOSE_CONV
+from ir.profile import Runtime
 
 XNNPACK, BUILTIN = "XNNPACK", "Built-in kernel"
 _PACKED = {"INT4": 4, "INT2": 2}  # bits
@@ -127,7 +128,7 @@ RULES: Rules = {
 _INSTEAD = {pooling.AVERAGE_POOL_2D: "a mean over both spatial axes maps where the pool covers everything"}
 
 
-def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckReport:
     """Which operators XNNPACK takes; all others run in the built-in kernels of the same interpreter."""
     verdicts = check_each(
         model,
@@ -181,9 +182,10 @@ _TARGET = Target(
     rewrites="pool_to_mean",
     exclusive=False,
     any_types=True,
+    runtimes={"2.14": (Runtime.TFLITE_RUNTIME, Runtime.LITERT)},
 )
 # The same without regard to tflite-runtime: what its kernels lack, LiteRT's may have.
 _LITERT = dataclasses.replace(
-    _TARGET, name="litert", summary="LiteRT 2.3 on a CPU, with widths that only it has", also=()
+    _TARGET, name="litert", summary="LiteRT 2.3 on a CPU, with widths that only it has", also=(), runtimes={}
 )
 TARGETS = {target.name: target for target in (_TARGET, _LITERT)}

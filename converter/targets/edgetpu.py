@@ -18,12 +18,13 @@ from converter.targets.edgetpu_rules import (
     REDUCED_POSITIONS,
     RULES,
 )
-from converter.targets.edgetpu_versions import LAST_VERSION
 from converter.targets.rules import EIGHT_BITS, CheckReport, Limit, Verdict, taken
 from converter.targets.site import Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
+from converter.targets.versions import EDGETPU as LAST_VERSION
 from converter.tflite.records import ModelFile
 from ir.ops.conversion import QUANTIZE
+from ir.profile import Runtime
 
 MAPPED = "Mapped to Edge TPU"
 ONE_SUBGRAPH = "More than one subgraph is not supported"
@@ -125,22 +126,23 @@ def _whole_model_failure(model: ModelFile) -> str | None:
     return None
 
 
-def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckReport:
     """Predicts what the compiler maps.
 
     Args:
       min_runtime_version: the oldest runtime that must run the result (10 to 14); the newest if None.
     """
     TARGET.at(min_runtime_version)  # raises what is to be raised
+    allowed = None if min_runtime_version is None else int(min_runtime_version)
     failure = _whole_model_failure(model)
     if failure is not None:
         refused = tuple(
             _verdict(s, failure, "the compiler refuses the whole model", _failure_fix(model, failure))
             for s in sites(model)
         )
-        return _report(model, refused, failure, min_runtime_version)
+        return _report(model, refused, failure, allowed)
     every = sites(model)
-    problems = [_problem(site, min_runtime_version) for site in every]
+    problems = [_problem(site, allowed) for site in every]
     mappable = [problem is None for problem in problems]
     parts = _parts(model, mappable)
     taken = min((part for part, kind in zip(parts, mappable, strict=True) if kind), default=0)
@@ -161,7 +163,7 @@ def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckRepo
                     "mend what stands before it",
                 )
             )
-    return _report(model, tuple(verdicts), None, min_runtime_version)
+    return _report(model, tuple(verdicts), None, allowed)
 
 
 def _verdict(site: Site, status: str, reason: str, fix: str) -> Verdict:
@@ -250,7 +252,7 @@ TARGET = Target(
     rules=RULES,
     check=check,
     last_versions=LAST_VERSION,
-    runtimes=range(OLDEST_RUNTIME, NEWEST_RUNTIME + 1),
+    runtimes={str(v): (Runtime.LITERT,) for v in range(OLDEST_RUNTIME, NEWEST_RUNTIME + 1)},
     compiler="edgetpu_compiler",
     rewrites=f"decompose,rows_to_convolution,split_mean{{positions={REDUCED_POSITIONS}}}",
 )

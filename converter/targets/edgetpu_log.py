@@ -161,7 +161,7 @@ def installed() -> str | None:
     return shutil.which(COMPILER)
 
 
-def run_compiler(model: str | Path, min_runtime_version: int | None = None) -> CompilerLog:
+def run_compiler(model: str | Path, min_runtime_version: str | None = None) -> CompilerLog:
     """Runs the compiler on a file; its result is thrown away. Raises RuntimeFailure if it cannot be run."""
     program = installed()
     if program is None:

@@ -176,7 +176,7 @@ def _rules(accelerator: str) -> Rules:
     }
 
 
-def check(accelerator: str, model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+def check(accelerator: str, model: ModelFile, min_runtime_version: str | None = None) -> CheckReport:
     """Which operators Vela is expected to put on the accelerator."""
     target = TARGETS[f"ethos-{accelerator}"]
     verdicts = check_each(

@@ -23,7 +23,7 @@ RULES: Rules = {
 }
 
 
-def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckReport:
     """Which operators keep to int8 and one scale per tensor; what a single accelerator lacks is not known here."""
     verdicts = check_each(
         model,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from converter.targets.hosts import default_profiles, kernel_notes
+from converter.targets import hosts
 from converter.targets.rules import CheckReport, Rules
 from converter.tflite.records import ModelFile
 from ir.errors import OptionError
@@ -37,14 +37,15 @@ class Target:
       any_types: it runs what `computes` has, whatever types its rules list (those only run faster).
       exclusive: it runs nothing but the operators of `rules`; else those only run faster there, or differ by device.
       last_versions: of operators, the newest that its compiler can read (0: not even the operator).
-      runtimes: versions of its runtime that a file can be made for, empty where they do not matter.
+      runtimes: versions of its runtime that a file can be made for, the oldest first, each with what then `computes`;
+        empty where they do not matter.
       min_runtime_version: the oldest runtime that must run the files; None for the newest.
     """
 
     name: str
     summary: str
     rules: Rules
-    check: Callable[[ModelFile, int | None], CheckReport]
+    check: Callable[[ModelFile, str | None], CheckReport]
     granularity: str = "per_channel"
     per_channel: frozenset[OpDef] = frozenset()
     compiler: str | None = None
@@ -54,30 +55,41 @@ class Target:
     also: tuple[Runtime, ...] = (Runtime.TFLITE_RUNTIME,)
     any_types: bool = False
     last_versions: Mapping[OpDef, int] = field(default_factory=dict)
-    runtimes: range = range(0)
-    min_runtime_version: int | None = None
+    runtimes: Mapping[str, tuple[Runtime, ...]] = field(default_factory=dict)
+    min_runtime_version: str | None = None
 
-    def at(self, version: int | None) -> Target:
+    def at(self, version: str | int | None) -> Target:
         """The target with an oldest runtime. Raises OptionError if it has no runtime of that version."""
-        if version is not None and version not in self.runtimes:
-            known = f"{self.runtimes[0]} to {self.runtimes[-1]}" if self.runtimes else ""
+        if version is None:
+            return self
+        if str(version) not in self.runtimes:
+            known = ", ".join(self.runtimes)
             raise OptionError(
-                expected=f"a runtime version from {known}" if known else "a target whose runtime has versions",
-                found=str(version) if known else f"--target={self.name}",
+                expected=f"a runtime version of {known}" if known else "a target whose runtime has versions",
+                found=f"{version} for --target={self.name}",
                 where="--min_runtime_version",
                 fix="leave it out for the newest" if known else "leave it out",
             )
-        return dataclasses.replace(self, min_runtime_version=version)
+        return dataclasses.replace(self, min_runtime_version=str(version), computes=self.runtimes[str(version)])
+
+    @property
+    def promised(self) -> tuple[Runtime, ...]:
+        """The runtimes that were asked for: an operator that one of them does not compute right is refused."""
+        return () if self.min_runtime_version is None else self.computes
+
+    def refuse(self, model: ModelFile) -> None:
+        """Raises ModelError for the first operator of a file that a promised runtime does not compute right."""
+        hosts.refuse(model, self.promised)
 
     def runs(self, op: OpDef) -> bool:
         """Whether it has an operator, within the operator's limits."""
         rule, oldest = self.rules.get(op), self.min_runtime_version
-        return not self.exclusive or (rule is not None and (oldest is None or rule.since <= oldest))
+        return not self.exclusive or (rule is not None and (oldest is None or rule.since <= int(oldest)))
 
     def judge(self, model: ModelFile) -> CheckReport:
         """What of a file runs where. Raises OptionError if there is no runtime of that version."""
         report = self.check(model, self.min_runtime_version)
-        notes = kernel_notes(model, default_profiles((*self.computes, *self.also)))
+        notes = hosts.kernel_notes(model, dict.fromkeys((*self.computes, *self.also)))
         return dataclasses.replace(report, target=self.name, notes=(*report.notes, *notes))
 
     def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:

@@ -87,7 +87,7 @@ def _aligned(tensors: Iterable[TensorRecord]) -> int:
     return sum(-(-tensor_bytes(t) // _ALIGNMENT) * _ALIGNMENT for t in tensors)
 
 
-def check(model: ModelFile, min_runtime_version: int | None = None) -> CheckReport:
+def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckReport:
     """Which operators TensorFlow Lite Micro has, and the least arena."""
     verdicts = check_each(
         model,

@@ -40,14 +40,20 @@ class File:
         return self.tensor(data.shape, type_name or DType.of(data).value, data, **fields)
 
     def op(
-        self, code: str, inputs: Sequence[int], outputs: Sequence[int], options: object = None, custom: str = ""
+        self,
+        code: str,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        options: object = None,
+        custom: str = "",
+        version: int = 1,
     ) -> None:
         number = getattr(schema.BuiltinOperator, code)
         self.codes.append(
             schema.OperatorCodeT(
                 builtinCode=number,
                 deprecatedBuiltinCode=min(number, 127),
-                version=1,
+                version=version,
                 customCode=custom.encode() or None,
             )
         )

@@ -1,0 +1,78 @@
+"""The newest version of each operator that old software reads: TensorFlow 2.5 (the Edge TPU compiler 16), 2.14, LiteRT 2.3.
+
+Those of runtimes were asked of their default resolvers, one file per operator and version (`versions_test.py` asks those
+that are installed again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from converter.targets.site import BY_CODE
+from ir.opdef import OpDef
+from ir.profile import Runtime
+
+
+def _versions(above_one: Mapping[int, str], later: Collection[str] = ()) -> Mapping[OpDef, int]:
+    """Of every operator; those that are not listed were at version 1, and at 0 those that came `later`."""
+    return {
+        **{op: 0 if code in later else 1 for code, op in BY_CODE.items()},
+        **{BY_CODE[code]: version for version, codes in above_one.items() for code in codes.split()},
+    }
+
+
+EDGETPU: Mapping[OpDef, int] = _versions(
+    {
+        2: "LEAKY_RELU DEPTH_TO_SPACE SPACE_TO_DEPTH QUANTIZE RSQRT DIV SQUARED_DIFFERENCE GREATER_EQUAL LESS SPLIT_V "
+        "MIRROR_PAD SUM ARG_MAX SQUEEZE TILE LOG_SOFTMAX L2_NORMALIZATION FLOOR_DIV EQUAL NOT_EQUAL GREATER LESS_EQUAL "
+        "SELECT",
+        3: "RELU RELU6 LOGISTIC TANH SPACE_TO_BATCH_ND BATCH_TO_SPACE_ND ABS ADD CONCATENATION PACK PAD PADV2 "
+        "AVERAGE_POOL_2D MAX_POOL_2D UNIDIRECTIONAL_SEQUENCE_LSTM MEAN REDUCE_MAX REDUCE_MIN BROADCAST_TO SOFTMAX "
+        "FILL TRANSPOSE_CONV",
+        4: "DEQUANTIZE MUL MAXIMUM MINIMUM UNPACK SPLIT BATCH_MATMUL RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR",
+        5: "CONV_2D SUB TRANSPOSE SLICE STRIDED_SLICE GATHER",
+        6: "DEPTHWISE_CONV_2D",
+        9: "FULLY_CONNECTED",
+    },
+    later={"GELU"},
+)
+
+_TFLITE_RUNTIME = _versions(
+    {
+        2: "DEPTH_TO_SPACE DIV EXP FLOOR_MOD GELU GREATER L2_NORMALIZATION LEAKY_RELU LESS_EQUAL LOG_SOFTMAX RANGE "
+        "REDUCE_PROD RSQRT SELECT_V2 SPACE_TO_DEPTH SPLIT_V SQUARED_DIFFERENCE SQUEEZE SUM",
+        3: "ARG_MAX AVERAGE_POOL_2D BROADCAST_TO FLOOR_DIV GREATER_EQUAL LESS LOGISTIC MAX_POOL_2D MEAN MIRROR_PAD "
+        "NOT_EQUAL QUANTIZE REDUCE_MAX REDUCE_MIN RELU RELU6 SOFTMAX TANH TILE",
+        4: "BATCH_MATMUL BATCH_TO_SPACE_ND CONCATENATION EQUAL FILL MAXIMUM MINIMUM PACK PAD PADV2 RESIZE_BILINEAR "
+        "RESIZE_NEAREST_NEIGHBOR SELECT SPACE_TO_BATCH_ND SPLIT TRANSPOSE_CONV UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK",
+        5: "ABS ADD CAST DEQUANTIZE SUB",
+        6: "GATHER SLICE TRANSPOSE",
+        7: "CONV_2D DEPTHWISE_CONV_2D MUL",
+        8: "STRIDED_SLICE",
+        10: "FULLY_CONNECTED",
+    }
+)
+
+_LITERT = _versions(
+    {
+        2: "COS DEPTH_TO_SPACE DIV EXP FLOOR_MOD GREATER L2_NORMALIZATION LEAKY_RELU LESS_EQUAL LOG LOG_SOFTMAX RANGE "
+        "REDUCE_PROD SELECT_V2 SIN SPACE_TO_DEPTH SQRT SQUARED_DIFFERENCE SQUEEZE SUM",
+        3: "ARG_MAX AVERAGE_POOL_2D FLOOR_DIV GELU GREATER_EQUAL LESS LOGISTIC MAX_POOL_2D MEAN MIRROR_PAD REDUCE_MAX "
+        "REDUCE_MIN RELU RELU6 RSQRT SPLIT_V TANH TILE",
+        4: "BATCH_MATMUL BATCH_TO_SPACE_ND BROADCAST_TO MAXIMUM MINIMUM NOT_EQUAL RESIZE_BILINEAR "
+        "RESIZE_NEAREST_NEIGHBOR SELECT SOFTMAX SPACE_TO_BATCH_ND UNIDIRECTIONAL_SEQUENCE_LSTM",
+        5: "ABS EQUAL FILL PACK SPLIT SUB TRANSPOSE_CONV",
+        6: "ADD PAD PADV2 QUANTIZE UNPACK",
+        7: "CONCATENATION DEPTHWISE_CONV_2D",
+        8: "CONV_2D GATHER MUL SLICE STRIDED_SLICE",
+        9: "CAST DEQUANTIZE TRANSPOSE",
+        14: "FULLY_CONNECTED",
+    }
+)
+
+# TensorFlow Lite Micro looks at no versions.
+OF_RUNTIME: Mapping[Runtime, Mapping[OpDef, int]] = {
+    Runtime.TFLITE_RUNTIME: _TFLITE_RUNTIME,
+    Runtime.TFLITE_RUNTIME_ARM64: _TFLITE_RUNTIME,
+    Runtime.LITERT: _LITERT,
+}
