@@ -63,6 +63,19 @@ class Fixed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Ratio:
+    """How far the scales of operands may exceed that of the result, for kernels to run.
+
+    Attributes:
+      of: what is compared, made of the scales of the operands (of per-channel weights the largest).
+      most: what it may be at most, in scales of the result, by activation bits; no limit at other widths.
+    """
+
+    of: Callable[[Sequence[float]], float]
+    most: Mapping[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
 class QuantRule:
     """How the operator is quantized, as data.
 
@@ -73,6 +86,7 @@ class QuantRule:
       kernels: the combinations of element types that some runtime computes, those to be preferred first.
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
         first, below the second.
+      ratio: how far the scales of its operands may exceed that of its result, where there is a limit.
     """
 
     tied: tuple[str, ...] = ()
@@ -81,6 +95,7 @@ class QuantRule:
     reason: str = ""
     kernels: tuple[Kernel, ...] = ()
     scales: tuple[float, float] | None = None
+    ratio: Ratio | None = None
 
     @property
     def activation_types(self) -> tuple[DType, ...]:

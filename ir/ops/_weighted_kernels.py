@@ -7,7 +7,10 @@ holds this table to what happens.
 
 from __future__ import annotations
 
+import math
+
 from ir.kernels import EVERYWHERE, LITERT, REFERENCE, TFLITE, TFLITE_RUNTIME, TFLM, Granularity, Kernel, Profiles
+from ir.opdef import Ratio
 from ir.types import DType
 
 _PER_TENSOR, _PER_CHANNEL = Granularity.PER_TENSOR, Granularity.PER_CHANNEL
@@ -23,6 +26,9 @@ def _int8(weights: DType, biases: tuple[DType | None, ...], **who: Profiles | Gr
 def _int16(weights: DType, biases: tuple[DType | None, ...], **who: Profiles | Granularity) -> Kernel:
     return Kernel(activation=DType.INT16, weights=weights, biases=biases, **who)  # type: ignore[arg-type]
 
+
+# XNNPACK makes no operator of a product whose scale is 256 times that of the result, and the file does not load.
+PRODUCTS = Ratio(of=math.prod, most={8: 255.0})
 
 CONV_2D = (
     _int8(DType.INT8, (DType.INT32,), right=EVERYWHERE),

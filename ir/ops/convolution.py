@@ -222,7 +222,7 @@ CONV_2D = OpDef(
     compute=_compute_conv,
     integer=_integer_conv,
     matrix=CONVOLUTION,
-    quantization=QuantRule(kernels=_weighted_kernels.CONV_2D),
+    quantization=QuantRule(kernels=_weighted_kernels.CONV_2D, ratio=_weighted_kernels.PRODUCTS),
     encoding=Encoding(code="CONV_2D", options="Conv2DOptions", renamed=_RENAMED, version=_conv_version),
     xnnpack_steps=one_step,
 )
@@ -240,7 +240,7 @@ DEPTHWISE_CONV_2D = OpDef(
     compute=_compute_depthwise,
     integer=_integer_depthwise,
     matrix=DEPTHWISE,
-    quantization=QuantRule(kernels=_weighted_kernels.DEPTHWISE_CONV_2D),
+    quantization=QuantRule(kernels=_weighted_kernels.DEPTHWISE_CONV_2D, ratio=_weighted_kernels.PRODUCTS),
     encoding=Encoding(
         code="DEPTHWISE_CONV_2D", options="DepthwiseConv2DOptions", renamed=_RENAMED, version=_depthwise_version
     ),
@@ -260,7 +260,7 @@ FULLY_CONNECTED = OpDef(
     compute=_compute_dense,
     integer=_integer_dense,
     matrix=DENSE,
-    quantization=QuantRule(kernels=_weighted_kernels.FULLY_CONNECTED),
+    quantization=QuantRule(kernels=_weighted_kernels.FULLY_CONNECTED, ratio=_weighted_kernels.PRODUCTS),
     encoding=Encoding(
         code="FULLY_CONNECTED",
         options="FullyConnectedOptions",

@@ -29,6 +29,7 @@ from ir.opdef import (
     OpDef,
     Operand,
     QuantRule,
+    Ratio,
     one_step,
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
@@ -233,6 +234,10 @@ def _mul_version(_: Any, inputs: Sequence[TensorType | None], outputs: Sequence[
     return {DType.INT64: 5, DType.INT16: 4, DType.INT8: 2}.get(a.dtype, 1)
 
 
+# The last multiplier of sums and squares must be below 1, or the kernels abort; half of that is left.
+_OF_SUMS = Ratio(of=max, most={8: 2.0**18, 16: 2.0**13})
+_OF_SQUARES = Ratio(of=lambda scales: max(scales) ** 2, most={8: 2.0**11, 16: 2.0**-3})
+
 ADD = OpDef(
     name="add",
     summary="Sum.",
@@ -241,7 +246,7 @@ ADD = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a + b, attrs.activation),
     integer=lambda call: _integer_sum(call, 1),
-    quantization=QuantRule(kernels=INT8_AND_INT16),
+    quantization=QuantRule(kernels=INT8_AND_INT16, ratio=_OF_SUMS),
     encoding=Encoding(
         code="ADD", options="AddOptions", version=_version({DType.INT8: 2, DType.INT16: 3, DType.INT64: 4})
     ),
@@ -257,7 +262,7 @@ SUB = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: apply_fused(a - b, attrs.activation),
     integer=lambda call: _integer_sum(call, -1),
-    quantization=QuantRule(kernels=INT8_AND_INT16),
+    quantization=QuantRule(kernels=INT8_AND_INT16, ratio=_OF_SUMS),
     encoding=Encoding(
         code="SUB",
         options="SubOptions",
@@ -322,6 +327,6 @@ SQUARED_DIFFERENCE = OpDef(
     infer=infer_broadcast,
     compute=lambda attrs, a, b: K.square(a - b),
     integer=_integer_squared_difference,
-    quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, right=TFLM))),
+    quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, right=TFLM)), ratio=_OF_SQUARES),
     encoding=Encoding(code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})),
 )

@@ -205,6 +205,7 @@ MEAN = OpDef(
     quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=_reducer("MEAN", int16=3),
     passage=_passage,
+    is_identity=keeps_shape(_infer),
     xnnpack_steps=one_step,
 )
 
@@ -219,6 +220,7 @@ SUM = OpDef(
     quantization=QuantRule(kernels=_SUMS),
     encoding=_reducer("SUM", int16=1),
     passage=_passage,
+    is_identity=keeps_shape(_infer),
     xnnpack_steps=one_step,
 )
 

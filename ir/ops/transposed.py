@@ -131,7 +131,7 @@ TRANSPOSE_CONV = OpDef(
     infer=_infer,
     compute=_compute,
     integer=_integer,
-    quantization=QuantRule(kernels=_weighted_kernels.TRANSPOSE_CONV),
+    quantization=QuantRule(kernels=_weighted_kernels.TRANSPOSE_CONV, ratio=_weighted_kernels.PRODUCTS),
     encoding=Encoding(
         code="TRANSPOSE_CONV",
         options="TransposeConvOptions",

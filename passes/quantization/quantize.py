@@ -27,6 +27,7 @@ from passes.contract.base import Context, Needs, Pass, PassReport
 from passes.quantization.bits import BitsPlan, parse_rules
 from passes.quantization.casts import requantize_casts
 from passes.quantization.comparable import fit_scales
+from passes.quantization.floors import raise_scales
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed, separate_narrow
 from passes.quantization.widths import Requested, assign_widths, available, named, width_of
@@ -78,6 +79,7 @@ class Quantize(Pass):
         notes += found + separate_narrow(graph, context, widths)
         notes += separate_fixed(graph, context, widths)
         notes += fit_scales(graph, context, _params(graph, context, widths))
+        notes += raise_scales(graph, context, _params(graph, context, widths))
         for value, params in _params(graph, context, widths).items():
             value.quant = params
         notes += self._weights(graph, context, requested)

@@ -1,0 +1,75 @@
+"""Raises the scales of results that are finer than the kernels can make of their operands (`QuantRule.ratio`).
+
+A tensor that is next to nothing beside what it is computed from (a variance that is always 0, plus an epsilon; a product
+that cancels) would get a scale that no multiplier leads to: kernels abort, or the file does not load. Its range is
+widened until one does, together with the values that share its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ir.graph import Graph, Node, Value
+from ir.opdef import Role
+from ir.quantization import QuantParams
+from passes.contract.base import Context, Range
+from passes.quantization.groups import tie_groups
+from passes.quantization.tied import fixed_params, range_of
+
+_WEIGHT_LEVELS = 127
+
+
+def raise_scales(graph: Graph, context: Context, params: Mapping[Value, QuantParams]) -> list[str]:
+    """Widens the ranges; `params` are those that values are going to get. Returns a note for each."""
+    groups = {value: group for group in tie_groups(graph) for value in group}
+    scales = {value: float(given.scale) for value, given in params.items()}
+    notes = []
+    for node in graph.nodes:
+        result = _result(node, params)
+        if result is None:
+            continue
+        factor = _needed(node, scales, params[result]) / scales[result]
+        if factor <= 1 or any(fixed_params(v, params[v].bits) is not None for v in groups[result]):
+            continue
+        for value in groups[result]:
+            scales[value] *= factor
+            _widen(value, factor, params[value], context)
+        notes.append(f"{node.name}: scale of the result raised {factor:.3g} times, to what its kernels can make of it")
+    return notes
+
+
+def _result(node: Node, params: Mapping[Value, QuantParams]) -> Value | None:
+    """The value whose parameters a node's kernel writes: behind an activation that will be fused into it."""
+    if node.op.quantization.ratio is None:
+        return None
+    value = node.output
+    if value not in params and value.uses:
+        value = value.uses[0][0].outputs[0]
+    return value if value in params else None
+
+
+def _needed(node: Node, scales: Mapping[Value, float], result: QuantParams) -> float:
+    """The least scale of a node's result, 0 where there is no limit."""
+    ratio = node.op.quantization.ratio
+    operands = [_scale(node, i, v, scales) for i, v in enumerate(node.inputs) if v is not None]
+    known = [s for s in operands if s is not None]
+    if ratio is None or result.bits not in ratio.most or not known:
+        return 0.0
+    return ratio.of(known) / ratio.most[result.bits]
+
+
+def _scale(node: Node, index: int, value: Value, scales: Mapping[Value, float]) -> float | None:
+    role = node.op.operand(index).role
+    if role is Role.WEIGHT and value.data is not None:
+        return float(np.abs(value.data).max(initial=0)) / _WEIGHT_LEVELS
+    return scales.get(value) if role is Role.ACTIVATION else None
+
+
+def _widen(value: Value, factor: float, params: QuantParams, context: Context) -> None:
+    low, high = params.bounds
+    if value.data is None:
+        held = range_of(value, context)
+        low, high = (held.low, held.high) if held.high > held.low else (low, high)
+        context.tables.ranges[value] = Range(low * factor, high * factor)

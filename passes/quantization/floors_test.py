@@ -1,0 +1,40 @@
+"""Scales that kernels can make of those of their operands."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from ir.graph import Graph
+from ir.ops.elementwise import ADD, BinaryAttributes
+from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.types import TensorType
+from passes.contract.base import Context, Given, Range, SideTables
+from passes.quantization.quantize import Quantize
+
+
+def _sum(low: float, high: float, epsilon: float, bits: int) -> Graph:
+    """`reshape(x + epsilon)`, quantized, of an `x` between two bounds."""
+    graph = Graph("sum")
+    x = graph.input("x", TensorType((1, 4)))
+    total = graph.add(ADD, [x, graph.constant(np.float32(epsilon), "epsilon")], BinaryAttributes(), "total").output
+    graph.outputs = [graph.add(RESHAPE, [total], ReshapeAttributes(shape=(4, 1)), "y").output]
+    last = graph.outputs[0]
+    ranges = {x: Range(low, high), total: Range(0.0, epsilon), last: Range(0.0, epsilon)}
+    context = Context(Given(), SideTables(ranges=ranges))
+    report = Quantize(activation_bits=bits).run(graph, context)
+    assert any("raised" in note for note in report.notes) == (high == 0)
+    return graph
+
+
+@pytest.mark.parametrize(("bits", "most"), [(8, 2.0**19), (16, 2.0**14)])
+def test_a_sum_that_is_next_to_nothing_gets_a_scale_that_kernels_reach(bits: int, most: float) -> None:
+    graph = _sum(0.0, 0.0, 1e-9, bits)  # a tensor of zeros gets a scale of 1 / 255
+    x, total, last = (float(v.type.params().scale) for v in (graph.inputs[0], graph.nodes[0].output, graph.outputs[0]))
+    assert x / total < most and total == last  # what shares its parameters goes with it
+    assert total < x / most * 4  # and no further
+
+
+def test_other_sums_keep_their_scales() -> None:
+    graph = _sum(0.0, 1.0, 1.0, 8)
+    assert float(graph.nodes[0].output.type.params().scale) == pytest.approx(1 / 255)
