@@ -14,7 +14,7 @@ from ir.graph import Graph
 from passes.contract.base import Pass
 from passes.quantization.lower import LowerToInteger, refuse_early
 from passes.running import pipeline as pipelines
-from passes.training.tune_thresholds import TuneThresholds
+from passes.training.fine_tune import FineTune
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,5 +80,5 @@ def _with_options(steps: list[Pass], requested: RequestedPasses) -> list[Pass]:
     tuning = requested.tuning
     if tuning is not None:
         tuning.check(steps)
-        steps = [dataclasses.replace(s, **tuning.options) if isinstance(s, TuneThresholds) else s for s in steps]
+        steps = [dataclasses.replace(s, **tuning.options) if isinstance(s, FineTune) else s for s in steps]
     return steps

@@ -64,7 +64,7 @@ def run_command(
 
 # What flags of all commands name. A flag that names a file belongs in one of the two.
 _READ = (
-    "model", "weights", "calibration_data", "test_data", "tuning_data", "labels", "data", "float_model", "diff",
+    "model", "weights", "calibration_data", "test_data", "tuning_data", "tuning_labels", "labels", "data", "float_model", "diff",
     "edgetpu_log", "bits", "options",
 )  # fmt: skip
 _WRITTEN = ("output", "json", "c_array")
@@ -185,16 +185,20 @@ def write_json(path: str | None, content: dict[str, Any] | list[Any]) -> None:
 
 @contextlib.contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A bar per kind of work, on the terminal's error output; silent where that is no terminal."""
+    """A bar per kind of work, on the terminal's error output; silent where that is no terminal.
+
+    The kind is what stands before the first comma of the text; what follows may change as the work goes on.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
-            if what not in tasks:
-                tasks[what] = bar.add_task(what, total=total)
-            bar.update(tasks[what], completed=done, total=total)
+            kind = what.partition(",")[0]
+            if kind not in tasks:
+                tasks[kind] = bar.add_task(what, total=total)
+            bar.update(tasks[kind], description=what, completed=done, total=total)
             if done >= total:
-                bar.remove_task(tasks.pop(what))
+                bar.remove_task(tasks.pop(kind))
 
         yield update

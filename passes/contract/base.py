@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ir.graph import Graph
 from passes.contract.context import Context, Distribution, Given, Limits, Progress, Services, Snapshot, silent
 from passes.contract.report import Applied, LeftOut, NothingToDo, Outcome, PassReport, Skip, Trial, Undone
-from passes.contract.samples import HELD_OUT, FittingSamples, Samples, SamplesInMemory
+from passes.contract.samples import HELD_OUT, FittingSamples, Samples, SamplesInMemory, labels_of
 from passes.contract.tables import ChannelNormal, Copies, Range, SideTables, Statistics
 
 __all__ = [
@@ -42,6 +42,7 @@ __all__ = [
     "Statistics",
     "Trial",
     "Undone",
+    "labels_of",
     "silent",
 ]
 

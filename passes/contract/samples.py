@@ -22,9 +22,10 @@ class Samples(Protocol):
 
 @dataclass(frozen=True)
 class SamplesInMemory:
-    """Samples as arrays, one per graph input."""
+    """Samples as arrays, one per graph input, and the class of each where that is known (`[samples]`)."""
 
     arrays: tuple[np.ndarray, ...]
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.arrays[0])
@@ -32,6 +33,12 @@ class SamplesInMemory:
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
         for start in range(0, len(self), batch_size):
             yield tuple(a[start : start + batch_size] for a in self.arrays)
+
+
+def labels_of(samples: Samples) -> np.ndarray | None:
+    """The class of each sample, `[samples]`, where the samples bring them along."""
+    labels: np.ndarray | None = getattr(samples, "labels", None)
+    return labels
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Losses between the teacher's outputs and the quantized network's: no labels.
+"""Losses between the teacher's outputs and the quantized network's, which need no labels; and one for labels.
 
 - `rmse` (docs/methods/fat.md (5)): `sqrt(mean over batch and classes of (z_T - z_A)^2)`, before softmax. With several outputs the sum
   over outputs, each divided by the root mean square of the teacher's output.
@@ -6,7 +6,7 @@
 - `cosine`: mean of `1 - cos(z_T, z_A)` per sample.
 - `mixed`: `rmse` divided by the teacher's root mean square, plus `kl`.
 
-`means` is a loss on features: how far the per-sample channel means of layers are off, in units of the teacher's spread.
+`cross_entropy` is that of labels. `means` is a loss on features: how far the per-sample channel means of layers are off, in units of the teacher's spread.
 """
 
 from __future__ import annotations
@@ -70,6 +70,13 @@ def means(teacher: Sequence[Any], student: Sequence[Any], spread: Sequence[Any])
     """Mean over layers of the root mean square error of channel means `[samples, channels]`, in units of `spread`."""
     errors = [root_mean_square((t - s) / w) for t, s, w in zip(teacher, student, spread, strict=True)]
     return sum(errors) / float(len(errors)) if errors else 0.0
+
+
+def cross_entropy(labels: Any, logits: Any) -> Any:
+    """Mean of `-log softmax(z)[label]` over samples; labels `[samples]` are classes, logits `[samples, classes]`."""
+    classes = K.cast(K.reshape(labels, (-1,)), "int32")
+    chosen = K.one_hot(classes, logits.shape[-1], dtype="float32")
+    return -K.mean(K.sum(chosen * K.log_softmax(logits, axis=-1), axis=-1))
 
 
 LOSSES: dict[str, Loss] = {"rmse": rmse, "kl": kl, "cosine": cosine, "mixed": mixed}

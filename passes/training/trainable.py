@@ -28,6 +28,7 @@ from passes.training import fake_quant as fq
 from passes.training.layers import TrainedLayer, channel_means, output_step, trained_layers
 from passes.training.losses import Loss, means
 from passes.training.soft_rounding import GAMMA, ZETA, rectified_sigmoid, start_at
+from passes.training.tuning_data import TuningData
 
 BIAS_LIMIT = float(1 << 30)
 _SCALE_LIMITS = (-0.25, 0.25)
@@ -281,6 +282,7 @@ class TrainableModel(keras.Model):
         def transform(value: Value, tensor: Any) -> Any:
             if value in self._layer_of:
                 layer = self._layer_of[value]
+                tensor = self.on_output(layer, tensor)
                 if teacher is not None:
                     expected = K.mean(teacher[:, layer.channels], axis=0)
                     own = K.mean(tensor, axis=tuple(range(len(tensor.shape) - 1)))
@@ -306,6 +308,10 @@ class TrainableModel(keras.Model):
         """An activation as its integers will hold it."""
         return fq.fake_quantize(tensor, scale, zero_point, params.qmin, params.qmax)
 
+    def on_output(self, layer: TrainedLayer, tensor: Any) -> Any:
+        """What a layer makes, before its activation."""
+        return tensor
+
     def _bias_on_grid(self, layer: TrainedLayer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
         x, bias = layer.node.input, self.bias(layer)
         if x not in activations:
@@ -327,6 +333,13 @@ class TrainableModel(keras.Model):
         """As Keras has them; with `several_processes` as vectors of one element, which its mean over workers wants."""
         found = super().compute_metrics(x, y, y_pred, sample_weight)
         return {k: K.reshape(v, (1,)) for k, v in found.items()} if self.several_processes else found
+
+    def seeds(self) -> list[Any]:
+        """The states of what is drawn at random in training, as variables."""
+        return []
+
+    def settle(self, data: TuningData, index: np.ndarray, batch_size: int) -> None:
+        """Measures anew, on these samples, what is not trained but follows from what is; here nothing."""
 
     def set_spread(self, teacher: np.ndarray) -> None:
         """The spread of the teacher's channel means `[samples, all channels]`, per layer, for the loss on features."""

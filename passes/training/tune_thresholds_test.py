@@ -19,7 +19,7 @@ from passes.measuring.scores import Score
 from passes.quantization.simulate import quantized
 from passes.running import pipeline
 from passes.running.runner import run_passes
-from passes.training import tune_thresholds, tuning_loop
+from passes.training import fine_tune, tuning_loop
 from passes.training.tune_thresholds import TuneThresholds
 from passes.training.tuning_testing import annotated, network, samples
 
@@ -122,17 +122,17 @@ def test_a_gain_that_may_be_chance_is_not_kept(monkeypatch: pytest.MonkeyPatch) 
 
 def test_large_activations_make_the_steps_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    loop = tune_thresholds.Loop
+    loop = fine_tune.Loop
 
     def watched(*arguments: Any, batch_size: int, **options: Any) -> Any:
         seen.append(batch_size)
         return loop(*arguments, batch_size=batch_size, **options)
 
-    monkeypatch.setattr(tune_thresholds, "Loop", watched)
+    monkeypatch.setattr(fine_tune, "Loop", watched)
     graph, _ = annotated()
     floats = sum(v.type.size for v in graph.values() if not v.is_constant)
     for room in (17 * floats, 5 * floats, floats // 2):
-        monkeypatch.setattr(tune_thresholds, "_FLOATS", room)
+        monkeypatch.setattr(fine_tune, "_FLOATS", room)
         tuned(TuneThresholds(epochs=1), count=40)
     tuned(TuneThresholds(epochs=1, batch_size=7), count=40)
     assert seen == [16, 5, 1, 7]

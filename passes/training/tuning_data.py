@@ -31,30 +31,38 @@ class TuningData:
       inputs: integers (or the input's own type), one array per input of the graph.
       outputs: the teacher's logits, one array per output.
       means: the teacher's channel means of all layers `[samples, channels]`.
+      labels: classes `[samples]`, where they are trained on.
     """
 
     inputs: tuple[np.ndarray, ...]
     outputs: tuple[np.ndarray, ...]
     means: np.ndarray
+    labels: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.means)
 
     def rows(self, index: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """What a step takes: inputs with the means last, and the outputs."""
-        return [*(x[index] for x in self.inputs), self.means[index]], [y[index] for y in self.outputs]
+        """What a step takes: inputs with the means last; the outputs, and last the labels where there are some."""
+        answers = self.outputs if self.labels is None else (*self.outputs, self.labels)
+        return [*(x[index] for x in self.inputs), self.means[index]], [y[index] for y in answers]
 
     def digest(self) -> str:
         """Of the data, for checkpoints; the same samples give the same text."""
         hashed = hashlib.sha256()
-        for array in (*self.inputs, *self.outputs):
+        for array in (*self.inputs, *self.outputs, *([] if self.labels is None else [self.labels])):
             hashed.update(str((array.shape, array.dtype)).encode())
             hashed.update(np.ascontiguousarray(array[:: max(1, len(array) // 64)]).tobytes())
         return hashed.hexdigest()
 
 
 def collect(
-    samples: Samples, inputs: Sequence[Value], teacher: Teacher, batch_size: int, progress: Progress
+    samples: Samples,
+    inputs: Sequence[Value],
+    teacher: Teacher,
+    batch_size: int,
+    progress: Progress,
+    labels: np.ndarray | None = None,
 ) -> TuningData:
     """Reads the samples and asks the teacher.
 
@@ -73,7 +81,7 @@ def collect(
         done += count
         progress("the float model's answers", done, len(samples))
     joined = [np.concatenate(parts) for parts in zip(*answers, strict=True)]
-    return TuningData(tuple(stores), tuple(joined[:-1]), joined[-1])
+    return TuningData(tuple(stores), tuple(joined[:-1]), joined[-1], labels)
 
 
 def stored_type(value: Value) -> np.dtype:

@@ -35,7 +35,8 @@ class Best:
     Attributes:
       loss: on the held-out part; `start` is what it was before training.
       epoch: after which it was reached, 0 before training.
-      history: held-out loss after each epoch.
+      history: held-out loss after each epoch; `accuracies`: the share of held-out answers that are right, where there
+        are labels.
     """
 
     loss: float
@@ -43,17 +44,23 @@ class Best:
     state: State
     epoch: int = 0
     history: list[float] = field(default_factory=list)
+    accuracies: list[float] = field(default_factory=list)
 
 
 def state_of(model: TrainableModel) -> State:
-    """All variables: those that are trained, then the bias shifts."""
-    return [np.array(keras.ops.convert_to_numpy(v)) for v in (*model.trainable_variables, model.shifts)]
+    """All variables, and the states of what is drawn at random; the bias shifts last."""
+    return [np.array(keras.ops.convert_to_numpy(v)) for v in _variables(model)]
 
 
 def restore(model: TrainableModel, state: State) -> None:
     """Puts variables back."""
-    for variable, array in zip((*model.trainable_variables, model.shifts), state, strict=True):
+    for variable, array in zip(_variables(model), state, strict=True):
         variable.assign(array)
+
+
+def _variables(model: TrainableModel) -> list[Any]:
+    others = [v for v in model.non_trainable_weights if v is not model.shifts]
+    return [*model.trainable_variables, *others, *model.seeds(), model.shifts]
 
 
 class Loop(keras.callbacks.Callback):
@@ -83,18 +90,20 @@ class Loop(keras.callbacks.Callback):
         self._epoch = 0
         self._run_forward: Any = None
         self._start = Score(errors=np.full((1, 1), np.inf))
+        self._accuracy: float | None = None
         self.best = Best(loss=float("inf"), start=float("inf"), state=[])
 
     def measure(self, model: TrainableModel) -> Score:
         """Loss on the held-out samples, by parts of them that together are the whole."""
         size = min(self._batch_size, -(-len(self._held) // _PARTS))
         parts = [self._held[i : i + size] for i in range(0, len(self._held), size)]
-        losses = [
-            model.evaluate(Batches(self._data, part, size, seed=None), verbose=0, return_dict=True)["loss"]
-            for part in parts
+        found = [
+            model.evaluate(Batches(self._data, part, size, seed=None), verbose=0, return_dict=True) for part in parts
         ]
         shares = np.array([len(part) for part in parts]) / len(self._held)
-        return Score(errors=(shares * np.array(losses, np.float64))[:, None])
+        if "accuracy" in found[0]:
+            self._accuracy = float(shares @ np.array([f["accuracy"] for f in found]))
+        return Score(errors=(shares * np.array([f["loss"] for f in found], np.float64))[:, None])
 
     def correct(self, model: TrainableModel, count: int) -> None:
         """Moves the biases so that the channel means of `count` training samples are the teacher's."""
@@ -113,10 +122,10 @@ class Loop(keras.callbacks.Callback):
             total += np.concatenate([np.asarray(m).mean(axis=0) for m in moved]) * len(part)
         model.shifts.assign((keras.ops.convert_to_numpy(model.shifts) + total / len(rows)).astype(np.float32))
 
-    def begin(self, model: TrainableModel) -> None:
-        """Measures the start."""
+    def begin(self, model: TrainableModel, start: Score | None = None) -> None:
+        """Measures the start, unless it is another and known."""
         self.correct(model, self._correct)
-        self._start = self.measure(model)
+        self._start = self.measure(model) if start is None else start
         self.best = Best(loss=self._start.error, start=self._start.error, state=state_of(model))
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -125,7 +134,8 @@ class Loop(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         steps = self.params["steps"] or 1
         what = f"tuning, epoch {self._epoch + 1} of {self.params['epochs']}, loss {(logs or {}).get('loss', 0):.4f}"
-        self._progress(what, batch + 1, steps)
+        what += "" if self._accuracy is None else f", held-out accuracy {self._accuracy:.1%}"
+        self._progress(what, self._epoch * steps + batch + 1, self.params["epochs"] * steps)
         if self._reset_every and (self._epoch * steps + batch + 1) % self._reset_every == 0:
             for variable in self.model.optimizer.variables:
                 if variable.path.endswith(("_momentum", "_velocity")):
@@ -135,19 +145,21 @@ class Loop(keras.callbacks.Callback):
         model, best = self.model, self.best
         raw = state_of(model)
         model.optimizer.finalize_variable_values(model.trainable_variables)
+        model.settle(self._data, self._train, self._batch_size)
         self.correct(model, self._correct)
         found = self.measure(model)
         loss = found.error
         best.history.append(loss)
+        best.accuracies += [] if self._accuracy is None else [self._accuracy]
         if loss < best.loss and better(self._start, found, self._least_gain):
             best.loss, best.epoch, best.state = loss, epoch + 1, state_of(model)
         raw[-1] = state_of(model)[-1]  # the corrected biases stay, the average does not
         restore(model, raw)
         if self._log is not None:
             rate = float(keras.ops.convert_to_numpy(model.optimizer.learning_rate))
-            self._log.scalars(
-                {"loss": float((logs or {})["loss"]), "held-out loss": loss, "learning rate": rate}, epoch + 1
-            )
+            curves = {"loss": float((logs or {})["loss"]), "held-out loss": loss, "learning rate": rate}
+            curves |= {} if self._accuracy is None else {"held-out accuracy": self._accuracy}
+            self._log.scalars(curves, epoch + 1)
         if self._checkpoint is not None:
             self._checkpoint.save(model, best, epoch + 1)
         if self._patience and epoch + 1 - best.epoch >= self._patience:
@@ -157,9 +169,9 @@ class Loop(keras.callbacks.Callback):
 class Checkpoint:
     """One file that a run is resumed from."""
 
-    def __init__(self, folder: str | Path, identity: dict[str, Any], *, writes: bool) -> None:
-        """`identity`: what a resumed run must have in common with the one that wrote the file."""
-        self.path = Path(folder) / "tune_thresholds.npz"
+    def __init__(self, folder: str | Path, name: str, identity: dict[str, Any], *, writes: bool) -> None:
+        """`name`: of the pass. `identity`: what a resumed run must have in common with the one that wrote the file."""
+        self.path = Path(folder) / f"{name}.npz"
         self._identity, self._writes = identity, writes
 
     def save(self, model: TrainableModel, best: Best, epoch: int) -> None:
@@ -171,6 +183,7 @@ class Checkpoint:
             "identity": self._identity,
             "epoch": epoch,
             "history": best.history,
+            "accuracies": best.accuracies,
             "best": [best.loss, best.start, best.epoch],
         }
         arrays = {f"model_{i:04}": a for i, a in enumerate(state_of(model))}
@@ -211,5 +224,6 @@ class Checkpoint:
         for variable, array in zip(model.optimizer.variables, parts["optimizer_"], strict=True):
             variable.assign(array)
         loss, start, epoch = about["best"]
-        best = Best(loss=loss, start=start, epoch=int(epoch), state=parts["best_"], history=about["history"])
+        known = {k: about[k] for k in ("history", "accuracies")}
+        best = Best(loss=loss, start=start, epoch=int(epoch), state=parts["best_"], **known)
         return best, int(about["epoch"])
