@@ -156,6 +156,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
+    "lsq": (*_PREPARE, _MASKS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, Step("lsq"), *_EMIT),
     "data_free": (
         *_PREPARE,
         Step("distill_samples"),

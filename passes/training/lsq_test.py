@@ -1,0 +1,167 @@
+"""The pass on a small network: labels and teachers, what it starts from, and that it repeats and resumes itself."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from keras import ops as K
+
+from ir.errors import OptionError
+from ir.execute import run_float
+from ir.graph import Graph
+from passes.contract.base import Applied, Context, PassReport, SamplesInMemory, Services, Undone
+from passes.measuring.logits import logits_of
+from passes.quantization.simulate import quantized
+from passes.training import tuning_loop
+from passes.training.lsq import Lsq, start_steps
+from passes.training.tuning_data import integers_of
+from passes.training.tuning_testing import annotated, samples
+
+QUICK = dict(epochs=2, batch_size=16, optimizer="adam", learning_rate=0.001)
+
+
+def labelled(count: int, seed: int) -> SamplesInMemory:
+    """Samples whose class is which of the three colours is the brightest."""
+    x = samples(count, seed).arrays[0]
+    return SamplesInMemory((x,), x.mean(axis=(1, 2)).argmax(axis=1))
+
+
+def trained(step: Lsq, *, bits: int = 3, labels: bool = False, seed: int = 0) -> tuple[Graph, Context, PassReport]:
+    graph, context = annotated("per_channel", weight_bits=bits)
+    data = labelled(128, 1) if labels else samples(128, 1)
+    context.given = dataclasses.replace(context.given, tuning=data, seed=seed)
+    return graph, context, step.run(graph, context)
+
+
+def logits(graph: Graph, x: np.ndarray, *, simulate: bool = True) -> np.ndarray:
+    found = run_float(graph, [x], requested=logits_of(graph), transform=quantized if simulate else None)
+    return np.asarray(K.convert_to_numpy(found[0]))
+
+
+def off(graph: Graph, context: Context) -> float:
+    """Root mean square error of the logits on samples that were used for nothing."""
+    assert context.given.reference is not None
+    x = samples(128, 99).arrays[0]
+    return float(np.sqrt(np.mean((logits(graph, x) - logits(context.given.reference, x, simulate=False)) ** 2)))
+
+
+def contents(graph: Graph) -> list[bytes]:
+    parts = []
+    for value in graph.values():
+        if value.quant is not None:
+            parts += [value.quant.scale.tobytes(), value.quant.zero_point.tobytes()]
+            parts += [value.quant.quantize(value.data).tobytes()] if value.data is not None else []
+    return parts
+
+
+@pytest.mark.parametrize(("bits", "start"), [(2, "mean"), (3, "range")])
+def test_with_a_teacher_it_comes_closer_to_the_float_network(bits: int, start: str) -> None:
+    before = off(*annotated("per_channel", weight_bits=bits))
+    graph, context, report = trained(Lsq(**{**QUICK, "epochs": 4}, start=start, loss="rmse"), bits=bits)  # type: ignore[arg-type]
+    assert isinstance(report.outcome, Applied)
+    assert off(graph, context) < 0.8 * before
+
+
+@pytest.mark.parametrize("teacher", [0.0, 0.5])
+def test_with_labels_it_learns_the_classes(teacher: float) -> None:
+    options: dict[str, Any] = {**QUICK, "epochs": 6, "learning_rate": 0.003, "teacher": teacher}
+    graph, _, report = trained(Lsq(**options), labels=True)
+    test = labelled(256, 99)
+    right = logits(graph, test.arrays[0]).argmax(axis=1) == test.labels
+    start = logits(annotated("per_channel", weight_bits=3)[0], test.arrays[0]).argmax(axis=1) == test.labels
+    assert right.mean() > start.mean() + 0.2
+    assert any(note.startswith("held-out accuracy after each epoch") for note in report.notes)
+
+
+def test_labels_are_not_looked_at_where_the_teacher_alone_counts() -> None:
+    with_labels = contents(trained(Lsq(**QUICK, teacher=1.0), labels=True)[0])  # type: ignore[arg-type]
+    graph, context = annotated("per_channel", weight_bits=3)
+    context.given = dataclasses.replace(context.given, tuning=SamplesInMemory(labelled(128, 1).arrays))
+    Lsq(**QUICK, teacher=0.2).run(graph, context)  # type: ignore[arg-type]
+    assert contents(graph) == with_labels
+
+
+def test_nothing_is_worse_than_the_graph_as_it_came() -> None:
+    graph, context = annotated("per_channel", weight_bits=4)
+    start = [(v.quant, v.data) for v in graph.values()]
+    report = Lsq(epochs=1, optimizer="sgd", learning_rate=50.0).run(graph, context)
+    assert isinstance(report.outcome, Undone) and not report.changed
+    assert all(v.quant is q and v.data is data for v, (q, data) in zip(graph.values(), start, strict=True))
+
+
+def test_steps_of_few_bits_start_at_twice_the_mean() -> None:
+    graph, _ = annotated("per_channel", weight_bits=4)
+    value = graph.inputs[0]
+    held = [v for v in graph.values() if v.quant is not None and v.data is None]
+    before = {v: v.quant for v in held}
+    start_steps(graph, [integers_of(samples(8, 2).arrays[0], value)])
+    weight = next(n.weight for n in graph.nodes if n.weight is not None)
+    expected = 2 * np.abs(weight.array).mean(axis=(1, 2, 3)) / np.sqrt(7)
+    np.testing.assert_allclose(weight.type.params().scale, expected, rtol=1e-6)
+    assert all(v.quant is before[v] for v in held)  # activations have 8 bits
+
+
+def test_an_activations_step_starts_at_twice_the_mean_of_the_first_batch() -> None:
+    graph, _ = annotated("per_channel")
+    value = next(n.output for n in graph.nodes if n.output.quant is not None and int(n.output.quant.zero_point) == -128)
+    x = samples(8, 2).arrays[0]
+    for v in graph.values():
+        if v.quant is not None and v.data is None and v not in graph.inputs:
+            zero = max(-8, min(7, round(int(v.quant.zero_point) / 16)))
+            v.quant = dataclasses.replace(v.quant, bits=4, zero_point=np.int64(zero))
+    start_steps(graph, [integers_of(x, graph.inputs[0])])
+    real = graph.inputs[0].type.params().dequantize(integers_of(x, graph.inputs[0]))
+    found = np.abs(K.convert_to_numpy(run_float(graph, [real], requested=[value])[0])).mean()
+    group_mean = float(value.type.params().scale) * np.sqrt(15) / 2
+    assert group_mean == pytest.approx(float(found), rel=0.5)  # of a group, the mean over its members
+    assert float(value.type.params().scale) > 0
+
+
+class Interrupted(Exception):
+    pass
+
+
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = dict(epochs=3, batch_size=16, learning_rate=0.01, noise=0.5, activation_noise=0.9)
+    options |= dict(average=0.9, checkpoint_dir=str(tmp_path))
+    expected = contents(trained(Lsq(**options), labels=True)[0])
+    assert contents(trained(Lsq(**options), labels=True, seed=1)[0]) != expected
+    for file in tmp_path.iterdir():
+        file.unlink()
+    save = tuning_loop.Checkpoint.save
+
+    def stop_after_one(self: tuning_loop.Checkpoint, *arguments: object) -> None:
+        save(self, *arguments)  # type: ignore[arg-type]
+        if arguments[-1] == 1:
+            raise Interrupted
+
+    monkeypatch.setattr(tuning_loop.Checkpoint, "save", stop_after_one)
+    with pytest.raises(Interrupted):
+        trained(Lsq(**options), labels=True)
+    monkeypatch.undo()
+    assert (tmp_path / "lsq.npz").is_file()
+    assert contents(trained(Lsq(**options, resume=True), labels=True)[0]) == expected
+
+
+def test_progress_says_the_accuracy_and_how_far_the_whole_training_is() -> None:
+    graph, context = annotated("per_channel", weight_bits=4)
+    context.given = dataclasses.replace(context.given, tuning=labelled(64, 1))
+    seen: list[tuple[str, int, int]] = []
+    context.services = Services(progress=lambda what, done, total: seen.append((what, done, total)))
+    Lsq(**QUICK).run(graph, context)  # type: ignore[arg-type]
+    steps = [s for s in seen if s[0].startswith("tuning, epoch")]
+    assert "held-out accuracy" in steps[-1][0] and [s[1] for s in steps] == list(range(1, 7))
+    assert {s[2] for s in steps} == {6}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [("noise", 0.0, "above 0, at most 1"), ("teacher", 2.0, "labels alone"), ("optimizer", "lamb", "sgd or adam")],
+)
+def test_what_it_refuses(option: str, value: object, expected: str) -> None:
+    with pytest.raises(OptionError, match=f"lsq {option}: expected .*{expected}"):
+        Lsq(**{option: value})  # type: ignore[arg-type]

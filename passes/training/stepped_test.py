@@ -1,0 +1,212 @@
+"""Gradients of steps, noise, batch norms, and that what was trained is what the graph gets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops as K
+
+from ir.execute import run_float
+from ir.graph import Graph, Value
+from passes.contract.base import ChannelNormal
+from passes.measuring.logits import logits_of
+from passes.quantization.simulate import quantized
+from passes.training.losses import kl
+from passes.training.stepped import SteppedLayer, SteppedModel, Steps
+from passes.training.tuning_data import TuningData, integers_of
+from passes.training.tuning_testing import annotated, samples
+from passes.training.write_back import write_back
+
+X = samples(24, 5).arrays[0]
+
+
+def made(
+    steps: Steps | None = None, bits: int = 4, granularity: str = "per_channel", **options: Any
+) -> tuple[Graph, SteppedModel]:
+    graph, _ = annotated(granularity, weight_bits=bits)
+    return graph, SteppedModel(graph, logits_of(graph), kl, steps or Steps(), **options)
+
+
+def integers(graph: Graph, x: np.ndarray = X) -> list[Any]:
+    return [K.convert_to_tensor(integers_of(x, graph.inputs[0]))]
+
+
+def answers(model: SteppedModel, graph: Graph, training: bool = False) -> np.ndarray:
+    return np.asarray(K.convert_to_numpy(model(integers(graph), training=training)[0]))
+
+
+def simulated(graph: Graph) -> np.ndarray:
+    """What the annotated graph makes of the same integers."""
+    value = graph.inputs[0]
+    x = value.type.params().dequantize(integers_of(X, value))
+    return np.asarray(K.convert_to_numpy(run_float(graph, [x], requested=logits_of(graph), transform=quantized)[0]))
+
+
+def first_weight(graph: Graph) -> Value:
+    return next(n.weight for n in graph.nodes if n.weight is not None)
+
+
+def perturb(model: SteppedModel, seed: int = 0) -> None:
+    """As training would: all variables move a little."""
+    rng = np.random.default_rng(seed)
+    for v in model.trainable_variables:
+        start = K.convert_to_numpy(v)
+        v.assign((start * rng.uniform(0.9, 1.1, start.shape)).astype(np.float32))
+
+
+def normals(graph: Graph) -> dict[Value, ChannelNormal]:
+    """Statistics for the output of every layer but the last."""
+    rng = np.random.default_rng(3)
+    found = [n.output for n in graph.nodes if n.weight is not None][:-1]
+    return {v: ChannelNormal(rng.normal(0, 0.3, v.shape[-1]), rng.uniform(0.3, 1.0, v.shape[-1])) for v in found}
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 8])
+def test_it_starts_as_the_annotated_graph_and_gives_back_what_was_trained(bits: int, granularity: str) -> None:
+    graph, model = made(bits=bits, granularity=granularity)
+    np.testing.assert_allclose(answers(model, graph), simulated(graph), atol=2e-4)  # order of float32 sums
+    perturb(model)
+    moved = answers(model, graph)
+    assert np.abs(moved - simulated(graph)).max() > 1e-2
+    write_back(model, graph)
+    np.testing.assert_allclose(moved, simulated(graph), atol=2e-4)
+    for layer in model.stepped_layers:
+        assert layer.step.shape == (() if granularity == "per_tensor" else layer.bias.shape)
+
+
+def test_the_gradient_of_a_step_is_that_of_its_transitions() -> None:
+    graph, model = made(granularity="per_tensor")
+    value = first_weight(graph)
+    owner = model._owner[value]
+    owner.step.assign(owner.step * 0.5)  # so that some weights are beyond the ends
+    upstream = np.random.default_rng(0).normal(size=value.shape).astype(np.float32)
+    with tf.GradientTape() as tape:
+        q, scale = model.weight(value, model._weight_scale(value, {}))
+        total = K.sum(q * scale * upstream)
+    by_kernel, by_step = tape.gradient(total, [owner.kernel.value, owner.step.value])
+    v = K.convert_to_numpy(owner.kernel) / K.convert_to_numpy(owner.step)
+    inside = np.abs(v) <= 7
+    slope = np.where(inside, np.rint(v) - v, np.clip(v, -7, 7))
+    assert 0 < inside.sum() < inside.size
+    expected = (slope * upstream).sum(dtype=np.float64) / np.sqrt(value.type.size * 7)
+    np.testing.assert_allclose(float(by_step), expected, rtol=1e-4)  # float32 sums
+    np.testing.assert_array_equal(K.convert_to_numpy(by_kernel) != 0, inside)
+
+
+def test_the_gradient_of_an_activations_step_has_its_scale() -> None:
+    graph, model = made()
+    x = integers(graph)
+    with tf.GradientTape() as tape:
+        total = K.sum(model(x, training=True)[0])
+    scaled = K.convert_to_numpy(tape.gradient(total, model._activation_steps.value))
+    parameters = super(SteppedModel, model).activation_parameters()
+    starts = [K.convert_to_tensor(parameters[i][2]) for i in model._places]
+    with tf.GradientTape() as tape:
+        tape.watch(starts)
+        rows = list(parameters)
+        for i, start in zip(model._places, starts, strict=True):
+            rows[i] = (*rows[i][:2], start, rows[i][3])
+        model.activation_parameters = lambda: rows  # type: ignore[method-assign]
+        total = K.sum(model(x, training=True)[0])
+    plain = np.array([float(g) for g in tape.gradient(total, starts)])
+    groups = [model._groups[i] for i in model._places]
+    gains = [(g[0].type.size * (p.qmax - int(p.zero_point))) ** -0.5 for g, p, _ in groups]
+    np.testing.assert_allclose(scaled, plain * gains, rtol=1e-4)
+    assert all(gain < 0.1 for gain in gains)
+
+
+def test_only_a_share_of_the_weights_is_quantized_in_training_and_all_are_after_it() -> None:
+    graph, model = made(Steps(noise=0.3))
+    value = max((n.weight for n in graph.nodes if n.weight is not None), key=lambda v: v.type.size)
+    owner = model._owner[value]
+    exact = K.convert_to_numpy(owner.kernel)
+    model._training = True
+    scale = model._weight_scale(value, {})
+    with tf.GradientTape() as tape:
+        q, shaped = model.weight(value, scale)
+        total = K.sum(q * shaped)
+    found = K.convert_to_numpy(q * shaped)
+    again = K.convert_to_numpy(model.weight(value, scale)[0] * shaped)
+    model._training = False
+    rounded = K.convert_to_numpy(model.weight(value, scale)[0] * shaped)
+    moved = np.abs(rounded - exact) > 1e-6
+    share = np.isclose(found, rounded, atol=1e-7)[moved].mean()
+    assert abs(share - 0.3) < 5 * np.sqrt(0.21 / moved.sum())  # five deviations of the binomial
+    assert np.isclose(np.where(np.isclose(found, rounded, atol=1e-7), exact, found), exact, atol=1e-6).all()
+    assert (found != again).any()
+    np.testing.assert_allclose(K.convert_to_numpy(tape.gradient(total, owner.kernel.value)), 1.0, rtol=1e-5)
+    assert not np.array_equal(answers(model, graph, True), answers(model, graph, True))
+    np.testing.assert_array_equal(answers(model, graph), answers(model, graph))
+
+
+def test_without_learned_steps_weights_keep_their_range() -> None:
+    graph, model = made(Steps(learned=False))
+    value = first_weight(graph)
+    model._owner[value].kernel.assign(model._owner[value].kernel * 3.0)
+    before = value.type.params().scale
+    np.testing.assert_allclose(K.convert_to_numpy(model._weight_scale(value, {})), 3 * before, rtol=2e-3)  # `outward`
+    assert model._activation_steps is None
+
+
+def test_batch_norms_change_nothing_at_first_and_fold_into_the_same_integers() -> None:
+    graph, _ = annotated("per_channel", weight_bits=4)
+    known = normals(graph)
+    model = SteppedModel(graph, logits_of(graph), kl, Steps(batch_norm="batch", momentum=0.0), normals=known)
+    layers = [layer for layer in model.stepped_layers if layer.gamma is not None]
+    assert len(layers) == len(known)
+    for layer in layers:
+        np.testing.assert_allclose(K.convert_to_numpy(layer.factor()), 1.0, rtol=1e-6)
+    trained = answers(model, graph, training=True)  # momentum 0: the statistics are those of this batch now
+    np.testing.assert_allclose(answers(model, graph), trained, atol=0.05 * np.abs(trained).max())  # biases are rounded
+    for layer in layers:
+        layer.gamma.assign(layer.gamma * 1.2)
+    moved = answers(model, graph)
+    write_back(model, graph)
+    np.testing.assert_allclose(moved, simulated(graph), atol=2e-4)
+    step = K.convert_to_numpy(layers[0].step)
+    factor = K.convert_to_numpy(layers[0].factor())
+    np.testing.assert_allclose(first_weight(graph).type.params().scale, step * factor, rtol=1e-6)
+
+
+def test_statistics_settle_on_what_they_are_measured_on() -> None:
+    graph, _ = annotated("per_channel", weight_bits=4)
+    model = SteppedModel(graph, logits_of(graph), kl, Steps(batch_norm="batch"), normals=normals(graph))
+    value = graph.inputs[0]
+    data = TuningData((integers_of(X, value),), (np.zeros((24, 10), np.float32),), np.zeros((24, 0), np.float32))
+    model.settle(data, np.arange(24), 12)
+    settled = [np.array(K.convert_to_numpy(layer.mean)) for layer in model.stepped_layers if layer.gamma is not None]
+    assert float(model._momentum) == pytest.approx(0.95)
+    model.settle(data, np.arange(24), 12)
+    again = [np.array(K.convert_to_numpy(layer.mean)) for layer in model.stepped_layers if layer.gamma is not None]
+    np.testing.assert_allclose(settled[0], again[0], rtol=1e-5)  # the first layer reads the same, whatever was known
+
+
+def test_frozen_layers_are_not_trained() -> None:
+    graph, _ = annotated("per_channel")
+    name = next(n.name for n in graph.nodes if n.weight is not None)
+    model = SteppedModel(graph, logits_of(graph), kl, Steps(decay=1.0, noise=0.5), frozen=[name])
+    frozen = model.stepped_layers[0]
+    assert frozen.name == name.replace("/", "_") and not frozen.trainable_variables
+    assert not {id(v) for v in frozen.variables} & {id(v) for v in model.trainable_variables}
+    assert model.get_layer(frozen.name) is frozen and isinstance(frozen, SteppedLayer)
+
+
+@pytest.mark.parametrize(("bits", "share"), [(2, 0.25), (3, 0.5), (4, 1.0), (8, 1.0)])
+def test_weights_of_few_bits_decay_less(bits: int, share: float) -> None:
+    _, model = made(Steps(decay=0.2), bits=bits)
+    total = sum(float(K.sum(K.square(layer.kernel))) for layer in model.stepped_layers)
+    np.testing.assert_allclose(float(model._decay()), 0.5 * 0.2 * share * total, rtol=1e-4)
+
+
+def test_labels_and_teacher_have_their_shares() -> None:
+    graph, model = made(teacher=0.25)
+    z = model(integers(graph))
+    labels, teacher = np.arange(24) % 10, np.random.default_rng(1).normal(size=(24, 10)).astype(np.float32)
+    found = float(model.compute_loss(None, (teacher, labels), z, training=False))
+    expected = keras.losses.sparse_categorical_crossentropy(labels, z[0], from_logits=True)
+    np.testing.assert_allclose(found, 0.25 * float(kl([teacher], z)) + 0.75 * float(K.mean(expected)), rtol=1e-5)
