@@ -46,21 +46,21 @@ class ConversionData:
 def gather(network: Network, requested: RequestedData) -> ConversionData:
     """Opens the data that a user gives. Raises DataError where it cannot be used for this network."""
     graph, mode, given = network.graph, network.preprocess, requested.calibration_data
-    apart = requested.test_data is not None
+    apart, labels = requested.test_data is not None, requested.labels
     calibration = as_source(
         given,
         graph,
         mode,
         samples=requested.calibration_samples,
         seed=requested.seed,
-        labels=None if apart else requested.labels,
+        labels=None if apart else labels,
     )
     calibration = whole_batches(calibration, graph)
-    test = as_source(requested.test_data, graph, mode, labels=requested.labels) if apart else None
+    test = as_source(requested.test_data, graph, mode, labels=labels) if apart else None
     tuning = requested.tuning
     return ConversionData(
         calibration=calibration,
-        tuning=None if tuning is None else tuning.source(given, graph, mode, requested.seed),
+        tuning=None if tuning is None else tuning.source(given, graph, mode, requested.seed, None if apart else labels),
         judged=whole_batches(test, graph) if apart else calibration,
         judged_on="test" if apart else "calibration",
         warnings=data_warnings(given, calibration, network.reference, mode, network.usual_preprocess),

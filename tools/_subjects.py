@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from converter.data import DataSource, InputSpec, from_arrays, open_data
 from converter.data.source import choose
@@ -167,6 +169,32 @@ def windows(recordings: np.ndarray) -> np.ndarray:
     return np.concatenate(parts, axis=2).reshape(len(recordings) * count, -1)
 
 
+def _cifar10(shared: Path, samples: int) -> Subject:
+    """ResNet-20 on CIFAR-10 that was saved as JPEG; trained on the training images with their labels, judged on the test's."""
+    path, data = shared / "models" / "resnet20_cifar10_jpeg.keras", shared / "data" / "cifar10_jpeg"
+    (train, train_labels), (test, labels) = (_jpeg_archive(data / f"{part}.npz") for part in ("train", "test"))
+    specs = _specs(path)
+    tuning = from_arrays(train, specs, preprocess="tf", labels=train_labels)
+    return Subject(
+        name="resnet20_cifar10",
+        path=path,
+        preprocess="tf",
+        calibration=tuning.subset(choose(len(tuning), samples)),
+        test=from_arrays(test, specs, preprocess="tf"),
+        labels=labels,
+        tuning=tuning,
+    )
+
+
+def _jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Images `[samples, 32, 32, 3]`, uint8, and labels of an archive with the bytes of all files one after the other."""
+    with np.load(path) as arrays:
+        content, ends, labels = arrays["jpeg"].tobytes(), arrays["ends"], arrays["labels"]
+    starts = [0, *ends[:-1]]
+    images = [np.asarray(Image.open(io.BytesIO(content[a:b]))) for a, b in zip(starts, ends, strict=True)]
+    return np.stack(images), labels.astype(np.int64)
+
+
 def _digits(shared: Path, samples: int) -> Subject:
     about = json.loads((SHIPPED / "digits_mobilenet_v2.json").read_text())
     path = SHIPPED / about["file"]
@@ -191,5 +219,6 @@ SUBJECTS: dict[str, Callable[[Path, int], Subject]] = {
     "visual_wake_words": _tiny("visual_wake_words", "vww_mobilenet025.keras", "unit"),
     "keyword_spotting": _tiny("keyword_spotting", "kws_dscnn.keras", "none"),
     "anomaly_detection": _anomaly_detection,
+    "resnet20_cifar10": _cifar10,
     "digits": _digits,
 }

@@ -146,9 +146,12 @@ def tuning() -> Any:
         "checkpoint_dir": FLAGS.checkpoint_dir,
         "resume": FLAGS.resume or None,
         "tensorboard": FLAGS.tensorboard,
+        "teacher": FLAGS.teacher,
+        "noise": FLAGS.noise,
     }
     return Tuning(
         data=FLAGS.tuning_data,
+        labels=FLAGS.tuning_labels,
         samples=FLAGS.tuning_samples,
         options={name: value for name, value in given.items() if value is not None},
         seconds=None if FLAGS.tuning_minutes is None else 60 * FLAGS.tuning_minutes,

@@ -81,27 +81,42 @@ def define_flags() -> None:
         "passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out."
     )
     flags.DEFINE_string(
-        "tuning_data", None, "For --pipeline fat: unlabelled data to tune on; by default the calibration data's."
+        "tuning_data", None, "For --pipeline fat or lsq: data to train on; by default the calibration data's."
     )
-    flags.DEFINE_integer("tuning_samples", 800, "For --pipeline fat: how many samples to tune on.", lower_bound=1)
+    flags.DEFINE_string(
+        "tuning_labels", None, "For --pipeline lsq: a CSV of file and label of --tuning_data; labels inside are found."
+    )
+    flags.DEFINE_integer(
+        "tuning_samples", 800, "For --pipeline fat or lsq: how many samples to train on.", lower_bound=1
+    )
+    flags.DEFINE_float(
+        "teacher",
+        None,
+        "For --pipeline lsq: the float network's share of the loss, the labels have the rest (0.5 each).",
+    )
+    flags.DEFINE_float(
+        "noise", None, "For --pipeline lsq: the share of the weights quantized in a step, by default all."
+    )
     flags.DEFINE_integer(
         "tuning_batch_size",
         None,
-        "For --pipeline fat: samples of a training step, by default at most 16.",
+        "For --pipeline fat or lsq: samples of a training step, by default at most 16 or 64.",
         lower_bound=1,
     )
-    flags.DEFINE_integer("epochs", None, "For --pipeline fat: passes over the tuning data.", lower_bound=1)
-    flags.DEFINE_float("learning_rate", None, "For --pipeline fat: the largest step of Adam.")
+    flags.DEFINE_integer("epochs", None, "For --pipeline fat or lsq: passes over the tuning data.", lower_bound=1)
+    flags.DEFINE_float("learning_rate", None, "For --pipeline fat or lsq: the largest of the training.")
     flags.DEFINE_float(
         "tuning_minutes",
         None,
         "Without --pipeline: trains (pipeline fat) where that is estimated to take at most so long; by default it does not.",
         lower_bound=0.0,
     )
-    flags.DEFINE_string("checkpoint_dir", None, "For --pipeline fat: where the state of the training is kept.")
-    flags.DEFINE_bool("resume", False, "For --pipeline fat: goes on from the last state in --checkpoint_dir.")
-    flags.DEFINE_string("tensorboard", None, "For --pipeline fat: a folder for TensorBoard's event files.")
-    flags.DEFINE_enum("distribute", "none", ["none", "mirrored", "multi_worker"], "For --pipeline fat: how to train.")
+    flags.DEFINE_string("checkpoint_dir", None, "For --pipeline fat or lsq: where the state of the training is kept.")
+    flags.DEFINE_bool("resume", False, "For --pipeline fat or lsq: goes on from the last state in --checkpoint_dir.")
+    flags.DEFINE_string("tensorboard", None, "For --pipeline fat or lsq: a folder for TensorBoard's event files.")
+    flags.DEFINE_enum(
+        "distribute", "none", ["none", "mirrored", "multi_worker"], "For --pipeline fat or lsq: how to train."
+    )
     flags.DEFINE_bool(
         "prove",
         True,

@@ -137,7 +137,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "training without a pipeline that trains": (
         instead("--epochs", "3"),
-        "--pipeline: expected a pipeline that trains, for epochs, found one that does not; choose fat, or leave",
+        "--pipeline: expected a pipeline that trains, for epochs, found one that does not; choose fat or lsq, or leave",
     ),
     "no model": (GOOD[2:], "convert: expected one network, found none; run intact convert FILE, or"),
     "two models": ((*GOOD, "nan.keras"), "convert: expected one network, found nan.keras and good.keras; run"),
