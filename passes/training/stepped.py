@@ -91,7 +91,8 @@ class SteppedLayer(keras.layers.Layer):
             self.epsilon = float(_EPSILON * variance.mean() + 1e-12)
             gamma = np.sqrt(variance + self.epsilon)
             self.gamma = self._variable("gamma", gamma, _Above(gamma * np.float32(_SMALLEST)))
-            self.mean = self._variable("mean", normal.mean, trainable=False)
+            held = 0.0 if bias is None else bias.array  # by the folded layer, which has no bias now
+            self.mean = self._variable("mean", normal.mean - held, trainable=False)
             self.variance = self._variable("variance", variance, trainable=False)
         self.built = True
 

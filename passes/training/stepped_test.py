@@ -161,6 +161,7 @@ def test_batch_norms_change_nothing_at_first_and_fold_into_the_same_integers() -
     assert len(layers) == len(known)
     for layer in layers:
         np.testing.assert_allclose(K.convert_to_numpy(layer.factor()), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(answers(model, graph), simulated(graph), atol=2e-4)
     trained = answers(model, graph, training=True)  # momentum 0: the statistics are those of this batch now
     np.testing.assert_allclose(answers(model, graph), trained, atol=0.05 * np.abs(trained).max())  # biases are rounded
     for layer in layers:
