@@ -7,7 +7,6 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 from keras import ops as K
 
 from ir.execute import run_float
@@ -15,6 +14,7 @@ from ir.graph import Graph, Value
 from passes.contract.base import ChannelNormal
 from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
+from passes.training import fake_quant as fq
 from passes.training.losses import kl
 from passes.training.stepped import SteppedLayer, SteppedModel, Steps
 from passes.training.tuning_data import TuningData, integers_of
@@ -44,6 +44,32 @@ def simulated(graph: Graph) -> np.ndarray:
     value = graph.inputs[0]
     x = value.type.params().dequantize(integers_of(X, value))
     return np.asarray(K.convert_to_numpy(run_float(graph, [x], requested=logits_of(graph), transform=quantized)[0]))
+
+
+class Holder(keras.Model):
+    """A function of a model's variables as a loss."""
+
+    def __init__(self, model: SteppedModel, function: Any) -> None:
+        super().__init__()
+        self.inner, self.function = model, function
+
+    def call(self, _: Any) -> Any:
+        return self.function() + sum(0.0 * K.sum(v) for v in self.inner.trainable_variables)  # each has a gradient
+
+
+def gradients(model: SteppedModel, function: Any) -> dict[str, np.ndarray]:
+    """By path, of the trainable variables: a step of plain gradient descent with rate 1; the variables stay."""
+    variables = model.trainable_variables
+    starts = [np.array(K.convert_to_numpy(v)) for v in variables]
+    for v in variables:
+        v.constraint = None
+    holder = Holder(model, function)
+    holder.compile(optimizer=keras.optimizers.SGD(1.0), loss=lambda _, y: K.sum(y), jit_compile=False)
+    holder.fit(np.zeros((1, 1), np.float32), np.zeros((1, 1), np.float32), verbose=0)
+    found = {v.path: s - K.convert_to_numpy(v) for v, s in zip(variables, starts, strict=True)}
+    for v, start in zip(variables, starts, strict=True):
+        v.assign(start)
+    return found
 
 
 def first_weight(graph: Graph) -> Value:
@@ -85,39 +111,32 @@ def test_the_gradient_of_a_step_is_that_of_its_transitions() -> None:
     owner = model._owner[value]
     owner.step.assign(owner.step * 0.5)  # so that some weights are beyond the ends
     upstream = np.random.default_rng(0).normal(size=value.shape).astype(np.float32)
-    with tf.GradientTape() as tape:
+
+    def weighed() -> Any:
         q, scale = model.weight(value, model._weight_scale(value, {}))
-        total = K.sum(q * scale * upstream)
-    by_kernel, by_step = tape.gradient(total, [owner.kernel.value, owner.step.value])
+        return q * scale * upstream
+
+    found = gradients(model, weighed)
+    by_kernel, by_step = found[owner.kernel.path], found[owner.step.path]
     v = K.convert_to_numpy(owner.kernel) / K.convert_to_numpy(owner.step)
     inside = np.abs(v) <= 7
     slope = np.where(inside, np.rint(v) - v, np.clip(v, -7, 7))
     assert 0 < inside.sum() < inside.size
     expected = (slope * upstream).sum(dtype=np.float64) / np.sqrt(value.type.size * 7)
-    np.testing.assert_allclose(float(by_step), expected, rtol=1e-4)  # float32 sums
-    np.testing.assert_array_equal(K.convert_to_numpy(by_kernel) != 0, inside)
+    np.testing.assert_allclose(float(by_step), expected, rtol=1e-3)  # float32: what is left of a difference
+    np.testing.assert_array_equal(np.abs(by_kernel) > 1e-6, inside)
 
 
-def test_the_gradient_of_an_activations_step_has_its_scale() -> None:
+def test_the_gradient_of_an_activations_step_has_its_scale(monkeypatch: pytest.MonkeyPatch) -> None:
     graph, model = made()
-    x = integers(graph)
-    with tf.GradientTape() as tape:
-        total = K.sum(model(x, training=True)[0])
-    scaled = K.convert_to_numpy(tape.gradient(total, model._activation_steps.value))
-    parameters = super(SteppedModel, model).activation_parameters()
-    starts = [K.convert_to_tensor(parameters[i][2]) for i in model._places]
-    with tf.GradientTape() as tape:
-        tape.watch(starts)
-        rows = list(parameters)
-        for i, start in zip(model._places, starts, strict=True):
-            rows[i] = (*rows[i][:2], start, rows[i][3])
-        model.activation_parameters = lambda: rows  # type: ignore[method-assign]
-        total = K.sum(model(x, training=True)[0])
-    plain = np.array([float(g) for g in tape.gradient(total, starts)])
+    x, path = integers(graph), model._activation_steps.path
+    scaled = gradients(model, lambda: model(x, training=True)[0])[path]
+    monkeypatch.setattr(fq, "scale_gradient", lambda x, factor: x)
+    plain = gradients(model, lambda: model(x, training=True)[0])[path]
     groups = [model._groups[i] for i in model._places]
-    gains = [(g[0].type.size * (p.qmax - int(p.zero_point))) ** -0.5 for g, p, _ in groups]
-    np.testing.assert_allclose(scaled, plain * gains, rtol=1e-4)
-    assert all(gain < 0.1 for gain in gains)
+    gains = np.array([(g[0].type.size * (p.qmax - int(p.zero_point))) ** -0.5 for g, p, _ in groups])
+    np.testing.assert_allclose(scaled, plain * gains, rtol=0.02, atol=2e-6)  # float32: what is left of a difference
+    assert (gains < 0.1).all() and np.abs(plain).max() > 1e-2
 
 
 def test_only_a_share_of_the_weights_is_quantized_in_training_and_all_are_after_it() -> None:
@@ -127,11 +146,10 @@ def test_only_a_share_of_the_weights_is_quantized_in_training_and_all_are_after_
     exact = K.convert_to_numpy(owner.kernel)
     model._training = True
     scale = model._weight_scale(value, {})
-    with tf.GradientTape() as tape:
-        q, shaped = model.weight(value, scale)
-        total = K.sum(q * shaped)
+    q, shaped = model.weight(value, scale)
     found = K.convert_to_numpy(q * shaped)
     again = K.convert_to_numpy(model.weight(value, scale)[0] * shaped)
+    slopes = gradients(model, lambda: model.weight(value, scale)[0] * shaped)[owner.kernel.path]
     model._training = False
     rounded = K.convert_to_numpy(model.weight(value, scale)[0] * shaped)
     moved = np.abs(rounded - exact) > 1e-6
@@ -139,7 +157,7 @@ def test_only_a_share_of_the_weights_is_quantized_in_training_and_all_are_after_
     assert abs(share - 0.3) < 5 * np.sqrt(0.21 / moved.sum())  # five deviations of the binomial
     assert np.isclose(np.where(np.isclose(found, rounded, atol=1e-7), exact, found), exact, atol=1e-6).all()
     assert (found != again).any()
-    np.testing.assert_allclose(K.convert_to_numpy(tape.gradient(total, owner.kernel.value)), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(slopes, 1.0, rtol=1e-5)
     assert not np.array_equal(answers(model, graph, True), answers(model, graph, True))
     np.testing.assert_array_equal(answers(model, graph), answers(model, graph))
 
