@@ -9,6 +9,8 @@ FILE is any .tflite file.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,11 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "min_runtime_version", None, "The oldest runtime that must run it: of the Edge TPU 10 to 14, on a CPU 2.14."
     )
+    flags.DEFINE_bool(
+        "enable_multiple_subgraphs",
+        False,
+        "As edgetpu_compiler's option: also what comes after an operator on the CPU maps.",
+    )
     flags.DEFINE_string("accelerator", None, "For Vela: ethos-u55-128 or another of its names.")
     flags.DEFINE_bool("all", False, "Lists every operator, not only those that are not mapped.")
     flags.DEFINE_string("diff", None, "Another .tflite file: says what differs from FILE to it.")
@@ -48,16 +55,19 @@ def main(arguments: list[str]) -> None:
     """Inspects the file that the arguments name."""
     path = one_argument(arguments, None, command="inspect")
     target = get_target(FLAGS.target)
-    if target is not EDGETPU and FLAGS.edgetpu_log:
+    if target is not EDGETPU and (FLAGS.edgetpu_log or FLAGS.enable_multiple_subgraphs):
         raise OptionError(
             expected="--target=edgetpu",
             found=f"--target={target.name}",
-            where="--edgetpu_log",
-            fix="choose that target, or leave the flag out",
+            where="--edgetpu_log, --enable_multiple_subgraphs",
+            fix="choose that target, or leave the flags out",
         )
     model = load(path)
     other = load(FLAGS.diff) if FLAGS.diff else None
-    report = target.at(FLAGS.min_runtime_version).judge(model)
+    asked = target.at(FLAGS.min_runtime_version)
+    if FLAGS.enable_multiple_subgraphs:
+        asked = dataclasses.replace(asked, check=functools.partial(asked.check, multiple_subgraphs=True))
+    report = asked.judge(model)
     if target.compiler == vela.PROGRAM and vela.installed():
         report = vela.decide(report, vela.run_vela(path, FLAGS.accelerator or vela.ACCELERATORS[target.name]))
     operators, contents, widths = operators_json(model.main), contents_json(model), layer_widths(model)
@@ -145,13 +155,17 @@ def show_compiler(
     if log_file:
         log, source = compiler.read_log(log_file), log_file
     elif compiler.installed():
-        log, source = compiler.run_compiler(path, min_runtime_version), compiler.COMPILER
+        several = FLAGS.enable_multiple_subgraphs
+        log = compiler.run_compiler(path, min_runtime_version, multiple_subgraphs=several)
+        source = compiler.COMPILER
     else:
         say(f"{compiler.COMPILER} is not on the PATH: nothing but the prediction was checked")
         return None
     compared = compiler.compare(report, log)
     version = f" {log.version}" if log.version else ""
     say(f"compiler{version} ({source}): the prediction agrees on {compared.agreeing} of {compared.total} operators")
+    if compared.promised or compared.refused:
+        say(f"  predicted to map, but refused: {compared.promised}; predicted to stay, but mapped: {compared.refused}")
     for text in (*([f"the compiler gave up: {log.failure}"] if log.failure else []), *compared.differences):
         say(f"  {text}")
     rows = [{"operator": name, "count": count, "status": status} for name, count, status in log.rows]

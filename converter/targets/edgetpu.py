@@ -126,11 +126,12 @@ def _whole_model_failure(model: ModelFile) -> str | None:
     return None
 
 
-def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckReport:
+def check(model: ModelFile, min_runtime_version: str | None = None, *, multiple_subgraphs: bool = False) -> CheckReport:
     """Predicts what the compiler maps.
 
     Args:
       min_runtime_version: the oldest runtime that must run the result (10 to 14); the newest if None.
+      multiple_subgraphs: as its option `--enable_multiple_subgraphs`: operators after one on the CPU are mapped, too.
     """
     TARGET.at(min_runtime_version)  # raises what is to be raised
     allowed = None if min_runtime_version is None else int(min_runtime_version)
@@ -150,7 +151,7 @@ def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckRepo
     for site, problem, part in zip(every, problems, parts, strict=True):
         if problem is not None:
             verdicts.append(_verdict(site, problem.status, problem.reason, problem.fix))
-        elif part == taken:
+        elif part == taken or multiple_subgraphs:
             verdicts.append(
                 Verdict(index=site.index, name=site.record.code, layer=site.layer, mapped=True, status=MAPPED)
             )

@@ -7,6 +7,7 @@ operator of the file is meant; the comparison is therefore of counts.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -77,15 +78,18 @@ class LogComparison:
 
     Attributes:
       total: operators of the file; `agreeing`: those on which both agree, by counts.
+      promised: operators that were predicted to map and do not; `refused`: predicted not to map, and they do.
       differences: one sentence per operator kind on which they do not.
     """
 
     total: int
     agreeing: int
+    promised: int
+    refused: int
     differences: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        return {"total": self.total, "agreeing": self.agreeing, "differences": list(self.differences)}
+        return {**dataclasses.asdict(self), "differences": list(self.differences)}
 
 
 def parse_log(text: str) -> CompilerLog:
@@ -135,7 +139,8 @@ def compare(report: CheckReport, log: CompilerLog) -> LogComparison:
             if both
             else (f"the compiler gave up ({log.failure}), the prediction was {report.mapped} mapped operators",)
         )
-        return LogComparison(total=total, agreeing=total if both else total - report.mapped, differences=note)
+        promised = 0 if both else report.mapped
+        return LogComparison(total=total, agreeing=total - promised, promised=promised, refused=0, differences=note)
     predicted = Counter(_name_in_log(v.name) for v in report.verdicts if v.mapped)
     every = Counter(_name_in_log(v.name) for v in report.verdicts)
     actual = log.counts(True)
@@ -149,7 +154,13 @@ def compare(report: CheckReport, log: CompilerLog) -> LogComparison:
                 f"{name}: predicted {predicted[name]} of {every[name]} mapped, the compiler mapped {actual[name]}"
             )
         wrong += min(every[name], max(abs(predicted[name] - actual[name]), abs(every[name] - logged)))
-    return LogComparison(total=total, agreeing=total - wrong, differences=tuple(differences))
+    return LogComparison(
+        total=total,
+        agreeing=total - wrong,
+        promised=(predicted - actual).total(),
+        refused=(actual - predicted).total(),
+        differences=tuple(differences),
+    )
 
 
 def _name_in_log(name: str) -> str:
@@ -161,7 +172,9 @@ def installed() -> str | None:
     return shutil.which(COMPILER)
 
 
-def run_compiler(model: str | Path, min_runtime_version: str | None = None) -> CompilerLog:
+def run_compiler(
+    model: str | Path, min_runtime_version: str | None = None, *, multiple_subgraphs: bool = False
+) -> CompilerLog:
     """Runs the compiler on a file; its result is thrown away. Raises RuntimeFailure if it cannot be run."""
     program = installed()
     if program is None:
@@ -172,6 +185,7 @@ def run_compiler(model: str | Path, min_runtime_version: str | None = None) -> C
         command = [program, "-s", "-o", folder]
         if min_runtime_version is not None:
             command += ["--min_runtime_version", str(min_runtime_version)]
+        command += ["--enable_multiple_subgraphs"] if multiple_subgraphs else []
         try:
             done = subprocess.run(
                 [*command, str(Path(model).resolve())],
