@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +22,17 @@ finally:
 """
 
 
-def intact(*arguments: str, program: tuple[str, ...] = ("-m", "intact")) -> subprocess.CompletedProcess[str]:
+def intact(
+    *arguments: str, program: tuple[str, ...] = ("-m", "intact"), folder: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
+        [sys.executable, *program, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
 
 
@@ -60,8 +70,8 @@ def test_the_version_is_that_of_the_package():
         (("survey",), "expected one folder of models, found none; run intact survey FOLDER"),
     ],
 )  # fmt: skip
-def test_typos_are_found_before_tensorflow_is_imported(arguments, message):
-    done = intact(*arguments, program=("-c", _SEES_KERAS))
+def test_typos_are_found_before_tensorflow_is_imported(arguments, message, tmp_path):
+    done = intact(*arguments, program=("-c", _SEES_KERAS), folder=tmp_path)
     assert message in " ".join(done.stderr.split()), done.stderr
     assert (done.returncode, done.stdout) == (1, "False\n")
 
