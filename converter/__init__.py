@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converter.backend import choose_backend
 from ir.errors import (
     ConversionError,
     DataError,
@@ -42,6 +43,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """`convert` and its result are imported when asked for: they bring Keras, which errors and readers do not need."""
+    if name in ("convert", "ConversionResult", "analyze", "Analysis"):
+        choose_backend()
     if name in ("convert", "ConversionResult"):
         from converter import conversion
 

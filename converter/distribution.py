@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
+from converter.backend import tensorflow_for
 from ir.errors import OptionError
 
 KINDS = ("none", "mirrored", "multi_worker")
@@ -45,7 +46,7 @@ def open_distribution(kind: str) -> Strategy | None:
     if kind == "none":
         return None
     index = _task_index() if kind == "multi_worker" else 0
-    import tensorflow as tf
+    tf = tensorflow_for("--distribute", "train without it")
 
     if kind == "mirrored":
         return Strategy(tf.distribute.MirroredStrategy(), True, False)

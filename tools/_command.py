@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from converter.backend import choose_backend
 from converter.outputs import check_apart, check_place, write_atomically
 from ir.errors import ConversionError, OptionError, ProofError
 
@@ -146,6 +147,7 @@ def one_argument(
 
 def import_backend() -> None:
     """Imports Keras and its backend with their start-up messages muted: they are nobody's news."""
+    choose_backend()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()
     kept = os.dup(2)

@@ -106,7 +106,7 @@ def copy_repository(to: Path) -> Path:
     for name, module in _SCRIPT.findall((root / "pyproject.toml").read_text()):
         script = here / "bin" / name
         if not script.exists():  # in an environment into which the project is not installed
-            script.write_text(f'#!/bin/sh\nexec "{here}/bin/python" -m {module} "$@"\n')
+            script.write_text(f'#!/bin/sh\nexec "{here}/bin/python" -c "from {module} import run; run()" "$@"\n')
             script.chmod(0o755)
     (here / "set-up.stamp").unlink(missing_ok=True)
     contents = subprocess.check_output(

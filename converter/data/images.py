@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from converter.backend import tensorflow_for
 from converter.data.source import InputSpec
 from converter.regular import other_than_file
 from ir.errors import DataError
@@ -95,7 +96,7 @@ def decode(data: bytes, size: tuple[int, int, int], where: str) -> np.ndarray:
     Raises:
       DataError: the bytes are no image, or a damaged one, or of more than 2**26 pixels.
     """
-    import tensorflow as tf
+    tf = tensorflow_for("pictures in files", "give them as an array, in an .npy or .npz file")
 
     height, width, channels = size
     grey_by_decoder = channels == 1 and not data.startswith((b"BM", b"GIF8"))
@@ -171,7 +172,7 @@ def fit(image: np.ndarray, height: int, width: int) -> np.ndarray:
     top, left = (new_height - height) // 2, (new_width - width) // 2
     if (new_height, new_width) == image.shape[:2]:
         return image[top : top + height, left : left + width]
-    import tensorflow as tf
+    tf = tensorflow_for("pictures in files", "give them as an array, in an .npy or .npz file")
 
     with tf.device("CPU"):
         scaled = tf.raw_ops.ScaleAndTranslate(

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.backend import tensorflow_for
 from converter.data.images import decode, image_size
 from converter.data.labels import check_labels
 from converter.data.source import InputSpec
@@ -89,9 +90,9 @@ class TFRecordReader:
         return check_labels(np.asarray(values), len(indices), f"{self.path}, feature '{key}'")
 
     def _features(self, index: int) -> dict[str, Any]:
-        import tensorflow as tf
         from google.protobuf.message import DecodeError
 
+        tf = tensorflow_for("TFRecords", "give the samples as arrays, in an .npz file")
         offset, length = self.records[index]
         with self.path.open("rb") as stream:
             stream.seek(offset)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from converter.backend import tensorflow_for
 from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.regular import other_than_file
 from ir.errors import ModelError, OptionError
@@ -117,6 +118,7 @@ def _from_tflite(model: Path | bytes, options: ModelOptions) -> Source:
 def _from_saved_model(path: Path, options: ModelOptions) -> Source:
     from converter.frontends.saved_model import from_saved_model
 
+    tensorflow_for("SavedModels and frozen graphs", "save the network as .keras, or as a float .tflite")
     return from_saved_model(path, options)
 
 

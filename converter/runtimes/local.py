@@ -42,7 +42,12 @@ def installed_packages() -> list[str]:
 
 
 def _can_import(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
+    return importlib.util.find_spec(package) is not None and not _is_too_old(package)
+
+
+def _is_too_old(package: str) -> bool:
+    """Whether its last wheels were built against a NumPy that is no longer here."""
+    return package == "tflite_runtime" and int(np.__version__.partition(".")[0]) > 1
 
 
 class WorkerLost(RuntimeFailure):
@@ -287,7 +292,9 @@ class LocalRuntime:
             fix = "pip install 'intact-tflite[tflm]' (Python 3.11 on Linux, x86-64)"
         return RuntimeFailure(
             expected=f"the package {package}",
-            found="it is not installed",
+            found=f"it needs NumPy 1, and {np.__version__} is here"
+            if _is_too_old(self.package)
+            else "it is not installed",
             where=self.name,
             fix=f"{fix}, or choose another runtime",
         )

@@ -8,7 +8,7 @@ import pkgutil
 from ir.opdef import OpDef
 
 FAMILIES = tuple(
-    importlib.import_module(f"ir.ops.{module.name}")
+    importlib.import_module(f"{__name__}.{module.name}")
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda m: m.name)
     if not module.name.endswith("_test") and not module.name.startswith("_")
 )

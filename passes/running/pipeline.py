@@ -27,7 +27,7 @@ from passes.quantization.tied import NARROW
 
 def _discover() -> dict[str, type[Pass]]:
     found: dict[str, type[Pass]] = {}
-    for module in sorted(pkgutil.walk_packages(package.__path__, "passes."), key=lambda m: m.name):
+    for module in sorted(pkgutil.walk_packages(package.__path__, f"{package.__name__}."), key=lambda m: m.name):
         if module.name.endswith(("_test", "_testing")) or module.name == __name__:
             continue
         for member in vars(importlib.import_module(module.name)).values():
