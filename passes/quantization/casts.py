@@ -3,6 +3,9 @@
 A uint8 pixel or an int32 count that is cast to float is the real that it says: parameters of scale 1 and zero point 0
 give it to the kernels as it is, and `quantize`, which requantizes integers, takes the place of the cast. So the network
 keeps the inputs that it has. Truth values are left: their cast has a kernel of its own.
+
+The other way round, an input that is only multiplied by a number and cast to integers (`separate_columns`) is an input
+of these integers, whose scale is the reciprocal of that number.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.ops.conversion import CAST, QUANTIZE, CastAttributes
+from ir.ops.elementwise import MUL
+from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.quantization import QuantParams
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _WIDEST = DType.INT32  # of the integers that `quantize` reads
 
@@ -20,6 +25,46 @@ _WIDEST = DType.INT32  # of the integers that `quantize` reads
 def numeric_cast(node: Node) -> bool:
     """Whether a node makes reals of integers that are numbers."""
     return node.op is CAST and node.output.dtype.is_float and _is_number(node.input.dtype)
+
+
+def becomes_integers(value: Value) -> bool:
+    """Whether a value lies between an input and the integers that it becomes as a whole."""
+    maker = value.producer
+    begins = not value.is_constant if maker is None else maker.op is MUL and _is_input(maker.inputs[0])
+    users = value.consumers
+    return begins and bool(users) and all(_casts(n) or (n.op is MUL and _all_cast(n.output)) for n in users)
+
+
+def _is_input(value: Value | None) -> bool:
+    return value is not None and value.producer is None and not value.is_constant
+
+
+def _all_cast(value: Value) -> bool:
+    return bool(value.consumers) and all(map(_casts, value.consumers))
+
+
+def _casts(node: Node) -> bool:
+    return node.op is CAST and node.output.dtype is _WIDEST and node.input.dtype.is_float
+
+
+def take_integers(graph: Graph) -> list[str]:
+    """Makes inputs of the integers that inputs become; returns a note for each."""
+    notes = []
+    for value in graph.inputs:
+        product = value.consumers[0] if becomes_integers(value) else None
+        if product is None or product.op is not MUL or len(value.consumers) > 1:
+            continue
+        scale = 1 / np.float64(given(product.inputs, 1).array)
+        value.type = TensorType(
+            value.shape, _WIDEST, QuantParams(scale=np.asarray(scale, np.float32), bits=_WIDEST.bits)
+        )
+        for cast in product.output.consumers:  # a reshape takes the scale off: what follows computes with plain numbers
+            plain = ReshapeAttributes(shape=value.shape)
+            made = graph.add(RESHAPE, [value], plain, f"{cast.name}/plain", [TensorType(value.shape, _WIDEST)])
+            graph.replace(cast, [made])
+        graph.prune()
+        notes.append(f"{value.name} takes {_WIDEST.value.lower()} at scale {scale:.3g}: its columns differ in size")
+    return notes
 
 
 def requantize_casts(graph: Graph) -> list[str]:
@@ -40,11 +85,14 @@ def _is_number(dtype: DType) -> bool:
 
 
 def _with_scale_one(graph: Graph, value: Value) -> Value:
-    """The value, its integers standing for themselves; of 64 bits the lower half."""
+    """The value, its integers standing for themselves; of 64 bits the lower half. A reshape puts the scale on."""
     if value.dtype.bits > _WIDEST.bits:
         attrs = CastAttributes(in_data_type=value.dtype, out_data_type=_WIDEST)
         narrow = TensorType(value.shape, _WIDEST)
         value = graph.add(CAST, [value], attrs, f"{value.name}/int32", [narrow]).output
+    if value.producer is not None and value.producer.op is not CAST:  # which computes with plain numbers
+        plain = ReshapeAttributes(shape=value.shape)
+        value = graph.add(RESHAPE, [value], plain, f"{value.name}/scaled", [value.type]).output
     signed = value.dtype is not DType.UINT8
     value.quant = QuantParams(scale=np.asarray(1.0), bits=value.dtype.bits, signed=signed)
     return value

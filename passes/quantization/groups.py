@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import Role
+from passes.quantization.casts import becomes_integers
 from passes.rewrites.fuse import will_be_fused
 
 
@@ -20,7 +21,9 @@ def tied_values(node: Node) -> list[Value]:
 def quantized_values(graph: Graph) -> Iterator[Value]:
     """Activations that become integers: data, and constants that are operands like data."""
     for value in graph.values():
-        if not value.dtype.is_float or will_be_fused(graph, value):
+        if not value.dtype.is_float or will_be_fused(graph, value) or becomes_integers(value):
+            continue
+        if value.is_constant and all(becomes_integers(node.output) for node in value.consumers if node.outputs):
             continue
         if not value.is_constant or any(node.op.operand(i).role is Role.ACTIVATION for node, i in value.uses):
             yield value

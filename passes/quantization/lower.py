@@ -21,7 +21,7 @@ from ir.ops.elementwise import SUB
 from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport
-from passes.quantization.casts import numeric_cast
+from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.flat import flatten_rows
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
@@ -47,6 +47,7 @@ class LowerToInteger(Pass):
             raise OptionError(expected=expected, found=self.io, where="--io", fix="choose one of them")
 
     def run(self, graph: Graph, context: Context) -> PassReport:
+        entries = take_integers(graph)
         gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
         if gaps and not self.allow_float:
             raise _refusal(graph, gaps)
@@ -64,7 +65,7 @@ class LowerToInteger(Pass):
         _widen(graph)
         changed = [f"{len(graph.nodes)} operators", *ends]
         notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
-        return PassReport(changed=tuple(changed), notes=(*notes, *saturation))
+        return PassReport(changed=tuple(changed), notes=(*entries, *notes, *saturation))
 
 
 def _refusal(graph: Graph, gaps: Mapping[Node, str]) -> ModelError:

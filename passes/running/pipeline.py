@@ -138,8 +138,8 @@ _PREPARE = (
 _QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
 _ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
-_MASKS = Step("bound_masks")
-_FROM_DATA = (*_PREPARE, _MASKS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
+_MASKS, _COLUMNS = Step("bound_masks"), Step("separate_columns")
+_FROM_DATA = (*_PREPARE, _MASKS, _COLUMNS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
 _BLOCKS = Step("adaround", {"unit": "block", "learning_rate": "0.05"})
 
 CHANNELS: Mapping[str, tuple[Step, ...]] = {
@@ -152,7 +152,7 @@ CHANNELS: Mapping[str, tuple[Step, ...]] = {
     ),
 }
 PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
-    "fast": (*_PREPARE, _MASKS, Step("calibrate"), *_QUANTIZE, *_EMIT),
+    "fast": (*_PREPARE, _MASKS, _COLUMNS, Step("calibrate"), *_QUANTIZE, *_EMIT),
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
