@@ -69,10 +69,12 @@ class Ratio:
     Attributes:
       of: what is compared, made of the scales of the operands (of per-channel weights the largest).
       most: what it may be at most, in scales of the result, by activation bits; no limit at other widths.
+      end: from where on kernels abort, or leave what is defined, so that nothing says what they make of it.
     """
 
     of: Callable[[Sequence[float]], float]
     most: Mapping[int, float]
+    end: Mapping[int, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +89,8 @@ class QuantRule:
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
         first, below the second.
       ratio: how far the scales of its operands may exceed that of its result, where there is a limit.
+      bias_steps: how far the scale of a bias may be from the product of those of data and weights, in scales of the
+        result; None where kernels do not look.
     """
 
     tied: tuple[str, ...] = ()
@@ -96,6 +100,7 @@ class QuantRule:
     kernels: tuple[Kernel, ...] = ()
     scales: tuple[float, float] | None = None
     ratio: Ratio | None = None
+    bias_steps: float | None = None
 
     @property
     def activation_types(self) -> tuple[DType, ...]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ir.errors import RuntimeFailure
 from ir.graph import Graph, Node
 from ir.kernels import Granularity, Support, Types, support
@@ -123,9 +125,50 @@ class Computation:
         other = next((t for t in (*data, *self._reals()) if t.dtype not in _TABLED or t.quant is None), None)
         if other is not None:
             return f"{other.dtype.value.lower()} {'without' if other.quant is None else 'with'} a scale"
+        return self._misfit(data)
+
+    def _misfit(self, data: Sequence[TensorType]) -> str:
+        """Parameters that kernels refuse, or take for others: "" if there are none."""
         bounds = self.op.quantization.scales
         large = next((t for t in data if bounds and float(t.params().scale.max()) >= bounds[1]), None)
-        return "" if large is None else f"a scale of {float(large.params().scale.max()):.6g}, above the kernel's range"
+        if large is not None:
+            return f"a scale of {float(large.params().scale.max()):.6g}, above the kernel's range"
+        if not self._tied():
+            return "data and results with several scales or zero points, which its kernels take to be one"
+        weights = self._operand(self.op.weight_index)
+        if weights is not None and weights.quant is not None and weights.quant.zero_point.any():
+            return "weights with a zero point"
+        if self._too_fine():
+            return "a result whose scale is too fine for those of what it is computed from"
+        return "a bias with another scale than data times weights" if self._strays() else ""
+
+    def _tied(self) -> bool:
+        """Whether what must share scale and zero point does."""
+        tied = self.op.quantization.tied
+        found = [t for i, t in enumerate(self.inputs) if t is not None and self.op.operand(i).name in tied]
+        found += self.outputs if "output" in tied else []
+        quants = [t.quant for t in found if t.quant is not None and not t.dtype.is_float]
+        return all(quants[0].same_as(q) for q in quants[1:])
+
+    def _too_fine(self) -> bool:
+        """Whether no multiplier of the kernels leads to the result's scale."""
+        ratio, result = self.op.quantization.ratio, self.outputs[0]
+        if ratio is None or result.quant is None:
+            return False
+        roles = (Role.ACTIVATION, Role.WEIGHT)
+        read = [t for i, t in enumerate(self.inputs) if t is not None and self.op.operand(i).role in roles]
+        end = ratio.end.get(result.dtype.bits, np.inf) * float(result.params().scale)
+        return ratio.of([float(t.params().scale.max()) for t in read]) >= end
+
+    def _strays(self) -> bool:
+        """Whether the scale of a bias is so far from data times weights that the kernel refuses it."""
+        most, bias = self.op.quantization.bias_steps, self._operand(self.op.bias_index)
+        data, weights = self._operand(0), self._operand(self.op.weight_index)
+        if most is None or bias is None or data is None or weights is None or weights.params().per_channel:
+            return False
+        product = data.params().scale.astype(np.float64) * weights.params().scale
+        own = 0.0 if bias.quant is None else bias.quant.scale
+        return bool((np.abs(product - own) > most * self.outputs[0].params().scale).any())
 
     def problem(self, profile: Profile) -> str:
         """Why a profile's kernels do not compute it: "LiteRT 2.3 has no such kernel"; "" if they do."""

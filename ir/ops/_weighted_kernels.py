@@ -27,8 +27,9 @@ def _int16(weights: DType, biases: tuple[DType | None, ...], **who: Profiles | G
     return Kernel(activation=DType.INT16, weights=weights, biases=biases, **who)  # type: ignore[arg-type]
 
 
-# XNNPACK makes no operator of a product whose scale is 256 times that of the result, and the file does not load.
-PRODUCTS = Ratio(of=math.prod, most={8: 255.0})
+# XNNPACK makes no operator of a product whose scale is 256 times that of the result, and the file does not load. Kernels
+# of int16 demand a shift below 8.
+PRODUCTS = Ratio(of=math.prod, most={8: 255.0, 16: 128.0}, end={16: 256.0})
 
 CONV_2D = (
     _int8(DType.INT8, (DType.INT32,), right=EVERYWHERE),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.errors import RuntimeFailure
 from ir.fixed_point import Rounding, multiply, quantize_multiplier, rounding_shift
 from ir.keras_ops import K
 from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel, plain
@@ -124,6 +125,13 @@ def _integer_hard_swish(call: IntegerCall) -> list[np.ndarray]:
     out = call.out_types[0].params()
     output, output_shift = _half_multiplier(ratio(call, 1 / 128, scale, over=out.scale))
     gate, gate_shift = _half_multiplier(ratio(call, 1 / 128, scale, over=3 / 32768))
+    if not -15 < output_shift <= 0:
+        raise RuntimeFailure(
+            expected="a result scale of 2^-7 to 2^8 times that of what it reads",
+            found=f"{float(out.scale) / float(scale):.3g} times",
+            where="hard_swish of int8",
+            fix="use another runtime, or convert the float network anew",
+        )
 
     def one(q: np.ndarray, vector: bool = False) -> np.ndarray:
         value = (q - zero_point) << 7

@@ -260,7 +260,9 @@ FULLY_CONNECTED = OpDef(
     compute=_compute_dense,
     integer=_integer_dense,
     matrix=DENSE,
-    quantization=QuantRule(kernels=_weighted_kernels.FULLY_CONNECTED, ratio=_weighted_kernels.PRODUCTS),
+    quantization=QuantRule(
+        kernels=_weighted_kernels.FULLY_CONNECTED, ratio=_weighted_kernels.PRODUCTS, bias_steps=0.02
+    ),
     encoding=Encoding(
         code="FULLY_CONNECTED",
         options="FullyConnectedOptions",

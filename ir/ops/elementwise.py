@@ -235,8 +235,8 @@ def _mul_version(_: Any, inputs: Sequence[TensorType | None], outputs: Sequence[
 
 
 # The last multiplier of sums and squares must be below 1, or the kernels abort; half of that is left.
-_OF_SUMS = Ratio(of=max, most={8: 2.0**18, 16: 2.0**13})
-_OF_SQUARES = Ratio(of=lambda scales: max(scales) ** 2, most={8: 2.0**11, 16: 2.0**-3})
+_OF_SUMS = Ratio(of=max, most={8: 2.0**18, 16: 2.0**13}, end={8: 2.0**19, 16: 2.0**14})
+_OF_SQUARES = Ratio(of=lambda scales: max(scales) ** 2, most={8: 2.0**11, 16: 2.0**-3}, end={8: 2.0**12, 16: 2.0**-2})
 
 ADD = OpDef(
     name="add",

@@ -15,7 +15,7 @@ import numpy as np
 from ir.fixed_point import Rounding
 from ir.keras_ops import K
 from ir.kernels import plain
-from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, ShapeError, one_step
+from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, QuantRule, Ratio, ShapeError, one_step
 from ir.ops._common import Requantizer, exact_float
 from ir.ops._products import is_int16, product_rounding, single_multiplier
 from ir.profile import Kernels, Profile, Runtime
@@ -115,7 +115,9 @@ BATCH_MATMUL = OpDef(
     infer=_infer,
     compute=_compute,
     integer=_integer,
-    quantization=QuantRule(kernels=plain(DType.INT8, DType.INT16)),
+    quantization=QuantRule(
+        kernels=plain(DType.INT8, DType.INT16), ratio=Ratio(of=math.prod, most={16: 128.0}, end={16: 256.0})
+    ),
     encoding=Encoding(code="BATCH_MATMUL", options="BatchMatMulOptions", version=_version),
     xnnpack_steps=one_step,
 )

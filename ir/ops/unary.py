@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.errors import RuntimeFailure
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
 from ir.kernels import INT8, INT8_AND_INT16, LITERT, TFLITE, TFLM, Kernel, plain
@@ -44,8 +45,20 @@ def _integer_abs(call: IntegerCall) -> list[np.ndarray]:
     return [by_table(x, one, x.dtype)]
 
 
+def _refuse_negative(name: str, x: np.ndarray, zero_point: int) -> None:
+    """Raises RuntimeFailure for what the kernels of roots stop at."""
+    if (x < zero_point).any():
+        raise RuntimeFailure(
+            expected="numbers that are not negative, as the kernels of all runtimes do",
+            found=f"{int((x < zero_point).sum())} of {x.size} below zero",
+            where=f"{name} of integers",
+            fix="bound what it reads from below (a maximum with 0), or calibrate it to a range without negative numbers",
+        )
+
+
 def _integer_rsqrt(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
+    _refuse_negative("rsqrt", x, zero_point)
     out = call.out_types[0].params()
     if x.dtype == np.int16 and call.profile.runtime is not Runtime.TFLM:
         top = _F32(32767) * out.scale
@@ -64,6 +77,7 @@ def _integer_rsqrt(call: IntegerCall) -> list[np.ndarray]:
 
 def _integer_sqrt(call: IntegerCall) -> list[np.ndarray]:
     x, scale, zero_point = operand(call)
+    _refuse_negative("sqrt", x, zero_point)
     out = call.out_types[0].params()
 
     def one(q: np.ndarray) -> np.ndarray:
