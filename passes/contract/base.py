@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from ir.graph import Graph
@@ -44,6 +44,7 @@ __all__ = [
     "Undone",
     "labels_of",
     "silent",
+    "unsaid",
 ]
 
 
@@ -95,11 +96,18 @@ class Pass(ABC):
         return self.needs
 
     def __str__(self) -> str:
-        changed = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if getattr(self, f.name) != f.default
-        }
+        said = [f for f in dataclasses.fields(self) if f.metadata.get(_SAID, True)]
+        changed = {f.name: getattr(self, f.name) for f in said if getattr(self, f.name) != f.default}
         options = " ".join(f"{k}={_text(v)}" for k, v in changed.items())
         return f"{self.name}{{{options}}}" if options else self.name
+
+
+_SAID = "said"
+
+
+def unsaid(default: Any) -> Any:
+    """An option that no text of a pass has: where something is written, which changes nothing of the result."""
+    return field(default=default, metadata={_SAID: False})
 
 
 def _text(value: Any) -> str:

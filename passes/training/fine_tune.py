@@ -23,7 +23,7 @@ import numpy as np
 from ir.errors import OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Value
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, unsaid
 from passes.measuring.logits import logits_of
 from passes.measuring.scores import Score
 from passes.training.event_log import EventLog
@@ -65,9 +65,9 @@ class FineTune(Pass):
     average: float = 0.95
     patience: int = 3
     least_gain: float = 0.01
-    resume: bool = False
-    checkpoint_dir: str = ""
-    tensorboard: str = ""
+    resume: bool = unsaid(False)
+    checkpoint_dir: str = unsaid("")
+    tensorboard: str = unsaid("")
 
     def __post_init__(self) -> None:
         for option, (good, expected) in self._checks().items():
@@ -217,7 +217,7 @@ class FineTune(Pass):
         epoch = 0
         if resumed is not None:
             loop.best, epoch = resumed
-        if epoch < self.epochs and model.trainable_variables:
+        if epoch < self.epochs and not loop.is_over(epoch) and model.trainable_variables:
             model.fit(
                 Batches(run.data, run.train, run.batch_size, seed=run.context.given.seed, epoch=epoch),
                 epochs=self.epochs,

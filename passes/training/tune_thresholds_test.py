@@ -186,6 +186,35 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pyt
         tuned(TuneThresholds(**{**options, "epochs": 4}, resume=True))  # type: ignore[arg-type]
 
 
+def test_a_resumed_run_that_had_stopped_early_trains_no_more(tmp_path: Path) -> None:
+    options = dict(epochs=8, batch_size=16, learning_rate=50.0, patience=1, checkpoint_dir=str(tmp_path))
+    first = contents(tuned(TuneThresholds(**options))[0])  # type: ignore[arg-type]
+    saved = (tmp_path / "tune_thresholds.npz").stat().st_mtime_ns
+    assert contents(tuned(TuneThresholds(**options, resume=True))[0]) == first  # type: ignore[arg-type]
+    assert (tmp_path / "tune_thresholds.npz").stat().st_mtime_ns == saved
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "other"])
+def test_a_damaged_checkpoint_is_said(tmp_path: Path, damage: str) -> None:
+    options = dict(epochs=1, batch_size=16, checkpoint_dir=str(tmp_path))
+    tuned(TuneThresholds(**options))  # type: ignore[arg-type]
+    file = tmp_path / "tune_thresholds.npz"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 255
+    whole = file.read_bytes()
+    file.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "flipped": bytes(content), "other": b"no"}[damage])
+    with pytest.raises(
+        DataError, match=r"tune_thresholds\.npz: expected a checkpoint as a run writes it, found a damaged"
+    ):
+        tuned(TuneThresholds(**options, resume=True))  # type: ignore[arg-type]
+
+
+def test_places_are_not_said() -> None:
+    assert (
+        str(TuneThresholds(epochs=2, resume=True, checkpoint_dir="x", tensorboard="y")) == "tune_thresholds{epochs=2}"
+    )
+
+
 def test_it_stops_early() -> None:
     step = TuneThresholds(epochs=8, batch_size=16, learning_rate=50.0, correct=0, centre=False, patience=2)
     graph, context = annotated()

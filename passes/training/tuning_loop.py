@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from passes.training.trainable import TrainableModel
 from passes.training.tuning_data import Batches, TuningData
 
 State = list[np.ndarray]
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 _PARTS = 4  # at least: of the held-out samples, to tell a gain from chance
 
 
@@ -162,8 +165,11 @@ class Loop(keras.callbacks.Callback):
             self._log.scalars(curves, epoch + 1)
         if self._checkpoint is not None:
             self._checkpoint.save(model, best, epoch + 1)
-        if self._patience and epoch + 1 - best.epoch >= self._patience:
-            model.stop_training = True
+        model.stop_training = self.is_over(epoch + 1)
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether so many epochs were enough: none of the last `patience` was the best."""
+        return bool(self._patience) and epochs - self.best.epoch >= self._patience
 
 
 class Checkpoint:
@@ -201,15 +207,11 @@ class Checkpoint:
         """Puts all variables back; the best state, and the epochs done. None if there is no file.
 
         Raises:
-          DataError: the file belongs to a run with other data or options.
+          DataError: the file belongs to a run with other data or options, or cannot be read.
         """
         if not self.path.exists():
             return None
-        with np.load(self.path, allow_pickle=False) as file:
-            about = json.loads(str(file["about"]))
-            parts = {
-                p: [file[k] for k in sorted(file.files) if k.startswith(p)] for p in ("model_", "best_", "optimizer_")
-            }
+        about, parts = self._read()
         if about["identity"] != json.loads(json.dumps(self._identity)):
             differ = sorted(
                 k for k in self._identity if about["identity"].get(k) != json.loads(json.dumps(self._identity[k]))
@@ -220,10 +222,33 @@ class Checkpoint:
                 where=str(self.path),
                 fix="use the same options and data, or begin anew without --resume",
             )
-        restore(model, parts["model_"])
-        for variable, array in zip(model.optimizer.variables, parts["optimizer_"], strict=True):
-            variable.assign(array)
-        loss, start, epoch = about["best"]
-        known = {k: about[k] for k in ("history", "accuracies")}
-        best = Best(loss=loss, start=start, epoch=int(epoch), state=parts["best_"], **known)
-        return best, int(about["epoch"])
+        try:
+            restore(model, parts["model_"])
+            for variable, array in zip(model.optimizer.variables, parts["optimizer_"], strict=True):
+                variable.assign(array)
+            loss, start, epoch = about["best"]
+            known = {k: about[k] for k in ("history", "accuracies")}
+            best = Best(loss=loss, start=start, epoch=int(epoch), state=parts["best_"], **known)
+            return best, int(about["epoch"])
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
+
+    def _read(self) -> tuple[dict[str, Any], dict[str, State]]:
+        """What the file holds, its arrays by kind."""
+        try:
+            with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+                about = json.loads(str(file["about"]))
+                names = {p: sorted(k for k in file.files if k.startswith(p)) for p in ("model_", "best_", "optimizer_")}
+                if not isinstance(about["identity"], dict):
+                    raise ValueError("no identity of a run")
+                return about, {p: [file[k] for k in listed] for p, listed in names.items()}
+        except _DAMAGED as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> DataError:
+        return DataError(
+            expected="a checkpoint as a run writes it",
+            found=f"a damaged one ({error})",
+            where=str(self.path),
+            fix="begin anew without --resume",
+        )
