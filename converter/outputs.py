@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import itertools
+import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ir.errors import OutputError
+
+_LOGGER = logging.getLogger(__name__)  # the path of every file that was written
 
 
 def check_place(path: str | Path) -> None:
@@ -67,27 +71,80 @@ def _is_same(a: Path, b: Path) -> bool:
 
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Writes under a temporary name in the same folder and renames. Raises OutputError; never leaves half a file."""
-    check_place(path)
-    place = Path(os.path.realpath(path))
+    write_together({path: data})
+
+
+def write_together(files: Mapping[str | Path, bytes]) -> None:
+    """Writes several files of one folder: all of them or, where one cannot be written, none.
+
+    Two that write there at once come one after the other. Raises OutputError.
+    """
+    for path in files:
+        check_place(path)
+    places = {Path(os.path.realpath(path)): data for path, data in files.items()}
+    made: dict[Path, str] = {}
     try:
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}.", delete=False) as file:
-            try:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o666 & ~_umask())
-                os.replace(file.name, place)
-            except BaseException:  # an interruption, too, must not leave the temporary file behind
-                with contextlib.suppress(OSError):
-                    os.unlink(file.name)
-                raise
+        for place, data in places.items():
+            made[place] = _beside(place, data)
+        with _alone_in(next(iter(places)).parent):
+            for place, name in made.items():
+                os.replace(name, place)
     except OSError as error:
         raise OutputError(
-            expected=f"to write {len(data)} bytes",
+            expected=f"to write {sum(map(len, files.values()))} bytes",
             found=error.strerror or str(error),
-            where=str(path),
+            where=", ".join(map(str, files)),
             fix="free space, or choose an existing folder that you may write to",
         ) from error
+    finally:  # an interruption, too, must not leave the temporary files behind
+        for name in made.values():
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+    for path in files:
+        _LOGGER.info("%s", path)
+
+
+def _beside(place: Path, data: bytes) -> str:
+    """Writes a whole file under a temporary name in the same folder; returns that."""
+    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=f".{place.name}.", delete=False) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o666 & ~_umask())
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(file.name)
+            raise
+        return file.name
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """While another process renames files in a folder, this one waits."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+@contextlib.contextmanager
+def written() -> Iterator[list[str]]:
+    """The paths of files that are written within, in their order, as they come."""
+    found: list[str] = []
+    handler = logging.Handler(logging.INFO)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    level = _LOGGER.level
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(logging.INFO)
+    try:
+        yield found
+    finally:
+        _LOGGER.removeHandler(handler)
+        _LOGGER.setLevel(level)
 
 
 def _umask() -> int:

@@ -7,13 +7,14 @@ import errno
 import os
 import resource
 import stat
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from converter import outputs
-from converter.outputs import check_apart, check_place, write_atomically
+from converter.outputs import check_apart, check_place, write_atomically, write_together, written
 from ir.errors import OutputError
 
 
@@ -66,6 +67,45 @@ def test_a_full_disk(tmp_path, monkeypatch):
     ):
         write_atomically(path, b"new")
     assert path.read_bytes() == b"the old model" and files(tmp_path) == ["model.tflite"]
+
+
+def test_several_files_are_written_together_or_not_at_all(tmp_path):
+    page, data = tmp_path / "index.html", tmp_path / "report.json"
+    page.write_bytes(b"old")
+    with files_of_at_most(1000), pytest.raises(OutputError, match="expected to write 2003 bytes, found File too large"):
+        write_together({page: b"new", data: bytes(2000)})
+    assert page.read_bytes() == b"old" and files(tmp_path) == ["index.html"]
+    write_together({page: b"new", data: b"1"})
+    assert page.read_bytes() == b"new" and data.read_bytes() == b"1" and len(files(tmp_path)) == 2
+
+
+def test_two_that_write_at_once_do_not_mix(tmp_path, monkeypatch):
+    """While one has renamed the first of two files, the other waits."""
+    replace, seen = os.replace, []
+
+    def slowly(source, place):
+        if not seen:
+            seen.append(threading.Thread(target=write_together, args=({tmp_path / n: b"second" for n in "ab"},)))
+            replace(source, place)
+            seen[0].start()
+            seen[0].join(0.3)
+        else:
+            replace(source, place)
+
+    monkeypatch.setattr(outputs.os, "replace", slowly)
+    write_together({tmp_path / n: b"first" for n in "ab"})
+    seen[0].join()
+    assert [(tmp_path / n).read_bytes() for n in "ab"] == [b"second", b"second"]
+
+
+def test_what_is_written_is_told(tmp_path):
+    with written() as paths:
+        write_atomically(tmp_path / "a", b"1")
+        with pytest.raises(OutputError):
+            write_atomically(tmp_path, b"1")
+        write_together({tmp_path / "b": b"1", tmp_path / "c": b"2"})
+    write_atomically(tmp_path / "d", b"1")
+    assert paths == [str(tmp_path / n) for n in "abc"]
 
 
 def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):

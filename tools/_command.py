@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from converter.backend import choose_backend
-from converter.outputs import check_apart, check_place, write_atomically
+from converter.outputs import check_apart, check_place, write_atomically, written
 from ir.errors import ConversionError, OptionError, ProofError
 
 console = Console(highlight=False)
@@ -39,21 +39,8 @@ def run_command(
     def guarded(argv: list[str]) -> int:
         if len(argv) > 1 and not positional:
             return say_error(f"expected only flags, found '{argv[1]}'; see --help.")
-        try:
-            _check_files(argv[1:], flag_values)  # better before the work than after it
-            main(argv[1:]) if positional else main()
-        except ConversionError as error:
-            return say_error(str(error))
-        except ProofError as error:
-            say_error(str(error))
-            return OURS
-        except KeyboardInterrupt:
-            return say_error("interrupted; nothing was written.")
-        except Exception:  # whatever else is raised is a fault of ours: it is shown whole, for the report
-            traceback.print_exc()
-            say_error("this is a fault of the tool, not of your input; please report the lines above.")
-            return OURS
-        return DONE
+        with written() as files:
+            return _run(lambda: main(argv[1:]) if positional else main(), argv[1:], flag_values, files)
 
     if {"-h", "-help", "--help"} & set(sys.argv[1:]):
         sys.exit(_help(sys.modules[main.__module__].__doc__ or ""))
@@ -61,6 +48,30 @@ def run_command(
         app.run(guarded, flags_parser=_parse)
     except flags.Error as error:
         sys.exit(say_error(str(error)))
+
+
+def _run(main: Callable[[], None], arguments: list[str], flag_values: flags.FlagValues, files: list[str]) -> int:
+    """The exit status of a command; `files`: those that it has written, which an interruption tells of."""
+    try:
+        _check_files(arguments, flag_values)  # better before the work than after it
+        main()
+    except ConversionError as error:
+        return say_error(str(error))
+    except ProofError as error:
+        say_error(str(error))
+        return OURS
+    except KeyboardInterrupt:
+        return say_error(f"interrupted; {f'{_listed(files)} had been written' if files else 'nothing was written'}.")
+    except Exception:  # whatever else is raised is a fault of ours: it is shown whole, for the report
+        traceback.print_exc()
+        say_error("this is a fault of the tool, not of your input; please report the lines above.")
+        return OURS
+    return DONE
+
+
+def _listed(files: list[str]) -> str:
+    *others, last = files
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 # What flags of all commands name. A flag that names a file belongs in one of the two.

@@ -21,7 +21,7 @@ from converter.c_array import c_array, header_path
 from converter.data import check_data
 from converter.frontends import check_there
 from converter.gates import Gates, share_of
-from converter.outputs import check_place, write_atomically
+from converter.outputs import check_place, write_together
 from converter.report import check_folder
 from converter.targets import get_target
 from ir.errors import OptionError
@@ -88,8 +88,7 @@ def main(arguments: list[str]) -> None:
     write_json(FLAGS.json, reproducible(content) if FLAGS.reproducible else content)
     if FLAGS.c_array:
         array = c_array(result.model, FLAGS.c_array)
-        write_atomically(FLAGS.c_array, array.source.encode())
-        write_atomically(header_path(FLAGS.c_array), array.header.encode())
+        write_together({FLAGS.c_array: array.source.encode(), header_path(FLAGS.c_array): array.header.encode()})
     if FLAGS.report:
         report(result, FLAGS.report)
 

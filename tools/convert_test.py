@@ -361,6 +361,16 @@ def test_an_interruption(run, monkeypatch):
     assert result.status == 1 and result.err.strip() == "error: interrupted; nothing was written."
 
 
+def test_an_interruption_after_the_file_says_that_it_was_written(run, monkeypatch):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tools.convert.report", interrupted)
+    result = run(*GOOD, "--json=out.json", "--report=page")
+    assert result.status == 1
+    assert result.err.strip().endswith("error: interrupted; out.tflite and out.json had been written.")
+
+
 def process(*arguments: str, folder: Path, most_bytes: int | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, in which no file may become larger than `most_bytes`."""
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 from pathlib import Path
 
-from converter.outputs import write_atomically
+from converter.outputs import write_together
 from ir.errors import OutputError
 
 
@@ -26,14 +26,13 @@ def check_folder(folder: str | Path) -> None:
 
 
 def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
-    """Writes files into a folder, made if need be, in their order. Raises OutputError; leaves no half of a file."""
+    """Writes files into a folder, made if need be: all or none. Raises OutputError."""
     folder = Path(folder)
     check_folder(folder)
     is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            write_atomically(folder / name, data)
+        write_together({folder / name: data for name, data in files.items()})
     except OSError as error:
         raise OutputError(
             expected="to make a folder",

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tools import kill_writes
+from tools.kill_writes import Torn, kill_conversions
+from tools.kill_writes import kill_writes as kills_of_writes
+
+
+def test_what_is_killed_leaves_the_old_file_or_the_new_one() -> None:
+    assert kills_of_writes(15, np.random.default_rng(0)).total() == 15
+
+
+def test_a_conversion_that_is_killed() -> None:
+    assert kill_conversions(2, np.random.default_rng(0)).total() == 2
+
+
+def test_half_a_file_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    torn = kill_writes._WRITES.replace("write_atomically(", "(lambda p, d: open(p, 'wb').write(d[: len(d) // 2]))(")
+    monkeypatch.setattr(kill_writes, "_WRITES", torn)
+    with pytest.raises(Torn, match="the old file or the new one"):
+        kills_of_writes(15, np.random.default_rng(0))
