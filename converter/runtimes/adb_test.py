@@ -115,6 +115,16 @@ def test_a_python_on_the_device_gives_what_the_emulator_gives(device, tmp_path, 
 
 @needs_adb
 @needs_runtime
+def test_a_line_before_the_workers_does_not_stop_it(device, tmp_path, model, inputs):
+    python = executable(tmp_path / "python", f'#!/bin/sh\necho "Welcome"; exec {sys.executable} "$@"\n')
+    session = runtime(device, tmp_path, python=str(python)).load(model)
+    (found,) = session.invoke(inputs)
+    np.testing.assert_array_equal(found, choose_runtime("emulator/ref").load(model).invoke(inputs)[0])
+    session.close()
+
+
+@needs_adb
+@needs_runtime
 def test_a_lost_connection_is_made_again_once(device, tmp_path, model, inputs):
     session = runtime(device, tmp_path).load(model)
     (before,) = session.invoke(inputs)

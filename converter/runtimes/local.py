@@ -31,6 +31,11 @@ from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
 
 PACKAGES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 KERNELS = ("builtin", "ref", "xnnpack")
+START_S = 60.0  # of a device's Python, until it is ready
+_RUN_S, _PATIENCE = 20.0, 20.0  # that one run may take; times what the runs before took
+_BYTES_PER_S = 1e5  # of a connection, at least
+_MEMORY = ("peak_memory_bytes", "overall_memory_bytes")
+_MOST_CHATTER = 1 << 20  # bytes before a worker begins
 _CHATTER = ("INFO:", "WARNING: All log messages")  # what runtimes say on standard error when all is well
 MICRO, MICRO_KERNELS = worker.MICRO, "ref"  # TensorFlow Lite Micro has reference kernels only
 _PACKAGE_OF = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert", Runtime.TFLM: MICRO}
@@ -54,35 +59,74 @@ class WorkerLost(RuntimeFailure):
     """The worker, or the connection to it, ended in the middle of something."""
 
 
+class WorkerSilent(WorkerLost):
+    """The worker did not answer in time, and was ended."""
+
+
 class WorkerProcess:
     """A running worker and the pipe to it: `command` starts it, here or at the far end of a connection."""
 
     def __init__(self, command: Sequence[str], where: str) -> None:
-        self.where = where
+        self.where, self.is_ready = where, False
         self._handles = itertools.count()
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`; a pipe that nobody reads would fill
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr)
 
     def ask(
-        self, header: dict, arrays: Sequence[np.ndarray] = (), limit_s: float | None = None
+        self,
+        header: dict,
+        arrays: Sequence[np.ndarray] = (),
+        limit_s: float | None = None,
+        answers: Sequence[str] = (),
     ) -> tuple[dict, list[np.ndarray]]:
-        """Sends a request and waits for its answer. Raises RuntimeFailure if the worker reports an error or ends.
+        """Sends a request and waits for its answer.
 
-        A worker that has not answered after `limit_s` seconds is ended.
+        Args:
+          limit_s: a worker that has not answered after so many seconds is ended.
+          answers: keys that an answer must have.
+
+        Raises:
+          RuntimeFailure: the worker reports an error, ends, or answers something that is no answer.
         """
-        assert self._process.stdin is not None and self._process.stdout is not None
+        assert self._process.stdin is not None
+        with self.talking(limit_s):
+            worker.send(self._process.stdin, header, arrays)
+            self.read_until_ready()
+            answer, outputs = worker.receive(self._process.stdout)  # type: ignore[arg-type]
+            missing = [key for key in ("ok", *answers) if key not in answer and answer.get("ok", True)]
+            if missing:
+                raise ValueError(f"no '{missing[0]}'")
+        if not answer["ok"]:
+            raise self.refused(str(answer.get("error", "it did not work")))
+        return answer, outputs
+
+    def read_until_ready(self) -> None:
+        """Skips what shells print before the worker begins. Raises ValueError if they do not end."""
+        assert self._process.stdout is not None
+        skipped = 0
+        while not self.is_ready:
+            line = self._process.stdout.readline(_MOST_CHATTER)
+            if not line:
+                raise EOFError("it closed the connection")
+            self.is_ready, skipped = line.endswith(worker.READY), skipped + len(line)
+            if skipped > _MOST_CHATTER:
+                raise ValueError(f"{skipped} bytes that are no answer")
+
+    @contextlib.contextmanager
+    def talking(self, limit_s: float | None) -> Iterator[None]:
+        """Makes RuntimeFailures of what can go wrong between two processes."""
         try:
             with self._within(limit_s) as late:
-                worker.send(self._process.stdin, header, arrays)
-                answer, outputs = worker.receive(self._process.stdout)
-        except (EOFError, BrokenPipeError, OSError) as error:
+                yield
+        except (EOFError, OSError) as error:
             if late.is_set():
                 self.end()
-                raise WorkerLost(**self._failure(f"no answer after {limit_s:g} s")) from error
+                raise WorkerSilent(**self._failure(f"no answer after {limit_s:g} s")) from error
             raise self.ended(str(error)) from error
-        if not answer["ok"]:
-            raise self.refused(answer["error"])
-        return answer, outputs
+        except ValueError as error:
+            self._process.kill()
+            self.end()
+            raise WorkerLost(**self._failure(f"an answer that is none ({error})")) from error
 
     @contextlib.contextmanager
     def _within(self, limit_s: float | None) -> Iterator[threading.Event]:
@@ -195,7 +239,9 @@ class WorkerSession:
         digest = _digest(inputs)
         known = digest == self._known
         header = {"do": "invoke", "handle": self.handle, "repeats": repeats, "same_inputs": known}
-        answer, outputs = self.process.ask(header, () if known else inputs, self.limit_s)
+        answer, outputs = self.process.ask(
+            header, () if known else inputs, self._limit(inputs, repeats), ("times_ns", *_MEMORY)
+        )
         self._known = digest
         self.timing = Timing(
             times_ns=tuple(answer["times_ns"]),
@@ -207,6 +253,14 @@ class WorkerSession:
         )
         return outputs
 
+    def _limit(self, inputs: Sequence[np.ndarray], repeats: int) -> float | None:
+        """Seconds for a request: those of any, and far more per run than the runs before took."""
+        if self.limit_s is None:
+            return None
+        count = repeats * (len(inputs[0]) if inputs and inputs[0].ndim else 1)
+        known = self.timing.times_ns
+        return self.limit_s + count * min(_RUN_S, _PATIENCE * sum(known) / len(known) / 1e9 if known else _RUN_S)
+
     def close(self) -> None:
         """Ends a worker of its own; a shared one stays."""
         if self.owned:
@@ -216,10 +270,13 @@ class WorkerSession:
 def load_in(
     process: WorkerProcess, model: bytes, package: str, kernels: str, threads: int, limit_s: float | None = None
 ) -> WorkerSession:
-    """Loads a model in a worker; `limit_s` as of `WorkerProcess.ask`, for this and for every run."""
+    """Loads a model in a worker; `limit_s` as of `WorkerProcess.ask`, for this and for every request."""
     handle = process.next_handle()
     header = {"do": "load", "handle": handle, "package": package, "kernels": kernels, "threads": threads}
-    answer, _ = process.ask(header, [np.frombuffer(model, np.uint8)], limit_s)
+    limit = None if limit_s is None else limit_s + len(model) / _BYTES_PER_S
+    answer, _ = process.ask(
+        header, [np.frombuffer(model, np.uint8)], limit, ("load_ns", "init_memory_bytes", "runtime")
+    )
     return WorkerSession(
         process, handle, answer["load_ns"], answer["init_memory_bytes"], answer["runtime"], limit_s=limit_s
     )

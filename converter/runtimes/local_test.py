@@ -4,7 +4,9 @@ hang or end."""
 from __future__ import annotations
 
 import importlib.util
+import struct
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -16,9 +18,11 @@ from converter.runtimes.local import (
     WorkerLost,
     WorkerProcess,
     installed_packages,
+    load_in,
     profile_of,
     shared_worker,
 )
+from converter.runtimes.worker import READY
 from converter.tflite.writer import to_bytes
 from ir.errors import OptionError, RuntimeFailure
 from ir.graph import Graph
@@ -91,14 +95,47 @@ def test_a_worker_that_hangs_is_ended_when_its_time_is_up() -> None:
     assert not worker.running
 
 
-def test_a_worker_that_answers_in_time_lives_on() -> None:
-    script = (
-        'import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write(b\'\\x1a\\0\\0\\0{"ok": true, "arrays": []}\'); '
+def _answering(answer: bytes, before: bytes = READY, length: int | None = None) -> WorkerProcess:
+    """A worker with one answer to everything, whose length it may lie about."""
+    message = before + struct.pack("<I", len(answer) if length is None else length) + answer
+    return _running(
+        f"import sys; sys.stdin.buffer.read(4); sys.stdout.buffer.write({message!r}); sys.stdout.flush(); "
+        "sys.stdin.buffer.read()"
     )
-    worker = _running(script + "sys.stdout.flush(); sys.stdin.buffer.read()")
+
+
+@pytest.mark.parametrize("before", [READY, b"Welcome\n" + READY, b"no newline " + READY])
+def test_a_worker_that_answers_in_time_lives_on(before: bytes) -> None:
+    worker = _answering(b'{"ok": true, "arrays": []}', before)
     answer, arrays = worker.ask(_REQUEST, limit_s=60)
     assert answer["ok"] and not arrays and worker.running
     worker.end()
+
+
+@pytest.mark.parametrize(
+    ("worker", "said"),
+    [
+        (lambda: _answering(b"", length=0xFFFFFFFF), "a header of 4294967295 bytes, where at most"),
+        (lambda: _answering(b"{no json"), "Expecting property name"),
+        (lambda: _answering(b"\xff\xfe\xfd"), "can't decode"),
+        (lambda: _answering(b"[]"), "a header that describes no arrays"),
+        (lambda: _answering(b'{"ok": true}'), "a header that describes no arrays"),
+        (lambda: _answering(b'{"arrays": []}'), "no 'ok'"),
+        (lambda: _answering(b'{"ok": true, "arrays": []}'), "no 'load_ns'"),
+        (lambda: _answering(b'{"ok": true, "arrays": [["<f4", [1000000, 1000000]]]}'), "arrays of 4000000000000 bytes"),
+        (lambda: _answering(b'{"ok": true, "arrays": [["<f4", [-1]]]}'), "arrays of -4 bytes"),
+        (lambda: _answering(b'{"ok": true, "arrays": [["nonsense", [1]]]}'), "a header that describes no arrays"),
+        (lambda: _running("print('y' * (1 << 21))"), "bytes that are no answer"),
+        (lambda: _running("print('y\\n' * (1 << 20))"), "bytes that are no answer"),
+    ],
+)
+def test_answers_that_are_none(worker: Callable[[], WorkerProcess], said: str) -> None:
+    started = worker()
+    with pytest.raises(
+        WorkerLost, match=rf"a test: expected the model to run, found an answer that is none \(.*{said}"
+    ):
+        load_in(started, b"model", "", "builtin", 1, limit_s=60)
+    assert not started.running
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from converter.runtimes.base import Timing
-from converter.runtimes.local import WorkerLost, WorkerProcess, WorkerSession, load_in
+from converter.runtimes.local import WorkerLost, WorkerProcess, WorkerSession, WorkerSilent, load_in
 from ir.errors import RuntimeFailure
 
+LIMIT_S = 60.0  # of any request
 ANY_PACKAGE = ""  # the worker takes the first runtime that it can import
 
 
@@ -22,6 +23,7 @@ class RemoteSession:
       start: connects, and starts a worker there; raises RuntimeFailure.
       model: kept, because a new worker must load it again.
       kernels, threads: of the interpreter (see `converter.runtimes.local`).
+      limit_s: as of `load_in`.
     """
 
     start: Callable[[], WorkerProcess]
@@ -29,11 +31,14 @@ class RemoteSession:
     kernels: str
     threads: int
     package: str = ANY_PACKAGE
+    limit_s: float = LIMIT_S
     timing: Timing = field(default_factory=Timing)
 
     def __post_init__(self) -> None:
         try:
             self._session = self._load()
+        except WorkerSilent:
+            raise  # it would not answer a second time
         except WorkerLost:
             self._session = self._load()
 
@@ -41,6 +46,8 @@ class RemoteSession:
         """Runs a batch sample by sample. Raises RuntimeFailure if the worker refuses, or is lost a second time."""
         try:
             outputs = self._session.invoke(inputs, repeats)
+        except WorkerSilent:
+            raise
         except WorkerLost:
             self._session = self._load()
             outputs = self._session.invoke(inputs, repeats)
@@ -59,7 +66,7 @@ class RemoteSession:
     def _load(self) -> WorkerSession:
         process = self.start()
         try:
-            return load_in(process, self.model, self.package, self.kernels, self.threads)
+            return load_in(process, self.model, self.package, self.kernels, self.threads, self.limit_s)
         except RuntimeFailure:
             process.end()
             raise

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from converter.runtimes import worker
-from converter.runtimes.local import KERNELS, PACKAGES, WorkerLost, WorkerProcess
+from converter.runtimes.local import KERNELS, PACKAGES, START_S, WorkerLost, WorkerProcess
 from converter.runtimes.remote import RemoteSession
 from ir.errors import OptionError, RuntimeFailure
 
@@ -49,7 +49,6 @@ _OPTIONS = (
     "ServerAliveCountMax=3",
 )
 # Run there: says that it is ready, because shells may print before; takes the processors and the script's length.
-_READY = b"intact: ready\n"
 _BOOT = (
     "import os, sys; p = sys.argv[1]; p and os.sched_setaffinity(0, map(int, p.split(','))); "
     "o = sys.stdout.buffer; o.write(b'intact: ready\\n'); o.flush(); "
@@ -188,11 +187,9 @@ class SshWorker(WorkerProcess):
         self._runtime, self._answered = runtime, False
         super().__init__(runtime.command(), runtime.name)
         assert self._process.stdin is not None and self._process.stdout is not None
-        while (line := self._process.stdout.readline(1 << 16)) and not line.endswith(_READY):
-            pass
-        if not line:
-            raise self.ended("it closed the connection")
-        self._answered = True
+        with self.talking(START_S):
+            self.read_until_ready()
+        self._answered, self.is_ready = True, False  # so far it is the loader
         try:
             self._process.stdin.write(_script())
             self._process.stdin.flush()

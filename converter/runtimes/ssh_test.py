@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converter.runtimes import ssh
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.local import WorkerSession, installed_packages
 from converter.runtimes.ssh import SshRuntime, parse_ssh
@@ -131,6 +132,14 @@ BREAKS = """sh -c "$command" | (dd bs=1 count=400 2> /dev/null; echo "Connection
 
 
 @needs_a_runtime
+def test_a_device_that_never_answers(model: bytes, fake_ssh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ssh, "START_S", 0.5)
+    folder = fake_ssh("exec sleep 600")
+    with pytest.raises(RuntimeFailure, match=r"ssh://pi@board/builtin: .* found no answer after 0\.5 s"):
+        choose_runtime(here()).load(model)
+    assert (folder / "count").read_text() == "\n"  # it is not tried a second time
+
+
 def test_a_lost_connection_is_made_again_once(model: bytes, fake_ssh) -> None:
     folder = fake_ssh(f'[ $count -gt 1 ] && exec sh -c "$command"; {BREAKS}')
     session = choose_runtime(here()).load(model)
@@ -221,7 +230,7 @@ def test_inputs_are_sent_once() -> None:
         def __init__(self) -> None:
             self.sent: list[int] = []
 
-        def ask(self, header, arrays, limit_s=None):
+        def ask(self, header, arrays, limit_s=None, answers=()):
             assert header["same_inputs"] == (not len(arrays))
             self.sent.append(sum(a.nbytes for a in arrays))
             return {"times_ns": [1], "peak_memory_bytes": 1, "overall_memory_bytes": 1}, []

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import math
 import os
 import platform
 import re
@@ -24,6 +25,8 @@ import numpy as np
 
 PACKAGES = ("tflite_runtime", "ai_edge_litert")
 MICRO = "tflite_micro"
+MOST_HEADER_BYTES, MOST_BYTES = 1 << 24, 1 << 33  # of a message
+READY = b"intact: ready\n"  # what comes before it is somebody else's
 ARENA_BYTES = 1 << 30  # only what a model touches of it takes memory
 
 
@@ -39,14 +42,20 @@ def read_exactly(stream: IO[bytes], count: int) -> bytes:
 
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """`(header, arrays)` of the next message."""
+    """`(header, arrays)` of the next message. Raises ValueError for what is none."""
     (length,) = struct.unpack("<I", read_exactly(stream, 4))
+    if length > MOST_HEADER_BYTES:
+        raise ValueError(f"a header of {length} bytes, where at most {MOST_HEADER_BYTES} are expected")
     header = json.loads(read_exactly(stream, length))
-    arrays = []
-    for dtype, shape in header.pop("arrays"):
-        data = read_exactly(stream, int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize)
-        arrays.append(np.frombuffer(data, np.dtype(dtype)).reshape(shape))
-    return header, arrays
+    try:
+        described = [(np.dtype(dtype), tuple(map(int, shape))) for dtype, shape in header.pop("arrays")]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"a header that describes no arrays ({error})") from error
+    sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in described]
+    if any(d < 0 for _, shape in described for d in shape) or sum(sizes) > MOST_BYTES:
+        raise ValueError(f"arrays of {sum(sizes)} bytes, where at most {MOST_BYTES} are expected")
+    parts = [read_exactly(stream, size) for size in sizes]
+    return header, [np.frombuffer(p, d).reshape(s) for p, (d, s) in zip(parts, described)]  # noqa: B905 - Python 3.9
 
 
 def send(stream: IO[bytes], header: dict[str, Any], arrays: Sequence[np.ndarray] = ()) -> None:
@@ -246,4 +255,6 @@ if __name__ == "__main__":
     for name in sys.argv[1:]:  # imported before it is asked for; one that is missing is told of then
         with contextlib.suppress(ImportError):
             interpreter_module(name)
+    output.write(READY)
+    output.flush()
     serve(sys.stdin.buffer, output)
