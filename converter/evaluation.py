@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from converter.compare import to_integers, to_reals
+from converter.data.labels import check_classes
 from converter.runtimes.base import ModelRuntime
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
@@ -206,6 +207,7 @@ def _batches(
             where="--labels",
             fix="give one label per sample",
         )
+    check_classes(labels, [v.shape for v in graph.outputs], "--labels")
     together = batchable(graph) and (reference is None or batchable(reference))
     size = batch_size if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
     run = None

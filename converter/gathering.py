@@ -9,6 +9,7 @@ import numpy as np
 
 from converter.data import DataSource
 from converter.data.given import Data, as_source, data_warnings, whole_batches
+from converter.data.labels import check_classes
 from converter.network import Network
 from converter.tuning import Tuning
 
@@ -57,11 +58,14 @@ def gather(network: Network, requested: RequestedData) -> ConversionData:
     )
     calibration = whole_batches(calibration, graph)
     test = as_source(requested.test_data, graph, mode, labels=labels) if apart else None
-    tuning = requested.tuning
+    tuning, judged = requested.tuning, whole_batches(test, graph) if apart else calibration
+    trained = None if tuning is None else tuning.source(given, graph, mode, requested.seed, None if apart else labels)
+    for data, where in ((judged, "--labels"), (trained, "--tuning_labels")):
+        check_classes(None if data is None else data.labels, [v.shape for v in graph.outputs], where)
     return ConversionData(
         calibration=calibration,
-        tuning=None if tuning is None else tuning.source(given, graph, mode, requested.seed, None if apart else labels),
-        judged=whole_batches(test, graph) if apart else calibration,
+        tuning=trained,
+        judged=judged,
         judged_on="test" if apart else "calibration",
         warnings=data_warnings(given, calibration, network.reference, mode, network.usual_preprocess),
     )

@@ -39,6 +39,24 @@ def check_labels(values: np.ndarray, samples: int, where: str) -> np.ndarray:
     return values.astype(np.int64)
 
 
+def check_classes(labels: np.ndarray | None, outputs: Sequence[tuple[int, ...]], where: str) -> None:
+    """Raises DataError for class numbers that a classifier does not have.
+
+    Args:
+      outputs: shapes of the network's outputs; one of `[batch, classes]` is a classifier's, of others nothing is known.
+    """
+    if labels is None or not labels.size or len(outputs) != 1 or len(outputs[0]) != 2 or outputs[0][1] < 2:
+        return
+    classes, largest = outputs[0][1], int(labels.max())
+    if largest >= classes:
+        raise DataError(
+            expected=f"class numbers below {classes}, which is how many answers the network has",
+            found=f"{int((labels >= classes).sum())} of {labels.size} above that, up to {largest}",
+            where=where,
+            fix="number classes from 0, and see that the labels are this network's",
+        )
+
+
 def read_label_table(path: Path) -> dict[str, int]:
     """Reads a CSV file with a header that has the columns `file` and `label` (others are ignored).
 

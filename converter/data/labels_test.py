@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converter.data.labels import check_classes
+from ir.errors import DataError
+
+
+def test_classes_that_the_network_does_not_have() -> None:
+    with pytest.raises(
+        DataError, match=r"--labels: expected class numbers below 10, .* found 2 of 4 above that, up to 12"
+    ):
+        check_classes(np.array([0, 9, 10, 12]), [(1, 10)], "--labels")
+
+
+@pytest.mark.parametrize("outputs", [[(1, 11)], [(1, 4, 4)], [(1, 4), (1, 4)], [(1, 1)]])
+def test_what_is_within_them_and_where_there_are_none(outputs: list[tuple[int, ...]]) -> None:
+    check_classes(np.array([0, 9, 10]), outputs, "--labels")
+    check_classes(None, outputs, "--labels")
+    check_classes(np.array([], np.int64), outputs, "--labels")
