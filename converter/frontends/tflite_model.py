@@ -18,13 +18,23 @@ import numpy as np
 from converter.frontends.lstm import unrolled
 from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
+from converter.frontends.tflite_part import (
+    AGAIN,
+    file_error,
+    input_names,
+    input_shapes,
+    output_names,
+    outputs_of,
+    reachable,
+    signature_of,
+)
 from converter.frontends.tflite_patterns import recognize
 from converter.tflite.codec import BY_CODE, decode_attributes
 from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.model_file import load, parse
 from converter.tflite.reader import GraphReader, tensor_type
 from converter.tflite.records import ModelFile, OperatorRecord, Signature, SubgraphRecord, TensorRecord
-from ir.errors import ModelError, OptionError
+from ir.errors import ModelError
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.opdef import OpDef, Role
@@ -34,7 +44,6 @@ from ir.ops.shape import RESHAPE
 from ir.ops.static import RANK, SHAPE
 from ir.types import DType, TensorType, given
 
-_AGAIN = "write or download the file again"
 _MOST_LISTED = 8
 _LARGEST = np.finfo(np.float32).max
 
@@ -49,76 +58,17 @@ def from_tflite(model: str | Path | bytes, options: ModelOptions | None = None) 
     """
     options = options or ModelOptions()
     file = parse(model) if isinstance(model, bytes) else load(model)
-    signature = _signature(file, options)
+    signature = signature_of(file, options)
     subgraph = file.subgraphs[signature.subgraph] if signature else file.main
-    outputs = _outputs(file, subgraph, signature, options)
-    requested = _reachable(file, subgraph, outputs)
+    outputs = outputs_of(file, subgraph, signature, options)
+    requested = reachable(file, subgraph, outputs)
     _check_operators(file, subgraph, requested)
     _check_quantization(file, subgraph, requested)
-    shapes = _input_shapes(file, subgraph, signature, options)
+    shapes = input_shapes(file, subgraph, signature, options)
     graph = FloatReader(file, subgraph, shapes, outputs, requested).read()
     _rename(graph, subgraph, signature, outputs, options)
     recognize(graph)
     return graph
-
-
-def _error(file: ModelFile, expected: str, found: str, fix: str, where: str = "") -> ModelError:
-    return ModelError(expected=expected, found=found, where=f"{file.path}{', ' if where else ''}{where}", fix=fix)
-
-
-# --- which part of the file is meant ----------------------------------------------------------------------------------
-
-
-def _signature(file: ModelFile, options: ModelOptions) -> Signature | None:
-    signatures = {s.key: s for s in file.signatures}
-    if any(not 0 <= s.subgraph < len(file.subgraphs) for s in file.signatures):
-        raise _error(file, "signatures of its subgraphs", "one of a subgraph that is not there", _AGAIN)
-    if options.signature is not None:
-        if options.signature not in signatures:
-            raise OptionError(
-                expected=f"a signature of {', '.join(signatures) or 'none: the file has no signatures'}",
-                found=options.signature,
-                where="--signature",
-                fix="choose one of them, or leave it out",
-            )
-        return signatures[options.signature]
-    chosen = [s for s in file.signatures if s.subgraph == 0] or list(file.signatures)
-    return signatures.get("serving_default") or (chosen[0] if chosen else None)
-
-
-def _outputs(
-    file: ModelFile, subgraph: SubgraphRecord, signature: Signature | None, options: ModelOptions
-) -> tuple[int, ...]:
-    """The tensors to end at."""
-    if not options.output_nodes:
-        return subgraph.outputs
-    by_name = {record.name: i for i, record in enumerate(subgraph.tensors)}
-    by_name.update({} if signature is None else signature.outputs)
-    missing = [name for name in options.output_nodes if name not in by_name]
-    if missing:
-        computed = [subgraph.tensors[i].name for op in subgraph.operators for i in op.outputs]
-        raise OptionError(
-            expected=f"tensors of {file.path}, such as {', '.join(computed[-3:])}",
-            found=", ".join(missing),
-            where="--output_nodes",
-            fix="name tensors that the file's operators compute",
-        )
-    return tuple(by_name[name] for name in options.output_nodes)
-
-
-def _reachable(file: ModelFile, subgraph: SubgraphRecord, outputs: tuple[int, ...]) -> list[int]:
-    """Positions of the operators that these outputs depend on, in the file's order."""
-    makers: dict[int, int] = {}
-    for position, operator in enumerate(subgraph.operators):
-        makers.update(dict.fromkeys(operator.outputs, position))
-    requested: set[int] = set()
-    stack = [makers[i] for i in outputs if i in makers]
-    while stack:
-        position = stack.pop()
-        if position not in requested:
-            requested.add(position)
-            stack.extend(makers[i] for i in subgraph.operators[position].inputs if i in makers)
-    return sorted(requested)
 
 
 # --- what is refused before reading -----------------------------------------------------------------------------------
@@ -135,7 +85,7 @@ def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[
         return
     shown = "; ".join(list(unknown.values())[:_MOST_LISTED])
     more = f"; and {len(unknown) - _MOST_LISTED} more" if len(unknown) > _MOST_LISTED else ""
-    raise _error(
+    raise file_error(
         file,
         "operators of the table",
         f"{len(unknown)} others: {shown}{more}",
@@ -149,7 +99,7 @@ def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, requested: li
     integers = [subgraph.tensors[i] for i in activations if _is_quantized(subgraph.tensors[i])]
     if integers:
         example = f"'{integers[0].name}' of {integers[0].type_name}"
-        raise _error(
+        raise file_error(
             file,
             "a float model",
             f"one that is already quantized ({len(integers)} tensors, such as {example})",
@@ -159,68 +109,6 @@ def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, requested: li
 
 def _is_quantized(record: TensorRecord) -> bool:
     return record.type_name in ("INT8", "UINT8", "INT16", "INT4") and record.scale.size > 0
-
-
-# --- sizes that the file leaves open ----------------------------------------------------------------------------------
-
-
-def _input_shapes(
-    file: ModelFile, subgraph: SubgraphRecord, signature: Signature | None, options: ModelOptions
-) -> dict[int, tuple[int, ...]]:
-    """The shape of every input. Raises ModelError naming an input that leaves open what the options do not say."""
-    names = _input_names(subgraph, signature)
-    given = options.shapes_of(list(names.values()), also={subgraph.tensors[i].name for i in names})
-    shapes = {}
-    for index, name in names.items():
-        record = subgraph.tensors[index]
-        shapes[index] = _one_shape(file, record, name, given.get(name) or given.get(record.name), options.batch_size)
-    return shapes
-
-
-def _one_shape(
-    file: ModelFile, record: TensorRecord, name: str, given: tuple[int, ...] | None, batch: int | None
-) -> tuple[int, ...]:
-    known = record.shape_signature if len(record.shape_signature) == len(record.shape) else record.shape
-    if given is not None:
-        if len(given) != len(known) or any(k not in (-1, g) for k, g in zip(known, given, strict=True)):
-            raise OptionError(
-                expected=f"a shape that fits {_shown(known)}",
-                found=_shown(given),
-                where=f"--input_shape {name}",
-                fix="keep the sizes that the file fixes",
-            )
-        return given
-    if -1 in known[1:] or 0 in known:
-        example = ",".join(str(d) if d > 0 else "1" if not i else "SIZE" for i, d in enumerate(known))
-        raise _error(
-            file,
-            "a fixed size of every axis but the batch",
-            f"the shape {_shown(known)}",
-            f"pass --input_shape {name}={example} with numbers in place of SIZE",
-            f"input '{name}'",
-        )
-    if known[:1] == (-1,) or (batch is not None and known[:1] == (1,)):
-        return (batch or 1, *known[1:])
-    if batch not in (None, *known[:1]):
-        raise _error(
-            file,
-            f"a batch that can be {batch}",
-            f"the fixed shape {_shown(known)}",
-            "leave --batch_size out",
-            f"input '{name}'",
-        )
-    return record.shape
-
-
-def _shown(shape: tuple[int, ...]) -> str:
-    return f"({', '.join('?' if d < 0 else str(d) for d in shape)})"
-
-
-def _input_names(subgraph: SubgraphRecord, signature: Signature | None) -> dict[int, str]:
-    names = {i: subgraph.tensors[i].name or f"input_{k}" for k, i in enumerate(subgraph.inputs)}
-    if signature is not None:
-        names.update({i: name for name, i in signature.inputs.items() if i in names})
-    return names
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -283,7 +171,7 @@ class FloatReader(GraphReader):
 
     def _not_finite(self, bad: int, size: int, name: str) -> ModelError:
         found = f"{bad} NaN or infinite of the {size} values of '{name}'"
-        return _error(self.model, "finite weights", found, "mend or train the network again")
+        return file_error(self.model, "finite weights", found, "mend or train the network again")
 
     def _operator(self, position: int, record: OperatorRecord) -> None:
         op = BY_CODE[record.code]
@@ -306,8 +194,8 @@ class FloatReader(GraphReader):
             else:
                 results = list(self.graph.add(op, inputs, attrs, name or op.name, types).outputs)
         except MISFITS as error:
-            raise _error(
-                self.model, "operands and options that fit together", str(error) or type(error).__name__, _AGAIN, where
+            raise file_error(
+                self.model, "operands and options that fit together", str(error) or type(error).__name__, AGAIN, where
             ) from error
         self._check_weights(op, inputs, where)
         self.values.update(zip(record.outputs, results, strict=True))
@@ -342,7 +230,7 @@ class FloatReader(GraphReader):
             if value is None or value.data is None or op.operand(i).role not in (Role.WEIGHT, Role.BIAS):
                 continue
             if op.operand(i).role is Role.WEIGHT and not value.dtype.is_float:
-                raise _error(
+                raise file_error(
                     self.model,
                     "weights that are floats, or integers with scales",
                     f"'{value.name}' of {value.dtype.value} without scales",
@@ -385,18 +273,9 @@ def _rename(
     options: ModelOptions,
 ) -> None:
     """Calls inputs and outputs as the signature does (else as their tensors), each output a tensor of its own."""
-    inputs = _input_names(subgraph, signature)
+    inputs = input_names(subgraph, signature)
     requested = dict(zip(graph.inputs, (inputs[i] for i in dict.fromkeys(subgraph.inputs)), strict=True))
-    names = _output_names(subgraph, signature, outputs, options)
+    names = output_names(subgraph, signature, outputs, options)
     graph.outputs = list(separate(graph, names))
     requested.update(zip(graph.outputs, names, strict=True))
     rename(graph, requested)
-
-
-def _output_names(
-    subgraph: SubgraphRecord, signature: Signature | None, outputs: tuple[int, ...], options: ModelOptions
-) -> list[str]:
-    if options.output_nodes:
-        return list(options.output_nodes)
-    given = {} if signature is None else {i: name for name, i in signature.outputs.items()}
-    return [given.get(i) or subgraph.tensors[i].name or f"output_{k}" for k, i in enumerate(outputs)]
