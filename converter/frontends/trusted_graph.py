@@ -7,18 +7,12 @@ are taken where only the saver's own nodes call them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from converter.frontends.refused_operators import OF_SAVERS, REFUSED
 from ir.errors import ModelError
-
-_REFUSED = re.compile(
-    r"File|PyFunc|Dataset|Iterator|Summary|Reader|Rpc|Recv|Send|RemoteCall|Debug|Dump|PrintV2|ImmutableConst"
-    r"|Checkpoint|Save|Restore|ShardedFilename|FixedUnigram|LMDB|BigQuery|Bigtable|Kafka|Grpc|Socket|CompileExtension"
-)
-_SAVER = re.compile(r"^(SaveV2|RestoreV2|MergeV2Checkpoints|ShardedFilename)$")
 
 
 def check_saved_model(path: Path) -> None:
@@ -62,7 +56,7 @@ def _few(names: Iterable[str]) -> str:
 
 
 def _is_refused(node: Any, saver: bool) -> bool:
-    return bool(_REFUSED.search(node.op)) and not (saver and _SAVER.match(node.op))
+    return node.op in REFUSED and not (saver and node.op in OF_SAVERS)
 
 
 def _saver_functions(meta: Any) -> set[str]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
+from tensorflow.core.framework import op_def_pb2
+from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.trackable.resource import CapturableResource
 
 from converter.frontends.options import ModelOptions
+from converter.frontends.refused_operators import OF_SAVERS, REFUSED
 from converter.frontends.saved_model import from_saved_model
 from converter.frontends.trusted_graph import check_saved_model
 from ir.errors import ModelError
@@ -56,3 +60,34 @@ def test_weights_may_be_saved_and_restored(tmp_path: Path) -> None:
     module.call = tf.function(lambda x: {"y": x @ module.w}, input_signature=[_X])
     tf.saved_model.save(module, str(tmp_path), signatures=module.call)
     check_saved_model(tmp_path)
+
+
+# What the names of operators that reach outside have in common; a new TensorFlow's others are to be looked at.
+_KINDS = re.compile(
+    r"File|PyFunc|Dataset|Iterator|Summary|Reader|Rpc|Recv|Send|RemoteCall|Debug|Dump|Print|ImmutableConst|Abort"
+    r"|Checkpoint|Save|Restore|ShardedFilename|FixedUnigram|LMDB|Collective|Nccl|Vocab|RemapMatrix|RecordInput"
+)
+
+
+def test_the_list_has_all_operators_of_these_kinds() -> None:
+    known = {op.name for op in _registered().op}
+    assert sorted(name for name in known if _KINDS.search(name) and name not in REFUSED) == []
+    assert OF_SAVERS < REFUSED < known  # each name is one of TensorFlow's
+
+
+def _registered() -> op_def_pb2.OpList:
+    listed = op_def_pb2.OpList()
+    listed.ParseFromString(pywrap_tf_session.TF_GetBuffer(pywrap_tf_session.TF_GetAllOpList()))
+    return listed
+
+
+@pytest.mark.parametrize(
+    "name", ["ReadFile", "PyFunc", "RecordInput", "LoadAndRemapMatrix", "DecodeProtoV2", "RpcCall"]
+)
+def test_a_frozen_graph_with_an_operator_that_reaches_outside(tmp_path: Path, name: str) -> None:
+    graph = tf.compat.v1.GraphDef()
+    graph.node.add(name="x", op="Placeholder")
+    graph.library.function.add().node_def.add(name="inner", op=name)
+    (tmp_path / "model.pb").write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelError, match=f"reach files, the network or Python: {name}"):
+        from_saved_model(tmp_path / "model.pb", ModelOptions())
