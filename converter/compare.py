@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from converter.columns import Bounds, CoarseColumns, coarse_columns
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.execute import batchable, compiled, run_float, run_integer
@@ -31,7 +32,10 @@ class Comparison:
       float_accuracy, integer_accuracy: top-1, None without labels.
       classes: how many there are, None for outputs that are no classes.
       constant_outputs, stuck_outputs: names of outputs that do not vary over several samples: of the float network,
-        or of the file alone.
+        or of the file alone. The SQNR is that of the outputs that vary, unless none does.
+      integer_outputs: names of outputs that are integers in the float network, too; they have no SQNR.
+      integer_agreement: the share of their elements that are equal, None where there are none.
+      coarse_columns: those of outputs that have few levels.
     """
 
     samples: int
@@ -42,9 +46,12 @@ class Comparison:
     classes: int | None = None
     constant_outputs: tuple[str, ...] = ()
     stuck_outputs: tuple[str, ...] = ()
+    integer_outputs: tuple[str, ...] = ()
+    integer_agreement: float | None = None
+    coarse_columns: tuple[CoarseColumns, ...] = ()
 
 
-class _Varying:
+class Varying:
     """Which of some outputs differ between samples."""
 
     def __init__(self) -> None:
@@ -66,20 +73,28 @@ class _Varying:
 class _Sums:
     """Sums of a comparison, batch by batch; nothing else is kept."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self._varying = _Varying(), _Varying()
+    def __init__(self, reference: Graph) -> None:
+        self._reference = reference
+        self._names = [v.name for v in reference.outputs]
+        self._real = np.array([v.dtype.is_float for v in reference.outputs])
+        self._varying = Varying(), Varying()
         self._classes = 0
-        self.signal = self.noise = 0.0
+        self._power = np.zeros((2, len(self._names)))  # of signal and noise, by output
+        self._integers = np.zeros(2)  # equal, and all
+        self._bounds = [Bounds() for _ in self._names]
         self.samples = self.agreed = self.float_right = self.integer_right = 0
         self.classes = True
         self.labelled = False
 
     def add_logits(self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
         """A batch of float and dequantized logits, one array per output."""
-        for a, b in zip(expected, found, strict=True):
-            self.signal += float(np.square(a, dtype=np.float64).sum())
-            self.noise += float(np.square(a.astype(np.float64) - b.reshape(a.shape)).sum())
+        for i, (a, b) in enumerate(zip(expected, found, strict=True)):
+            if not self._real[i]:
+                self._integers += (a == b.reshape(a.shape)).sum(), a.size
+                continue
+            noise = np.square(a.astype(np.float64) - b.reshape(a.shape)).sum()
+            self._power[:, i] += np.square(a, dtype=np.float64).sum(), noise
+            self._bounds[i].add(a)
 
     def add_answers(
         self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray], labels: np.ndarray | None
@@ -99,18 +114,24 @@ class _Sums:
             self.float_right += int((a == labels).sum())
             self.integer_right += int((b == labels).sum())
 
-    def finish(self) -> Comparison:
+    def finish(self, quants: Sequence[QuantParams | None]) -> Comparison:
+        """The figures; `quants` are the parameters of the file's logits."""
         labelled = self.classes and self.labelled
         constant, stuck = (known.constant(self._names) if self.samples > 1 else set() for known in self._varying)
+        counted = self._real & np.array([name not in constant for name in self._names])
+        signal, noise = self._power[:, counted if counted.any() else self._real].sum(axis=1)
         return Comparison(
             samples=self.samples,
-            sqnr_db=float(decibels(self.signal, self.noise)),
+            sqnr_db=float(decibels(signal, noise)),
             agreement=self.agreed / self.samples if self.classes and self.samples else None,
             float_accuracy=self.float_right / self.samples if labelled else None,
             integer_accuracy=self.integer_right / self.samples if labelled else None,
             classes=self._classes if self.classes and self.samples else None,
             constant_outputs=tuple(name for name in self._names if name in constant),
             stuck_outputs=tuple(name for name in self._names if name in stuck - constant),
+            integer_outputs=tuple(name for name, real in zip(self._names, self._real, strict=True) if not real),
+            integer_agreement=float(self._integers[0] / self._integers[1]) if self._integers[1] else None,
+            coarse_columns=tuple(coarse_columns(self._reference, self._bounds, quants)),
         )
 
 
@@ -142,7 +163,7 @@ def compare(
     float_expected = [*reference.outputs, *logits_of(reference)]
     integer_expected = [*integer.outputs, *logits_of(integer)]
     run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected))
-    sums, done, split = _Sums([v.name for v in reference.outputs]), 0, len(reference.outputs)
+    sums, done, split = _Sums(reference), 0, len(reference.outputs)
     profile = profile or able(integer, JUDGES)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
         expected = run(batch)
@@ -154,4 +175,4 @@ def compare(
         sums.add_logits(expected[split:], found[split:])
         done += len(batch[0])
         progress("comparison with the float model", done, len(samples))
-    return sums.finish()
+    return sums.finish([v.quant for v in integer_expected[split:]])

@@ -7,7 +7,8 @@ from converter.compare import compare, to_integers, to_reals
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph
 from ir.ops.convolution import FULLY_CONNECTED
-from ir.ops.elementwise import ADD
+from ir.ops.elementwise import ADD, MUL
+from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.quantization import asymmetric
 from ir.types import DType, TensorType
@@ -111,3 +112,26 @@ def test_reals_and_integers():
         to_integers(np.array([3]), DType.INT32, None).dtype == np.int32
         and to_reals(np.array([3]), None).dtype == np.float32
     )
+
+
+def test_outputs_that_never_vary_do_not_lift_the_figure():
+    net = Net(1)
+    x = net.input(6)
+    logits = net.dense(x, 4, name="dense")
+    zeros = net.then(MUL, x, net.constant(np.zeros(6), "nothing"), name="zeros")
+    both = net.ends(logits, net.then(ADD, zeros, net.constant(np.full(6, 1e3), "much"), name="level"))
+    found = compare(both, emitted(both), in_memory(X))
+    alone = net.ends(logits)
+    assert found.constant_outputs == ("level",)
+    assert found.sqnr_db == pytest.approx(compare(alone, emitted(alone), in_memory(X)).sqnr_db, abs=0.1)
+
+
+def test_integer_outputs_are_counted_apart():
+    net = Net(1)
+    logits = net.dense(net.input(6), 4, name="dense")
+    found = net.then(ARG_MAX, logits, attrs=ArgMaxAttributes(axis=1), name="best")
+    both = net.ends(logits, found)
+    figures = compare(both, emitted(both), in_memory(X))
+    alone = net.ends(logits)
+    assert figures.integer_outputs == ("best",) and figures.integer_agreement == 1.0
+    assert figures.sqnr_db == pytest.approx(compare(alone, emitted(alone), in_memory(X)).sqnr_db, abs=1e-6)

@@ -33,6 +33,13 @@ def _doubts(quality: Comparison) -> Iterator[str]:
             f"output '{name}' of the file is the same for every sample, where the float network's varies: look for a "
             f"huge value in the calibration data, and {_HELP}"
         )
+    for columns in quality.coarse_columns:
+        yield str(columns)
+    if quality.integer_agreement is not None and quality.integer_agreement < _LEAST_AGREEMENT:
+        yield (
+            f"integer outputs ({', '.join(quality.integer_outputs)}) equal those of the float network in "
+            f"{quality.integer_agreement:.1%} of their elements only: {_HELP}"
+        )
     if quality.float_accuracy is not None and quality.integer_accuracy is not None and quality.samples >= _ENOUGH:
         least = max(_LEAST_ACCURACY, 2 / (quality.classes or 1))
         if quality.float_accuracy < least:

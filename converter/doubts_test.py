@@ -34,6 +34,10 @@ def test_a_good_result_is_not_doubted() -> None:
         ({"integer_accuracy": 0.0}, "loses 80.0 points of accuracy (0.0%)"),
         ({"float_accuracy": 0.03, "integer_accuracy": 0.03}, "is right on 3.0% of the labelled samples: --labels"),
         ({"constant_outputs": ("y",)}, "output 'y' is the same for every sample, of the float network, too"),
+        (
+            {"integer_outputs": ("y",), "integer_agreement": 0.5},
+            "integer outputs (y) equal those of the float network in 50.0%",
+        ),
         ({"stuck_outputs": ("y",)}, "output 'y' of the file is the same for every sample"),
     ],
 )

@@ -5,6 +5,8 @@
 - An input that has an output of its own shape, beside another input, is a state: zeros at first, then what the float
   network gave out for the sample before.
 - Any other gets smooth noise between -1 and 1.
+
+What is counted are samples: of an input whose first axis is no batch a sample takes the whole of that axis.
 """
 
 from __future__ import annotations
@@ -110,6 +112,7 @@ def _array(
     crops: bool,
     rng: np.random.Generator,
 ) -> np.ndarray:
+    samples, count = count, count * (value.shape[0] if value.shape else 1)
     if is_image(value) and files and root is not None:
         size = (value.shape[1], value.shape[2], value.shape[3])
         chosen = [files[(i * max(1, len(files) // count)) % len(files)] for i in range(count)]  # spread over the folder
@@ -120,6 +123,8 @@ def _array(
         return rng.integers(0, 2, shape).astype(value.dtype.numpy)
     if is_image(value):
         return apply_mode(127.5 * (1 + smooth_noise(shape, rng)), preprocess)
+    if len(shape) == 1:  # a signal of its own for every sample
+        return smooth_noise((samples, count // samples), rng).reshape(-1)
     return smooth_noise(shape, rng)
 
 

@@ -10,6 +10,7 @@ What is measured, on inputs that calibration did not see:
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import statistics
 import time
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.compare import to_integers, to_reals
+from converter.compare import Varying, to_integers, to_reals
 from converter.conversion import convert
 from converter.data import DataSource, open_data
 from converter.frontends import ModelOptions, load_model
@@ -36,6 +37,7 @@ from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 from ir.profile import PROFILES, Kernels
 from passes.measuring.decibels import decibels
+from passes.measuring.scores import by_sample
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +69,16 @@ class SurveyOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class OutputQuality:
-    """How close one output is to the float network's: on all samples together, and on the median sample."""
+    """How close one output is to the float network's: on all samples together, and on the median sample.
+
+    `counts`: it is made of reals, and they vary; figures of others say nothing.
+    """
 
     name: str
     sqnr_db: float
     sample_sqnr_db: float
     cosine: float
+    counts: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +87,7 @@ class SurveyRow:
 
     Attributes:
       status: "converted", "refused" (a ConversionError says why) or "failed" (our fault).
-      sqnr_db, sample_sqnr_db: the medians over outputs; `cosine` is the smallest.
+      sqnr_db, sample_sqnr_db: the medians over outputs of reals that vary, None where none does; `cosine` is the smallest.
       emulator_equal: whether all runtimes that ran the file gave what the emulator gives; None if none ran it.
       differing: per profile the number of differing output elements; "not run" where the runtime is missing, and its
         words where it cannot run the file.
@@ -133,13 +139,14 @@ def _measured(path: Path, options: SurveyOptions) -> SurveyRow:
     differing = differing_elements(result.model, first_inputs(result.model, judged, options.exact_samples), options)
     qualities = measure(graph, run, result, judged, _runs(differing))
     counted = [n for n in differing.values() if isinstance(n, int)]
+    telling = [q for q in qualities if q.counts]
     return SurveyRow(
         file=path.name,
         status="converted",
         integer_only=not result.float_operators,
-        sqnr_db=statistics.median(q.sqnr_db for q in qualities),
-        sample_sqnr_db=statistics.median(q.sample_sqnr_db for q in qualities),
-        cosine=min(q.cosine for q in qualities),
+        sqnr_db=statistics.median(q.sqnr_db for q in telling) if telling else None,
+        sample_sqnr_db=statistics.median(q.sample_sqnr_db for q in telling) if telling else None,
+        cosine=min(q.cosine for q in telling) if telling else None,
         outputs=tuple(qualities),
         emulator_equal=not any(counted) if counted else None,
         differing=differing,
@@ -170,8 +177,9 @@ def _samples(
 
 def first_inputs(model: bytes, judged: DataSource, count: int) -> list[np.ndarray]:
     """The first samples in the types of the file's inputs."""
-    batch = next(judged.batches(max(1, count)))
-    return [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, to_graph(parse(model)).inputs, strict=True)]
+    graph = to_graph(parse(model))
+    batch = next(judged.batches(max(1, count, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)))
+    return [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, graph.inputs, strict=True)]
 
 
 def _runs(differing: Mapping[str, int | str]) -> ModelRuntime:
@@ -189,16 +197,23 @@ def measure(
     emitted = to_graph(parse(result.model))
     session = runtime.load(result.model)
     sums: list[list[np.ndarray]] = [[] for _ in graph.outputs]
+    varying = Varying()
     together = batchable(graph)
     for batch in judged.batches(8 if together else max(1, graph.inputs[0].shape[0])):
         expected = run(batch)
         raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)])
         found = [to_reals(y, v.quant) for y, v in zip(raw, emitted.outputs, strict=True)]
         rows = len(batch[0]) if together else 1
+        expected, found = ([by_sample(y, rows) for y in outputs] for outputs in (expected, found))
+        varying.add(expected)
         for table, a, b in zip(sums, expected, found, strict=True):
-            f, q = (np.asarray(x, np.float64).reshape(rows, -1) for x in (a, b))
+            f, q = a.astype(np.float64), b.astype(np.float64)
             table.append(np.stack([(f * f).sum(1), (q * q).sum(1), (f * q).sum(1), np.square(f - q).sum(1)], axis=1))
-    return [quality(v.name, np.concatenate(table)) for v, table in zip(graph.outputs, sums, strict=True)]
+    still = varying.constant([v.name for v in graph.outputs])
+    return [
+        dataclasses.replace(quality(v.name, np.concatenate(table)), counts=v.dtype.is_float and v.name not in still)
+        for v, table in zip(graph.outputs, sums, strict=True)
+    ]
 
 
 def quality(name: str, sums: np.ndarray) -> OutputQuality:

@@ -11,7 +11,14 @@ import pytest
 from converter import survey
 from converter.runtimes.local import LocalRuntime
 from converter.survey import SurveyOptions, survey_model
+from converter.tflite.writer import to_bytes
 from ir.errors import RuntimeFailure
+from ir.graph import Graph
+from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.elementwise import MUL
+from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
+from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.types import TensorType
 
 _OPTIONS = SurveyOptions(calibration_samples=64, samples=4, convert={"pipeline": "fast"})
 
@@ -91,3 +98,30 @@ def test_pictures_to_calibrate_on_are_others_than_those_to_judge_on(tmp_path: Pa
     same = SurveyOptions(photographs=tmp_path / "judged", calibration_samples=6, convert={"pipeline": "fast"})
     with_own, with_same = (survey_model(tmp_path / "net.keras", o).sqnr_db for o in (options, same))
     assert with_own is not None and with_same is not None and with_same > with_own + 10  # bright ones are clipped
+
+
+@pytest.mark.parametrize("shape", [(24,), (46, 6)])
+def test_an_input_whose_first_axis_is_no_batch(shape: tuple[int, ...], tmp_path: Path) -> None:
+    graph = Graph("rows")
+    x = graph.input("x", TensorType(shape))
+    rows = graph.add(RESHAPE, [x], ReshapeAttributes(shape=(-1, 6)), "rows").output
+    weights = graph.constant(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), "w")
+    graph.outputs = [graph.add(FULLY_CONNECTED, [rows, weights, None], name="y").output]
+    (tmp_path / "net.tflite").write_bytes(to_bytes(graph))
+    row = survey_model(tmp_path / "net.tflite", SurveyOptions(samples=4, convert={"pipeline": "default"}))
+    assert (row.status, row.emulator_equal) == ("converted", True), row
+    assert row.sqnr_db is not None and row.sqnr_db > 30
+
+
+def test_outputs_that_say_nothing_are_not_counted(tmp_path: Path) -> None:
+    graph = Graph("outputs")
+    x = graph.input("x", TensorType((1, 6)))
+    weights = graph.constant(np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32), "w")
+    y = graph.add(FULLY_CONNECTED, [x, weights, None], name="y").output
+    nothing = graph.add(MUL, [x, graph.constant(np.zeros(6, np.float32), "zero")], name="nothing").output
+    best = graph.add(ARG_MAX, [y], ArgMaxAttributes(axis=1), "best").output
+    graph.outputs = [y, nothing, best]
+    (tmp_path / "net.tflite").write_bytes(to_bytes(graph))
+    row = survey_model(tmp_path / "net.tflite", SurveyOptions(samples=4, convert={"pipeline": "fast"}))
+    assert [(q.name, q.counts) for q in row.outputs] == [("y", True), ("nothing", False), ("best", False)]
+    assert row.sqnr_db == row.outputs[0].sqnr_db and row.sqnr_db is not None and row.sqnr_db < 60

@@ -142,8 +142,11 @@ def line(row: Any) -> str:
         return f"{row.file}: {row.status}: {row.reason}"
     equal = {True: "equal", False: f"DIFFERS {row.differing}", None: "not compared"}[row.emulator_equal]
     kind = "integer only" if row.integer_only else f"float: {', '.join(row.float_operators)}"
+    middle = "of no output that varies"
+    if row.sqnr_db is not None:
+        middle = f"{row.sqnr_db:.1f} dB, of the median sample {row.sample_sqnr_db:.1f}"
     return (
-        f"{row.file}: {kind}, SQNR {row.sqnr_db:.1f} dB, of the median sample {row.sample_sqnr_db:.1f} "
+        f"{row.file}: {kind}, SQNR {middle} "
         f"({', '.join(f'{q.name} {q.sqnr_db:.1f} {q.sample_sqnr_db:.1f}' for q in row.outputs)}), "
         f"emulator {equal}, {row.seconds:.1f} s"
     )

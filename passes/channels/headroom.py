@@ -34,7 +34,7 @@ def with_headroom(
         return attempt(choices[0])
     if context.made is not None:
         choices = [h for h in HEADROOMS if h >= _WITHOUT_DATA]
-    samples = few_held_out(context.samples)
+    samples = few_held_out(context.samples, graph)
     expected = values_of(graph, samples, before_fixed(graph))
     for headroom in choices:
         snapshot = Snapshot.take(graph, context)

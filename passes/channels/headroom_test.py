@@ -31,7 +31,7 @@ def with_larger_held_out(factor: float) -> SamplesInMemory:
 def headroom(step: Pass, data: SamplesInMemory) -> tuple[float, float]:
     """The one chosen, and how far the logits of the held-out samples moved, relative to their power."""
     graph = network()
-    x = few_held_out(data).arrays[0]
+    x = few_held_out(data, graph).arrays[0]
 
     def logits() -> np.ndarray:
         return np.asarray(run_float(graph, [x], requested=before_fixed(graph))[0])

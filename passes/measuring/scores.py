@@ -23,15 +23,20 @@ _TOLERANCE = 1.05  # ranges a few thousandths wider redraw all roundings: that a
 SMALLEST = 1e-30
 
 
-def few_held_out(samples: Samples) -> SamplesInMemory:
-    """The samples that fitting leaves out (`HELD_OUT`), a few of them."""
+def few_held_out(samples: Samples, graph: Graph) -> SamplesInMemory:
+    """The samples that fitting leaves out (`HELD_OUT`), a few of them: as many at a time as the graph takes."""
     kept: list[tuple[np.ndarray, ...]] = []
-    for i, batch in enumerate(samples.batches(1)):
+    for i, batch in enumerate(samples.batches(_taken(graph))):
         if i % HELD_OUT == 0:
             kept.append(batch)
         if len(kept) == _SAMPLES:
             break
     return SamplesInMemory(tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+
+
+def _taken(graph: Graph) -> int:
+    """How many samples a graph takes at a time at least."""
+    return 1 if batchable(graph) or not graph.inputs[0].shape else max(1, graph.inputs[0].shape[0])
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,14 @@ def values_of(
     """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
     run = eager(lambda t: run_float(graph, t, requested=requested, transform=quantized if simulate else None))
     together = batchable(graph)
-    size = _BATCH if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
-    parts = [
-        [np.reshape(y, (len(batch[0]) if together else 1, -1)) for y in run(batch)] for batch in samples.batches(size)
-    ]
+    size = _BATCH if together else _taken(graph)
+    parts = [[by_sample(y, len(batch[0]) if together else 1) for y in run(batch)] for batch in samples.batches(size)]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
+
+def by_sample(y: np.ndarray, samples: int) -> np.ndarray:
+    """A result `[samples, elements]`; one that depends on no input is the same for every sample."""
+    return np.tile(np.reshape(y, (1, -1)), (samples, 1)) if len(y) == 1 else np.reshape(y, (samples, -1))
 
 
 def worse(before: Score, after: Score) -> bool:

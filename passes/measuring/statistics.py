@@ -39,6 +39,11 @@ def stream(
         context.services.progress(what, done, total)
 
 
+def fitting(graph: Graph, context: Context) -> Samples:
+    """What fitting may see; all of it where a graph takes a fixed number of samples at a time."""
+    return FittingSamples(context.data) if batchable(graph) else context.data
+
+
 def collect(
     graph: Graph, context: Context, values: Sequence[Value] | None = None, held_out: bool = True
 ) -> dict[Value, Statistics]:
@@ -46,7 +51,7 @@ def collect(
 
     Raises DataError if there is no data or it makes NaN.
     """
-    samples = context.data if held_out else FittingSamples(context.data)
+    samples = context.data if held_out else fitting(graph, context)
     requested = list(activations(graph) if values is None else values)
     runner = eager if len(samples) <= _FEW else compiled
     run = runner(lambda tensors: _summaries(graph, tensors, requested))

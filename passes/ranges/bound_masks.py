@@ -27,8 +27,8 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import LowEnd, Role
 from ir.quantization import outward
-from passes.contract.base import Context, FittingSamples, Pass, PassReport, Preserves, Range, Skip, Statistics
-from passes.measuring.statistics import collect, stream
+from passes.contract.base import Context, Pass, PassReport, Preserves, Range, Skip, Statistics
+from passes.measuring.statistics import collect, fitting, stream
 
 _WORTH = 2.0  # a bit
 _FULL = 0.5  # of a mask's largest number: what is at least so much counts as masked
@@ -102,7 +102,7 @@ def _least_row(graph: Graph, context: Context, masked: list[Node]) -> dict[Node,
         return {}
     scores = [node.inputs[0] for node in nodes if node.inputs[0] is not None]
     run = eager(lambda tensors: [_least_of_rows(x) for x in run_float(graph, tensors, requested=scores)])
-    batches = stream(graph, FittingSamples(context.samples), context, "masks")
+    batches = stream(graph, fitting(graph, context), context, "masks")
     least = np.min([run(batch) for batch in batches], axis=0)
     return {node: float(low) for node, low in zip(nodes, least, strict=True) if np.isfinite(low)}
 

@@ -31,13 +31,13 @@ class Guard:
     """Scores of a graph under one pipeline: the error of the logits against the float network's."""
 
     def __init__(self, graph: Graph, context: Context, steps: Sequence[Pass]) -> None:
-        self._samples = few_held_out(context.data)
+        self._samples = few_held_out(context.data, graph)
         self._requested = values_of(graph, self._samples, before_fixed(graph))
         self._trial = [s for s in steps if isinstance(s, Calibrate | MomentRanges | Quantize)]
 
     def score(self, graph: Graph, context: Context) -> Score:
         """Of the annotated graph, or of a trial quantization of one that is not annotated yet."""
-        if not any(v.quant is not None for v in graph.inputs):
+        if not any(v.quant is not None for v in graph.values()):  # inputs may be integers, which have none
             graph = self._tried(graph, context)
         found = values_of(graph, self._samples, before_fixed(graph), simulate=True)
         pairs = list(zip(self._requested, found, strict=True))
