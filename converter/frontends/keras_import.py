@@ -25,7 +25,7 @@ from keras import KerasTensor, tree
 
 from converter.frontends.keras_layers import followable, layer_handler, operation_handler, refusal
 from converter.frontends.keras_masks import Masks
-from converter.frontends.keras_variables import variables_meet_symbols
+from converter.frontends.keras_recording import RandomDraw, recording
 from converter.keras_file import first_words
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph, Node, Value
@@ -273,10 +273,16 @@ class Importer:
 
     def _record(self, function: Any, args: Any, kwargs: Any) -> Any:
         try:
-            with variables_meet_symbols():
+            with recording():
                 return function(*args, **kwargs)
         except ConversionError:
             raise
+        except RandomDraw as error:
+            raise self.fail(
+                "a network that answers the same twice",
+                "a random draw (keras.random), which would become a constant of the file",
+                "draw in training only, or build the model that ends before the draw (a VAE's mean)",
+            ) from error
         except Exception as error:  # the user's own code: anything can happen
             raise self.fail(
                 "a layer of Keras that is known here, or one that computes with keras.ops only",

@@ -336,3 +336,14 @@ def test_parse_input_shapes() -> None:
 def test_every_operator_of_the_table_can_be_found() -> None:
     assert {"SHAPE", "FILL", "RANGE", "DENSIFY", "UNIDIRECTIONAL_SEQUENCE_LSTM"} <= set(BY_CODE)
     assert FullyConnectedAttributes().keep_num_dims is False
+
+
+def test_a_bias_of_any_shape_is_a_vector() -> None:
+    """Kernels read a bias of `[1, N]` as one of `[N]`, and exporters write it."""
+    graph = Graph("net")
+    x = graph.input("x", TensorType((1, 3)))
+    operands = [x, graph.constant(np.ones((4, 3), np.float32), "w"), graph.constant(np.ones((1, 4), np.float32), "b")]
+    graph.outputs = [graph.add(FULLY_CONNECTED, operands, name="y").output]
+    found = from_tflite(to_bytes(graph), ModelOptions())
+    assert found.nodes[0].inputs[2].shape == (4,)
+    np.testing.assert_array_equal(found.nodes[0].inputs[2].data, np.ones(4))

@@ -31,7 +31,7 @@ _ACTIVATIONS = {op.fuses_as: op for op in OPERATORS if op.fuses_as is not None}
 
 def recognize(graph: Graph) -> None:
     """Rewrites the graph in place; the float function stays what it was."""
-    for rule in (_unfuse, _prelu, _softmax, _product):
+    for rule in (_unfuse, _flat_bias, _prelu, _softmax, _product):
         for node in graph.nodes:
             rule(graph, node)
         graph.prune()
@@ -86,6 +86,13 @@ def _unfuse(graph: Graph, node: Node) -> None:
     graph.replace_uses(value, after.output, only=users)
     graph.outputs = [after.output if v is value else v for v in graph.outputs]
     value.name, after.output.name = after.output.name, value.name
+
+
+def _flat_bias(graph: Graph, node: Node) -> None:
+    """Makes a vector of a bias that kernels read as one, whatever its shape (`[1, N]`)."""
+    bias, index = node.bias, node.op.bias_index
+    if index is not None and bias is not None and bias.data is not None and bias.array.ndim > 1:
+        graph.set_input(node, index, graph.constant(bias.array.reshape(-1), bias.name))
 
 
 def _made_by(value: Value | None, op: OpDef) -> Node | None:

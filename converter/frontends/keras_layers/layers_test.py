@@ -340,3 +340,20 @@ def test_layers_that_leave_keras_ops_are_refused() -> None:
     model = keras.Sequential([keras.Input((3,)), Opaque(name="opaque")])
     with pytest.raises(ModelError, match=r"layer 'opaque' \(Opaque\).*cannot be followed.*keras.ops"):
         from_keras(model)
+
+
+class _Sample(keras.Layer):
+    """Draws around a mean, as the middle of a variational autoencoder does."""
+
+    def __init__(self, **options):  # type: ignore[no-untyped-def]
+        super().__init__(**options)
+        self.seed = keras.random.SeedGenerator(1)
+
+    def call(self, x, training=None):  # type: ignore[no-untyped-def]
+        return x + keras.random.normal(keras.ops.shape(x), seed=self.seed)
+
+
+def test_random_draws_are_refused() -> None:
+    with pytest.raises(ModelError, match=r"layer 'draw' \(_Sample\).*found a random draw.*a VAE's mean"):
+        from_keras(keras.Sequential([keras.Input((3,)), _Sample(name="draw")]))
+    assert keras.random.normal((2,)).shape == (2,)  # outside of a recording all is as before
