@@ -1,32 +1,27 @@
 """SavedModel directories and frozen GraphDefs (`.pb`), by way of TensorFlow's own converter to a float `.tflite` file.
 
 A SavedModel that `tf_keras` wrote holds the Keras model too; where that loads, it is taken instead, because it keeps
-the batch norms. What Keras 3's `export` writes holds functions only. TensorFlow is imported only here, and only when
-such a model is read.
+the batch norms. What Keras 3's `export` writes holds functions only. Loading a model is running it: TensorFlow does that
+in a process of its own first (`tensorflow_process`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
-import os
-import re
-import warnings
-from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from converter.frontends import Source
 from converter.frontends.naming import rename
 from converter.frontends.options import ModelOptions
+from converter.frontends.tensorflow_file import DEFAULT_SIGNATURE, FloatFile, first_words, quietly
+from converter.frontends.tensorflow_process import check_loads, float_file_of
 from converter.frontends.tflite_model import from_tflite
-from converter.frontends.trusted_graph import check_graph, check_saved_model
-from ir.errors import ConversionError, ModelError, OptionError
+from converter.frontends.trusted_graph import check_saved_model
+from ir.errors import ConversionError, OptionError
 from ir.graph import Graph
 
 _LOG = logging.getLogger(__name__)
-_DEFAULT = "serving_default"
 
 
 def from_saved_model(path: Path, options: ModelOptions) -> Source:
@@ -36,56 +31,29 @@ def from_saved_model(path: Path, options: ModelOptions) -> Source:
       ModelError: it cannot be loaded or converted to a float file.
       OptionError: the signature or an array is not there, or must be named.
     """
+    source = None
     if path.is_dir():
         check_saved_model(path)
         source = _from_keras_inside(path, options)
-        return source if source is not None else _from_signature(path, options)
-    return _from_frozen(path, options)
+    return Source(_graph(path, float_file_of(path, options), options)) if source is None else source
 
 
-def _error(path: Path, expected: str, found: str, fix: str) -> ModelError:
-    return ModelError(expected=expected, found=found, where=str(path), fix=fix)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    """TensorFlow's converter writes to the error output from C++; warnings are about its own internals."""
-    import absl.logging
-
-    level = absl.logging.get_verbosity()
-    absl.logging.set_verbosity(absl.logging.ERROR)
-    kept = os.dup(2)
+def _graph(path: Path, made: FloatFile, options: ModelOptions) -> Graph:
+    """The graph of the float file that TensorFlow's converter made."""
+    plain = dataclasses.replace(options, signature=None, input_shapes={}, batch_size=None)
     try:
-        with open(os.devnull, "wb") as nowhere, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            os.dup2(nowhere.fileno(), 2)
-            yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        absl.logging.set_verbosity(level)
-
-
-def _words(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300] + ("..." if len(text) > 300 else "")
-
-
-def _lacking(error: BaseException) -> tuple[str, str]:
-    """What TensorFlow's converter could not do, in a few words, and what to do about it."""
-    text = str(error)
-    found = dict.fromkeys(
-        name for line in re.findall(r"TF (?:Select|Custom) ops: (.+)", text) for name in line.split(", ")
-    )
-    if found:
-        half = " on half-precision numbers" if re.search(r"x(?:b?f16)>", text) else ""
-        fix = "export it in float32, or without them" if half else "export it without them, or end it before them"
-        return f"operators that TFLite does not have: {', '.join(found)}{half}", fix
-    if "TensorList" in text:
-        fix = "save the model as .keras, or build its recurrent layers with unroll=True"
-        return "a loop over lists of tensors, as recurrent layers export it", fix
-    complaints = dict.fromkeys(re.findall(r"error: ('tf\.[^\n]{0,120})", text))
-    return "; ".join(complaints) or _words(error), "export it without these operators, or end it before them"
+        graph = from_tflite(made.content, plain)
+    except ConversionError as error:
+        raise type(error)(
+            expected=error.expected, found=error.found, where=error.where.replace("<bytes>", str(path)), fix=error.fix
+        ) from error
+    if options.output_nodes:
+        return graph
+    if len(made.outputs) == len(graph.outputs):
+        rename(graph, dict(zip(graph.outputs, made.outputs, strict=True)))
+    if order := made.order:
+        graph.outputs.sort(key=lambda value: order.index(value.name) if value.name in order else len(order))
+    return graph
 
 
 # --- a Keras model inside ---------------------------------------------------------------------------------------------
@@ -93,7 +61,7 @@ def _lacking(error: BaseException) -> tuple[str, str]:
 
 def _from_keras_inside(path: Path, options: ModelOptions) -> Source | None:
     """The Keras model that a SavedModel holds, None if there is none that loads."""
-    cut = options.signature not in (None, _DEFAULT) or options.input_shapes
+    cut = options.signature not in (None, DEFAULT_SIGNATURE) or options.input_shapes
     if cut or not _holds_keras(path):
         return None
     try:
@@ -104,15 +72,16 @@ def _from_keras_inside(path: Path, options: ModelOptions) -> Source | None:
     from converter.frontends import _ending_at
     from converter.frontends.tfmot_model import from_tf_keras, known_wrappers
 
+    check_loads(path)
     try:
-        with _quietly(), known_wrappers():
+        with quietly(), known_wrappers():
             model = tf_keras.models.load_model(str(path), compile=False)
             source = from_tf_keras(model, batch_size=options.batch_size or 1)
         return _ending_at(source, options)
     except OptionError:
         raise
     except Exception as error:  # of any library underneath; the functions are there in any case
-        _LOG.info("the Keras model in %s is not used: %s", path, _words(error))
+        _LOG.info("the Keras model in %s is not used: %s", path, first_words(error))
         return None
 
 
@@ -125,190 +94,3 @@ def _holds_keras(path: Path) -> bool:
         return False
     known = any(kind in content for kind in (b"_tf_keras_network", b"_tf_keras_sequential", b"_tf_keras_model"))
     return known and b'"Lambda"' not in content
-
-
-# --- signatures -------------------------------------------------------------------------------------------------------
-
-
-def _from_signature(path: Path, options: ModelOptions) -> Source:
-    import tensorflow as tf
-
-    try:
-        with _quietly():
-            loaded = tf.saved_model.load(str(path))
-    except Exception as error:  # the directory can be wrong in any way
-        raise _error(
-            path, "a SavedModel that TensorFlow can load", _words(error), "save or download it again"
-        ) from error
-    key = _signature(path, list(loaded.signatures), options)
-    function = _fixed(path, loaded, key, options)
-    return Source(
-        _converted(path, lambda: _by_converter(tf, function, loaded), options, sorted(function.structured_outputs))
-    )
-
-
-def _signature(path: Path, keys: list[str], options: ModelOptions) -> str:
-    requested = options.signature
-    if requested is None and (_DEFAULT in keys or len(keys) == 1):
-        requested = _DEFAULT if _DEFAULT in keys else keys[0]
-    if requested not in keys:
-        raise OptionError(
-            expected=f"a signature of {', '.join(sorted(keys)) or 'none: it has no signatures'}",
-            found=requested or "none",
-            where=f"{path}, --signature",
-            fix="choose one of them" if keys else "export the model with a signature",
-        )
-    return requested
-
-
-def _fixed(path: Path, loaded: Any, key: str, options: ModelOptions) -> Any:
-    """The signature's function, traced anew where options give sizes that it leaves open."""
-    import tensorflow as tf
-
-    function = loaded.signatures[key]
-    arguments = function.structured_input_signature[1]
-    given = options.shapes_of(sorted(arguments))
-    specs = {}
-    for name, spec in arguments.items():
-        shape = given.get(name) or _static(path, name, spec.shape, options.batch_size)
-        if not spec.shape.is_compatible_with(shape):
-            raise OptionError(
-                expected=f"a shape that fits {spec.shape}", found=str(shape), where=f"--input_shape {name}",
-                fix="keep the sizes that the model fixes",
-            )  # fmt: skip
-        specs[name] = tf.TensorSpec(shape, spec.dtype, name=name)
-    wrapped = tf.function(lambda **tensors: function(**tensors))
-    with _quietly():
-        return wrapped.get_concrete_function(**specs)
-
-
-def _static(path: Path, name: str, shape: Any, batch: int | None) -> tuple[int, ...]:
-    if shape.rank is None or None in shape.as_list()[1:]:
-        raise _error(
-            path,
-            f"a fixed size of every axis but the batch of input '{name}'",
-            f"the shape {shape}",
-            f"pass --input_shape {name}=1,... with every size",
-        )
-    sizes = shape.as_list()
-    return tuple([batch or sizes[0] or 1, *sizes[1:]]) if sizes else ()
-
-
-def _by_converter(tf: Any, function: Any, loaded: Any) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
-    return bytes(converter.convert())
-
-
-def _converted(path: Path, make: Callable[[], bytes], options: ModelOptions, outputs: Sequence[str]) -> Graph:
-    """The graph of the float file that TensorFlow's converter makes; `outputs` are names in the file's order."""
-    try:
-        with _quietly():
-            content = make()
-    except Exception as error:  # of the converter: most are operators that TFLite does not have
-        found, fix = _lacking(error)
-        raise _error(path, "a network that TensorFlow converts to a float .tflite file", found, fix) from error
-    plain = dataclasses.replace(options, signature=None, input_shapes={}, batch_size=None)
-    try:
-        graph = from_tflite(content, plain)
-    except ConversionError as error:
-        raise type(error)(
-            expected=error.expected, found=error.found, where=error.where.replace("<bytes>", str(path)), fix=error.fix
-        ) from error
-    if not options.output_nodes and len(outputs) == len(graph.outputs):
-        rename(graph, dict(zip(graph.outputs, outputs, strict=True)))
-    return graph
-
-
-# --- frozen graphs ----------------------------------------------------------------------------------------------------
-
-
-def _from_frozen(path: Path, options: ModelOptions) -> Source:
-    """A GraphDef whose variables are constants, between the arrays that are named, or between its ends."""
-    import tensorflow as tf
-
-    definition = tf.compat.v1.GraphDef()
-    try:
-        definition.ParseFromString(path.read_bytes())
-    except Exception as error:  # google.protobuf raises its own kinds
-        raise _error(path, "a frozen GraphDef", f"a file that is none ({_words(error)})", "check the path") from error
-    if not definition.node:
-        raise _error(path, "a frozen GraphDef", "a graph without nodes", "write or download the file again")
-    check_graph(path, definition)
-    inputs = options.input_arrays or _placeholders(definition)
-    outputs = options.output_arrays or _ends(definition)
-    _check_arrays(definition, inputs, outputs)
-    function = _pruned(path, definition, inputs, outputs, options)
-    names = [_plain(name) for name in outputs]
-    graph = _converted(path, lambda: _by_converter(tf, function, None), options, sorted(names))
-    if not options.output_nodes:
-        graph.outputs.sort(key=lambda value: names.index(value.name) if value.name in names else len(names))
-    return Source(graph)
-
-
-def _plain(array: str) -> str:
-    """The name that an input or output gets from its array: TensorFlow takes no `/` and `:` there."""
-    name, _, index = array.replace("/", "_").partition(":")
-    return name if index in ("", "0") else f"{name}_{index}"
-
-
-def _placeholders(definition: Any) -> tuple[str, ...]:
-    return tuple(node.name for node in definition.node if node.op == "Placeholder")
-
-
-def _ends(definition: Any) -> tuple[str, ...]:
-    """What nothing reads: the outputs, if nobody names them."""
-    read = {name.lstrip("^").split(":")[0] for node in definition.node for name in node.input}
-    idle = ("Const", "NoOp", "Assert", "Placeholder")
-    return tuple(node.name for node in definition.node if node.name not in read and node.op not in idle)
-
-
-def _check_arrays(definition: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
-    names = [node.name for node in definition.node]
-    for flag, arrays in (("--input_arrays", inputs), ("--output_arrays", outputs)):
-        missing = [a for a in arrays if a.split(":")[0] not in names]
-        if missing or not arrays:
-            raise OptionError(
-                expected=f"nodes of the graph, such as {', '.join((names[:1] + names[-2:]) if names else ['none'])}",
-                found=", ".join(missing) or "none",
-                where=flag,
-                fix="name tensors of the graph",
-            )
-
-
-def _pruned(
-    path: Path, definition: Any, inputs: tuple[str, ...], outputs: tuple[str, ...], options: ModelOptions
-) -> Any:
-    """A function from the input arrays to the output arrays, with static shapes."""
-    import tensorflow as tf
-
-    def tensor(name: str) -> str:
-        return name if ":" in name else f"{name}:0"
-
-    try:
-        with _quietly():
-            imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
-            ends = [imported.graph.get_tensor_by_name(tensor(n)) for n in (*inputs, *outputs)]
-            starts, results = ends[: len(inputs)], ends[len(inputs) :]
-            function = imported.prune(starts, results)
-    except Exception as error:  # an operator of another version, a cut that leaves something open
-        raise _error(
-            path,
-            "a graph that can be computed from --input_arrays to --output_arrays",
-            _words(error),
-            "name the arrays that the network begins and ends at",
-        ) from error
-    given = dict(options.input_shapes)
-    if "" in given and len(inputs) == 1:
-        given[inputs[0]] = given.pop("")
-    specs = [
-        tf.TensorSpec(given.get(n) or _static(path, n, t.shape, options.batch_size), t.dtype, name=_plain(n))
-        for n, t in zip(inputs, starts, strict=True)
-    ]
-    names = [_plain(name) for name in outputs]
-
-    def call(*tensors: Any) -> Any:
-        found = function(*tensors)
-        return dict(zip(names, found if isinstance(found, (list, tuple)) else [found], strict=True))
-
-    with _quietly():
-        return tf.function(call, input_signature=specs).get_concrete_function()

@@ -135,7 +135,7 @@ def test_a_frozen_graph(tmp_path: Path) -> None:
 
 def test_a_path_where_nothing_is(tmp_path: Path) -> None:
     for name in ("nothing", "net.onnx", "folder/net"):
-        with pytest.raises(ModelError, match="found nothing there; check the path"):
+        with pytest.raises(ModelError, match="found nothing; check the path"):
             load_model(tmp_path / name)
 
 
