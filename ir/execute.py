@@ -113,7 +113,9 @@ def run_integer(
     refuse(graph, profile)
 
     def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
-        if node.op.integer is None or (node.outputs[0].dtype.is_float and not node.op.is_conversion):
+        result_type = node.op.infer(node.attrs, [v.type for v in node.operands])[0]  # whatever a file says of it
+        floats = result_type.dtype.is_float or node.outputs[0].dtype.is_float
+        if node.op.integer is None or (floats and not node.op.is_conversion):
             result = node.op.compute(node.attrs, *tensors)
             listed = result if isinstance(result, (tuple, list)) else (result,)
             return [_as_stored(node, K.convert_to_numpy(r), v) for r, v in zip(listed, node.outputs, strict=True)]

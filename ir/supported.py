@@ -118,7 +118,7 @@ class Computation:
         read = [t for t, role in zip(self.inputs, roles, strict=True) if t is not None and role is not Role.INDEX]
         scaled = [t for t in (*read, *self.outputs) if t.quant is not None and not t.dtype.is_float]
         if not scaled:
-            return ""
+            return self._mixed(read)
         if self.op.integer is None or self.outputs[0].dtype.is_float:
             return f"{scaled[0].dtype.value.lower()} with a scale, for which it has no integer semantics"
         data = [t for t, r in zip(self.inputs, roles, strict=True) if t is not None and r is Role.ACTIVATION]
@@ -126,6 +126,13 @@ class Computation:
         if other is not None:
             return f"{other.dtype.value.lower()} {'without' if other.quant is None else 'with'} a scale"
         return self._misfit(data)
+
+    def _mixed(self, read: Sequence[TensorType]) -> str:
+        """Floats beside other types, where there is one that they all have: "" if there are none."""
+        types = {t.dtype for t in read} | {t.dtype for t in self.outputs if t.dtype in _TABLED}
+        if len(types) < 2 or not any(t.is_float for t in types):
+            return ""
+        return " beside ".join(sorted(t.value.lower() for t in types))
 
     def _misfit(self, data: Sequence[TensorType]) -> str:
         """Parameters that kernels refuse, or take for others: "" if there are none."""

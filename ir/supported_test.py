@@ -186,6 +186,22 @@ def test_the_emulator_guesses_nothing(
     assert Computation(op=op, inputs=inputs, outputs=(output,)).guessed() == guessed
 
 
+def test_floats_beside_other_types_are_refused() -> None:
+    image, kernel = TensorType((1, 4, 4, 2)), TensorType((3, 1, 1, 2), DType.FLOAT16)
+    result = TensorType((1, 4, 4, 3))
+    assert (
+        Computation(op=CONV_2D, inputs=(image, kernel, None), outputs=(result,)).guessed() == "float16 beside float32"
+    )
+
+
+def test_a_sum_of_floats_that_a_file_calls_integers_is_refused() -> None:
+    graph = Graph()
+    x = graph.input("x", TensorType((1, 4)))
+    graph.outputs = [graph.add(ADD, [x, x], out_types=[TensorType((1, 4), DType.INT32)]).output]
+    with pytest.raises(RuntimeFailure, match="found add of float32 where the file says int32"):
+        run_integer(graph, [np.zeros((1, 4), np.float32)], Profile())
+
+
 def test_what_would_be_guessed_is_refused() -> None:
     graph = Graph()
     x = graph.input("x", _UINT8)
