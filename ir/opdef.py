@@ -85,6 +85,7 @@ class QuantRule:
       tied: names of operands and results that must share scale and zero point ("output" names the result).
       fixed: output parameters by activation bits, where the kernel requires certain ones.
       integer: whether an integer kernel exists at all; if not, `reason` says what to do.
+      rewritten: a pass writes it with other operators, as far as the data allow it.
       kernels: the combinations of element types that some runtime computes, those to be preferred first.
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
         first, below the second.
@@ -96,6 +97,7 @@ class QuantRule:
     tied: tuple[str, ...] = ()
     fixed: Mapping[int, Fixed] = field(default_factory=dict)
     integer: bool = True
+    rewritten: bool = False
     reason: str = ""
     kernels: tuple[Kernel, ...] = ()
     scales: tuple[float, float] | None = None

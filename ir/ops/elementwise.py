@@ -294,7 +294,8 @@ DIV = OpDef(
     compute=lambda attrs, a, b: apply_fused(a / b, attrs.activation),
     quantization=QuantRule(
         integer=False,
-        reason="it has no int8 kernel; multiply by the reciprocal, which a constant divisor allows",
+        rewritten=True,
+        reason="it has no int8 kernel, and its divisor is not known to be of one sign; add to it what makes it so",
     ),
     encoding=Encoding(code="DIV", options="DivOptions", renamed=_NO_POT, version=_version({}, wide=2)),
 )

@@ -85,7 +85,7 @@ def refuse_early(graph: Graph) -> None:
     for node in graph.nodes:
         if computed & {v for v in node.inputs if v is not None}:
             computed.update(node.outputs)
-            if node.op.encoding is not None and (reason := _gap(node)):
+            if node.op.encoding is not None and not node.op.quantization.rewritten and (reason := _gap(node)):
                 gaps[node] = reason
     if gaps:
         raise _refusal(graph, gaps)

@@ -138,8 +138,9 @@ _PREPARE = (
 _QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
 _ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
-_MASKS, _COLUMNS = Step("bound_masks"), Step("separate_columns")
-_FROM_DATA = (*_PREPARE, _MASKS, _COLUMNS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
+_QUOTIENTS, _MASKS, _COLUMNS = Step("divide"), Step("bound_masks"), Step("separate_columns")
+_FITTED = (_QUOTIENTS, _MASKS, _COLUMNS)  # rewrites that look at data
+_FROM_DATA = (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
 _BLOCKS = Step("adaround", {"unit": "block", "learning_rate": "0.05"})
 
 CHANNELS: Mapping[str, tuple[Step, ...]] = {
@@ -152,14 +153,15 @@ CHANNELS: Mapping[str, tuple[Step, ...]] = {
     ),
 }
 PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
-    "fast": (*_PREPARE, _MASKS, _COLUMNS, Step("calibrate"), *_QUANTIZE, *_EMIT),
+    "fast": (*_PREPARE, *_FITTED, Step("calibrate"), *_QUANTIZE, *_EMIT),
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
-    "lsq": (*_PREPARE, _MASKS, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, Step("lsq"), *_EMIT),
+    "lsq": (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, Step("lsq"), *_EMIT),
     "data_free": (
         *_PREPARE,
         Step("distill_samples"),
+        _QUOTIENTS,
         _MASKS,
         Part.CHANNELS,
         Step("moment_ranges"),
@@ -169,6 +171,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     ),
     "data_free_fast": (
         *_PREPARE,
+        _QUOTIENTS,
         Step("equalize"),
         Step("moment_ranges"),
         *_QUANTIZE,

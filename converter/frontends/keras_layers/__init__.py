@@ -3,6 +3,7 @@
 from converter.frontends.keras_layers import (
     activations,
     arithmetic,
+    composed,
     convolution,
     images,
     linear,
@@ -14,6 +15,18 @@ from converter.frontends.keras_layers import (
 )
 from converter.frontends.keras_layers._registry import followable, layer_handler, operation_handler, refusal
 
-FAMILIES = (activations, arithmetic, convolution, images, linear, moves, normalization, pooling, recurrent, refused)
+FAMILIES = (
+    activations,
+    arithmetic,
+    composed,
+    convolution,
+    images,
+    linear,
+    moves,
+    normalization,
+    pooling,
+    recurrent,
+    refused,
+)
 
 __all__ = ["FAMILIES", "followable", "layer_handler", "operation_handler", "refusal"]

@@ -1,0 +1,131 @@
+"""Operations that TFLite has no integer kernel for, as a few that it has.
+
+sign:       (x > 0) - (x < 0)                       log1p, expm1:  log(1 + x), exp(x) - 1
+logsumexp:  log sum exp(x - max x) + max x          erf:           tanh(x (1.128379 + 0.10077 x^2)), to 4e-4
+cumsum:     a product with a triangle of ones       one_hot:       whether an index equals 0, 1, 2, ...
+roll:       the two parts in the other order
+
+`floor`, `ceil` and `round` stay what they are: no composition makes steps of numbers that are rounded themselves.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from converter.frontends.keras_layers._builder import Builder
+from converter.frontends.keras_layers._registry import operation
+from converter.frontends.keras_layers._shapes import axes_of, transpose
+from ir.graph import Value
+from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.slicing import GATHER
+from ir.ops.sorting import TOP_K
+from ir.ops.unary import CEIL, FLOOR, ROUND
+from ir.types import DType
+
+_ERF = (1.1283791670955126, 0.10077)  # 2 / sqrt(pi), and a cube that leaves the least error
+
+for _name, _op in {"Floor": FLOOR, "Ceil": CEIL, "Round": ROUND}.items():
+    operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x))
+
+
+@operation("Sign")
+def sign(b: Builder, op: Any, x: Value) -> Value:
+    return b.apply(lambda x: keras.ops.cast(x > 0, "float32") - keras.ops.cast(x < 0, "float32"), x)
+
+
+@operation("Log1p")
+def log1p(b: Builder, op: Any, x: Value) -> Value:
+    return b.apply(lambda x: keras.ops.log(x + 1), x)
+
+
+@operation("Expm1")
+def expm1(b: Builder, op: Any, x: Value) -> Value:
+    return b.apply(lambda x: keras.ops.exp(x) - 1, x)
+
+
+@operation("Erf")
+def erf(b: Builder, op: Any, x: Value) -> Value:
+    return b.apply(lambda x: keras.ops.tanh(x * (x * x * _ERF[1] + _ERF[0])), x)
+
+
+@operation("Logsumexp")
+def logsumexp(b: Builder, op: Any, x: Value) -> Value:
+    axes = axes_of(op.axis, len(x.shape))
+
+    def compute(x: Any) -> Any:
+        largest = keras.ops.max(x, axis=axes, keepdims=True)
+        found = keras.ops.log(keras.ops.sum(keras.ops.exp(x - largest), axis=axes, keepdims=True)) + largest
+        return found if op.keepdims else keras.ops.squeeze(found, axes)
+
+    return b.apply(compute, x)
+
+
+@operation("Cumsum")
+def cumsum(b: Builder, op: Any, x: Value) -> Value:
+    axis = _axis(b, op, x)
+    perm = [i for i in range(len(x.shape)) if i != axis] + [axis]
+    rows = transpose(b, x, perm, "last")
+    ones = b.constant(np.tri(x.shape[axis]), "ones")
+    summed = b.node(FULLY_CONNECTED, rows, ones, name="sums", keep_num_dims=len(x.shape) > 2)
+    return transpose(b, summed, [perm.index(i) for i in range(len(perm))], "back")
+
+
+@operation("OneHot")
+def one_hot(b: Builder, op: Any, x: Value) -> Value:
+    axis = op.axis % (len(x.shape) + 1)
+    classes = np.arange(op.num_classes, dtype=np.int32).reshape([-1, *(1,) * (len(x.shape) - axis)])
+    if axis == 0:
+        raise b.fail("classes along an axis of one sample", "axis=0, which is the batch", "use axis=-1")
+    return b.apply(
+        lambda x: keras.ops.cast(
+            keras.ops.equal(keras.ops.expand_dims(keras.ops.cast(x, "int32"), axis), classes), op.dtype or "float32"
+        ),
+        x,
+    )
+
+
+@operation("TopK")
+def top_k(b: Builder, op: Any, x: Value) -> tuple[Value, Value]:
+    values, places = b.nodes(TOP_K, x, name="top_k", k=int(op.k))
+    return values, places
+
+
+@operation("Roll")
+def roll(b: Builder, op: Any, x: Value) -> Value:
+    axes, shifts = ((v,) if isinstance(v, int) else tuple(v or ()) for v in (op.axis, op.shift))
+    if not axes or any(a % len(x.shape) == 0 for a in axes):
+        raise b.fail("axes of one sample to roll along", f"axis={op.axis}", "name other axes than the batch")
+    for axis, shift in zip(axes, shifts, strict=True):
+        x = b.apply(lambda x, axis=axis, shift=shift: _rolled(x, axis % len(x.shape), shift), x)
+    return x
+
+
+def _rolled(x: Any, axis: int, shift: int) -> Any:
+    at = -shift % x.shape[axis]
+    before = (slice(None),) * axis
+    return x if not at else keras.ops.concatenate([x[(*before, slice(at, None))], x[(*before, slice(at))]], axis)
+
+
+@operation("TakeAlongAxis")
+def take_along_axis(b: Builder, op: Any, x: Any, indices: Any) -> Value:
+    """Rows of indices beside rows of data: a gather that has all other axes in common."""
+    if not isinstance(x, Value):
+        raise b.fail("data to take from", "a constant", "use keras.ops.take")
+    axis = _axis(b, op, x)
+    places = indices if isinstance(indices, Value) else b.constant(indices, "indices", DType.INT32)
+    if places.shape[:axis] != x.shape[:axis] or places.shape[axis + 1 :] != x.shape[axis + 1 :]:
+        raise b.fail("indices of the data's shape but for one axis", f"{places.shape} for {x.shape}", "broadcast them")
+    perm = [i for i in range(len(x.shape)) if i != axis] + [axis]
+    rows, chosen = transpose(b, x, perm, "last"), transpose(b, places, perm, "indices_last")
+    last = len(x.shape) - 1
+    found = b.node(GATHER, rows, chosen, name="taken", axis=last, batch_dims=last)
+    return transpose(b, found, [perm.index(i) for i in range(len(perm))], "back")
+
+
+def _axis(b: Builder, op: Any, x: Value) -> int:
+    if op.axis is None:
+        raise b.fail("an axis", "axis=None", "reshape the tensor to one axis, and name it")
+    return int(op.axis) % len(x.shape)
