@@ -2,8 +2,8 @@
 
 Files may come from anywhere, so they are looked at before Keras loads them: they must be what their suffix
 says, and must not claim to hold much more than they do. What older versions wrote and Keras 3 no longer takes
-is mended in a
-copy of the configuration: arguments that mean nothing any more, and `/` in layer names (which becomes `_`).
+is mended in a copy of the configuration: arguments that mean nothing any more, `/` in layer names (which becomes `_`),
+models within models, whose calls Keras 2 counted from 1, and lists of one end.
 """
 
 from __future__ import annotations
@@ -259,7 +259,66 @@ def _mended_config(config: Any) -> tuple[Any, bool]:
         renamed[old] = new
         taken.add(new)
     mended = _without_obsolete(_renamed(config, renamed) if renamed else config)
+    mended = _with_single_ends(_counted_from_0(mended))
     return mended, mended != config
+
+
+def _counted_from_0(config: Any) -> Any:
+    """Calls of inner models counted from 0: Keras 2 counted their making, too."""
+    if isinstance(config, list):
+        return [_counted_from_0(v) for v in config]
+    if not isinstance(config, dict):
+        return config
+    config = {k: _counted_from_0(v) for k, v in config.items()}
+    layers = config.get("layers")
+    models = {layer["name"] for layer in layers or () if _is_inner_model(layer)}
+    first = {name: min((i for n, i in _references(config) if n == name), default=0) for name in models}
+    return _moved(config, {name: i for name, i in first.items() if i}) if any(first.values()) else config
+
+
+def _is_inner_model(layer: Any) -> bool:
+    return isinstance(layer, dict) and "name" in layer and "layers" in (layer.get("config") or ())
+
+
+def _is_reference(item: Any) -> bool:
+    """`[layer, call, result]`, or with arguments behind it, as versions before 3 write where a tensor comes from."""
+    return isinstance(item, list) and len(item) in (3, 4) and [type(v) for v in item[:3]] == [str, int, int]
+
+
+def _references(config: Any) -> Iterator[tuple[str, int]]:
+    """Layer and call of every reference in a model, those inside of inner models left out."""
+    if _is_reference(config):
+        yield config[0], config[1]
+        config = config[3:]
+    if _is_inner_model(config):
+        config = config.get("inbound_nodes", [])
+    for item in config.values() if isinstance(config, dict) else config if isinstance(config, list) else ():
+        yield from _references(item)
+
+
+def _moved(config: Any, first: dict[str, int]) -> Any:
+    """The same with the calls of some layers counted from 0."""
+    if _is_reference(config):
+        return [config[0], config[1] - first.get(config[0], 0), config[2], *(_moved(v, first) for v in config[3:])]
+    if _is_inner_model(config):
+        return config | {"inbound_nodes": _moved(config.get("inbound_nodes", []), first)}
+    if isinstance(config, dict):
+        return {k: _moved(v, first) for k, v in config.items()}
+    return [_moved(v, first) for v in config] if isinstance(config, list) else config
+
+
+def _with_single_ends(config: Any) -> Any:
+    """Models of one input or output take and give a tensor, not a list of one."""
+    if isinstance(config, list):
+        return [_with_single_ends(v) for v in config]
+    if not isinstance(config, dict):
+        return config
+    config = {k: _with_single_ends(v) for k, v in config.items()}
+    for key in ("input_layers", "output_layers"):
+        ends = config.get(key)
+        if isinstance(ends, list) and len(ends) == 1 and _is_reference(ends[0]):
+            config[key] = ends[0]
+    return config
 
 
 def _layer_names(config: Any) -> list[str]:

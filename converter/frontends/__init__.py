@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from converter.backend import tensorflow_for
 from converter.frontends.options import ModelOptions, parse_input_shapes
+from converter.frontends.source import Source
 from converter.regular import other_than_file
 from ir.errors import ModelError, OptionError
-from ir.graph import Graph, Value
+from ir.graph import Graph
 from ir.types import DType
-from passes.contract.base import Range
 
 __all__ = ["ModelOptions", "Source", "check_there", "load_model", "parse_input_shapes"]
-
-
-@dataclass(frozen=True)
-class Source:
-    """A float graph, the preprocessing that its network was trained with ("" if that is not known), the quantization
-    ranges that it was trained with (by value of the graph), and what the user should look at."""
-
-    graph: Graph
-    preprocess: str = ""
-    ranges: Mapping[Value, Range] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -86,18 +74,28 @@ def _from_object(model: Any, options: ModelOptions) -> Source:
         from converter.frontends.tfmot_model import from_tf_keras
 
         return from_tf_keras(model, **_sizes(options))
-    from converter.frontends.keras_model import from_keras
+    return _from_keras(model, options)
 
-    return Source(from_keras(model, **_sizes(options)))
+
+def _from_keras(model: Any, options: ModelOptions) -> Source:
+    """A model of Keras 3: followed call by call where that is possible, else by way of a SavedModel."""
+    from converter.frontends.exported import by_saved_model
+    from converter.frontends.keras_model import NotFollowedError, from_keras
+
+    sizes = _sizes(options)
+    try:
+        return Source(from_keras(model, **sizes))
+    except NotFollowedError as error:
+        return by_saved_model(model, options, error)
 
 
 def _from_keras_file(path: Path, options: ModelOptions) -> Source:
-    from converter.frontends.keras_model import from_keras, load_keras
+    from converter.frontends.keras_model import load_keras
     from converter.frontends.tfmot_model import from_tf_keras_file, needs_tf_keras
 
     if needs_tf_keras(path):
         return from_tf_keras_file(path, **_sizes(options))
-    return Source(from_keras(load_keras(path), **_sizes(options)))
+    return _from_keras(load_keras(path), options)
 
 
 def _from_zoo(name: str, weights: str | None, options: ModelOptions) -> Source:

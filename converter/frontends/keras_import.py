@@ -37,6 +37,10 @@ _LOG = logging.getLogger(__name__)
 Env = dict[int, Value]  # by the identity of symbolic tensors
 
 
+class NotFollowedError(ModelError):
+    """What a layer computes cannot be followed call by call; TensorFlow may be able to trace it."""
+
+
 @dataclass
 class _Frame:
     """One call that is being imported: a layer, an operation, or a model within the model.
@@ -141,9 +145,9 @@ class Importer:
         values = [env[id(t)] if isinstance(t, KerasTensor) else t if t is None else self.operand(t) for t in made]
         return tree.pack_sequence_as(result, values)
 
-    def fail(self, expected: str, found: str, fix: str) -> ModelError:
+    def fail(self, expected: str, found: str, fix: str, kind: type[ModelError] = ModelError) -> ModelError:
         """The error that the present layer causes; to be raised."""
-        return ModelError(expected=expected, found=found, where=self._where(), fix=fix)
+        return kind(expected=expected, found=found, where=self._where(), fix=fix)
 
     # --- following ----------------------------------------------------------------------------------------
 
@@ -215,6 +219,7 @@ class Importer:
                 "an operation that TensorFlow Lite has and that is known here",
                 f"keras.ops operation {type(operation).__name__}",
                 "compute it outside the model, or write it with other functions of keras.ops",
+                NotFollowedError,
             )
         return handler(self, operation, *args, **kwargs)
 
@@ -236,7 +241,7 @@ class Importer:
         """The arguments without those that say what is so anyway; raises for what cannot be converted."""
         refused = refusal(layer)
         if refused is not None:
-            raise self.fail("a layer that can be converted", *refused)
+            raise self.fail("a layer that can be converted", *refused, NotFollowedError)
         if getattr(layer, "data_format", None) == "channels_first":
             raise self.fail(
                 "data_format='channels_last'",
@@ -288,6 +293,7 @@ class Importer:
                 "a layer of Keras that is known here, or one that computes with keras.ops only",
                 f"one that cannot be followed ({first_words(error)})",
                 "write its call() with keras.ops, or replace it by layers of Keras",
+                NotFollowedError,
             ) from error
 
     # --- names --------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 from keras import KerasTensor
 
-from converter.frontends.keras_import import Importer, element_type, is_graph
+from converter.frontends.keras_import import Importer, NotFollowedError, element_type, is_graph
 from converter.frontends.tflite_patterns import recognize
 from converter.keras_file import load_keras
 from ir.errors import ModelError, OptionError
@@ -17,7 +17,7 @@ from ir.graph import Graph, Value
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.types import TensorType
 
-__all__ = ["from_keras", "load_keras"]
+__all__ = ["NotFollowedError", "from_keras", "load_keras"]
 
 
 def from_keras(
@@ -83,7 +83,7 @@ def _built_input(model: keras.Model) -> KerasTensor:
         )
     shape = (model.get_build_config() or {}).get("input_shape")
     if not isinstance(shape, (tuple, list)) or not all(d is None or isinstance(d, int) for d in shape):
-        raise ModelError(
+        raise NotFollowedError(
             expected="a functional or sequential model",
             found=f"a subclassed model ({type(model).__name__}) without one input of a known shape",
             where=f"model '{model.name}'",

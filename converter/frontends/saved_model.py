@@ -11,9 +11,9 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from converter.frontends import Source
 from converter.frontends.naming import rename
 from converter.frontends.options import ModelOptions
+from converter.frontends.source import Source
 from converter.frontends.tensorflow_file import DEFAULT_SIGNATURE, FloatFile, first_words, quietly
 from converter.frontends.tensorflow_process import check_loads, float_file_of
 from converter.frontends.tflite_model import from_tflite

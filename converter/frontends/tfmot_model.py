@@ -22,7 +22,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from converter.frontends import Source
+from converter.frontends.options import ModelOptions
+from converter.frontends.source import Source
 from converter.keras_file import check_keras_file
 from ir.errors import ModelError
 from ir.graph import Graph, Value
@@ -30,11 +31,12 @@ from passes.contract.base import Range
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+_OF_KERAS_2 = ("TFOpLambda", "SlicingOpLambda", "ClassMethod")  # what `tf.*` in a functional model became
 _WRAPPERS = ("PruneLowMagnitude", "ClusterWeights", "QuantizeWrapper", "QuantizeWrapperV2", "QuantizeLayer")
 
 
 def needs_tf_keras(path: Path) -> bool:
-    """Whether only `tf_keras` can load a file: `.keras` of Keras 2, or wrappers inside; False for what is no model.
+    """Whether only `tf_keras` can load a file: `.keras` of Keras 2, wrappers or calls of TensorFlow inside; False for what is no model.
 
     Raises ModelError for a file that claims to hold far more than it does, or that cannot be read to its end.
     """
@@ -48,7 +50,7 @@ def needs_tf_keras(path: Path) -> bool:
         else:
             with h5py.File(path, "r") as file:
                 config = str(file.attrs["model_config"])
-        return any(name in _WRAPPERS for name in _class_names(json.loads(config)))
+        return any(name in (*_WRAPPERS, *_OF_KERAS_2) for name in _class_names(json.loads(config)))
     except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, zipfile.BadZipFile):
         return False  # the Keras frontend says what is wrong with it
 
@@ -112,6 +114,7 @@ def _package(name: str, where: str) -> Any:
 
 def from_tf_keras(model: Any, *, batch_size: int = 1, shapes: Shapes | None = None) -> Source:
     """The network of a `tf_keras` model object; arguments as for `from_keras`."""
+    from converter.frontends.exported import by_saved_model
     from converter.frontends.keras_model import from_keras, load_keras
 
     plain, ranges, input_ranges = stripped(model)
@@ -120,7 +123,16 @@ def from_tf_keras(model: Any, *, batch_size: int = 1, shapes: Shapes | None = No
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             plain.save(path, save_format="h5", include_optimizer=False)
-        graph = from_keras(load_keras(path), batch_size=batch_size, shapes=shapes)
+        try:
+            graph = from_keras(load_keras(path), batch_size=batch_size, shapes=shapes)
+        except ModelError as error:
+            why = ModelError(
+                expected=error.expected,
+                found=f"layers that Keras 3 does not load ({error.found})",
+                where=f"model '{plain.name}'",
+                fix=error.fix,
+            )
+            return by_saved_model(plain, ModelOptions(batch_size=batch_size, input_shapes=dict(shapes or {})), why)
     return Source(graph, ranges=_by_value(graph, ranges, input_ranges))
 
 
