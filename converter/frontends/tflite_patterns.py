@@ -3,6 +3,7 @@
 - a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
+- `log(1 + exp(x))`: softplus, in a form whose parts stay small;
 - `-x`, `x / c`, `x^2`: products, which have an integer kernel that holds for any zero point.
 """
 
@@ -14,13 +15,14 @@ from typing import Any
 
 import numpy as np
 
+from converter.frontends.tflite_compositions import compose
 from ir.graph import Graph, Node, Value
 from ir.opdef import FusedActivation, OpDef
 from ir.ops import OPERATORS
 from ir.ops.activation import PRELU, RELU
 from ir.ops.comparison import EQUAL, NOT_EQUAL
 from ir.ops.conversion import CAST
-from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB, BinaryAttributes
+from ir.ops.elementwise import ABS, ADD, DIV, EXP, LOG, MUL, NEG, SQUARE, SUB, BinaryAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
 from ir.types import DType, TensorType
@@ -31,7 +33,8 @@ _ACTIVATIONS = {op.fuses_as: op for op in OPERATORS if op.fuses_as is not None}
 
 def recognize(graph: Graph) -> None:
     """Rewrites the graph in place; the float function stays what it was."""
-    for rule in (_unfuse, _flat_bias, _prelu, _softmax, _product):
+    compose(graph)
+    for rule in (_unfuse, _flat_bias, _prelu, _softmax, _softplus, _product):
         for node in graph.nodes:
             rule(graph, node)
         graph.prune()
@@ -143,6 +146,20 @@ def _softmax(graph: Graph, node: Node) -> None:
         if largest is not None and largest.inputs[0] is shifted.inputs[0] and _over_last(largest):
             logits = shifted.inputs[0]
     _replace(graph, node, SOFTMAX, [logits], SoftmaxAttributes())
+
+
+def _softplus(graph: Graph, node: Node) -> None:
+    """`log(1 + exp(x))` as `max(x, 0) + log(1 + exp(-|x|))`, none of whose parts is much larger than the result."""
+    total = _made_by(node.inputs[0], ADD) if node.op is LOG else None
+    found = None if total is None else _either(total, EXP)
+    if found is None or found[1].data is None or np.any(found[1].data != 1):
+        return
+    x, one, name = found[0].input, found[1], node.name
+    minus = graph.constant(np.asarray(-1, np.float32), f"{name}/minus")
+    size = graph.add(ABS, [x], name=f"{name}/abs").output
+    decayed = graph.add(EXP, [graph.add(MUL, [size, minus], name=f"{name}/decay").output], name=f"{name}/exp").output
+    rest = graph.add(LOG, [graph.add(ADD, [decayed, one], name=f"{name}/one_plus").output], name=f"{name}/log").output
+    _replace(graph, node, ADD, [graph.add(RELU, [x], name=f"{name}/relu").output, rest], BinaryAttributes())
 
 
 def _over_last(node: Node) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.kernels import INT16_ON_TFLITE
+from ir.kernels import INT8, INT16_ON_TFLITE
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, Role, ShapeError, at_least
 from ir.ops._shapes import (
     TIED,
@@ -230,6 +230,23 @@ def _gather_version(attrs: GatherAttributes, types: Sequence[TensorType | None],
     return 5 if attrs.batch_dims else version_by_type(int16=4)(attrs, types, out)
 
 
+def _infer_gather_nd(attrs: Attributes, types: Sequence[TensorType]) -> list[TensorType]:
+    params, indices = types
+    depth = indices.shape[-1] if indices.rank else 0
+    if not 0 < depth <= params.rank:
+        raise ShapeError(f"indices {indices.shape} into {params.shape}")
+    return same_type(params, (*indices.shape[:-1], *params.shape[depth:]))
+
+
+def _gather_nd(ops: Any, attrs: Attributes, params: Any, indices: Any) -> Any:
+    depth = indices.shape[-1]
+    known, rest = params.shape[:depth], params.shape[depth:]
+    steps = np.array([math.prod(known[i + 1 :]) for i in range(depth)], np.int32)
+    places = ops.sum(indices * ops.array(steps, dtype=indices.dtype), axis=-1)
+    flat = ops.reshape(params, (math.prod(known), *rest))
+    return ops.take(flat, places, axis=0)
+
+
 SLICE = OpDef(
     name="slice",
     summary="A box cut out of the input.",
@@ -281,4 +298,15 @@ GATHER = OpDef(
     quantization=QuantRule(tied=("params", "output"), kernels=INT16_ON_TFLITE),
     encoding=Encoding(code="GATHER", options="GatherOptions", version=_gather_version),
     passage=_gather_passage,
+)
+
+GATHER_ND = OpDef(
+    name="gather_nd",
+    summary="The elements or slices of `params` at the given places.",
+    operands=(Operand(name="params"), Operand(name="indices", role=Role.INDEX)),
+    infer=_infer_gather_nd,
+    compute=on_floats(_gather_nd),
+    integer=on_integers(_gather_nd),
+    quantization=QuantRule(tied=("params", "output"), kernels=INT8),
+    encoding=Encoding(code="GATHER_ND", options="GatherNdOptions"),
 )

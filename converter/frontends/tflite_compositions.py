@@ -1,0 +1,116 @@
+"""Operators of `ir.ops.rewritten`, as operators that have integer kernels; the float function stays what it was.
+
+cumsum: a product with a triangle of ones        reverse: a slice with steps of -1
+sign:   (x > 0) - (x < 0)                        one_hot: (index = 0, 1, 2, ...) (on - off) + off
+pow:    products and roots, or exp(p log x), of which x > 0 is asked; the exponent is one constant
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from ir.graph import Graph, Node, Value
+from ir.opdef import OpDef
+from ir.ops.comparison import EQUAL, GREATER, LESS
+from ir.ops.conversion import CAST, CastAttributes
+from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
+from ir.ops.elementwise import ADD, EXP, LOG, MUL, RSQRT, SQRT, SUB
+from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, REVERSE, SIGN
+from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
+from ir.ops.slicing import STRIDED_SLICE, StridedSliceAttributes
+from ir.types import DType, given
+
+
+def compose(graph: Graph) -> None:
+    """Rewrites the graph in place."""
+    for node in graph.nodes:
+        build = _BUILDERS.get(node.op)
+        made = None if build is None or not node.output.dtype.is_float else build(graph, node)
+        if made is not None:
+            graph.replace(node, [made])
+
+
+def _cumsum(graph: Graph, node: Node) -> Node:
+    x, rank = node.input, len(node.input.shape)
+    axis = node.attrs.axis % rank
+    perm = (*(i for i in range(rank) if i != axis), axis)
+    ones = np.tri(x.shape[axis], k=-1 if node.attrs.exclusive else 0, dtype=np.float32)
+    triangle = graph.constant(np.ascontiguousarray(ones.T if node.attrs.reverse else ones), f"{node.name}/ones")
+    rows = graph.add(TRANSPOSE, [x], TransposeAttributes(perm=perm), f"{node.name}/last").output
+    attrs = FullyConnectedAttributes(keep_num_dims=rank > 2)
+    sums = graph.add(FULLY_CONNECTED, [rows, triangle, None], attrs, f"{node.name}/sums").output
+    back = TransposeAttributes(perm=tuple(perm.index(i) for i in range(rank)))
+    return graph.add(TRANSPOSE, [sums], back, f"{node.name}/back")
+
+
+def _reverse(graph: Graph, node: Node) -> Node:
+    x, rank = node.input, len(node.input.shape)
+    axes = {a % rank for a in node.attrs.axes}
+    attrs = StridedSliceAttributes(
+        begin=(0,) * rank,
+        end=(0,) * rank,
+        strides=tuple(-1 if i in axes else 1 for i in range(rank)),
+        begin_mask=(1 << rank) - 1,
+        end_mask=(1 << rank) - 1,
+    )
+    return graph.add(STRIDED_SLICE, [x], attrs, f"{node.name}/slice")
+
+
+def _sign(graph: Graph, node: Node) -> Node:
+    zero = graph.constant(np.zeros((), np.float32), f"{node.name}/zero")
+    above, below = (
+        _real(graph, graph.add(op, [node.input, zero], name=f"{node.name}/{op.name}").output).output
+        for op in (GREATER, LESS)
+    )
+    return graph.add(SUB, [above, below], name=f"{node.name}/sub")
+
+
+def _one_hot(graph: Graph, node: Node) -> Node:
+    indices, on, off = node.input, given(node.inputs, 1), given(node.inputs, 2)
+    axis = node.attrs.axis % (len(indices.shape) + 1)
+    shape = (*indices.shape[:axis], 1, *indices.shape[axis:])
+    spread = graph.add(RESHAPE, [indices], ReshapeAttributes(shape=shape), f"{node.name}/spread").output
+    numbers = np.arange(node.attrs.depth, dtype=indices.dtype.numpy)
+    numbers = numbers.reshape(-1, *(1,) * (len(indices.shape) - axis))
+    classes = graph.constant(numbers, f"{node.name}/classes", dtype=indices.dtype)
+    found = _real(graph, graph.add(EQUAL, [spread, classes], name=f"{node.name}/equal").output)
+    if _is(on, 1) and _is(off, 0):
+        return found
+    width = graph.add(SUB, [on, off], name=f"{node.name}/width").output
+    scaled = graph.add(MUL, [found.output, width], name=f"{node.name}/scaled").output
+    return graph.add(ADD, [scaled, off], name=f"{node.name}/shifted")
+
+
+def _real(graph: Graph, truth: Value) -> Node:
+    attrs = CastAttributes(in_data_type=DType.BOOL, out_data_type=DType.FLOAT32)
+    return graph.add(CAST, [truth], attrs, f"{truth.name}/cast")
+
+
+def _is(value: Value, number: float) -> bool:
+    return value.data is not None and bool(np.all(value.data == number))
+
+
+def _pow(graph: Graph, node: Node) -> Node | None:
+    x, exponent = node.input, given(node.inputs, 1)
+    if exponent.data is None or exponent.data.size != 1 or x.data is not None:
+        return None
+    power, name = float(exponent.data.reshape(())), node.name
+    if power in (0.5, -0.5):
+        return graph.add(SQRT if power > 0 else RSQRT, [x], name=f"{name}/root")
+    if power in (2.0, 3.0, 4.0):
+        square = graph.add(MUL, [x, x], name=f"{name}/square")
+        factor = square.output if power == 4 else x
+        return square if power == 2 else graph.add(MUL, [square.output, factor], name=f"{name}/mul")
+    logarithm = graph.add(LOG, [x], name=f"{name}/log").output
+    return graph.add(EXP, [graph.add(MUL, [logarithm, exponent], name=f"{name}/mul").output], name=f"{name}/exp")
+
+
+_BUILDERS: Mapping[OpDef, Callable[[Graph, Node], Node | None]] = {
+    CUMSUM: _cumsum,
+    REVERSE: _reverse,
+    SIGN: _sign,
+    ONE_HOT: _one_hot,
+    POW: _pow,
+}
