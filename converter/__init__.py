@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from converter.analysis import Analysis
     from converter.analysis.analyzing import analyze
     from converter.conversion import convert
+    from converter.quantization_aware import quantize_aware
     from converter.result import ConversionResult
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "RuntimeFailure",
     "analyze",
     "convert",
+    "quantize_aware",
 ]
 
 
@@ -49,6 +51,10 @@ def __getattr__(name: str) -> Any:
         from converter import conversion
 
         return getattr(conversion, name)
+    if name == "quantize_aware":
+        from converter.quantization_aware import quantize_aware
+
+        return quantize_aware
     if name in ("analyze", "Analysis"):
         from converter import analysis
 

@@ -10,11 +10,15 @@ from converter.bits import RequestedBits
 from converter.gathering import ConversionData
 from converter.targets import Target
 from converter.tuning import Tuning
+from ir.errors import OptionError
 from ir.graph import Graph
 from passes.contract.base import Pass
 from passes.quantization.lower import LowerToInteger, refuse_early
+from passes.quantization.quantize import Quantize
 from passes.running import pipeline as pipelines
 from passes.training.fine_tune import FineTune
+
+EMIT = "emit"  # the pipeline for a network that was trained quantized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ def choose_passes(graph: Graph, data: ConversionData, target: Target, requested:
       ModelError: the passes must leave integers only, and the graph has operators without an integer form.
     """
     steps = _with_options(_named(graph, data, target, requested), requested)
+    _check_quantized_once(graph, steps)
     if requested.passes is None or requested.pipeline is not None:
         steps = pipelines.for_widths(steps)
     if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):
@@ -53,13 +58,29 @@ def _named(graph: Graph, data: ConversionData, target: Target, requested: Reques
         return list(passes)
     if passes is not None and pipeline is None:
         return pipelines.parse(passes)
+    annotated = is_annotated(graph)
     return pipelines.named(
-        pipeline or _automatic(graph, data, requested.tuning),
+        pipeline or (EMIT if annotated else _automatic(graph, data, requested.tuning)),
         changes=passes,
         granularity=requested.granularity or target.granularity,
         io=requested.io,
         rewrites=target.rewrites,
     )
+
+
+def is_annotated(graph: Graph) -> bool:
+    """Whether a graph is quantized already, and only has to be emitted."""
+    return any(v.quant is not None for v in graph.values())
+
+
+def _check_quantized_once(graph: Graph, steps: Sequence[Pass]) -> None:
+    if is_annotated(graph) and any(isinstance(s, Quantize) for s in steps):
+        raise OptionError(
+            expected=f"the pipeline {EMIT} for a network that was trained quantized",
+            found=", ".join(s.name for s in steps),
+            where="--pipeline",
+            fix="leave pipeline, passes and widths out: quantize_aware has decided on them",
+        )
 
 
 def _automatic(graph: Graph, data: ConversionData, tuning: Tuning | None) -> str:

@@ -19,6 +19,7 @@ from ir.types import DType
 from passes.contract.base import Progress, Samples, silent
 from passes.measuring.decibels import decibels
 from passes.measuring.logits import logits_of
+from passes.quantization.simulate import simulated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,12 +158,16 @@ def compare(
     batch_size: int = 8,
     progress: Progress = silent,
 ) -> Comparison:
-    """Runs the float graph and, on the emulator, the emitted file over all samples."""
+    """Runs the float graph and, on the emulator, the emitted file over all samples.
+
+    A graph that was trained quantized is computed as it was trained: as its kernels will.
+    """
     integer = to_graph(parse(model))
     together = batchable(reference) and batchable(integer)
     float_expected = [*reference.outputs, *logits_of(reference)]
     integer_expected = [*integer.outputs, *logits_of(integer)]
-    run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected))
+    transform = simulated(reference) if any(v.quant is not None for v in reference.values()) else None
+    run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected, transform=transform))
     sums, done, split = _Sums(reference), 0, len(reference.outputs)
     profile = profile or able(integer, JUDGES)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):

@@ -81,6 +81,10 @@ def _from_keras(model: Any, options: ModelOptions) -> Source:
     """A model of Keras 3: followed call by call where that is possible, else by way of a SavedModel."""
     from converter.frontends.exported import by_saved_model
     from converter.frontends.keras_model import NotFollowedError, from_keras
+    from passes.training.student import Student
+
+    if isinstance(model, Student):
+        return Source(model.trained_graph())
 
     sizes = _sizes(options)
     try:

@@ -157,6 +157,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
+    "emit": _EMIT,
     "lsq": (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, Step("lsq"), *_EMIT),
     "data_free": (
         *_PREPARE,

@@ -6,9 +6,10 @@ times the cross entropy of labels; where the samples have no labels, or the netw
 alone. Adam, or SGD with momentum as in the paper, which trains batch norms where here they are folded; the rate falls
 along a cosine; weights of 3 bits decay half as much, of 2 a quarter.
 
-Steps of fewer than 8 bits start at `2 mean|v| / sqrt(qmax)` (`start=mean`), `v` the weights or the activation on a first
-batch; those of 8 bits and more, of which that would leave most unused, where they were calibrated, as all do with
-`start=range`. The start that the best state is held against is the graph as it came, whatever the steps start at.
+Steps start at `2 mean|v| / sqrt(qmax)`, `v` the weights or the activation on a first batch, where they have fewer than 4
+bits (`start=auto`), or fewer than 8 (`start=mean`); others, of which that would leave many unused, where they were
+calibrated, as all do with `start=range`. The start that the best state is held against is the graph as it came,
+whatever the steps start at.
 """
 
 from __future__ import annotations
@@ -36,11 +37,10 @@ from passes.training.stepped import BATCH_NORMS, SteppedModel, Steps
 from passes.training.trainable import TrainableModel, reals
 from passes.training.tuning_loop import Loop
 
-STARTS = ("mean", "range")
+STARTS = {"auto": 4, "mean": 8, "range": 0}  # steps of fewer bits start at the mean
 STEPS = ("learned", "minmax")
 _OPTIMIZERS = ("sgd", "adam")
 _FIRST = 64  # samples of the first batch
-_FULL = 8  # bits that calibration leaves no need to spare levels of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +61,8 @@ class Lsq(FineTune):
     decay: float = 1e-4
     teacher: float = 0.5
     steps: str = "learned"
-    start: str = "mean"
-    batch_norm: str = "frozen"
+    start: str = "auto"
+    batch_norm: str = "batch"
     noise: float = 1.0
     activation_noise: float = 1.0
 
@@ -74,7 +74,7 @@ class Lsq(FineTune):
             "decay": (self.decay >= 0, "at least 0"),
             "teacher": (0 <= self.teacher <= 1, "0 (labels alone) to 1 (the float network alone)"),
             "steps": (self.steps in STEPS, " or ".join(STEPS)),
-            "start": (self.start in STARTS, " or ".join(STARTS)),
+            "start": (self.start in STARTS, ", ".join(STARTS)),
             "batch_norm": (self.batch_norm in BATCH_NORMS, " or ".join(BATCH_NORMS)),
             "noise": (0 < self.noise <= 1, "above 0, at most 1"),
             "activation_noise": (0 < self.activation_noise <= 1, "above 0, at most 1"),
@@ -92,14 +92,14 @@ class Lsq(FineTune):
 
     def _start(self, run: Run, loop: Loop) -> Score | None:
         """Of the graph as it came; then its steps are put to where they start."""
-        if self.start == "range" or self.steps == "minmax":
+        if not STARTS[self.start] or self.steps == "minmax":
             return None
         as_it_came = self._stepped(run, Steps())
         self.compile(as_it_came, run)
         score = loop.measure(as_it_came)
         release(as_it_came)
         first = run.train[:_FIRST]
-        start_steps(run.graph, [x[first] for x in run.data.inputs])
+        start_steps(run.graph, [x[first] for x in run.data.inputs], STARTS[self.start])
         return score
 
     def _model(self, run: Run) -> TrainableModel:
@@ -129,13 +129,13 @@ class Lsq(FineTune):
         return keras.optimizers.Adam(rate, beta_1=self.momentum, **self._averaging)
 
 
-def start_steps(graph: Graph, inputs: list[np.ndarray]) -> None:
-    """Puts LSQ's first steps, `2 mean|v| / sqrt(qmax)`, on weights and activations of fewer than 8 bits.
+def start_steps(graph: Graph, inputs: list[np.ndarray], bits: int) -> None:
+    """Puts LSQ's first steps, `2 mean|v| / sqrt(qmax)`, on weights and activations of fewer than so many bits.
 
     Args:
       inputs: of a first batch, as integers. What a kernel fixes, and the network's inputs, keep their steps.
     """
-    groups = [g for g in tie_groups(graph) if _starts(g, graph)]
+    groups = [g for g in tie_groups(graph) if _starts(g, graph, bits)]
     requested = [v for g in groups for v in g]
     magnitudes = dict(zip(requested, _magnitudes(graph, inputs, requested), strict=True))
     for group in groups:
@@ -146,7 +146,7 @@ def start_steps(graph: Graph, inputs: list[np.ndarray]) -> None:
         for value in group:
             value.quant = params
     for layer in layers(graph):
-        if layer.weight.quant is not None and layer.params.bits < _FULL:
+        if layer.weight.quant is not None and layer.params.bits < bits:
             axes = layer.within_output if layer.params.per_channel else None
             scale = 2 * np.abs(layer.data).mean(axis=axes) / np.sqrt(layer.params.qmax)
             scale = np.where(scale > 0, scale, layer.params.scale).astype(np.float32)
@@ -155,10 +155,10 @@ def start_steps(graph: Graph, inputs: list[np.ndarray]) -> None:
         annotate_bias(graph, node)
 
 
-def _starts(group: list[Value], graph: Graph) -> bool:
+def _starts(group: list[Value], graph: Graph, bits: int) -> bool:
     params = group[0].quant
     held = any(v in graph.inputs or (params and fixed_params(v, params.bits) is not None) for v in group)
-    return params is not None and params.bits < _FULL and not held
+    return params is not None and params.bits < bits and not held
 
 
 def _magnitudes(graph: Graph, inputs: list[np.ndarray], requested: list[Value]) -> list[float]:

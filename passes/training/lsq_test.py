@@ -98,7 +98,7 @@ def test_steps_of_few_bits_start_at_twice_the_mean() -> None:
     value = graph.inputs[0]
     held = [v for v in graph.values() if v.quant is not None and v.data is None]
     before = {v: v.quant for v in held}
-    start_steps(graph, [integers_of(samples(8, 2).arrays[0], value)])
+    start_steps(graph, [integers_of(samples(8, 2).arrays[0], value)], 8)
     weight = next(n.weight for n in graph.nodes if n.weight is not None)
     expected = 2 * np.abs(weight.array).mean(axis=(1, 2, 3)) / np.sqrt(7)
     np.testing.assert_allclose(weight.type.params().scale, expected, rtol=1e-6)
@@ -113,7 +113,7 @@ def test_an_activations_step_starts_at_twice_the_mean_of_the_first_batch() -> No
         if v.quant is not None and v.data is None and v not in graph.inputs:
             zero = max(-8, min(7, round(int(v.quant.zero_point) / 16)))
             v.quant = dataclasses.replace(v.quant, bits=4, zero_point=np.int64(zero))
-    start_steps(graph, [integers_of(x, graph.inputs[0])])
+    start_steps(graph, [integers_of(x, graph.inputs[0])], 8)
     real = graph.inputs[0].type.params().dequantize(integers_of(x, graph.inputs[0]))
     found = np.abs(K.convert_to_numpy(run_float(graph, [real], requested=[value])[0])).mean()
     group_mean = float(value.type.params().scale) * np.sqrt(15) / 2

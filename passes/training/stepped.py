@@ -30,6 +30,7 @@ from ir.keras_ops import K
 from ir.layer import layer_of
 from ir.quantization import QuantParams
 from passes.contract.base import ChannelNormal
+from passes.quantization.simulate import result_of, rounded_twice, rounding_shift
 from passes.training import fake_quant as fq
 from passes.training.layers import TrainedLayer
 from passes.training.losses import Loss, cross_entropy
@@ -40,6 +41,7 @@ BATCH_NORMS = ("frozen", "batch")
 _DECAY_BY_BITS = {2: 0.25, 3: 0.5}  # of the weight decay at more bits (section 3)
 _SMALLEST = 2.0**-10  # of what it starts with: a step
 _EPSILON = 1e-3  # of the mean variance of a layer's channels: what is added to a variance
+_NARROW = 8  # bits of activations; kernels of wider ones round once
 _SETTLING = 20  # batches that statistics are measured on
 
 
@@ -127,23 +129,27 @@ class SteppedModel(TrainableModel):
         self,
         graph: Graph,
         outputs: Sequence[Value],
-        loss: Loss,
+        loss: Loss | None,
         steps: Steps,
         *,
         teacher: float = 1.0,
         normals: Mapping[Value, ChannelNormal] | None = None,
         frozen: Collection[str] = (),
     ) -> None:
-        """`teacher`: the share of the teacher's loss, the rest is that of the labels. `frozen`: names of layers."""
+        """`loss`: of the teacher's outputs, None for a model that is fitted by other means.
+
+        `teacher`: the share of the teacher's loss, the rest is that of the labels. `frozen`: names of layers.
+        """
         self._steps, self._teacher = steps, teacher
         self._normals = dict(normals or {}) if steps.batch_norm == "batch" else {}
         self._frozen = frozenset(frozen)
         self._training = False
-        super().__init__(graph, outputs, Rates(activations=0.0), loss)
+        super().__init__(graph, outputs, Rates(activations=0.0), loss or _no_loss)
         self._noise = keras.random.SeedGenerator(steps.seed)
         self._momentum = self.add_weight(shape=(), initializer="zeros", trainable=False, name="momentum")
         self._momentum.assign(steps.momentum)
-        self.accuracy = keras.metrics.Mean("accuracy")
+        if loss is not None:
+            self.accuracy = keras.metrics.Mean("accuracy")
 
     # --- variables ------------------------------------------------------------------------------------------------
 
@@ -166,6 +172,7 @@ class SteppedModel(TrainableModel):
         by_layer = {layer.node: layer for layer in self.layers_trained}
         self._owner: dict[Value, SteppedLayer] = {}
         self._own: dict[Value, SteppedLayer] = {}
+        self.layer_of_node: dict[str, SteppedLayer] = {}
         made, names = [], set[str]()
         for node in self._graph.nodes:
             weight, trained = node.weight, by_layer.get(node)
@@ -177,6 +184,7 @@ class SteppedModel(TrainableModel):
             stepped = SteppedLayer(name, owned, bias, self._normal(trained, owned))
             stepped.trainable = node.name not in self._frozen
             made.append(stepped)
+            self.layer_of_node[node.name] = stepped
             if owned is not None:
                 self._owner[owned] = stepped
             if bias is not None:
@@ -266,11 +274,17 @@ class SteppedModel(TrainableModel):
         rate = self._steps.activation_noise
         return self._noised(tensor, rounded, rate) if self._training and rate < 1.0 else rounded
 
-    def on_output(self, layer: TrainedLayer, tensor: Any) -> Any:
-        stepped = self._own[layer.bias]
-        if stepped.gamma is None or not self._training:
+    def on_output(
+        self, layer: TrainedLayer, tensor: Any, activations: Mapping[Value, Any], weights: Mapping[Value, Any]
+    ) -> Any:
+        stepped, scale = self._own[layer.bias], weights.get(layer.weight)
+        if stepped.gamma is not None and self._training:
+            tensor, scale = stepped.normalized(tensor, self._momentum), scale * stepped.factor()
+        x, y = activations.get(layer.node.input), activations.get(result_of(self._graph, layer.output))
+        seen = layer_of(layer.node)
+        if seen is None or scale is None or x is None or y is None or y[0].bits > _NARROW:
             return tensor
-        return stepped.normalized(tensor, self._momentum)
+        return rounded_twice(tensor, K.stop_gradient(rounding_shift(x[1] * scale / y[1]) * y[1]), seen)
 
     def settle(self, data: TuningData, index: np.ndarray, batch_size: int) -> None:
         """The statistics of batch norms on some of these samples, with the weights as they are."""
@@ -294,14 +308,14 @@ class SteppedModel(TrainableModel):
     ) -> Any:
         """Teacher's and labels' losses by their shares; in training, and the decay of the weights."""
         count, labels = len(self._outputs), list(y)[len(self._outputs) :]
-        loss: Any = self._decay() if training and self._steps.decay else 0.0
+        loss: Any = self.decay() if training and self._steps.decay else 0.0
         if self._teacher:
             loss = loss + self._teacher * self._loss_function(list(y)[:count], list(y_pred)[:count])
         if labels and self._teacher < 1.0:
             loss = loss + (1.0 - self._teacher) * cross_entropy(labels[0], y_pred[0])
         return loss
 
-    def _decay(self) -> Any:
+    def decay(self) -> Any:
         """`decay / 2 |W|^2`, less for few bits."""
         total: Any = 0.0
         for value, owner in self._owner.items():
@@ -320,6 +334,10 @@ class SteppedModel(TrainableModel):
         self.accuracy.update_state(K.cast(right, "float32"))
         result = self.accuracy.result()
         return {**found, "accuracy": K.reshape(result, (1,)) if self.several_processes else result}
+
+
+def _no_loss(teacher: Any, student: Any) -> Any:
+    raise AssertionError("this model has no loss of its own")
 
 
 def _layer_name(requested: str, taken: set[str]) -> str:

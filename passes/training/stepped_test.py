@@ -13,7 +13,7 @@ from ir.execute import run_float
 from ir.graph import Graph, Value
 from passes.contract.base import ChannelNormal
 from passes.measuring.logits import logits_of
-from passes.quantization.simulate import quantized
+from passes.quantization.simulate import simulated
 from passes.training import fake_quant as fq
 from passes.training.losses import kl
 from passes.training.stepped import SteppedLayer, SteppedModel, Steps
@@ -39,11 +39,19 @@ def answers(model: SteppedModel, graph: Graph, training: bool = False) -> np.nda
     return np.asarray(K.convert_to_numpy(model(integers(graph), training=training)[0]))
 
 
-def simulated(graph: Graph) -> np.ndarray:
+def computed(graph: Graph) -> np.ndarray:
     """What the annotated graph makes of the same integers."""
     value = graph.inputs[0]
     x = value.type.params().dequantize(integers_of(X, value))
-    return np.asarray(K.convert_to_numpy(run_float(graph, [x], requested=logits_of(graph), transform=quantized)[0]))
+    return np.asarray(
+        K.convert_to_numpy(run_float(graph, [x], requested=logits_of(graph), transform=simulated(graph))[0])
+    )
+
+
+def assert_same(found: np.ndarray, graph: Graph) -> None:
+    """What a model makes is what the graph does; a float32 sum on the other side of a tie is a step, here and there."""
+    off = np.abs(found - computed(graph)) / float(logits_of(graph)[0].type.params().scale)
+    assert off.max() < 1.01 and (off > 0.01).mean() < 0.01
 
 
 class Holder(keras.Model):
@@ -95,12 +103,12 @@ def normals(graph: Graph) -> dict[Value, ChannelNormal]:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_it_starts_as_the_annotated_graph_and_gives_back_what_was_trained(bits: int, granularity: str) -> None:
     graph, model = made(bits=bits, granularity=granularity)
-    np.testing.assert_allclose(answers(model, graph), simulated(graph), atol=2e-4)  # order of float32 sums
+    assert_same(answers(model, graph), graph)
     perturb(model)
     moved = answers(model, graph)
-    assert np.abs(moved - simulated(graph)).max() > 1e-2
+    assert np.abs(moved - computed(graph)).max() > 1e-2
     write_back(model, graph)
-    np.testing.assert_allclose(moved, simulated(graph), atol=2e-4)
+    assert_same(moved, graph)
     for layer in model.stepped_layers:
         assert layer.step.shape == (() if granularity == "per_tensor" else layer.bias.shape)
 
@@ -179,14 +187,14 @@ def test_batch_norms_change_nothing_at_first_and_fold_into_the_same_integers() -
     assert len(layers) == len(known)
     for layer in layers:
         np.testing.assert_allclose(K.convert_to_numpy(layer.factor()), 1.0, rtol=1e-6)
-    np.testing.assert_allclose(answers(model, graph), simulated(graph), atol=2e-4)
+    assert_same(answers(model, graph), graph)
     trained = answers(model, graph, training=True)  # momentum 0: the statistics are those of this batch now
     np.testing.assert_allclose(answers(model, graph), trained, atol=0.05 * np.abs(trained).max())  # biases are rounded
     for layer in layers:
         layer.gamma.assign(layer.gamma * 1.2)
     moved = answers(model, graph)
     write_back(model, graph)
-    np.testing.assert_allclose(moved, simulated(graph), atol=2e-4)
+    assert_same(moved, graph)
     step = K.convert_to_numpy(layers[0].step)
     factor = K.convert_to_numpy(layers[0].factor())
     np.testing.assert_allclose(first_weight(graph).type.params().scale, step * factor, rtol=1e-6)
@@ -219,7 +227,7 @@ def test_frozen_layers_are_not_trained() -> None:
 def test_weights_of_few_bits_decay_less(bits: int, share: float) -> None:
     _, model = made(Steps(decay=0.2), bits=bits)
     total = sum(float(K.sum(K.square(layer.kernel))) for layer in model.stepped_layers)
-    np.testing.assert_allclose(float(model._decay()), 0.5 * 0.2 * share * total, rtol=1e-4)
+    np.testing.assert_allclose(float(model.decay()), 0.5 * 0.2 * share * total, rtol=1e-4)
 
 
 def test_labels_and_teacher_have_their_shares() -> None:

@@ -282,7 +282,7 @@ class TrainableModel(keras.Model):
         def transform(value: Value, tensor: Any) -> Any:
             if value in self._layer_of:
                 layer = self._layer_of[value]
-                tensor = self.on_output(layer, tensor)
+                tensor = self.on_output(layer, tensor, activations, weights)
                 if teacher is not None:
                     expected = K.mean(teacher[:, layer.channels], axis=0)
                     own = K.mean(tensor, axis=tuple(range(len(tensor.shape) - 1)))
@@ -308,8 +308,10 @@ class TrainableModel(keras.Model):
         """An activation as its integers will hold it."""
         return fq.fake_quantize(tensor, scale, zero_point, params.qmin, params.qmax)
 
-    def on_output(self, layer: TrainedLayer, tensor: Any) -> Any:
-        """What a layer makes, before its activation."""
+    def on_output(
+        self, layer: TrainedLayer, tensor: Any, activations: Mapping[Value, Any], weights: Mapping[Value, Any]
+    ) -> Any:
+        """What a layer makes, before its activation; with the parameters of activations and the scales of weights."""
         return tensor
 
     def _bias_on_grid(self, layer: TrainedLayer, activations: dict[Value, Any], weights: dict[Value, Any]) -> Any:
