@@ -38,6 +38,9 @@ def test_reports_are_true(name: str, granularity: str):
     known = {step.name for step in steps}
     changes = ",".join(change for change in QUICK.split(",") if change.partition("{")[0] in known)
     steps = named(name, granularity=granularity, io="int8", rewrites="pool_to_mean", changes=changes)
-    records = run_pipeline(graph, steps, Context(given))
+    context = Context(given)
+    if name == "emit":  # is for what is quantized already
+        run_pipeline(graph, named("fast", granularity=granularity, io="int8")[: -len(steps)], context)
+    records = run_pipeline(graph, steps, context)
     assert not any(v.dtype.is_float for v in graph.values())
     assert [r.step for r in records if r.step is not None] == steps
