@@ -41,7 +41,7 @@ FILES = (
 def in_package(source: str, where: str = "a module") -> str:
     """Source text whose imports of a room are imports of that room in `intact`.
 
-    Raises ValueError for `import ROOM.MODULE` without `as`, which binds the name of the room.
+    Raises ValueError for `import ROOM.MODULE` without `as`, which binds the name of the room, and for programs in strings.
     """
     lines = source.splitlines(keepends=True)
     for node in ast.walk(ast.parse(source)):
@@ -53,6 +53,8 @@ def in_package(source: str, where: str = "a module") -> str:
                     raise ValueError(f"{where}, line {node.lineno}: write `from ... import` or `import ... as`")
                 own = f"import intact.{alias.name}" if alias.asname else f"from intact import {alias.name}"
                 _replace(lines, node, rf"import\s+{alias.name}\b", own)
+        elif isinstance(node, ast.Constant) and re.search(rf"\b(from|import) ({'|'.join(ROOMS)})\b", str(node.value)):
+            raise ValueError(f"{where}, line {node.lineno}: in text, name a module by its __name__")
     return "".join(lines)
 
 

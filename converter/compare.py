@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,6 +39,10 @@ class Comparison:
       integer_outputs: names of outputs that are integers in the float network, too; they have no SQNR.
       integer_agreement: the share of their elements that are equal, None where there are none.
       coarse_columns: those of outputs that have few levels.
+      label_shift: 1 or -1 where the float network's answers are the labels with this added, mostly.
+      commonest: the share of the float network's most frequent answer, None for outputs that are no classes.
+      copies: how many samples are equal to one before them.
+      saturated: the share of input elements that lie outside what the file's inputs hold, by more than a step.
     """
 
     samples: int
@@ -50,6 +56,10 @@ class Comparison:
     integer_outputs: tuple[str, ...] = ()
     integer_agreement: float | None = None
     coarse_columns: tuple[CoarseColumns, ...] = ()
+    label_shift: int | None = None
+    commonest: float | None = None
+    copies: int = 0
+    saturated: float = 0.0
 
 
 class Varying:
@@ -84,8 +94,22 @@ class _Sums:
         self._integers = np.zeros(2)  # equal, and all
         self._bounds = [Bounds() for _ in self._names]
         self.samples = self.agreed = self.float_right = self.integer_right = 0
+        self._answers: Counter[int] = Counter()
+        self._shifted = Counter({1: 0, -1: 0})
+        self._seen: set[bytes] = set()
+        self._outside = np.zeros(2)  # outside the range, and all
         self.classes = True
         self.labelled = False
+
+    def add_inputs(self, batch: Sequence[np.ndarray], held: Sequence[QuantParams | None]) -> None:
+        """A batch of each input, in reals, and what the file's inputs hold."""
+        rows = zip(*batch, strict=True)
+        self._seen.update(hashlib.sha1(b"".join(x.tobytes() for x in row)).digest() for row in rows)
+        for x, quant in zip(batch, held, strict=True):
+            if quant is not None:
+                low, high = (float(b) for b in quant.bounds)
+                step = float(quant.scale.max())
+                self._outside += int((x < low - step).sum() + (x > high + step).sum()), x.size
 
     def add_logits(self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
         """A batch of float and dequantized logits, one array per output."""
@@ -110,10 +134,17 @@ class _Sums:
         self._classes = expected[0].shape[1]
         a, b = expected[0].argmax(axis=1), found[0].argmax(axis=1)
         self.agreed += int((a == b).sum())
+        self._answers.update(a.tolist())
         if labels is not None:
             self.labelled = True
             self.float_right += int((a == labels).sum())
             self.integer_right += int((b == labels).sum())
+            for shift in self._shifted:
+                self._shifted[shift] += int((a == labels + shift).sum())
+
+    def _label_shift(self) -> int | None:
+        ((shift, right),) = self._shifted.most_common(1)
+        return shift if 2 * right > self.samples and right > 2 * self.float_right else None
 
     def finish(self, quants: Sequence[QuantParams | None]) -> Comparison:
         """The figures; `quants` are the parameters of the file's logits."""
@@ -133,6 +164,10 @@ class _Sums:
             integer_outputs=tuple(name for name, real in zip(self._names, self._real, strict=True) if not real),
             integer_agreement=float(self._integers[0] / self._integers[1]) if self._integers[1] else None,
             coarse_columns=tuple(coarse_columns(self._reference, self._bounds, quants)),
+            label_shift=self._label_shift(),
+            commonest=self._answers.most_common(1)[0][1] / self.samples if self._answers else None,
+            copies=self.samples - len(self._seen),
+            saturated=float(self._outside[0] / self._outside[1]) if self._outside[1] else 0.0,
         )
 
 
@@ -172,6 +207,7 @@ def compare(
     profile = profile or able(integer, JUDGES)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
         expected = run(batch)
+        sums.add_inputs(batch, [v.quant for v in integer.inputs])
         inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, integer.inputs, strict=True)]
         raw = run_integer(integer, inputs, profile, requested=integer_expected)
         found = [to_reals(y, v.quant) for y, v in zip(raw, integer_expected, strict=True)]

@@ -18,6 +18,7 @@ from converter.frontends import ModelOptions
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
+from converter.other_preprocess import better_preprocess
 from converter.outputs import check_apart, check_place, write_atomically
 from converter.recording import Recorder, Trace
 from converter.result import ConversionResult
@@ -148,7 +149,12 @@ def convert(
         passes=tuple(records),
         pipeline=pipelines.to_text(steps),
         proof=proved,
-        warnings=(*network.warnings, *data.warnings, *doubts(quality), *proof.warnings(proved, asked=prove)),
+        warnings=(
+            *network.warnings,
+            *data.warnings,
+            *_doubts(quality, network, data),
+            *proof.warnings(proved, asked=prove),
+        ),
         seconds=time.perf_counter() - start,
         reference=network.reference,
         graph=network.graph,
@@ -216,6 +222,13 @@ def _compare(network: Network, content: bytes, data: ConversionData, progress: P
     if data.judged is None or not len(data.judged):
         return None
     return compare.compare(network.reference, content, data.judged, data.judged.labels, progress=progress)
+
+
+def _doubts(quality: compare.Comparison | None, network: Network, data: ConversionData) -> tuple[str, ...]:
+    """What the figures make doubtful, and whether it is the preprocessing."""
+    accuracy = None if quality is None else quality.float_accuracy
+    found = better_preprocess(network.reference, data.judged, accuracy)
+    return (*doubts(quality), *((found,) if found else ()))
 
 
 def _trace(recorder: Recorder, network: Network, data: ConversionData, target: Target) -> Trace:

@@ -10,6 +10,9 @@ _LEAST_DB = 15.0  # three bits
 _LEAST_AGREEMENT = 0.95
 _MOST_LOST = 0.02
 _LEAST_ACCURACY = 0.05
+_MOST_COPIES = 0.1
+_MOST_SATURATED = 0.01
+_MOST_ALIKE = 0.95
 _ENOUGH = 20  # samples, for shares to mean something
 _HELP = (
     "--report shows the layer that loses it; --pipeline=default, --granularity=per_channel, more or other calibration "
@@ -40,17 +43,39 @@ def _doubts(quality: Comparison) -> Iterator[str]:
             f"integer outputs ({', '.join(quality.integer_outputs)}) equal those of the float network in "
             f"{quality.integer_agreement:.1%} of their elements only: {_HELP}"
         )
+    if quality.copies > _MOST_COPIES * quality.samples and not quality.constant_outputs:
+        yield f"{quality.copies} of the {quality.samples} samples are copies of others: they add nothing; give other ones (--calibration_data)"
+    if quality.saturated > _MOST_SATURATED:
+        yield (
+            f"{quality.saturated:.1%} of the inputs lie outside what the file holds and saturate: calibrate on data like those, "
+            "preprocessed alike (--calibration_data, --preprocess)"
+        )
     if quality.float_accuracy is not None and quality.integer_accuracy is not None and quality.samples >= _ENOUGH:
         least = max(_LEAST_ACCURACY, 2 / (quality.classes or 1))
         if quality.float_accuracy < least:
-            yield (
-                f"the float network itself is right on {quality.float_accuracy:.1%} of the labelled samples: --labels "
-                "(one off?) or --preprocess are not those that it was trained with"
-            )
+            yield _wrong_labels(quality)
         elif quality.float_accuracy - quality.integer_accuracy > _MOST_LOST:
             lost = 100 * (quality.float_accuracy - quality.integer_accuracy)
             yield f"the file loses {lost:.1f} points of accuracy ({quality.integer_accuracy:.1%}): {_HELP}"
+    elif (
+        quality.commonest is not None
+        and quality.commonest > _MOST_ALIKE
+        and quality.samples >= _ENOUGH
+        and not quality.constant_outputs
+    ):
+        yield (
+            f"the float network gives one and the same answer on {quality.commonest:.1%} of the samples: they are of one class, or "
+            "not what it was trained on (--preprocess); agreement says little then"
+        )
     if quality.agreement is not None and quality.agreement < _LEAST_AGREEMENT and quality.samples >= _ENOUGH:
         yield f"the file gives the float network's answer on {quality.agreement:.1%} of the samples only: {_HELP}"
     elif quality.sqnr_db < _LEAST_DB:
         yield f"the file is only {quality.sqnr_db:.1f} dB from the float network (above 20 is usual): {_HELP}"
+
+
+def _wrong_labels(quality: Comparison) -> str:
+    """The float network itself is wrong: what its answers have to do with the labels."""
+    head = f"the float network itself is right on {quality.float_accuracy:.1%} of the labelled samples: "
+    if quality.label_shift is not None:
+        return f"{head}its answers are mostly the label {'+' if quality.label_shift > 0 else '-'} 1, so --labels count from another class"
+    return f"{head}--labels or --preprocess are not those that it was trained with"

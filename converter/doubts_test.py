@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
 
+SHIPPED = Path(__file__).parent / "shipped"
 _GOOD = Comparison(
     samples=100, sqnr_db=30.0, agreement=0.99, float_accuracy=0.8, integer_accuracy=0.79, classes=10
 )  # fmt: skip
@@ -33,6 +35,10 @@ def test_a_good_result_is_not_doubted() -> None:
         ({"agreement": 0.02}, "the float network's answer on 2.0% of the samples only"),
         ({"integer_accuracy": 0.0}, "loses 80.0 points of accuracy (0.0%)"),
         ({"float_accuracy": 0.03, "integer_accuracy": 0.03}, "is right on 3.0% of the labelled samples: --labels"),
+        ({"float_accuracy": 0.03, "integer_accuracy": 0.03, "label_shift": 1}, "mostly the label + 1"),
+        ({"float_accuracy": None, "commonest": 0.97}, "one and the same answer on 97.0% of the samples"),
+        ({"copies": 40}, "40 of the 100 samples are copies of others"),
+        ({"saturated": 0.2}, "20.0% of the inputs lie outside"),
         ({"constant_outputs": ("y",)}, "output 'y' is the same for every sample, of the float network, too"),
         (
             {"integer_outputs": ("y",), "integer_agreement": 0.5},
@@ -58,11 +64,31 @@ def test_conversions_warn_of_what_came_out() -> None:
     x = np.random.default_rng(1).normal(size=(40, 8)).astype(np.float32)
     assert convert(_classifier(), calibration_data=x, pipeline="fast").warnings == ()
     huge = np.full((1, 8), 1e6, np.float32)
-    (warning,) = convert(_classifier(), calibration_data=huge, test_data=x, pipeline="fast").warnings[:1]
-    assert warning.startswith("output 'y' of the file is the same for every sample")
+    few, stuck = convert(_classifier(), calibration_data=huge, test_data=x, pipeline="fast").warnings[:2]
+    assert few.startswith("calibrated on 1 samples only")
+    assert stuck.startswith("output 'y' of the file is the same for every sample")
+    outside = convert(_classifier(), calibration_data=x / 4, test_data=x, pipeline="fast").warnings
+    assert "of the inputs lie outside what the file holds and saturate" in outside[0]
+    copied = np.concatenate([x, x[:10]])
+    (warning,) = convert(_classifier(), calibration_data=copied, pipeline="fast").warnings
+    assert warning.startswith("10 of the 50 samples are copies of others")
     (warning,) = convert(_classifier(), calibration_data=np.zeros((40, 8), np.float32), pipeline="fast").warnings
     assert warning.startswith("output 'y' is the same for every sample, of the float network, too")
     answers = np.asarray(x @ np.asarray(_classifier().nodes[0].inputs[1].data).T).argmax(axis=1)  # type: ignore[union-attr]
     wrong = (answers + 1) % 5
     (warning,) = convert(_classifier(), calibration_data=x, labels=wrong, pipeline="fast").warnings
     assert warning.startswith("the float network itself is right on 0.0% of the labelled samples")
+    one_based = np.where(answers < 4, answers + 1, 0)
+    (warning,) = convert(_classifier(), calibration_data=x, labels=one_based, pipeline="fast").warnings
+    assert "its answers are mostly the label - 1" in warning
+
+
+def test_another_preprocessing_that_is_better_is_named() -> None:
+    data = SHIPPED / "digits_calibration.npz"
+    options = {"pipeline": "fast", "calibration_data": data, "calibration_samples": 40, "prove": False}
+    model = SHIPPED / "digits_mobilenet_v2.keras"
+    warnings = convert(model, preprocess="caffe", **options).warnings
+    assert any(
+        w.startswith("with --preprocess=tf the float network is right on 100.0% of the first 40") for w in warnings
+    )
+    assert convert(model, preprocess="tf", **options).warnings[:-1] == ()  # the last says that nothing is proved

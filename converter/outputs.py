@@ -137,14 +137,16 @@ def written() -> Iterator[list[str]]:
     found: list[str] = []
     handler = logging.Handler(logging.INFO)
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    level = _LOGGER.level
+    level, propagate = _LOGGER.level, _LOGGER.propagate
     _LOGGER.addHandler(handler)
+    _LOGGER.propagate = False  # whoever asks says it, not a handler that a library has put above
     _LOGGER.setLevel(logging.INFO)
     try:
         yield found
     finally:
         _LOGGER.removeHandler(handler)
         _LOGGER.setLevel(level)
+        _LOGGER.propagate = propagate
 
 
 def _umask() -> int:

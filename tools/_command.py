@@ -119,7 +119,7 @@ def _help(about: str) -> int:
             text = " ".join(flag.help.partition(";\n")[0].split())  # absl adds a line to flags that are lists ...
             if text.startswith("<"):  # ... and the choices, in one word
                 text = text.replace("|", ", ", text.partition(">")[0].count("|"))
-            table.add_row(_plain(name), _plain(f"{text}{_default(flag.default)}"))
+            table.add_row(plain(name), plain(f"{text}{_default(flag.default)}"))
     console.print(f"{about.strip()}\n", markup=False, soft_wrap=True)
     console.print(table)
     return DONE
@@ -131,7 +131,7 @@ def _default(value: Any) -> str:
 
 
 def say_error(sentence: str) -> int:
-    errors.print(f"[red]error:[/red] {_plain(sentence)}", soft_wrap=True)
+    errors.print(f"[red]error:[/red] {plain(sentence)}", soft_wrap=True)
     return USERS_TO_MEND
 
 
@@ -186,7 +186,8 @@ def _absent(*modules: str) -> Iterator[None]:
             del sys.modules[name]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
+    """Text as it is, for a console that reads markup."""
     return text.replace("[", r"\[")
 
 

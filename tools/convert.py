@@ -96,10 +96,18 @@ def main(arguments: list[str]) -> None:
 def report(result: Any, folder: str) -> None:
     """Analyses a conversion and writes the page."""
     from converter.report import write_report
+    from converter.report.measuring import analysed
 
     start = time.perf_counter()
     with progress_bar() as progress:
-        page = write_report(folder, result, progress=progress)
+        analysis = analysed(result, progress)
+        page = write_report(folder, result, analysis, progress=progress)
+    if analysis.causes:
+        first = analysis.causes[0]
+        more = f" (and {len(analysis.causes) - 1} more in the report)" if len(analysis.causes) > 1 else ""
+        console.print(
+            f"likely cause of what is lost: {first.title}; {first.suggestion}{more}", markup=False, soft_wrap=True
+        )
     console.print(f"report: {page}, {time.perf_counter() - start:.1f} s", markup=False, soft_wrap=True)
 
 

@@ -37,6 +37,9 @@ def test_the_page_of_the_shipped_network(convert, page, tmp_path):
         "--calibration_samples=20", "--report=pages/digits", "--output=digits.tflite", "--target=edgetpu",
     )  # fmt: skip
     assert done.status == 0, done.err
+    causes = json.loads((tmp_path / "pages" / "digits" / "report.json").read_text())["analysis"]["causes"]
+    said = f"likely cause of what is lost: {causes[0]['title']}; " if causes else ""
+    assert said in done.out and ("likely cause" in done.out) is bool(causes) and "index.html" not in done.err
     assert re.search(r"^report: pages/digits/index\.html, \d+\.\d s$", done.out, re.MULTILINE)
     folder = tmp_path / "pages" / "digits"
     assert sorted(p.name for p in folder.iterdir()) == ["index.html", "report.json"]

@@ -10,7 +10,7 @@ from rich.table import Table
 from converter.targets import CheckReport, edgetpu_log, get_target
 from converter.widths import sentences
 from ir.errors import ConversionError
-from tools._command import console
+from tools._command import console, plain
 
 FLAGS = flags.FLAGS
 
@@ -52,7 +52,7 @@ def show_shortly(result: Any) -> None:
 def show_warnings(result: Any) -> None:
     """A line per warning."""
     for warning in result.warnings:
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+        console.print(f"[yellow]warning:[/yellow] {plain(warning)}", soft_wrap=True)
 
 
 def show_file(result: Any) -> None:

@@ -122,13 +122,15 @@ def build_hook():
         ("é = 1; import passes as package", "é = 1; import intact.passes as package"),
         ("def f():\n    import converter", "def f():\n    from intact import converter"),
         ("import irrigation, tools_of_mine", "import irrigation, tools_of_mine"),
-        ('"""import ir"""', '"""import ir"""'),
     ],
 )
 def test_imports_are_rewritten(here, there):
     assert build_hook().in_package(here) == there
 
 
-def test_an_import_that_binds_the_name_of_a_room_is_refused():
-    with pytest.raises(ValueError, match="line 1: write"):
-        build_hook().in_package("import converter.zoo")
+@pytest.mark.parametrize(
+    ("source", "message"), [("import converter.zoo", "line 1: write"), ("x = 'from ir import y'", "line 1: in text")]
+)
+def test_what_cannot_be_rewritten_is_refused(source, message):
+    with pytest.raises(ValueError, match=message):
+        build_hook().in_package(source)

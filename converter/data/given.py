@@ -14,6 +14,8 @@ from converter.preprocess import check_pixels, check_range
 from ir.errors import DataError
 from ir.graph import Graph
 
+_ENOUGH = 8  # samples to calibrate on
+
 Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
 
 
@@ -68,10 +70,16 @@ def data_warnings(given: Data | None, data: DataSource | None, graph: Graph, use
     """
     if data is None or not len(data):
         return ()
-    found = [check_range(next(data.batches(8)), usual or used or None)]
+    found = [_few(len(data)), check_range(next(data.batches(8)), usual or used or None)]
     if not used and isinstance(given, (str, Path)) and not _rescales(graph):
         found.append(check_pixels(next(data.batches(1))))
     return tuple(filter(None, found))
+
+
+def _few(samples: int) -> str | None:
+    if samples >= _ENOUGH:
+        return None
+    return f"calibrated on {samples} samples only: ranges are those of these; 100 that differ are usual"
 
 
 def _rescales(graph: Graph) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -144,6 +145,12 @@ class DataSource:
             indices=self._indices[index],
             labels=labels,
         )
+
+    def preprocessed(self, mode: str) -> DataSource:
+        """The same samples, preprocessed in another way."""
+        other = copy.copy(self)
+        other.preprocess = check_mode(mode)
+        return other
 
     def _finish(self, values: np.ndarray, spec: InputSpec, chosen: np.ndarray) -> np.ndarray:
         """To the input's type, preprocessed, checked."""

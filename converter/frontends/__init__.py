@@ -112,9 +112,11 @@ def _from_zoo(name: str, weights: str | None, options: ModelOptions) -> Source:
 
 
 def _from_tflite(model: Path | bytes, options: ModelOptions) -> Source:
-    from converter.frontends.tflite_model import from_tflite
+    from converter.frontends.tflite_model import from_tflite, rounded_weights
+    from converter.tflite.model_file import load, parse
 
-    return Source(from_tflite(model, options))
+    file = parse(model) if isinstance(model, bytes) else load(model)
+    return Source(from_tflite(file, options), warnings=rounded_weights(file))
 
 
 def _from_saved_model(path: Path, options: ModelOptions) -> Source:

@@ -26,8 +26,8 @@ from ir.errors import ConversionError, ModelError, OptionError, RuntimeFailure
 _LIMIT_S, _BYTES_PER_S = 180.0, 1e6
 _MOST_BYTES = 12 << 30  # beyond what TensorFlow itself takes of address space
 _MOST_FILE_BYTES = 4 << 30
-_START = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r}); "
-_SERVE = "from converter.frontends.tensorflow_process import serve; serve()"
+_START = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[__name__.count('.')])!r}); "
+_SERVE = f"from {__name__} import serve; serve()"
 _KINDS: dict[str, type[ConversionError]] = {kind.__name__: kind for kind in (ModelError, OptionError)}
 
 

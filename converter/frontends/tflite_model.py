@@ -48,7 +48,7 @@ _MOST_LISTED = 8
 _LARGEST = np.finfo(np.float32).max
 
 
-def from_tflite(model: str | Path | bytes, options: ModelOptions | None = None) -> Graph:
+def from_tflite(model: str | Path | bytes | ModelFile, options: ModelOptions | None = None) -> Graph:
     """The float graph of a file or its bytes.
 
     Raises:
@@ -57,7 +57,7 @@ def from_tflite(model: str | Path | bytes, options: ModelOptions | None = None) 
       OptionError: the options name what the file does not have.
     """
     options = options or ModelOptions()
-    file = parse(model) if isinstance(model, bytes) else load(model)
+    file = model if isinstance(model, ModelFile) else parse(model) if isinstance(model, bytes) else load(model)
     signature = signature_of(file, options)
     subgraph = file.subgraphs[signature.subgraph] if signature else file.main
     outputs = outputs_of(file, subgraph, signature, options)
@@ -105,6 +105,17 @@ def _check_quantization(file: ModelFile, subgraph: SubgraphRecord, requested: li
             f"one that is already quantized ({len(integers)} tensors, such as {example})",
             "convert the float model that it was made from",
         )
+
+
+def rounded_weights(file: ModelFile) -> tuple[str, ...]:
+    """A warning where weights are integers already, though the network computes with reals ("dynamic range")."""
+    found = [t for subgraph in file.subgraphs for t in subgraph.tensors if _is_quantized(t)]
+    if not found:
+        return ()
+    return (
+        f"{len(found)} weights of this file are integers already (dynamic range), such as '{found[0].name.partition(';')[0]}': what that lost stays lost, "
+        "and is not in the figures; convert the float network that it was made from",
+    )
 
 
 def _is_quantized(record: TensorRecord) -> bool:

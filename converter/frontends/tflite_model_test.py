@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
+from converter.frontends import load_model
 from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.frontends.tflite_model import from_tflite
 from converter.runtimes.local import LocalRuntime
@@ -291,6 +292,21 @@ def test_quantized_files_are_refused() -> None:
         ModelError, match=r"one that is already quantized.*convert the float model that it was made from"
     ):
         from_tflite(to_bytes(graph))
+
+
+def test_weights_that_are_integers_already_are_said() -> None:
+    def network(scale: float | None) -> bytes:
+        file = File()
+        held = schema.QuantizationParametersT(scale=np.float32([scale]), zeroPoint=np.int64([0])) if scale else None
+        weights = np.ones((3, 4), np.int8 if scale else np.float32)
+        w = file.tensor([3, 4], "INT8" if scale else "FLOAT32", weights, name="w", quantization=held)
+        x, y = file.tensor([1, 4], name="x"), file.tensor([1, 3], name="y")
+        file.op("FULLY_CONNECTED", [x, w, -1], [y])
+        return file.finish([x], [y])
+
+    assert load_model(network(None)).warnings == ()
+    (warning,) = load_model(network(0.5)).warnings
+    assert warning.startswith("1 weights of this file are integers already (dynamic range), such as 'w'")
 
 
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
