@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from converter.analysis import Analysis
     from converter.analysis.analyzing import analyze
     from converter.conversion import convert
-    from converter.quantization_aware import quantize_aware
+    from converter.quantization_aware import Student, quantize_aware
     from converter.result import ConversionResult
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "OutputError",
     "ProofError",
     "RuntimeFailure",
+    "Student",
     "analyze",
     "convert",
     "quantize_aware",
@@ -45,16 +46,16 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """`convert` and its result are imported when asked for: they bring Keras, which errors and readers do not need."""
-    if name in ("convert", "ConversionResult", "analyze", "Analysis"):
+    if name in ("convert", "ConversionResult", "analyze", "Analysis", "quantize_aware", "Student"):
         choose_backend()
     if name in ("convert", "ConversionResult"):
         from converter import conversion
 
         return getattr(conversion, name)
-    if name == "quantize_aware":
-        from converter.quantization_aware import quantize_aware
+    if name in ("quantize_aware", "Student"):
+        from converter import quantization_aware
 
-        return quantize_aware
+        return getattr(quantization_aware, name)
     if name in ("analyze", "Analysis"):
         from converter import analysis
 

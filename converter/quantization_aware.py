@@ -25,6 +25,8 @@ from passes.training.stepped import BATCH_NORMS, Steps
 from passes.training.student import Student
 from passes.training.tuning_data import integers_of
 
+__all__ = ["Student", "quantize_aware"]
+
 _FIRST = 64  # samples that steps of activations start from
 
 

@@ -105,6 +105,22 @@ def test_it_is_saved_and_loaded_with_all_that_belongs_to_it(tmp_path: Path) -> N
     np.testing.assert_array_equal(fresh.predict(T, verbose=0), student.predict(T, verbose=0))
 
 
+_ELSEWHERE = """
+import sys, keras, converter
+assert converter.convert(sys.argv[1], check=False, prove=False).model == open(sys.argv[2], "rb").read()
+assert isinstance(keras.saving.load_model(sys.argv[1]), converter.Student)
+"""
+
+
+def test_another_process_reads_it_too(tmp_path: Path) -> None:
+    student = student_of(small(), weight_bits=4)
+    student.save(tmp_path / "student.keras")
+    (tmp_path / "student.tflite").write_bytes(converter.convert(student, check=False, prove=False).model)
+    command = [sys.executable, "-c", _ELSEWHERE, str(tmp_path / "student.keras"), str(tmp_path / "student.tflite")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-1000:]
+
+
 def test_frozen_layers_stay_and_layers_keep_their_names() -> None:
     model = small()
     model.get_layer("middle").trainable = False

@@ -1,4 +1,5 @@
-"""Trained networks into TFLite files that compute in integers only: `intact.convert(...)`, `intact.analyze(result)`.
+"""Trained networks into TFLite files that compute in integers only: `intact.convert(...)`, `intact.analyze(result)`,
+`intact.quantize_aware(model, ...)`.
 
 The one package that is installed. Its rooms are `intact.ir`, `intact.passes`, `intact.converter` and `intact.tools`, which stand at the
 root of the repository; the build (setup.py) puts them into this package.
@@ -23,7 +24,7 @@ from converter import (
 from converter.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from converter import Analysis, ConversionResult, analyze, convert
+    from converter import Analysis, ConversionResult, Student, analyze, convert, quantize_aware
 
 if find_spec("intact.checkout"):  # not installed: the rooms stand at the root of the repository
     from intact.checkout import name_rooms
@@ -41,9 +42,11 @@ __all__ = [
     "OutputError",
     "ProofError",
     "RuntimeFailure",
+    "Student",
     "__version__",
     "analyze",
     "convert",
+    "quantize_aware",
 ]
 
 

@@ -1,9 +1,10 @@
 """`compare_tuning`: what each option of fine-tuning does: one network, one start, a file for every choice of options.
 
-Everything before `tune_thresholds` is done once; every row tunes a copy of that, emits it and has the file judged by
-the kernels of ai-edge-litert on samples that were used for nothing else. Of the ImageNet networks these are 200 images,
+Everything before `tune_thresholds` (or `lsq`, with `--pipeline=lsq`) is done once for each of the `--widths`; every row
+tunes a copy of that, emits it and has the file judged by the kernels of ai-edge-litert on samples that were used for nothing else. Of the ImageNet networks these are 200 images,
 and the other 800 (calibration's among them) are what can be tuned on; of MLPerf Tiny and the shipped network they are
-the test data, and tuning sees the calibration data. `--json` writes a list of rows: `model`, `granularity`, `options`,
+the test data, and tuning sees the calibration data. Weights of a width that no kernel has (2 bits of a convolution) are
+stored in the next one. `--json` writes a list of rows: `model`, `granularity`, `widths`, `options`,
 `tuning_samples`, `samples`, `float_score`, `score`, `agreement`, `sqnr_db`, `held_out_before`, `held_out_after`, `epoch`,
 `seconds`, `cpu_seconds` and `peak_gb` (of this process so far).
 """
@@ -11,6 +12,7 @@ the test data, and tuning sees the calibration data. `--json` writes a list of r
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 import resource
 from pathlib import Path
@@ -25,8 +27,9 @@ from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
 _HERE = Path(__file__).resolve().parent
-OPTIONS: dict[str, dict[str, Any]] = {
-    "no tuning": {},
+NONE = "no tuning"
+_FAT: dict[str, dict[str, Any]] = {
+    NONE: {},
     "fat": {},
     "activations=0": {"activations": 0.0},
     "scales=0": {"scales": 0.0},
@@ -43,6 +46,20 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "average=0": {"average": 0.0},
     "reset_every=20": {"reset_every": 20},
 }
+_LSQ: dict[str, dict[str, Any]] = {
+    NONE: {},
+    "lsq": {},
+    "steps=minmax": {"steps": "minmax"},
+    "batch_norm=frozen": {"batch_norm": "frozen"},
+    "start=mean": {"start": "mean"},
+    "start=range": {"start": "range"},
+    "teacher=0": {"teacher": 0.0},
+    "teacher=1": {"teacher": 1.0},
+    "noise=0.5": {"noise": 0.5},
+    "optimizer=sgd": {"optimizer": "sgd", "learning_rate": 0.001},
+}
+OPTIONS = {"fat": _FAT, "lsq": _LSQ}  # rows by pipeline
+_TRAINS = {"fat": "tune_thresholds", "lsq": "lsq"}
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -53,9 +70,14 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_string(
         "shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.", flag_values=values
     )
+    flags.DEFINE_enum("pipeline", "fat", list(OPTIONS), "What comes before training, and trains.", flag_values=values)
+    flags.DEFINE_list("widths", ["W8A8"], "Bits of weights and activations, such as W4A4.", flag_values=values)
     flags.DEFINE_list("granularities", ["per_tensor", "per_channel"], "Scales of weights.", flag_values=values)
     flags.DEFINE_multi_string(
-        "row", list(OPTIONS), f"A row of the table, by default all of: {'; '.join(OPTIONS)}.", flag_values=values
+        "row",
+        [],
+        f"A row of the table, by default all of: {'; '.join(_FAT)}, or {'; '.join(_LSQ)}.",
+        flag_values=values,
     )
     flags.DEFINE_string(
         "passes",
@@ -66,17 +88,18 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("tuning_samples", 800, "At most so many to tune on.", lower_bound=2, flag_values=values)
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("epochs", None, "By default those of tune_thresholds.", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("epochs", None, "By default those of the pass that trains.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", flag_values=values)
     flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
 
 
 def main() -> None:
     """Compares as the flags say."""
-    unknown = [row for row in FLAGS.row if row not in OPTIONS]
+    options = OPTIONS[FLAGS.pipeline]
+    unknown = [row for row in FLAGS.row if row not in options]
     if unknown:
         raise OptionError(
-            expected=f"rows of: {'; '.join(OPTIONS)}", found=unknown[0], where="--row", fix="choose some of them"
+            expected=f"rows of: {'; '.join(options)}", found=unknown[0], where="--row", fix="choose some of them"
         )
     import_backend()
     from tools._judging import float_answers
@@ -85,36 +108,40 @@ def main() -> None:
     subject = load_tuned_subject(FLAGS.model, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.test_samples)
     expected = float_answers(subject)
     rows: list[dict[str, Any]] = []
-    for granularity in FLAGS.granularities:
-        start = _Start(subject, granularity)
-        for name in FLAGS.row:
+    for granularity, widths in itertools.product(FLAGS.granularities, FLAGS.widths):
+        start = _Start(subject, granularity, widths)
+        for name in FLAGS.row or options:
             rows.append(start.row(name, expected))
             write_json(FLAGS.json, rows)
-            console.print(f"{granularity}, {name}: done", markup=False, soft_wrap=True)
+            console.print(f"{granularity}, {widths}, {name}: done", markup=False, soft_wrap=True)
     show(rows)
 
 
 class _Start:
     """The network as it is before it is tuned."""
 
-    def __init__(self, subject: Any, granularity: str) -> None:
+    def __init__(self, subject: Any, granularity: str, widths: str) -> None:
         from converter.data.source import choose
         from converter.frontends import load_model
         from converter.targets import get_target
         from passes.contract.base import Context, Given
+        from passes.quantization.quantize import Quantize
         from passes.running.runner import run_passes
+        from tools._kept_widths import KeptWidths, widths_of
 
-        self.subject, self.granularity = subject, granularity
-        target = get_target("cpu")
+        self.subject, self.granularity, self.widths = subject, granularity, widths
+        target, trains = get_target("cpu"), _TRAINS[FLAGS.pipeline]
         steps = pipelines.named(
-            "fat", granularity=granularity, io="int8", changes=FLAGS.passes, rewrites=target.rewrites
+            FLAGS.pipeline, granularity=granularity, io="int8", changes=FLAGS.passes, rewrites=target.rewrites
         )
         names = [s.name for s in steps]
-        if "tune_thresholds" not in names:
+        if trains not in names:
             raise OptionError(
-                expected="changes that leave tune_thresholds in", found=FLAGS.passes, where="--passes", fix="keep it"
+                expected=f"changes that leave {trains} in", found=FLAGS.passes, where="--passes", fix="keep it"
             )
-        at = names.index("tune_thresholds")
+        at = names.index(trains)
+        self._kept, options = KeptWidths(target), widths_of(widths)
+        steps = [dataclasses.replace(s, **options) if isinstance(s, Quantize) else s for s in steps]
         self._tune, self._emit = steps[at], steps[at + 1 :]
         reference = load_model(str(subject.path)).graph
         self._graph = reference.copy()
@@ -123,7 +150,7 @@ class _Start:
             samples=subject.calibration,
             tuning=subject.tuning.subset(choose(len(subject.tuning), count)),
             reference=reference,
-            limits=target,
+            limits=self._kept,
             seed=FLAGS.seed,
         )
         self._context = Context(given)
@@ -136,7 +163,7 @@ class _Start:
         from tools._converters import Clock
         from tools._judging import judge
 
-        changes = dict(OPTIONS[name])
+        changes = dict(OPTIONS[FLAGS.pipeline][name])
         if FLAGS.epochs is not None:
             changes["epochs"] = FLAGS.epochs
         twin = self._graph.twin()
@@ -145,11 +172,12 @@ class _Start:
         clock, notes = Clock(), ""
         with progress_bar() as progress:
             context.services = Services(progress=progress)
-            if name != "no tuning":
+            if name != NONE:
                 step = dataclasses.replace(self._tune, **changes)
                 report = run_passes(graph, [step], context)[-1].report
                 notes = "\n".join((*report.changed, *report.notes))
         time = clock.read()
+        self._kept.contain(graph)
         run_passes(graph, self._emit, context)
         result = judge(to_bytes(graph, {}), expected)
         found = re.search(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)
@@ -157,8 +185,9 @@ class _Start:
             "model": self.subject.name,
             "metric": self.subject.metric,
             "granularity": self.granularity,
+            "widths": self.widths,
             "options": name,
-            "tuning_samples": 0 if name == "no tuning" else len(self._context.given.tuning),
+            "tuning_samples": 0 if name == NONE else len(self._context.given.tuning),
             "samples": result.samples,
             "float_score": result.float_score,
             "score": result.score,
@@ -176,7 +205,11 @@ def _held_out(row: Row) -> str:
     return "-" if row["epoch"] is None else f"{row['held_out_before']:.4g} -> {row['held_out_after']:.4g}"
 
 
-_WORDS: Columns = {"options": lambda row: row["options"], "tuned on": lambda row: str(row["tuning_samples"])}
+_WORDS: Columns = {
+    "widths": lambda row: row["widths"],
+    "options": lambda row: row["options"],
+    "tuned on": lambda row: str(row["tuning_samples"]),
+}
 _FIGURES: Columns = {
     "held-out loss": _held_out,
     "epoch": lambda row: "-" if row["epoch"] is None else str(row["epoch"]),

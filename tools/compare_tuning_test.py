@@ -18,7 +18,7 @@ from tools._flags_testing import run_with_flags
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 COLUMNS = {
-    "model", "metric", "granularity", "options", "tuning_samples", "samples", "float_score", "score", "agreement",
+    "model", "metric", "granularity", "widths", "options", "tuning_samples", "samples", "float_score", "score", "agreement",
     "sqnr_db", "held_out_before", "held_out_after", "epoch", "seconds", "cpu_seconds", "peak_gb",
 }  # fmt: skip
 

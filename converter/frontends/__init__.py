@@ -94,6 +94,7 @@ def _from_keras(model: Any, options: ModelOptions) -> Source:
 
 
 def _from_keras_file(path: Path, options: ModelOptions) -> Source:
+    import passes.training.student  # noqa: F401 - Keras has to know the class of a network that was trained quantized
     from converter.frontends.keras_model import load_keras
     from converter.frontends.tfmot_model import from_tf_keras_file, needs_tf_keras
 
