@@ -1,11 +1,13 @@
-"""Damages .tflite files by the schema and shows what each reader of files makes of them, beyond success and refusal.
+"""Damages .tflite files by the schema and shows what each reader of files makes of them, beyond success and refusal within 5 s and 2 GiB.
 
 python -m tools.fuzz_files --files=a.tflite,b.tflite --count=10000 --seed=1 --keep=/some/folder
 """
 
 from __future__ import annotations
 
+import resource
 import struct
+import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +30,7 @@ from tools._command import run_command
 from tools.inspect_contents import say
 
 FLAGS = flags.FLAGS
+_MOST_S, _MOST_BYTES = 5.0, 2 << 30  # for one file
 _MOST_INPUTS = 1 << 16  # elements; larger inputs are read, not run
 _UNPACKABLE = (struct.error, TypeError, ValueError, AttributeError, OverflowError, AssertionError)
 
@@ -58,17 +61,27 @@ def faults(data: bytes, count: int, seed: int) -> Iterator[tuple[str, str, bytes
         except _UNPACKABLE:  # a number that its field does not hold: no file says it
             continue
         for name, read in READERS.items():
-            try:
-                read(damaged)
-            except ConversionError:
-                pass
-            except Exception as error:
-                last = traceback.extract_tb(error.__traceback__)[-1]
-                yield (
-                    name,
-                    f"{type(error).__name__} {Path(last.filename).name}:{last.lineno} {str(error)[:80]}",
-                    damaged,
-                )
+            if what := _fault(read, damaged):
+                yield name, what, damaged
+
+
+def _fault(read: Callable[[bytes], Any], damaged: bytes) -> str:
+    """What is wrong with how a reader takes a file, "" if nothing is."""
+    start = time.process_time()
+    try:
+        read(damaged)
+    except ConversionError:
+        pass
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        return f"{type(error).__name__} {Path(last.filename).name}:{last.lineno} {str(error)[:80]}"
+    return "more than 5 s of the processor" if time.process_time() - start > _MOST_S else ""
+
+
+def _limit_memory() -> None:
+    """From now on, allocations beyond 2 GiB raise MemoryError."""
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + _MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
 def define_flags() -> None:
@@ -83,6 +96,7 @@ def main() -> None:
     """Damages every file and counts what was found."""
     if not FLAGS.files:
         raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
+    _limit_memory()
     found: Counter[tuple[str, str]] = Counter()
     for path in FLAGS.files:
         for name, what, damaged in faults(Path(path).read_bytes(), FLAGS.count, FLAGS.seed):

@@ -26,3 +26,9 @@ def test_a_reader_that_fails_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fuzz_files, "READERS", {"broken": lambda data: 1 // 0})
     found = list(fuzz_files.faults(_integer_file(), 20, seed=0))
     assert found and all(name == "broken" and "ZeroDivisionError" in what for name, what, _ in found)
+
+
+def test_a_reader_that_takes_long_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fuzz_files, "READERS", {"slow": lambda data: sum(range(100_000))})
+    monkeypatch.setattr(fuzz_files, "_MOST_S", 0.0)
+    assert {what for _, what, _ in fuzz_files.faults(_integer_file(), 5, seed=0)} == {"more than 5 s of the processor"}
