@@ -23,7 +23,7 @@ from ir.opdef import OpDef
 from ir.ops._common import Padding
 from ir.ops.activation import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
-from ir.ops.elementwise import ADD
+from ir.ops.elementwise import ABS, ADD, DIV
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
@@ -139,10 +139,25 @@ def other_forms() -> Graph:
     return net.ends(net.dense(net.then(ADD, pooled, net.conv(mean, 5, kernel=1)), 4))
 
 
+def table() -> Graph:
+    """A quotient of layers that read columns of very different size."""
+    net = Net(3)
+    x = net.input(4)
+    made = [net.dense(x, 5, name=name) for name in ("above", "below")]
+    for value in made:
+        weights = value.producer.weight.data
+        weights[:] = weights / _SIZES
+    divisor = net.then(ADD, net.then(ABS, made[1]), net.constant([1.0], "one"))
+    return net.ends(net.dense(net.then(RELU, net.then(DIV, made[0], divisor)), 3))
+
+
+_SIZES = np.float32([1, 1000, 0.1, 50])
+
 SMALL: dict[str, Callable[[], set[str]]] = {
     "batch norms 0": lambda: check(small(0), _noise(0)),
     "batch norms 1": lambda: check(small(1), _noise(1)),
     "other forms": lambda: check(other_forms(), _noise(2)),
+    "table": lambda: check(table(), np.random.default_rng(4).normal(0, _SIZES, (40, 4)).astype(np.float32)),
     "without data": lambda: check(small(0), _noise(0), has_data=False),
 }
 
