@@ -31,8 +31,6 @@ from ir.ops.comparison import (
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import MUL
-from ir.ops.reduction import REDUCE_ANY, ReduceAttributes
-from ir.profile import Runtime
 from ir.types import DType, TensorType
 from runtime_tests.cases import ALL_PROFILES, SAMPLES, examples
 from runtime_tests.one_op import assert_exact, one_op
@@ -95,16 +93,6 @@ def test_logic_is_exact(op: OpDef) -> None:
     shapes = [(1, 5, 9), (1, 5, 1)][: len(op.operands)]
     model = one_op(op, [TensorType(s, DType.BOOL) for s in shapes], op.attributes(), None)
     assert_exact(model, [rng.random(s) < 0.5 for s in shapes], ALL_PROFILES)
-
-
-@pytest.mark.parametrize(("axes", "keep_dims"), [((1,), False), ((-1,), True), ((1, 2), False)])
-def test_any_is_exact(axes: tuple[int, ...], keep_dims: bool) -> None:
-    attrs = ReduceAttributes(axes=axes, keep_dims=keep_dims)
-    truths = np.random.default_rng(8).random((1, 5, 9)) < 0.1
-    expected, found = float_results(REDUCE_ANY, [truths], attrs)
-    np.testing.assert_array_equal(found, expected)
-    model = one_op(REDUCE_ANY, [TensorType((1, 5, 9), DType.BOOL)], attrs, None)
-    assert_exact(model, [truths], [p for p in ALL_PROFILES if p.runtime is not Runtime.TFLM])
 
 
 @pytest.mark.parametrize("dtype", [DType.INT8, DType.INT16])

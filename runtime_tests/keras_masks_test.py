@@ -18,7 +18,7 @@ from converter.frontends.keras_testing import randomized
 from ir.types import DType
 
 _STEPS, _SIZE = 10, 16
-_LEAST_DB = 28.0  # int8 throughout gives 30 to 47 dB here; a mask that takes levels from the scores gave 5
+_LEAST_DB = 24.0  # int8 throughout gives 26 to 47 dB here, by the weights; a mask that takes levels from scores gave 5
 
 
 def _ids(count: int) -> np.ndarray:
@@ -29,8 +29,8 @@ def _ids(count: int) -> np.ndarray:
 
 
 _TEXT: dict[str, Callable[[Any], Any]] = {
-    "LSTM": layers.LSTM(4),
-    "bidirectional": layers.Bidirectional(layers.GRU(4)),
+    "LSTM": lambda e: layers.LSTM(4)(e),
+    "bidirectional": lambda e: layers.Bidirectional(layers.GRU(4))(e),
     "attention": lambda e: layers.MultiHeadAttention(2, 8)(e, e),
     "attention with dropout": lambda e: layers.MultiHeadAttention(2, 8, dropout=0.1)(e, e, use_causal_mask=True),
     "additive attention": lambda e: layers.AdditiveAttention()([e, e]),
@@ -39,6 +39,7 @@ _TEXT: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", _TEXT)
 def test_padded_sentences(name: str) -> None:
+    keras.utils.set_random_seed(0)
     x = keras.Input((_STEPS,))  # floats, as Keras has it by default
     model = randomized(keras.Model(x, _TEXT[name](layers.Embedding(20, _SIZE, mask_zero=True)(x))))
     ids = _ids(80)
@@ -63,6 +64,7 @@ _SIGNALS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", _SIGNALS)
 def test_masked_signals(name: str) -> None:
+    keras.utils.set_random_seed(0)
     x = keras.Input((_STEPS, _SIZE))
     data = np.random.default_rng(1).normal(size=(80, _STEPS, _SIZE)).astype(np.float32)
     data[:, 8:] = 0
@@ -72,6 +74,7 @@ def test_masked_signals(name: str) -> None:
 
 
 def test_an_attention_mask_that_is_an_input() -> None:
+    keras.utils.set_random_seed(0)
     x, mask = keras.Input((_STEPS, _SIZE)), keras.Input((_STEPS,), dtype="int32")
     y = layers.MultiHeadAttention(4, 8)(x, x, attention_mask=keras.ops.expand_dims(mask, 1))
     rng = np.random.default_rng(2)

@@ -44,7 +44,11 @@ def one_op(
             values.append(graph.constant(data, f"c{i}", type_.quant, type_.dtype))
     types = op.infer(attrs, [v.type for v in values if v is not None])
     quants = list(out) if isinstance(out, (list, tuple)) else [out] * len(types)
-    types = [TensorType(t.shape, out_dtype or t.dtype, q) for t, q in zip(types, quants, strict=True)]
+    single = len(types) == 1  # of several results those without parameters are indices, which keep their type
+    types = [
+        TensorType(t.shape, (out_dtype if single or q is not None else None) or t.dtype, q)
+        for t, q in zip(types, quants, strict=True)
+    ]
     graph.outputs = list(graph.add(op, values, attrs, "y", types).outputs)
     return to_bytes(graph)
 

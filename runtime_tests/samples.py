@@ -26,6 +26,7 @@ from ir.ops import (
     shape,
     slicing,
     softmax,
+    sorting,
     unary,
 )
 from ir.ops._common import Padding
@@ -114,6 +115,8 @@ _SAMPLES: dict[OpDef, Sample] = {
     slicing.STRIDED_SLICE: _image(
         slicing.StridedSliceAttributes(begin=(0, 1, 1, 2), end=(1, 4, 5, 8), strides=(1, 1, 2, 3))
     ),
+    slicing.GATHER_ND: Sample(shapes=(_IMAGE, (3,)), constant=(1,)),
+    sorting.TOP_K: _image(sorting.TopKAttributes(k=3)),
     slicing.GATHER: Sample(attrs=slicing.GatherAttributes(axis=3), shapes=(_IMAGE, (3,)), constant=(1,)),
     softmax.SOFTMAX: Sample(attrs=softmax.SoftmaxAttributes(), shapes=((1, 10),)),
     softmax.LOG_SOFTMAX: Sample(shapes=((1, 10),)),

@@ -2,6 +2,7 @@
 
 cumsum: a product with a triangle of ones        reverse: a slice with steps of -1
 sign:   (x > 0) - (x < 0)                        one_hot: (index = 0, 1, 2, ...) (on - off) + off
+any:    the largest of 1 for true and 0 for false is above 0.5
 pow:    products and roots, or exp(p log x), of which x > 0 is asked; the exponent is one constant
 """
 
@@ -17,7 +18,8 @@ from ir.ops.comparison import EQUAL, GREATER, LESS
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ADD, EXP, LOG, MUL, RSQRT, SQRT, SUB
-from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, REVERSE, SIGN
+from ir.ops.reduction import REDUCE_MAX
+from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, REDUCE_ANY, REVERSE, SIGN
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from ir.ops.slicing import STRIDED_SLICE, StridedSliceAttributes
 from ir.types import DType, given
@@ -27,7 +29,11 @@ def compose(graph: Graph) -> None:
     """Rewrites the graph in place."""
     for node in graph.nodes:
         build = _BUILDERS.get(node.op)
-        made = None if build is None or not node.output.dtype.is_float else build(graph, node)
+        made = (
+            None
+            if build is None or (not node.output.dtype.is_float and node.op not in _OF_ALL_TYPES)
+            else build(graph, node)
+        )
         if made is not None:
             graph.replace(node, [made])
 
@@ -92,6 +98,12 @@ def _is(value: Value, number: float) -> bool:
     return value.data is not None and bool(np.all(value.data == number))
 
 
+def _any(graph: Graph, node: Node) -> Node:
+    largest = graph.add(REDUCE_MAX, [_real(graph, node.input).output], node.attrs, f"{node.name}/max").output
+    half = graph.constant(np.asarray(0.5, np.float32), f"{node.name}/half")
+    return graph.add(GREATER, [largest, half], name=f"{node.name}/greater")
+
+
 def _pow(graph: Graph, node: Node) -> Node | None:
     x, exponent = node.input, given(node.inputs, 1)
     if exponent.data is None or exponent.data.size != 1 or x.data is not None:
@@ -109,8 +121,10 @@ def _pow(graph: Graph, node: Node) -> Node | None:
 
 _BUILDERS: Mapping[OpDef, Callable[[Graph, Node], Node | None]] = {
     CUMSUM: _cumsum,
+    REDUCE_ANY: _any,
     REVERSE: _reverse,
     SIGN: _sign,
     ONE_HOT: _one_hot,
     POW: _pow,
 }
+_OF_ALL_TYPES = (REDUCE_ANY, REVERSE)

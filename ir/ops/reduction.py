@@ -22,8 +22,8 @@ import numpy as np
 
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
-from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel, plain
-from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, Role, one_step
+from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, one_step
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED_INT16_ON_TFLITE, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
@@ -61,7 +61,7 @@ def _axes(attrs: ReduceAttributes, rank: int) -> tuple[int, ...]:
     return tuple(sorted({real_axis(a, rank) for a in attrs.axes}))
 
 
-def _infer(attrs: ReduceAttributes, types: Sequence[TensorType]) -> list[TensorType]:
+def infer_reduced(attrs: ReduceAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x = types[0]
     axes = _axes(attrs, x.rank)
     kept = [1 if i in axes else s for i, s in enumerate(x.shape) if attrs.keep_dims or i not in axes]
@@ -165,10 +165,6 @@ def _integer_extreme(extreme: np.ufunc) -> Callable[[IntegerCall], list[np.ndarr
     return integer
 
 
-def _infer_truth(attrs: ReduceAttributes, types: Sequence[TensorType]) -> list[TensorType]:
-    return [TensorType(_infer(attrs, types)[0].shape, DType.BOOL)]
-
-
 def _infer_arg(attrs: ArgMaxAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     x = types[0]
     axis = real_axis(attrs.axis, x.rank)
@@ -199,13 +195,13 @@ MEAN = OpDef(
     summary="Mean over axes.",
     operands=_INPUT,
     attributes=ReduceAttributes,
-    infer=_infer,
+    infer=infer_reduced,
     compute=_on_floats("mean"),
     integer=_integer_mean,
     quantization=QuantRule(kernels=INT8_AND_INT16),
     encoding=_reducer("MEAN", int16=3),
     passage=_passage,
-    is_identity=keeps_shape(_infer),
+    is_identity=keeps_shape(infer_reduced),
     xnnpack_steps=one_step,
 )
 
@@ -214,13 +210,13 @@ SUM = OpDef(
     summary="Sum over axes.",
     operands=_INPUT,
     attributes=ReduceAttributes,
-    infer=_infer,
+    infer=infer_reduced,
     compute=_on_floats("sum"),
     integer=_integer_sum,
     quantization=QuantRule(kernels=_SUMS),
     encoding=_reducer("SUM", int16=1),
     passage=_passage,
-    is_identity=keeps_shape(_infer),
+    is_identity=keeps_shape(infer_reduced),
     xnnpack_steps=one_step,
 )
 
@@ -229,13 +225,13 @@ REDUCE_MAX = OpDef(
     summary="Maximum over axes.",
     operands=_INPUT,
     attributes=ReduceAttributes,
-    infer=_infer,
+    infer=infer_reduced,
     compute=_on_floats("max"),
     integer=_integer_extreme(np.maximum),
     quantization=TIED_INT16_ON_TFLITE,
     encoding=_reducer("REDUCE_MAX", int16=3),
     passage=_passage,
-    is_identity=keeps_shape(_infer),
+    is_identity=keeps_shape(infer_reduced),
     low_end=LowEnd.LOSES,
 )
 
@@ -244,25 +240,13 @@ REDUCE_MIN = OpDef(
     summary="Minimum over axes.",
     operands=_INPUT,
     attributes=ReduceAttributes,
-    infer=_infer,
+    infer=infer_reduced,
     compute=_on_floats("min"),
     integer=_integer_extreme(np.minimum),
     quantization=TIED_INT16_ON_TFLITE,
     encoding=_reducer("REDUCE_MIN", int16=3),
     passage=_passage,
-    is_identity=keeps_shape(_infer),
-)
-
-REDUCE_ANY = OpDef(
-    name="reduce_any",
-    summary="Whether any holds, over axes.",
-    operands=(Operand(name="input", role=Role.INDEX),),
-    attributes=ReduceAttributes,
-    infer=_infer_truth,
-    compute=_on_floats("any"),
-    integer=_integer_extreme(np.logical_or),
-    quantization=QuantRule(kernels=plain(DType.BOOL, right=TFLITE)),
-    encoding=Encoding(code="REDUCE_ANY", options="ReducerOptions", layout=("input", "axes")),
+    is_identity=keeps_shape(infer_reduced),
 )
 
 ARG_MAX = OpDef(

@@ -13,7 +13,8 @@ from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, Role, at_least
 from ir.ops._pointwise import infer_broadcast, infer_same
 from ir.ops._shapes import many, only, real_axis
-from ir.types import TensorType
+from ir.ops.reduction import ReduceAttributes, infer_reduced
+from ir.types import DType, TensorType
 
 _RULE = QuantRule(integer=False, rewritten=True, reason="it has no integer kernel; compute it outside of the model")
 
@@ -73,7 +74,26 @@ def _one_hot(attrs: OneHotAttributes, indices: Any, on: Any, off: Any) -> Any:
     return K.where(K.equal(K.expand_dims(K.cast(indices, "int32"), axis), K.cast(classes, "int32")), on, off)
 
 
+def _infer_any(attrs: ReduceAttributes, types: Sequence[TensorType]) -> list[TensorType]:
+    return [TensorType(infer_reduced(attrs, types)[0].shape, DType.BOOL)]
+
+
+def _any(attrs: ReduceAttributes, x: Any) -> Any:
+    return K.any(x, axis=tuple(real_axis(a, len(x.shape)) for a in attrs.axes), keepdims=attrs.keep_dims)
+
+
 _INPUT = (Operand(name="input"),)
+
+REDUCE_ANY = OpDef(
+    name="reduce_any",
+    summary="Whether any holds, over axes.",
+    operands=_INPUT,
+    attributes=ReduceAttributes,
+    infer=_infer_any,
+    compute=_any,
+    quantization=_RULE,
+    encoding=Encoding(code="REDUCE_ANY", options="ReducerOptions", layout=("input", "axes")),
+)
 
 POW = OpDef(
     name="pow",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ir.kernels import INT8, INT16_ON_TFLITE
+from ir.kernels import INT16_ON_TFLITE
 from ir.opdef import Attributes, Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule, Role, ShapeError, at_least
 from ir.ops._shapes import (
     TIED,
@@ -307,6 +307,6 @@ GATHER_ND = OpDef(
     infer=_infer_gather_nd,
     compute=on_floats(_gather_nd),
     integer=on_integers(_gather_nd),
-    quantization=QuantRule(tied=("params", "output"), kernels=INT8),
+    quantization=QuantRule(tied=("params", "output"), kernels=INT16_ON_TFLITE),
     encoding=Encoding(code="GATHER_ND", options="GatherNdOptions"),
 )

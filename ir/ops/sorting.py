@@ -55,6 +55,6 @@ TOP_K = OpDef(
     infer=_infer,
     compute=_compute,
     integer=_integer,
-    quantization=QuantRule(tied=("input", "output"), kernels=plain(DType.INT8, right=TFLITE)),
+    quantization=QuantRule(tied=("input", "output"), kernels=plain(DType.INT8, DType.INT16, right=TFLITE)),
     encoding=Encoding(code="TOPK_V2", options="TopKV2Options", layout=("input", "k"), version=version_by_type()),
 )

@@ -31,7 +31,8 @@ from ir.ops.comparison import (
 )
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
-from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_ANY, REDUCE_MAX, REDUCE_MIN, SUM
+from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_MAX, REDUCE_MIN, SUM
+from ir.ops.rewritten import REDUCE_ANY
 from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
 from ir.types import DType
 
