@@ -22,12 +22,20 @@ import numpy as np
 from converter.distribution import open_distribution
 distribution = open_distribution(sys.argv[1])
 from passes.contract.base import Services
+from passes.contract.base import ChannelNormal
+from passes.training.lsq import Lsq
 from passes.training.tune_thresholds import TuneThresholds
 from passes.training.tuning_testing import annotated, samples
-graph, context = annotated()
+graph, context = annotated("per_channel", weight_bits=2) if sys.argv[4] == "lsq" else annotated()
+first = graph.nodes[0].output
+context.tables.normals = {first: ChannelNormal(np.zeros(first.shape[-1]), np.ones(first.shape[-1]))}
 context.services = Services(distribution=distribution)
 context.given = dataclasses.replace(context.given, tuning=samples(64, 1))
-step = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005, least_gain=0.0, checkpoint_dir=sys.argv[3])
+common = dict(epochs=2, batch_size=16, least_gain=0.0, checkpoint_dir=sys.argv[3])
+if sys.argv[4] == "lsq":
+    step = Lsq(learning_rate=2e-3, loss="rmse", start="range", noise=0.9, batch_norm="batch", **common)
+else:
+    step = TuneThresholds(learning_rate=0.005, **common)
 report = step.run(graph, context)
 parts = [v.quant.scale.ravel() for v in graph.values() if v.quant is not None]
 parts += [v.quant.dequantize(v.quant.quantize(v.data)).ravel() for v in graph.constants() if v.quant is not None]
@@ -46,12 +54,15 @@ def _ports(count: int) -> list[int]:
     return ports
 
 
-def _start(kind: str, folder: Path, name: str, config: dict | None = None) -> subprocess.Popen:
+def _start(
+    kind: str, folder: Path, name: str, config: dict | None = None, step: str = "tune_thresholds"
+) -> subprocess.Popen:
     root = Path(__file__).resolve().parent.parent
     environment = dict(os.environ, PYTHONPATH=str(root), TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
     if config is not None:
         environment["TF_CONFIG"] = json.dumps(config)
-    command = [sys.executable, "-c", _SCRIPT, kind, str(folder / f"{name}.npz"), str(folder / f"{name}_checkpoints")]
+    files = [str(folder / f"{name}.npz"), str(folder / f"{name}_checkpoints")]
+    command = [sys.executable, "-c", _SCRIPT, kind, *files, step]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -61,14 +72,27 @@ def _finish(processes: list[subprocess.Popen]) -> None:
         assert process.returncode == 0, output[-3000:]
 
 
+def _two_workers(folder: Path, step: str) -> list[subprocess.Popen]:
+    cluster = {"worker": [f"127.0.0.1:{p}" for p in _ports(2)]}
+    tasks = [{"cluster": cluster, "task": {"type": "worker", "index": i}} for i in range(2)]
+    return [_start("multi_worker", folder, f"w{i}", task, step) for i, task in enumerate(tasks)]
+
+
+def test_two_workers_train_the_same_weights_and_statistics(tmp_path: Path) -> None:
+    _finish(_two_workers(tmp_path, "lsq"))
+    first, second = (np.load(tmp_path / f"w{i}.npz") for i in range(2))
+    assert int(first["replicas"]) == 2 and int(first["epoch"]) > 0
+    assert np.array_equal(first["all"], second["all"])
+
+
 def test_two_workers_agree(tmp_path: Path) -> None:
-    workers = [f"127.0.0.1:{p}" for p in _ports(2)]
-    cluster = {"worker": workers}
-    processes = [
-        _start("multi_worker", tmp_path, f"w{i}", {"cluster": cluster, "task": {"type": "worker", "index": i}})
-        for i in range(2)
-    ]
-    _finish([*processes, _start("mirrored", tmp_path, "mirrored"), _start("none", tmp_path, "alone")])
+    _finish(
+        [
+            *_two_workers(tmp_path, "tune_thresholds"),
+            _start("mirrored", tmp_path, "mirrored"),
+            _start("none", tmp_path, "alone"),
+        ]
+    )
     found = {path.stem: np.load(path) for path in tmp_path.glob("*.npz")}
     assert [int(found[name]["replicas"]) for name in ("w0", "w1", "mirrored", "alone")] == [2, 2, 1, 0]
     assert all(int(f["epoch"]) > 0 for f in found.values())

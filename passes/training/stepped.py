@@ -79,13 +79,15 @@ class _Above(keras.constraints.Constraint):
 class SteppedLayer(keras.layers.Layer):
     """The variables of one layer: `kernel`, `step`, `bias`; with statistics of batches `gamma`, `mean`, `variance`."""
 
-    def __init__(self, name: str, weight: Value | None, bias: Value | None, normal: ChannelNormal | None) -> None:
+    def __init__(
+        self, name: str, weight: Value | None, bias: Value | None, normal: ChannelNormal | None, *, learned: bool
+    ) -> None:
         super().__init__(name=name)
         self.kernel = self.step = self.bias = self.gamma = None
         if weight is not None:
             scale = weight.type.params().scale
             self.kernel = self._variable("kernel", weight.array)
-            self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)))
+            self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)), trainable=learned)
         if bias is not None:
             self.bias = self._variable("bias", bias.array if normal is None else normal.mean)
         if normal is not None:
@@ -181,7 +183,7 @@ class SteppedModel(TrainableModel):
             owned = weight if weight in self._weights and weight not in self._owner else None
             name = _layer_name(node.name, names)
             bias = None if trained is None else trained.bias
-            stepped = SteppedLayer(name, owned, bias, self._normal(trained, owned))
+            stepped = SteppedLayer(name, owned, bias, self._normal(trained, owned), learned=self._steps.learned)
             stepped.trainable = node.name not in self._frozen
             made.append(stepped)
             self.layer_of_node[node.name] = stepped

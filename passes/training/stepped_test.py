@@ -177,6 +177,7 @@ def test_without_learned_steps_weights_keep_their_range() -> None:
     before = value.type.params().scale
     np.testing.assert_allclose(K.convert_to_numpy(model._weight_scale(value, {})), 3 * before, rtol=2e-3)  # `outward`
     assert model._activation_steps is None
+    assert not any(v.path.endswith("step") for v in model.trainable_variables)
 
 
 def test_batch_norms_change_nothing_at_first_and_fold_into_the_same_integers() -> None:
