@@ -88,7 +88,11 @@ def main(arguments: list[str]) -> None:
         content["diff"] = {"file": FLAGS.diff, **difference.as_json()}
     if target is EDGETPU:
         content["compiler"] = show_compiler(
-            report, path, log_file=FLAGS.edgetpu_log, min_runtime_version=FLAGS.min_runtime_version
+            report,
+            path,
+            log_file=FLAGS.edgetpu_log,
+            min_runtime_version=FLAGS.min_runtime_version,
+            multiple_subgraphs=FLAGS.enable_multiple_subgraphs,
         )
     write_json(FLAGS.json, content)
 
@@ -149,14 +153,18 @@ def summary_line(report: CheckReport) -> str:
 
 
 def show_compiler(
-    report: CheckReport, path: str | Path, *, log_file: str | None = None, min_runtime_version: str | None = None
+    report: CheckReport,
+    path: str | Path,
+    *,
+    log_file: str | None = None,
+    min_runtime_version: str | None = None,
+    multiple_subgraphs: bool = False,
 ) -> dict[str, Any] | None:
     """Runs the compiler or reads the log that was given, and holds it against the prediction."""
     if log_file:
         log, source = compiler.read_log(log_file), log_file
     elif compiler.installed():
-        several = FLAGS.enable_multiple_subgraphs
-        log = compiler.run_compiler(path, min_runtime_version, multiple_subgraphs=several)
+        log = compiler.run_compiler(path, min_runtime_version, multiple_subgraphs=multiple_subgraphs)
         source = compiler.COMPILER
     else:
         say(f"{compiler.COMPILER} is not on the PATH: nothing but the prediction was checked")

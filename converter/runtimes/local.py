@@ -31,7 +31,7 @@ from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
 
 PACKAGES = {"tflite_runtime": "tflite-runtime", "ai_edge_litert": "ai-edge-litert"}
 KERNELS = ("builtin", "ref", "xnnpack")
-START_S = 60.0  # of a device's Python, until it is ready
+START_S = 120.0  # of a device's Python, until it is ready
 _RUN_S, _PATIENCE = 20.0, 20.0  # that one run may take; times what the runs before took
 _BYTES_PER_S = 1e5  # of a connection, at least
 _MEMORY = ("peak_memory_bytes", "overall_memory_bytes")

@@ -11,7 +11,7 @@ from converter.runtimes.base import Timing
 from converter.runtimes.local import WorkerLost, WorkerProcess, WorkerSession, WorkerSilent, load_in
 from ir.errors import RuntimeFailure
 
-LIMIT_S = 60.0  # of any request
+LIMIT_S = 120.0  # of any request
 ANY_PACKAGE = ""  # the worker takes the first runtime that it can import
 
 
