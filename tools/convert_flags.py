@@ -129,4 +129,5 @@ def define_flags() -> None:
     flags.DEFINE_string("report", None, "Writes a page on what happened, layer by layer, to this folder: index.html.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
     flags.DEFINE_bool("reproducible", False, "Keeps times and folders out of --json: the same inputs, the same bytes.")
+    flags.DEFINE_bool("verbose", False, "Shows all that every pass did and left, not only the first of each.")
     flags.DEFINE_bool("quiet", False, "Shows warnings and the last line only.")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
-from rich.table import Table
+from rich.table import Column, Table
 
 from converter.targets import CheckReport, edgetpu_log, get_target
 from converter.widths import sentences
@@ -17,15 +18,13 @@ FLAGS = flags.FLAGS
 
 def show(result: Any) -> None:
     """The tables that a conversion ends with."""
-    table = Table("pass", "changed", "skipped", "seconds", title=None)
+    lines = {"overflow": "fold"} if FLAGS.verbose else {"no_wrap": True, "overflow": "ellipsis"}
+    table = Table("pass", Column("changed", **lines), Column("skipped", **lines), "seconds", title=None)
     for record in result.passes:
         report = record.report
-        table.add_row(
-            record.name,
-            summary(report.done),
-            summary([f"{s.where}: {s.reason}" for s in report.skipped]),
-            f"{record.seconds:.2f}",
-        )
+        skipped = [f"{s.where}: {s.reason}" for s in report.skipped]
+        name = record.name if FLAGS.verbose else record.name.partition("{")[0]
+        table.add_row(name, entries_text(report.done), entries_text(skipped), f"{record.seconds:.2f}")
     console.print(table)
     for record in result.passes:
         for note in record.report.notes:
@@ -79,13 +78,12 @@ def show_prediction(report: CheckReport, path: Any) -> None:
             console.print(f"note: {error}", markup=False, soft_wrap=True)
 
 
-def summary(entries: Any, limit: int = 2) -> str:
-    """The first entries and how many there are."""
-    entries = list(entries)
-    if not entries:
+def entries_text(entries: Iterable[str]) -> str:
+    """How many there are and the first, in one line; all of them with --verbose."""
+    listed = [plain(entry) for entry in entries]
+    if not listed:
         return "-"
-    more = f" (+{len(entries) - limit} more)" if len(entries) > limit else ""
-    return "; ".join(entries[:limit]) + more
+    return "\n".join(listed) if FLAGS.verbose else f"{len(listed)}: {listed[0]}" if len(listed) > 1 else listed[0]
 
 
 def quality_text(q: Any, judged_on: str = "calibration") -> str:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -20,6 +21,7 @@ import converter
 from converter.tflite.model_file import load
 from ir.errors import ProofError
 from tools import convert as command
+from tools import convert_shown
 from tools._runs_testing import ROOT, Run, run_process, runner
 
 SHIPPED = ROOT / "converter" / "shipped"
@@ -266,6 +268,21 @@ def test_a_run_shows_and_writes_what_happened(run, folder):
     ):
         assert shown in result.out
     assert "1 CONV_2D" in result.out and "out.tflite: 0.00 MB" in result.out
+
+
+def test_the_table_has_a_line_for_every_pass_and_fits_80_columns(run, folder):
+    short = run(*GOOD, "--json", "out.json").out.splitlines()
+    rows = [line for line in short if line.startswith("│")]
+    assert max(map(len, rows)) <= 80
+    passes = [step["pass"].partition("{")[0] for step in json.loads((folder / "out.json").read_text())["passes"]]
+    assert [row.split()[1] for row in rows] == passes
+
+
+@pytest.mark.parametrize(("verbose", "shown"), [(False, "3: a[1"), (True, "a[1\nb\nc")])
+def test_what_a_pass_did_is_one_line_or_all(verbose, shown, monkeypatch):
+    monkeypatch.setattr(convert_shown, "FLAGS", SimpleNamespace(verbose=verbose))
+    assert convert_shown.entries_text(["a[1", "b", "c"]).replace("\\", "") == shown
+    assert convert_shown.entries_text([]) == "-" and convert_shown.entries_text(["b"]) == "b"
 
 
 EDGETPU = ("--target=edgetpu", "--min_runtime_version=12")

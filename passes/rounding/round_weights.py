@@ -58,6 +58,7 @@ class RoundWeights(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed: list[str] = []
         skipped: list[Skip] = []
+        weighted = sum(node.weight is not None for node in graph.nodes)
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
             matrix = matrix_of(node)
@@ -67,11 +68,13 @@ class RoundWeights(Pass):
             rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
             gain = self._round(graph, matrix, x, xq, drawn, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
+            context.services.progress("layers rounded", len(changed), max(len(changed), weighted))
 
         if not batchable(graph):
             return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
         drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
         run_both(graph, drawn.arrays, floats=context.tables.unrounded, before=before, room=TENSOR_BYTES)
+        context.services.progress("layers rounded", weighted, weighted)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
     def _round(

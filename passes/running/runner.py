@@ -50,10 +50,12 @@ def run_passes(
     verify(graph)
     check_needs(graph, passes, context)
     runner = _Runner(graph, passes, context)
-    for step in passes:
+    for number, step in enumerate(passes):
+        context.services.progress(f"passes, {step.name}", number, len(passes))
         runner.run(step)
         if after is not None:
             after(step, graph)
+    context.services.progress("passes, done", len(passes), len(passes))
     return runner.records
 
 
