@@ -12,199 +12,24 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-import keras
-import numpy as np
 import pytest
-from keras import layers
 
-import converter
 from converter.tflite.model_file import load
 from ir.errors import ProofError
 from tools import convert as command
 from tools import convert_shown
+from tools._convert_testing import GOOD, SHIPPED, fill, instead
 from tools._runs_testing import ROOT, Run, run_process, runner
-
-SHIPPED = ROOT / "converter" / "shipped"
-X = np.random.default_rng(0).uniform(-1, 1, (12, 8, 8, 3)).astype(np.float32)
-
-
-class Unknown(layers.Layer):
-    """A layer that the frontend has never heard of."""
-
-    def call(self, x):
-        return keras.ops.erf(x)
-
-
-def small(*more: layers.Layer, shape: tuple[int | None, ...] = (8, 8, 3)) -> keras.Model:
-    x = keras.Input(shape, name="image")
-    y = layers.Conv2D(4, 3, activation="relu", name="first")(x)
-    for layer in more:
-        y = layer(y)
-    return keras.Model(x, layers.Dense(3, name="classes")(layers.GlobalAveragePooling2D()(y)))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Good and bad models and data."""
-    here = tmp_path_factory.mktemp("convert")
-    keras.utils.set_random_seed(0)
-    model = small()
-    model.save(here / "good.keras")
-    kernel = model.get_layer("first").kernel
-    kernel.assign(keras.ops.where(kernel > 0.2, float("nan"), kernel))
-    model.save(here / "nan.keras")
-    small(Unknown(name="odd one")).save(here / "unknown.keras")
-    small(shape=(None, None, 3)).save(here / "dynamic.keras")
-    (here / "cut.keras").write_bytes((here / "good.keras").read_bytes()[:2000])
-    (here / "text.h5").write_text("no model")
-    (here / "first.json").write_text('[{"layer": "fir*", "weight_bits": 6}]')
-    (here / "typo.json").write_text('[{"layer": "fisrt", "weight_bits": 4}]')
-    (here / "folder").mkdir()
-    (here / "broken").mkdir()
-    (here / "broken" / "picture.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    np.save(here / "x.npy", X)
-    np.save(here / "far.npy", X * 3000)
-    np.save(here / "pixels.npy", ((X + 1) * 127.5).astype(np.uint8))
-    np.save(here / "wide.npy", X[:, :, :6])
-    converter.convert(small(), calibration_data=[X], pipeline="fast", check=False, output=here / "integer.tflite")
-    return here
+    return fill(tmp_path_factory.mktemp("convert"))
 
 
 @pytest.fixture
 def run(folder, monkeypatch, capsys) -> Callable[..., Run]:
     return runner(command, folder, monkeypatch, capsys)
-
-
-GOOD = ("--model", "good.keras", "--calibration_data", "x.npy", "--pipeline", "fast", "--output", "out.tflite")
-
-
-def instead(flag: str, value: str) -> tuple[str, ...]:
-    """The good arguments with another value of a flag."""
-    listed = list(GOOD)
-    if flag in listed:
-        listed[listed.index(flag) + 1] = value
-        return tuple(listed)
-    return (*GOOD, flag, value)
-
-
-BAD: dict[str, tuple[tuple[str, ...], str]] = {
-    "missing model": (
-        instead("--model", "none.keras"),
-        "none.keras: expected .keras, .*, found nothing; check the path",
-    ),
-    "model cut short": (instead("--model", "cut.keras"), "cut.keras: expected a Keras model .*, found .*damaged"),
-    "text as a model": (
-        instead("--model", "text.h5"),
-        "text.h5: expected a Keras model .*, found another kind of file",
-    ),
-    "folder as a model": (
-        instead("--model", "folder"),
-        "folder: expected .keras.*, found a directory without saved_model.pb",
-    ),
-    "unknown name": (
-        instead("--model", "resnet_five"),
-        "expected the name of a network of the zoo, found 'resnet_five'",
-    ),
-    "NaN in the weights": (
-        instead("--model", "nan.keras"),
-        r"layer 'first' \(Conv2D\).*: expected finite weights, found \d+ NaN",
-    ),
-    "unknown layer": (
-        instead("--model", "unknown.keras"),
-        "unknown.keras: .* not of Keras, named 'Unknown'; load .*custom_objects",
-    ),
-    "open sizes": (
-        instead("--model", "dynamic.keras"),
-        r"input 'image' .* found the shape \(\?, \?, \?, 3\); pass --input_shape image=1,SIZE,SIZE,3",
-    ),
-    "no data there": (instead("--calibration_data", "y.npy"), "y.npy: expected a folder of images, .*, found nothing"),
-    "empty folder": (instead("--calibration_data", "folder"), r"folder: expected images .*, found none in this folder"),
-    "picture that does not decode": (instead("--calibration_data", "broken"), "broken.*picture.jpg.*: expected "),
-    "data of no known kind": (instead("--calibration_data", "text.h5"), "text.h5: expected a folder of images"),
-    "unknown pass": (
-        (*GOOD[:4], *GOOD[6:], "--passes", "fold"),
-        "--passes: expected a pass of .*, found fold; see --list_passes",
-    ),
-    "unknown pipeline": (instead("--pipeline", "slow"), "flag --pipeline=slow: value should be one of <fast|"),
-    "unknown flag": (instead("--modle", "x"), "Unknown command line flag 'modle'.*; see --help"),
-    "unknown target": (instead("--target", "tpu"), "flag --target=tpu: value should be one of <cpu|edgetpu"),
-    "value of another type": (
-        instead("--calibration_samples", "many"),
-        "flag --calibration_samples=many: .*; see --help",
-    ),
-    "no samples": (instead("--calibration_samples", "0"), "flag --calibration_samples=0: .*; see --help"),
-    "unknown pass to print after": (
-        instead("--print_after", "fold"),
-        "--print_after: expected 'all' or the name of a pass",
-    ),
-    "training without a pipeline that trains": (
-        instead("--epochs", "3"),
-        "--pipeline: expected a pipeline that trains, for epochs, found one that does not; choose fat or lsq, or leave",
-    ),
-    "no model": (GOOD[2:], "convert: expected one network, found none; run intact convert FILE, or"),
-    "two models": ((*GOOD, "nan.keras"), "convert: expected one network, found nan.keras and good.keras; run"),
-    "a model misspelt": (("god.keras", *GOOD[2:]), "god.keras: .* found nothing; check the path; there is good.keras"),
-    "a model that is an integer file already": (
-        instead("--model", "integer.tflite"),
-        "integer.tflite: expected a float model, found one that is already quantized .*; convert the float model",
-    ),
-    "data of another shape": (
-        instead("--calibration_data", "wide.npy"),
-        r"wide.npy, input 'image': expected shape \[samples, 8, 8, 3\], found \[12, 8, 6, 3\]",
-    ),
-    "no data, and no batch norms": (
-        (*GOOD[:2], *GOOD[6:]),
-        "expected batch norms .*, found no statistics for .*; pass --calibration_data",
-    ),
-    "no data, and inputs that may hold anything": (
-        ("--model", str(SHIPPED / "digits_mobilenet_v2.keras"), *GOOD[6:]),
-        "found no statistics for input_layer; pass --calibration_data, or --preprocess",
-    ),
-    "no folder for the output": (
-        instead("--output", "none/out.tflite"),
-        "none/out.tflite: expected a file in a folder .*, found no",
-    ),
-    "a folder as the output": (instead("--output", "folder"), "folder: expected a file .*, found a directory"),
-    "the model as the output": (
-        instead("--output", "./good.keras"),
-        "good.keras: expected another file for --output than for --model, found one and the same",
-    ),
-    "no folder for the JSON": (
-        instead("--json", "none/out.json"),
-        "none/out.json: expected a file in a folder .*, found no",
-    ),
-    "a width that there is not": (
-        (*GOOD, "--weight_bits", "9"),
-        "weight_bits: expected 2 to 8 weight bits, found 9",
-    ),
-    "a file of widths that is not there": (
-        (*GOOD, "--bits", "none.json"),
-        "none.json: expected a JSON file of widths, found No such file",
-    ),
-    "a file of widths that is none": ((*GOOD, "--bits", "text.h5"), "text.h5: expected JSON, found .* in line 1"),
-    "widths of a layer that is not there": (
-        (*GOOD, "--bits", "typo.json"),
-        r"expected a rule that fits some layer \(layers such as first.*\), found layer:fisrt=w4, which fits none",
-    ),
-    "labels that are not there": (
-        instead("--labels", "l.csv"),
-        r"l.csv: expected labels \(.csv, .npy or .npz\), found nothing",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD)
-def test_whatever_is_wrong_is_one_sentence(case, run, folder):
-    arguments, message = BAD[case]
-    output = folder / "out.tflite"
-    output.write_bytes(b"the old model")
-    before = sorted(os.listdir(folder))
-    result = run(*arguments)
-    assert result.status == 1 and not result.out
-    lines = [line for line in result.err.splitlines() if line.strip()]
-    assert len(lines) == 1 and lines[0].startswith("error: ") and lines[0].rstrip().endswith("."), result.err
-    assert re.search(message, lines[0]), lines[0]
-    assert output.read_bytes() == b"the old model" and sorted(os.listdir(folder)) == before
 
 
 def test_widths_by_flags_and_by_a_file(run, folder):
