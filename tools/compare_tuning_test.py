@@ -73,6 +73,25 @@ def test_one_row_per_choice_of_options(tmp_path, monkeypatch):
     assert rows[1]["held_out_after"] <= rows[1]["held_out_before"]
 
 
+def test_widths_that_no_kernel_has_are_measured_in_wider_containers(tmp_path, monkeypatch):
+    monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
+    text = run_with_flags(
+        compare_tuning,
+        pipeline="lsq",
+        widths=["W8A8", "W2A8"],
+        granularities=["per_channel"],
+        row=["no tuning", "steps=minmax"],
+        tuning_samples=32,
+        epochs=1,
+        json=str(tmp_path / "rows.json"),
+    )
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(r["widths"], r["options"]) for r in rows] == [
+        (w, o) for w in ("W8A8", "W2A8") for o in ("no tuning", "steps=minmax")
+    ]
+    assert rows[0]["sqnr_db"] > rows[2]["sqnr_db"] + 6 and "W2A8" in text  # two bits are two bits
+
+
 def test_what_comes_before_training_can_be_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
 
