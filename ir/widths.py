@@ -31,6 +31,16 @@ class Widths:
         if not (2 <= self.activation_bits <= 16 and 2 <= self.weight_bits <= 16):
             raise ValueError(f"{self}: 2 to 16 bits expected")
 
+    @property
+    def activation_levels(self) -> int:
+        """Steps in the range of an activation."""
+        return int(2**self.activation_bits - 1)
+
+    @property
+    def weight_levels(self) -> int:
+        """Steps from zero to the largest weight: weights are symmetric."""
+        return int(2 ** (self.weight_bits - 1) - 1)
+
     def __str__(self) -> str:
         return f"{self.activation_bits}-bit activations and {self.weight_bits}-bit weights"
 

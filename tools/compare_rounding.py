@@ -119,6 +119,7 @@ class Start:
         steps = pipelines.named(
             "default", granularity=granularity, io="int8", changes=quantize, rewrites=target.rewrites
         )
+        steps = pipelines.for_widths(steps)
         names = [s.name for s in steps]
         self._emit = steps[names.index("correct_bias") + 1 :]
         reference = load_model(str(subject.path)).graph

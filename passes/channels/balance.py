@@ -4,11 +4,12 @@ Equalization makes ranges equal, but channels differ by orders of magnitude in w
 `F_v[k]` the logits' sensitivity to channel `k` of tensor `v` (`passes.measuring.sensitivity`) and a positive scale `s[k]` wherever
 one passes (as in `level_activations`), the noise that rounding adds to the logits' power is about
 
-    weights:      sum_o F_y[o] (S_o / s[o])^2 / 12  sum_i taps s[i]^2 Var(x[i]),   S_o = max |W[o, i] s[o] / s[i]| / 127
-    activations:  sum_k F_v[k] (S_v / s[k])^2 / 12,                                S_v = range of s[k] v[k] / 255
+    weights:      sum_o F_y[o] (S_o / s[o])^2 / 12  sum_i taps s[i]^2 Var(x[i]),   S_o = max |W[o, i] s[o] / s[i]| / levels
+    activations:  sum_k F_v[k] (S_v / s[k])^2 / 12,                                S_v = range of s[k] v[k] / levels
     cutting:      C sum_k F_v[k] E (min(y[k], 6) - min(y[k], 6 / s[k]))^2          (ReLU6 does not scale)
 
-with the maximum in `S_o` over all channels where a tensor has one scale. (Means do not count: bias correction
+with the levels of the widths that will be quantized to (8 bits: 127 and 255), and the maximum in `S_o` over all channels
+where a tensor has one scale. (Means do not count: bias correction
 corrects their shifts.) `feedback` is the share of the weights' noise that rounding with feedback leaves; C is `cut`:
 an error of cutting is the same over whole regions, so it does more than independent noise. The sum is minimised over
 `log s` by Adam, with maxima as p-norms (`passes.channels.channel_noise`): seconds, no training of the network.
@@ -33,6 +34,7 @@ from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.layer import Layer, layers
+from ir.widths import Widths
 from passes.channels.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
 from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
@@ -58,6 +60,8 @@ class Balance(Pass):
     guarded: ClassVar[bool] = True
 
     granularity: str = "per_channel"
+    weight_bits: int = 8
+    activation_bits: int = 8
     samples: int = 48
     projections: int = 2
     steps: int = 250
@@ -73,6 +77,11 @@ class Balance(Pass):
                 where="balance granularity",
                 fix="choose one",
             )
+
+    @property
+    def widths(self) -> Widths:
+        """What the network will be quantized to."""
+        return Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if not batchable(graph) or context.samples is None:
@@ -126,10 +135,10 @@ class _Problem:
         rows = np.cumsum([0, *(n.output.shape[-1] for n in scaled)])
         shares: list[tuple[float, list[Any]]] = [
             (
-                options.feedback,
+                options.feedback / options.widths.weight_levels**2,
                 [self._layer(n, variance[n.x], context, r) for n, r in zip(scaled, rows, strict=False)],
             ),
-            (1.0, self._tensors(graph, kept, context)),
+            (1.0 / options.widths.activation_levels**2, self._tensors(graph, kept, context)),
             (options.cut, [self._cut(n, counts[n.input]) for n in bounded]),
         ]
         self.parts = [(share, joined(parts)) for share, parts in shares if parts]

@@ -18,14 +18,13 @@ from ir.keras_ops import K
 
 MOST = 4.0  # of |log s|
 GRID = np.linspace(-MOST, MOST, 81)
-_LEVELS, _WEIGHT_LEVELS = 255.0, 127.0
 _NORM = 40.0  # the exponent of the norms that stand for maxima
 _TINY = 1e-30
 _CONTENDERS = 16
 
 
 class Noise(Protocol):
-    """A part of the noise."""
+    """A part of the noise, that of rounding as if a range were a single step: levels divide it, squared."""
 
     def power(self, t: Any) -> Any:
         """Relative to the logits' power, at the logarithms `t[channel]` of the scales."""
@@ -97,7 +96,7 @@ class LayerNoise:
         scaled = self.variance * K.exp(2 * K.take(t, self.source))
         received = K.take(K.segment_sum(scaled, self.total, num_segments=rows), self.received)
         squares = K.exp(2 * (K.take(steps, self.step) - K.take(t, self.made)))
-        return K.sum(self.weight * squares * received) / (12 * _WEIGHT_LEVELS**2)
+        return K.sum(self.weight * squares * received) / 12
 
 
 def _contenders(largest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -133,7 +132,7 @@ class TensorNoise:
         high = K.exp(_log_max(K.minimum(self.high + own, self.limit), self.group, count))
         low = K.exp(_log_max(self.low + own, self.group, count))
         weight = K.segment_sum(self.weight * K.exp(-2 * own), self.group, num_segments=count)
-        return K.sum(weight * K.square((high + low) / _LEVELS)) / 12
+        return K.sum(weight * K.square(high + low)) / 12
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ def expected_of_layer(
 ) -> float:
     depthwise = len(largest) < len(s[0])
     scaled = largest * s[1] / (s[0] if depthwise else s[0][:, None])
-    step = (scaled.max(axis=0) if per_channel else np.full(scaled.shape[1], scaled.max())) / 127
+    step = scaled.max(axis=0) if per_channel else np.full(scaled.shape[1], scaled.max())
     received = variance * s[0] ** 2 if depthwise else (variance * s[0] ** 2).sum()
     return float((f * (step / s[1]) ** 2 / 12 * received).sum())
 
@@ -50,7 +50,7 @@ def test_tensors():
         limit = np.full(50, np.log(6.0) if group else np.inf)
         parts.append(TensorNoise(ids, np.full(50, group), np.log(high), np.log(low), limit, f))
         reach = np.minimum(high * s[ids], np.exp(limit[0])).max() + (low * s[ids]).max()
-        total += (f / s[ids] ** 2).sum() * (reach / 255) ** 2 / 12
+        total += (f / s[ids] ** 2).sum() * reach**2 / 12
     found = power(joined([_in_single(p) for p in parts]), s)
     assert total <= found * (1 + 1e-5) and found <= total * (1 + _SMOOTH)
 

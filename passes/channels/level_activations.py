@@ -29,13 +29,11 @@ from ir.errors import OptionError
 from ir.graph import Graph, Value
 from ir.layer import layers
 from ir.ops.convolution import DEPTHWISE_CONV_2D
+from ir.widths import Widths
 from passes.channels.headroom import with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
 from passes.rewrites.fuse import will_be_fused
-
-_LEVELS = 255
-_WEIGHT_LEVELS = 127
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +46,8 @@ class LevelActivations(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
+    weight_bits: int = 8
+    activation_bits: int = 8
     most: float = 1000.0
     margin: float = 0.1
 
@@ -57,13 +57,18 @@ class LevelActivations(Pass):
                 expected="1 or more", found=str(self.most), where="level_activations most", fix="try 1000"
             )
 
+    @property
+    def widths(self) -> Widths:
+        """What the network will be quantized to."""
+        return Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
+
     def run(self, graph: Graph, context: Context) -> PassReport:
         return with_headroom(graph, context, lambda headroom: self._level(graph, context, headroom))
 
     def _level(self, graph: Graph, context: Context, headroom: float) -> PassReport:
         channels = JoinedChannels(graph)
         room = _room(graph, context, channels, self.margin, headroom)
-        requested = _best(graph, context, channels)
+        requested = _best(graph, context, channels, self.widths)
         s = np.clip(np.minimum(requested, room), 1.0, self.most)
         s[channels.pinned()] = 1.0
         s = s[channels.roots()]
@@ -115,7 +120,7 @@ def _stay_below(
     np.minimum.at(room, ids, allowed)
 
 
-def _best(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarray:
+def _best(graph: Graph, context: Context, channels: JoinedChannels, widths: Widths) -> np.ndarray:
     """`(A / B)^(1/4)` of each joined channel; infinite where no reader's rounding weighs more for it."""
     roots = channels.roots()
     a, b = np.zeros(len(roots)), np.zeros(len(roots))
@@ -125,13 +130,13 @@ def _best(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarra
             continue
         weights = np.abs(layer.data.astype(np.float64))
         ids = roots[channels.ids[layer.x]]
-        step = (reach[0].max() + reach[1].max()) / _LEVELS
+        step = (reach[0].max() + reach[1].max()) / widths.activation_levels
         np.add.at(a, ids, step**2 * np.square(weights).sum(axis=layer.within_input))
         free = layer.op is DEPTHWISE_CONV_2D and (
             context.given.limits is None or context.given.limits.weight_per_channel(layer.op)
         )
         if not free:
-            steps = weights.max(axis=layer.within_output) / _WEIGHT_LEVELS
+            steps = weights.max(axis=layer.within_output) / widths.weight_levels
             size = np.maximum(np.abs(context.tables.statistics[layer.x].mean), np.maximum(*reach) / 4)
             np.add.at(b, ids, np.square(size) * np.square(steps).sum() * layer.taps)
     with np.errstate(divide="ignore", invalid="ignore"):

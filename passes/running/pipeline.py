@@ -18,6 +18,8 @@ from typing import Any
 
 import passes as package
 from ir.errors import OptionError
+from ir.widths import Widths
+from passes.channels.balance import Balance
 from passes.channels.level_activations import LevelActivations
 from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
@@ -212,14 +214,24 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None, r
 
 
 def for_widths(steps: Sequence[Pass]) -> list[Pass]:
-    """A named pipeline for the widths that it quantizes to.
+    """A named pipeline for the widths that it quantizes to: passes that scale channels weigh the steps of these.
 
     Activations of 16 bits have levels enough for small channels: what makes these finer would only coarsen the weights
     that read them, which are all the error that is left.
     """
-    if any(isinstance(s, Quantize) and s.activation_bits > NARROW for s in steps):
-        return [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
-    return list(steps)
+    quantize = next((s for s in steps if isinstance(s, Quantize)), None)
+    if quantize is None:
+        return list(steps)
+    if quantize.activation_bits > NARROW:
+        steps = [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
+    return [_informed(s, quantize) if isinstance(s, LevelActivations | Balance) else s for s in steps]
+
+
+def _informed(step: LevelActivations | Balance, quantize: Quantize) -> Pass:
+    """A pass that scales channels for the widths of `quantize`, unless its options name others."""
+    if step.widths != Widths():
+        return step
+    return dataclasses.replace(step, weight_bits=quantize.weight_bits, activation_bits=quantize.activation_bits)
 
 
 def _made(kind: type[Pass], step: Step, choices: Mapping[Choice, str]) -> Pass:

@@ -7,6 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ir.errors import OptionError
+from ir.widths import Widths
+from passes.channels.balance import Balance
+from passes.channels.level_activations import LevelActivations
 from passes.contract.base import Needs, Pass, Preserves
 from passes.running.pipeline import PIPELINES, automatic, for_widths, named, parse, registry, to_text
 
@@ -138,6 +141,16 @@ def test_single_passes_of_a_pipeline_can_be_changed_or_left_out():
         OptionError, match="expected passes of the pipeline fast, found equalize, rescale; change passes"
     ):
         text("-rescale,equalize")
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_passes_that_scale_channels_weigh_the_steps_of_the_widths(granularity: str):
+    bits = "quantize{weight_bits=4 activation_bits=6}"
+    steps = for_widths(named("default", granularity=granularity, io="int8", changes=bits))
+    found = [s.widths for s in steps if isinstance(s, LevelActivations | Balance)]
+    assert found == [Widths(weight_bits=4, activation_bits=6)]
+    chosen = for_widths(parse("balance{weight_bits=3},quantize{weight_bits=4}"))[0]
+    assert isinstance(chosen, Balance) and chosen.weight_bits == 3
 
 
 def test_wide_activations_are_not_made_finer():
