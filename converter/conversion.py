@@ -134,10 +134,10 @@ def convert(
     records = run_passes(network.graph, steps, context, _both(recorder, after))
     content = _emit(network.graph, steps, target, recorder)
     target.refuse(parse(content))
-    required = {Runtime.LITERT, *target.promised}
+    prediction = target.judge(parse(content))
+    required = {Runtime.LITERT, *target.promised, *(() if prediction.unmapped else target.computes)}
     proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
-    prediction = target.judge(parse(content))
     gates.judge(quality, prediction)
     if output is not None:
         write_atomically(output, content)

@@ -117,6 +117,14 @@ def test_a_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.
     assert result.proof == () and any("no runtime has run this file (--noprove)" in w for w in result.warnings)
 
 
+def test_what_is_promised_for_a_target_must_run_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    required: list[set[Runtime]] = []
+    monkeypatch.setattr(proof, "prove", lambda *_, **options: required.append(options["required"]) or ())
+    for target in ("tflm", "cpu"):
+        convert(network(), calibration_data=X, pipeline="fast", check=False, target=target)
+    assert required == [{Runtime.LITERT, Runtime.TFLM}, {Runtime.LITERT}]
+
+
 def test_what_the_delegate_rounds_otherwise_is_allowed_and_counted(
     monkeypatch: pytest.MonkeyPatch, model: bytes
 ) -> None:
