@@ -67,8 +67,9 @@ def convert(
     Args:
       model: a Keras model, the path of one (`.keras`, `.h5`), of a float `.tflite`, of a SavedModel or a frozen
         graph (`.pb`), the bytes of a float `.tflite` file, or a name of the zoo.
-      calibration_data: a folder of images, an `.npy`, `.npz` or TFRecord, arrays (one per input, already
-        preprocessed), or a DataSource.
+      calibration_data: a folder of images, an `.npy`, `.npz` or TFRecord, arrays (one per input, or a
+        list of samples, already preprocessed), a generator function as TFLiteConverter's `representative_dataset`, a
+        `tf.data.Dataset` or a `keras.utils.PyDataset` (with labels or without), or a DataSource.
       output: where to write the file; not written if None.
       pipeline, passes: a named pipeline (by default `default` with data, `data_free` without), or passes as text
         or objects in its place; both: the text changes single passes of the pipeline, `-name` leaves one out.

@@ -237,6 +237,17 @@ def test_passes_as_text_as_objects_and_as_changes():
     assert "calibrate{method=mse}" in changed.pipeline and "fuse_pad" not in changed.pipeline
 
 
+def test_a_result_says_itself_in_a_few_lines_and_can_be_saved(tmp_path):
+    result = convert(classifier(), calibration_data=lambda: ([x[None]] for x in X), **FAST)
+    lines = repr(result).splitlines()
+    assert lines[0] == "ConversionResult" and lines[1].endswith(" MB, not written; .save(path) writes it")
+    assert 4 <= len(lines) <= 8 and len(repr(result)) < 1000 and f"{len(X)} calibration samples: SQNR" in lines[3]
+    assert result._repr_html_().count("<tr>") == len(lines) - 1
+    assert result.save(tmp_path / "m.tflite").read_bytes() == result.model
+    with pytest.raises(ConversionError, match="expected a file in a folder"):
+        result.save(tmp_path / "none" / "m.tflite")
+
+
 def test_every_pass_is_shown():
     seen: list[str] = []
 

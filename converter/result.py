@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cached_property
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from converter.compare import Comparison
+from converter.outputs import check_place, write_atomically
 from converter.proof import RuntimeProof
 from converter.recording import Trace
 from converter.targets import CheckReport
@@ -21,7 +23,7 @@ from passes.contract.base import Pass
 from passes.running.runner import PassRecord
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ConversionResult:
     """What a conversion made.
 
@@ -50,6 +52,35 @@ class ConversionResult:
     judged_on: str = "calibration"
     proof: tuple[RuntimeProof, ...] = ()
     trace: Trace = field(repr=False, default_factory=Trace)
+
+    def __repr__(self) -> str:
+        return "\n  ".join(["ConversionResult", *(f"{name}: {text}" for name, text in self._figures())])
+
+    def _repr_html_(self) -> str:
+        """A small table of the figures, for notebooks."""
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._figures())
+        return f"<table>{rows}</table>"
+
+    def _figures(self) -> list[tuple[str, str]]:
+        """What a user asks first, by name."""
+        where = "not written; .save(path) writes it" if self.output is None else str(self.output)
+        rows = [
+            ("file", f"{self.size_bytes / 1e6:.2f} MB, {where}"),
+            ("operators", f"{sum(self.operators.values())}, in float: {len(self.float_operators) or 'none'}"),
+        ]
+        q = self.quality
+        if q is not None:
+            agreed = "" if q.agreement is None else f", top-1 agreement {q.agreement:.1%}"
+            rows.append((f"against float, {q.samples} {self.judged_on} samples", f"SQNR {q.sqnr_db:.1f} dB{agreed}"))
+        if q is not None and q.float_accuracy is not None:
+            rows.append(("accuracy", f"{q.integer_accuracy:.1%} (float {q.float_accuracy:.1%})"))
+        return [*rows, *(("warning", text) for text in self.warnings)]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the .tflite file, whole or not at all. Raises OutputError if it cannot be written there."""
+        check_place(path)
+        write_atomically(path, self.model)
+        return Path(path)
 
     @property
     def kinds(self) -> frozenset[type[Pass]]:

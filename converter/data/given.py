@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ import numpy as np
 
 from converter.data.opening import from_arrays, open_data
 from converter.data.source import DataSource, InputSpec
+from converter.data.streams import Stream, collect, is_list_of_samples, is_stream
 from converter.preprocess import check_pixels, check_range
 from ir.errors import DataError
 from ir.graph import Graph
 
 _ENOUGH = 8  # samples to calibrate on
 
-Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray]
+Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray] | Stream
 
 
 def as_source(
@@ -42,7 +44,13 @@ def as_source(
         raise DataError(
             expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array"
         )
-    return from_arrays(given, inputs, labels=labels)
+    arrays: Any = given
+    if is_stream(given):
+        arrays, found = collect(given, inputs, samples)
+        labels = found if labels is None else labels
+    elif is_list_of_samples(given, inputs):
+        arrays, _ = collect(lambda: ([array] for array in arrays), inputs, sys.maxsize)
+    return from_arrays(arrays, inputs, labels=labels)
 
 
 def whole_batches(data: DataSource | None, graph: Graph) -> DataSource | None:
