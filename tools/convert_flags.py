@@ -37,7 +37,9 @@ def define_flags() -> None:
         None,
         "The oldest runtime that must run the file: of the Edge TPU 10 to 14, on a CPU 2.14 (tflite-runtime's last).",
     )
-    flags.DEFINE_string("calibration_data", None, "A folder of images, an .npy or .npz, or a TFRecord.")
+    flags.DEFINE_string(
+        "calibration_data", None, "A folder of images (of folders: their classes), an .npy or .npz, or a TFRecord."
+    )
     flags.DEFINE_integer(
         "calibration_samples", 100, "Samples to calibrate on, evenly spaced over the data.", lower_bound=1
     )

@@ -14,17 +14,18 @@ from ir.errors import ConversionError
 from tools._command import console, plain
 
 FLAGS = flags.FLAGS
+_FRAME = 20  # columns of the table's lines, spaces and seconds
 
 
 def show(result: Any) -> None:
     """The tables that a conversion ends with."""
-    lines = {"overflow": "fold"} if FLAGS.verbose else {"no_wrap": True, "overflow": "ellipsis"}
-    table = Table("pass", Column("changed", **lines), Column("skipped", **lines), "seconds", title=None)
-    for record in result.passes:
-        report = record.report
-        skipped = [f"{s.where}: {s.reason}" for s in report.skipped]
-        name = record.name if FLAGS.verbose else record.name.partition("{")[0]
-        table.add_row(name, entries_text(report.done), entries_text(skipped), f"{record.seconds:.2f}")
+    table = Table(Column("pass", no_wrap=True), "changed", "skipped", Column("seconds", no_wrap=True))
+    names = [record.name if FLAGS.verbose else record.name.partition("{")[0] for record in result.passes]
+    room = (console.width - max(map(len, names), default=0) - _FRAME) // 2
+    for name, record in zip(names, result.passes, strict=True):
+        skipped = [f"{s.where}: {s.reason}" for s in record.report.skipped]
+        texts = (entries_text(record.report.done, room), entries_text(skipped, room))
+        table.add_row(plain(name), *texts, f"{record.seconds:.2f}")
     console.print(table)
     for record in result.passes:
         for note in record.report.notes:
@@ -35,6 +36,8 @@ def show(result: Any) -> None:
     console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
     for sentence in sentences(result.widths):
         console.print(sentence, markup=False, soft_wrap=True)
+    if result.trace.data is not None:
+        console.print(f"calibrated on {result.trace.data.description}", markup=False, soft_wrap=True)
     if result.quality is not None:
         console.print(quality_text(result.quality, result.judged_on), markup=False, soft_wrap=True)
     if result.proof:
@@ -78,12 +81,13 @@ def show_prediction(report: CheckReport, path: Any) -> None:
             console.print(f"note: {error}", markup=False, soft_wrap=True)
 
 
-def entries_text(entries: Iterable[str]) -> str:
-    """How many there are and the first, in one line; all of them with --verbose."""
-    listed = [plain(entry) for entry in entries]
-    if not listed:
-        return "-"
-    return "\n".join(listed) if FLAGS.verbose else f"{len(listed)}: {listed[0]}" if len(listed) > 1 else listed[0]
+def entries_text(entries: Iterable[str], room: int) -> str:
+    """How many there are and the first, in one line of `room` characters; all of them with --verbose."""
+    listed = list(entries)
+    if FLAGS.verbose or not listed:
+        return plain("\n".join(listed)) or "-"
+    line = " ".join((f"{len(listed)}: {listed[0]}" if len(listed) > 1 else listed[0]).split())
+    return plain(line if len(line) <= room else f"{line[: max(1, room - 1)]}…")
 
 
 def quality_text(q: Any, judged_on: str = "calibration") -> str:

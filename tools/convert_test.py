@@ -106,8 +106,30 @@ def test_the_table_has_a_line_for_every_pass_and_fits_80_columns(run, folder):
 @pytest.mark.parametrize(("verbose", "shown"), [(False, "3: a[1"), (True, "a[1\nb\nc")])
 def test_what_a_pass_did_is_one_line_or_all(verbose, shown, monkeypatch):
     monkeypatch.setattr(convert_shown, "FLAGS", SimpleNamespace(verbose=verbose))
-    assert convert_shown.entries_text(["a[1", "b", "c"]).replace("\\", "") == shown
-    assert convert_shown.entries_text([]) == "-" and convert_shown.entries_text(["b"]) == "b"
+    assert convert_shown.entries_text(["a[1", "b", "c"], 10).replace("\\", "") == shown
+    assert convert_shown.entries_text([], 10) == "-" and convert_shown.entries_text(["b"], 10) == "b"
+
+
+def test_long_entries_leave_the_names_and_the_seconds(monkeypatch):
+    report = SimpleNamespace(done=["a" * 90] * 53, skipped=[SimpleNamespace(where="b" * 50, reason="c" * 50)], notes=())
+    passes = [SimpleNamespace(name="level_activations{x=1}", report=report, seconds=1.5)]
+    monkeypatch.setattr(convert_shown, "FLAGS", SimpleNamespace(verbose=False))
+    monkeypatch.setattr(convert_shown, "show_warnings", lambda result: None)
+    monkeypatch.setattr(convert_shown, "show_file", lambda result: None)
+    result = SimpleNamespace(
+        passes=passes,
+        operators={},
+        float_operators=(),
+        widths=(),
+        quality=None,
+        proof=(),
+        trace=SimpleNamespace(data=None),
+    )
+    with convert_shown.console.capture() as captured:
+        convert_shown.show(result)
+    (row,) = [line for line in captured.get().splitlines() if line.startswith("│")]
+    assert len(row) <= convert_shown.console.width
+    assert re.fullmatch(r"│ level_activations │ 53: a+… │ b+…? │ 1.50 +│", row)
 
 
 EDGETPU = ("--target=edgetpu", "--min_runtime_version=12")

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 
 from converter import preprocess
 from converter.data import InputSpec, check_data, open_data
+from converter.data.given import classes_of
 from converter.frontends import check_there
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.machines import on_all
@@ -77,7 +78,15 @@ def main(arguments: list[str]) -> None:
     source = load_model(FLAGS.float_model, weights=FLAGS.weights) if FLAGS.float_model else None
     inputs = _input_specs(graph if source is None else source.graph, graph)
     mode = FLAGS.preprocess or (source.preprocess if source is not None else "") or "none"
-    data = open_data(FLAGS.data, inputs, preprocess=mode, samples=FLAGS.samples, seed=FLAGS.seed, labels=FLAGS.labels)
+    data = open_data(
+        FLAGS.data,
+        inputs,
+        preprocess=mode,
+        samples=FLAGS.samples,
+        seed=FLAGS.seed,
+        labels=FLAGS.labels,
+        classes=classes_of(graph),
+    )
     warn_of_range(graph, data)
     if data.labels is None and source is None:
         raise DataError(

@@ -39,7 +39,15 @@ def as_source(
         return given
     inputs = [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
     if isinstance(given, (str, Path)):
-        return open_data(given, inputs, preprocess=preprocess or "none", samples=samples, seed=seed, labels=labels)
+        return open_data(
+            given,
+            inputs,
+            preprocess=preprocess or "none",
+            samples=samples,
+            seed=seed,
+            labels=labels,
+            classes=classes_of(graph),
+        )
     if isinstance(labels, (str, Path)):
         raise DataError(
             expected="labels as an array, beside arrays", found=str(labels), where="labels", fix="pass an array"
@@ -51,6 +59,12 @@ def as_source(
     elif is_list_of_samples(given, inputs):
         arrays, _ = collect(lambda: ([array] for array in arrays), inputs, sys.maxsize)
     return from_arrays(arrays, inputs, labels=labels)
+
+
+def classes_of(graph: Graph) -> int | None:
+    """How many answers a classifier has, None for other networks."""
+    shapes = [v.shape for v in graph.outputs]
+    return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] > 1 else None
 
 
 def whole_batches(data: DataSource | None, graph: Graph) -> DataSource | None:

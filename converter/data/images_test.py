@@ -86,6 +86,18 @@ def test_scaled_size_covers_the_box(height: int, width: int, to_height: int, to_
     assert abs(new_height / height - new_width / width) <= 0.5 / min(height, width) + 1e-9
 
 
+@pytest.mark.parametrize(("classes", "labels"), [(2, [0, 0, 1]), (3, None), (None, None)])
+def test_folders_of_classes_are_labels_where_the_network_has_as_many(classes, labels, tmp_path: Path) -> None:
+    for name in ("cat/b.png", "cat/deep/a.png", "dog/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(_pixels(9, 9)).save(tmp_path / name)
+    source = open_data(tmp_path, [InputSpec(name="x", shape=(1, 8, 8, 3))], classes=classes)
+    assert (None if source.labels is None else source.labels.tolist()) == labels
+    assert ("labels by its 2 folders (cat, dog, ...)" in source.description) is (labels is not None)
+    Image.fromarray(_pixels(9, 9)).save(tmp_path / "beside.png")
+    assert open_data(tmp_path, [InputSpec(name="x", shape=(1, 8, 8, 3))], classes=classes).labels is None
+
+
 @pytest.mark.parametrize(("height", "width"), [(40, 60), (300, 57), (9, 5), (17, 30)])
 def test_scaling_equals_scaling_whole_then_cropping(height: int, width: int) -> None:
     import tensorflow as tf

@@ -109,6 +109,12 @@ def _add_row(table: dict[str, int], row: dict[str, str | None], where: str) -> N
     table[file] = int(label)
 
 
+def class_folders(files: Sequence[str]) -> list[str]:
+    """The folders in which all of these files lie, one deep or deeper, sorted; none where a file lies beside them."""
+    parts = [Path(name).parts for name in files]
+    return sorted({part[0] for part in parts}) if all(len(part) > 1 for part in parts) else []
+
+
 def labels_of_files(path: Path, files: Sequence[str], root: Path) -> np.ndarray:
     """The labels of these files, int64 [files].
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from converter.data.arrays import Archive, ArrayReader, check_fit, label_key, open_npy, pick_arrays
 from converter.data.images import IMAGE_SUFFIXES, ImageReader, find_images, image_size
-from converter.data.labels import check_labels, labels_of_files
+from converter.data.labels import check_labels, class_folders, labels_of_files
 from converter.data.source import DataSource, InputSpec, Reader, choose
 from converter.data.tfrecord import TFRECORD_SUFFIXES, TFRecordReader
 from converter.preprocess import check_mode
@@ -30,6 +30,7 @@ def open_data(
     seed: int = 0,
     labels: str | Path | None = None,
     files: Sequence[str | int] | None = None,
+    classes: int | None = None,
 ) -> DataSource:
     """Opens samples for a network; only what is needed to check them is read.
 
@@ -53,6 +54,8 @@ def open_data(
       labels: for images a CSV table with the columns `file,label`; for arrays and records `.npy`, `.npz` with
         `labels`, or `file.npz:name`. Without it, labels inside the data are used: in a `.npz` the array
         `labels`, or `x_labels` where the array `x` is fed; in records `image/class/label` or `label`.
+      classes: how many a classifier has: images of a folder that holds as many folders are labelled by these, in the order of
+        their names, where `labels` is None.
       files: only these, in this order: names relative to the folder of images, or numbers of samples in
         other kinds.
 
@@ -63,7 +66,7 @@ def open_data(
     check_mode(preprocess)
     data, key = _split(path)
     if data.is_dir() or data.suffix.lower() in IMAGE_SUFFIXES:
-        return _open_images(data, inputs, preprocess, samples, seed, labels, files)
+        return _open_images(data, inputs, preprocess, samples, seed, labels, files, classes)
     reader, found_labels = _open_file(data, key, inputs, str(path))
     if labels is not None:
         found_labels = check_labels(_read_labels(labels), len(reader), str(labels))
@@ -148,6 +151,7 @@ def _open_images(
     seed: int,
     labels: str | Path | None,
     files: Sequence[str | int] | None,
+    classes: int | None,
 ) -> DataSource:
     size = image_size(inputs, str(path))
     root, names = (path, find_images(path)) if path.is_dir() else (path.parent, [path.name])
@@ -160,12 +164,16 @@ def _open_images(
         )
     pool = names if files is None else _as_names(files, names, str(path))
     chosen = [pool[i] for i in choose(len(pool), samples, seed)]
+    folders = class_folders(names)
+    by_folder = labels is None and len(folders) == classes
+    said = f", labels by its {len(folders)} folders ({', '.join(folders[:3])}, ...)" if by_folder else ""
+    found = None if labels is None else labels_of_files(_split(labels, _LABELS)[0], chosen, root)
     return DataSource(
         reader=ImageReader(root, chosen, size),
         inputs=inputs,
-        description=_describe(len(chosen), len(names), "images", str(path), preprocess),
+        description=_describe(len(chosen), len(names), "images", str(path), preprocess) + said,
         preprocess=preprocess,
-        labels=None if labels is None else labels_of_files(_split(labels, _LABELS)[0], chosen, root),
+        labels=np.array([folders.index(Path(name).parts[0]) for name in chosen]) if by_folder else found,
     )
 
 
