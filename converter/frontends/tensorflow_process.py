@@ -23,7 +23,7 @@ from converter.runtimes import worker
 from converter.runtimes.local import WorkerProcess
 from ir.errors import ConversionError, ModelError, OptionError, RuntimeFailure
 
-_LIMIT_S, _BYTES_PER_S = 180.0, 1e6
+_LIMIT_S, _BYTES_PER_S = 600.0, 1e6
 _MOST_BYTES = 12 << 30  # beyond what TensorFlow itself takes of address space
 _MOST_FILE_BYTES = 4 << 30
 _START = f"import sys; sys.path.insert(0, {str(Path(__file__).parents[__name__.count('.')])!r}); "
