@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ir.errors import OptionError
-from ir.widths import Widths
 from passes.channels.balance import Balance
 from passes.channels.level_activations import LevelActivations
 from passes.contract.base import Needs, Pass, Preserves
@@ -147,8 +146,11 @@ def test_single_passes_of_a_pipeline_can_be_changed_or_left_out():
 def test_passes_that_scale_channels_weigh_the_steps_of_the_widths(granularity: str):
     bits = "quantize{weight_bits=4 activation_bits=6}"
     steps = for_widths(named("default", granularity=granularity, io="int8", changes=bits))
-    found = [s.widths for s in steps if isinstance(s, LevelActivations | Balance)]
-    assert found == [Widths(weight_bits=4, activation_bits=6)]
+    found = [s for s in steps if isinstance(s, LevelActivations | Balance)]
+    assert found == [Balance(granularity=granularity, weight_bits=4, activation_bits=6)]
+    finer = for_widths(named("default", granularity=granularity, io="int8", changes="quantize{activation_bits=6}"))
+    kept = next(s for s in finer if isinstance(s, LevelActivations | Balance))
+    assert isinstance(kept, LevelActivations) == (granularity == "per_channel") and kept.widths.activation_bits == 6
     chosen = for_widths(parse("balance{weight_bits=3},quantize{weight_bits=4}"))[0]
     assert isinstance(chosen, Balance) and chosen.weight_bits == 3
 
