@@ -94,9 +94,9 @@ def _from_keras(model: Any, options: ModelOptions) -> Source:
 
 
 def _from_keras_file(path: Path, options: ModelOptions) -> Source:
-    import passes.training.student  # noqa: F401 - Keras has to know the class of a network that was trained quantized
     from converter.frontends.keras_model import load_keras
     from converter.frontends.tfmot_model import from_tf_keras_file, needs_tf_keras
+    from passes.training import student  # noqa: F401 - Keras has to know the class of a network that was trained quantized
 
     if needs_tf_keras(path):
         return from_tf_keras_file(path, **_sizes(options))

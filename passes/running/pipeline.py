@@ -19,12 +19,14 @@ from typing import Any
 import passes as package
 from ir.errors import OptionError
 from ir.widths import Widths
-from passes.channels.balance import Balance
 from passes.channels.level_activations import LevelActivations
 from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
 from passes.quantization.quantize import Quantize
 from passes.quantization.tied import NARROW
+
+if typing.TYPE_CHECKING:
+    from passes.channels.balance import Balance
 
 
 def _discover() -> dict[str, type[Pass]]:
@@ -227,6 +229,8 @@ def for_widths(steps: Sequence[Pass]) -> list[Pass]:
         steps = [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
     elif quantize.weight_bits < NARROW:
         steps = [Balance(granularity=quantize.granularity) if s == LevelActivations() else s for s in steps]
+    from passes.channels.balance import Balance  # it brings Keras, which names and options do not need
+
     return [_informed(s, quantize) if isinstance(s, LevelActivations | Balance) else s for s in steps]
 
 
