@@ -106,10 +106,10 @@ def _operator_problem(graph: SubgraphRecord, operator: OperatorRecord) -> Proble
     try:
         constants = {name: constant_array(t, "") for name, t in stored.items() if t is not None}
         attrs = decode_attributes(op, operator.options_name, operator.options, constants)
-        if not all(_is_static(t) for t in (*results, *operands) if t is not None):
-            return None
         if problem := _bias_problem(op, _graph_order(op, operands)):
             return problem
+        if not all(_is_static(t) for t in (*results, *operands) if t is not None):
+            return None
         in_types, out_types = [_type(t) for t in _graph_order(op, operands)], [_type(t) for t in results]
         attrs = op.as_read(attrs, in_types, [t for t in out_types if t is not None])
         inferred = [t.shape for t in op.infer(attrs, [t for t in in_types if t is not None])]
