@@ -222,6 +222,8 @@ def for_widths(steps: Sequence[Pass]) -> list[Pass]:
     that read them, which are all the error that is left. Below 8 bits, too, the weights are nearly all the error: there
     scales are those that `balance` predicts least noise for (MobileNetV1 and V2 at 4 bits: 0.4 to 0.5 dB better).
     """
+    from passes.channels.balance import Balance  # it brings Keras, which names and options do not need
+
     quantize = next((s for s in steps if isinstance(s, Quantize)), None)
     if quantize is None:
         return list(steps)
@@ -229,8 +231,6 @@ def for_widths(steps: Sequence[Pass]) -> list[Pass]:
         steps = [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
     elif quantize.weight_bits < NARROW:
         steps = [Balance(granularity=quantize.granularity) if s == LevelActivations() else s for s in steps]
-    from passes.channels.balance import Balance  # it brings Keras, which names and options do not need
-
     return [_informed(s, quantize) if isinstance(s, LevelActivations | Balance) else s for s in steps]
 
 
