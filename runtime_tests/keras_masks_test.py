@@ -18,7 +18,7 @@ from converter.frontends.keras_testing import randomized
 from ir.types import DType
 
 _STEPS, _SIZE = 10, 16
-_LEAST_DB = 24.0  # int8 throughout gives 26 to 47 dB here, by the weights; a mask that takes levels from scores gave 5
+_LEAST_DB = 26.0  # int8 throughout gives 28.4 to 43.3 dB here; a mask that takes levels from scores gave 5
 
 
 def _ids(count: int) -> np.ndarray:
