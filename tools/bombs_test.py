@@ -29,21 +29,31 @@ _MOST_BYTES, _MOST_CPU_S = 1 << 30, 5.0
 _ZEROS = 4 << 30  # bytes, of which deflate makes a thousandth
 
 
+# A process of its own between: what a process has used at most counts what its parent had when it was forked.
+_MEASURED = """
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:], stdout=sys.stderr).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(status, used.ru_maxrss, used.ru_utime + used.ru_stime)
+"""
+
+
 def refused(folder: Path, *arguments: str) -> tuple[str, float]:
     """The sentence of `convert`, and its seconds of the processor; asserts exit status 1 within the memory."""
     command = [sys.executable, "-m", "tools.convert", *arguments, f"--output={folder / 'out.tflite'}"]
     with open(folder / "said", "wb") as said:
         environment = {**os.environ, "KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        process = subprocess.Popen(command, cwd=ROOT, stdout=said, stderr=said, env=environment)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURED, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=said, env=environment
+        )
+    status, kilobytes, seconds = done.stdout.decode().split()[-3:]
     text = (folder / "said").read_text()
-    assert process.returncode == 1, text
+    assert int(status) == 1, text
     assert not (folder / "out.tflite").exists()
-    assert usage.ru_maxrss * 1024 < _MOST_BYTES, f"{usage.ru_maxrss >> 10} MiB"
+    assert int(kilobytes) * 1024 < _MOST_BYTES, f"{int(kilobytes) >> 10} MiB"
     (sentence,) = re.findall(r"^error: (.*)$", text, re.MULTILINE)
     assert "Traceback" not in text
-    return str(sentence), usage.ru_utime + usage.ru_stime
+    return str(sentence), float(seconds)
 
 
 def _deflated(path: Path, names: dict[str, int], size: int = _ZEROS) -> Path:
