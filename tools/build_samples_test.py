@@ -99,7 +99,9 @@ def test_the_launcher_is_not_led_astray_by_the_apps_folders(tmp_path):
         text=True,
         check=False,
     )
-    assert done.returncode == 1 and done.stderr.startswith("error: none.keras: expected a Keras model"), done.stderr
+    assert done.returncode == 1 and done.stderr.startswith("error: none.keras: expected .keras, .h5, .tflite"), (
+        done.stderr
+    )
 
 
 BAZEL_BUILD = """load("@intact//tools:intact.bzl", "intact_tflite")

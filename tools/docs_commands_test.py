@@ -61,15 +61,15 @@ def test_links_lead_somewhere(page):
 
 
 def console_commands() -> list[str]:
-    return re.findall(r'^(\w+) = "tools[\w.]+:run"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    return re.findall(r'^(\w+) = "intact\.tools[\w.]+:run"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
 
 
 def test_the_readme_names_every_command():
     commands = console_commands()
     table = (ROOT / "README.md").read_text().partition("\n## Commands\n")[2]
     assert (
-        len(commands) >= 5
-        and [name for name in commands if not re.search(rf"^\| `{name}\b", table, re.MULTILINE)] == []
+        len(commands) >= 6
+        and [n for n in commands if n != "intact" and not re.search(rf"^\| `intact {n}\b", table, re.MULTILINE)] == []
     )
 
 
