@@ -104,7 +104,9 @@ def test_what_is_typed_at_a_device_could_run(page):
     typed = [b.text for b in blocks(page.read_text()) if b.language == "console"]
     for line in re.findall(r"^\$ (.*)$", "\n".join(typed), re.MULTILINE):
         name, *arguments = shlex.split(line)
-        if arguments[:1] == ["-m"]:
+        if name == "intact":
+            name = arguments[0]
+        elif arguments[:1] == ["-m"]:
             name = arguments[1].removeprefix("tools.")
         if name in console_commands() or arguments[:1] == ["-m"]:
             assert unknown_flags(line, flags_of(ROOT / "tools" / f"{name}.py")) == [], line
