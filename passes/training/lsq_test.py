@@ -16,10 +16,9 @@ from ir.graph import Graph
 from passes.contract.base import Applied, Context, PassReport, SamplesInMemory, Services, Undone
 from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
-from passes.training import tuning_loop
 from passes.training.lsq import Lsq, start_steps
 from passes.training.tuning_data import integers_of
-from passes.training.tuning_testing import annotated, samples
+from passes.training.tuning_testing import annotated, interrupt, samples
 
 QUICK = dict(epochs=2, batch_size=16, optimizer="adam", learning_rate=0.001)
 
@@ -121,28 +120,14 @@ def test_an_activations_step_starts_at_twice_the_mean_of_the_first_batch() -> No
     assert float(value.type.params().scale) > 0
 
 
-class Interrupted(Exception):
-    pass
-
-
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     options: dict[str, Any] = dict(epochs=3, batch_size=16, learning_rate=0.01, noise=0.5, activation_noise=0.9)
     options |= dict(average=0.9, checkpoint_dir=str(tmp_path))
     expected = contents(trained(Lsq(**options), labels=True)[0])
     assert contents(trained(Lsq(**options), labels=True, seed=1)[0]) != expected
     for file in tmp_path.iterdir():
         file.unlink()
-    save = tuning_loop.Checkpoint.save
-
-    def stop_after_one(self: tuning_loop.Checkpoint, *arguments: object) -> None:
-        save(self, *arguments)  # type: ignore[arg-type]
-        if arguments[-1] == 1:
-            raise Interrupted
-
-    monkeypatch.setattr(tuning_loop.Checkpoint, "save", stop_after_one)
-    with pytest.raises(Interrupted):
-        trained(Lsq(**options), labels=True)
-    monkeypatch.undo()
+    interrupt(lambda: trained(Lsq(**options), labels=True), 1)
     assert (tmp_path / "lsq.npz").is_file()
     assert contents(trained(Lsq(**options, resume=True), labels=True)[0]) == expected
 

@@ -21,7 +21,7 @@ from passes.running import pipeline
 from passes.running.runner import run_passes
 from passes.training import fine_tune, tuning_loop
 from passes.training.tune_thresholds import TuneThresholds
-from passes.training.tuning_testing import annotated, network, samples
+from passes.training.tuning_testing import annotated, interrupt, network, samples
 
 QUICK = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005)
 ROUNDING = dict(steps=1.0, scales=0.0, biases=0.0, centre=True, correct=100)
@@ -159,26 +159,12 @@ def test_the_whole_pipeline_repeats_itself() -> None:
     assert [n for n in names if n in expected] == expected
 
 
-class Interrupted(Exception):
-    pass
-
-
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     options = dict(epochs=3, batch_size=16, learning_rate=0.005, checkpoint_dir=str(tmp_path))
     expected = contents(tuned(TuneThresholds(**options))[0])  # type: ignore[arg-type]
     for file in tmp_path.iterdir():
         file.unlink()
-    save = tuning_loop.Checkpoint.save
-
-    def stop_after_two(self: tuning_loop.Checkpoint, *arguments: object) -> None:
-        save(self, *arguments)  # type: ignore[arg-type]
-        if arguments[-1] == 2:
-            raise Interrupted
-
-    monkeypatch.setattr(tuning_loop.Checkpoint, "save", stop_after_two)
-    with pytest.raises(Interrupted):
-        tuned(TuneThresholds(**options))  # type: ignore[arg-type]
-    monkeypatch.undo()
+    interrupt(lambda: tuned(TuneThresholds(**options)), 2)  # type: ignore[arg-type]
     assert contents(tuned(TuneThresholds(**options, resume=True))[0]) == expected  # type: ignore[arg-type]
     with pytest.raises(
         DataError, match=r"tune_thresholds\.npz: expected .* the same run, found one with another options"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pytest
 
 from ir.graph import Graph, Value
 from ir.kernels import Granularity
@@ -19,6 +22,7 @@ from passes.contract.base import Context, Given, SamplesInMemory
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
 from passes.running.runner import run_passes
+from passes.training import tuning_loop
 
 
 def in_memory(x: np.ndarray) -> SamplesInMemory:
@@ -89,3 +93,21 @@ def annotated(
         graph, [Calibrate(), Quantize(granularity=granularity, weight_bits=weight_bits, ends=weight_bits)], context
     )
     return graph, context
+
+
+class Interrupted(Exception):
+    """A training was stopped on purpose."""
+
+
+def interrupt(run: Callable[[], object], epochs: int) -> None:
+    """Runs a training that is stopped after some epochs, as soon as their checkpoint is written."""
+    save = tuning_loop.Checkpoint.save
+
+    def stop(self: tuning_loop.Checkpoint, *arguments: object) -> None:
+        save(self, *arguments)  # type: ignore[arg-type]
+        if arguments[-1] == epochs:
+            raise Interrupted
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Interrupted):
+        patch.setattr(tuning_loop.Checkpoint, "save", stop)
+        run()
