@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converter.backend import choose_backend
@@ -44,20 +45,19 @@ __all__ = [
 ]
 
 
+_HOMES = {  # of what is imported when asked for: it brings Keras, which errors and readers do not need
+    "Analysis": "analysis",
+    "ConversionResult": "conversion",
+    "Student": "quantization_aware",
+    "analyze": "analysis",
+    "convert": "conversion",
+    "quantize_aware": "quantization_aware",
+}
+
+
 def __getattr__(name: str) -> Any:
-    """`convert` and its result are imported when asked for: they bring Keras, which errors and readers do not need."""
-    if name in ("convert", "ConversionResult", "analyze", "Analysis", "quantize_aware", "Student"):
-        choose_backend()
-    if name in ("convert", "ConversionResult"):
-        from converter import conversion
-
-        return getattr(conversion, name)
-    if name in ("quantize_aware", "Student"):
-        from converter import quantization_aware
-
-        return getattr(quantization_aware, name)
-    if name in ("analyze", "Analysis"):
-        from converter import analysis
-
-        return getattr(analysis, name)
-    raise AttributeError(f"module 'converter' has no attribute '{name}'")
+    """What `_HOMES` names, from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'converter' has no attribute '{name}'")
+    choose_backend()
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

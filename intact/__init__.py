@@ -11,43 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import converter
-from converter import (
-    ConversionError,
-    DataError,
-    GateError,
-    ModelError,
-    OptionError,
-    OutputError,
-    ProofError,
-    RuntimeFailure,
-)
 from converter.version import VERSION as __version__
 
 if TYPE_CHECKING:
-    from converter import Analysis, ConversionResult, Student, analyze, convert, quantize_aware
+    from converter import *  # noqa: F403
 
 if Path(__file__).with_name("checkout.py").exists():  # not installed: the rooms stand at the root of the repository
     from intact.checkout import name_rooms
 
     name_rooms()
 
-__all__ = [
-    "Analysis",
-    "ConversionError",
-    "ConversionResult",
-    "DataError",
-    "GateError",
-    "ModelError",
-    "OptionError",
-    "OutputError",
-    "ProofError",
-    "RuntimeFailure",
-    "Student",
-    "__version__",
-    "analyze",
-    "convert",
-    "quantize_aware",
-]
+__all__ = [*converter.__all__, "__version__"]
 
 
 def __dir__() -> list[str]:
