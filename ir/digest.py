@@ -38,4 +38,9 @@ def digest(graph: Graph) -> str:
 
 
 def _quantization(value: Value) -> list[Any]:
-    return [] if value.quant is None else [getattr(value.quant, f.name) for f in dataclasses.fields(value.quant)]
+    """Its parameters, with those of a codebook in its place."""
+    if value.quant is None:
+        return []
+    fields = [getattr(value.quant, f.name) for f in dataclasses.fields(value.quant) if f.name != "codebook"]
+    book = value.quant.codebook
+    return fields if book is None else [*fields, book.entries, book.strided]

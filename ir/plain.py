@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.codebook import Codebook
 from ir.graph import Graph, Value
 from ir.opdef import Attributes, OpDef
 from ir.ops import TABLE
@@ -79,12 +80,14 @@ def _of_value(value: Value) -> Plain:
         "shape": _of(value.shape),
         "type": value.dtype.value,
         "constant": value.is_constant,
-        "quant": None if quant is None else {f.name: _of(getattr(quant, f.name)) for f in dataclasses.fields(quant)},
+        "quant": None if quant is None else _of(quant),
     }
 
 
 def _of(value: Any) -> Any:
     """An attribute or a parameter."""
+    if isinstance(value, (QuantParams, Codebook)):
+        return {f.name: _of(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, tuple):
@@ -95,7 +98,10 @@ def _of(value: Any) -> Any:
 
 
 def _params(plain: Plain | None) -> QuantParams | None:
-    return None if plain is None else QuantParams(**plain)
+    if plain is None:
+        return None
+    book = plain.get("codebook")
+    return QuantParams(**{**plain, "codebook": None if book is None else Codebook(**book)})
 
 
 def _attributes(op: OpDef, plain: Plain) -> Attributes:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ir.codebook import Codebook
+
 _BIAS_BITS = (32, 64)
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
@@ -26,7 +28,7 @@ class QuantParams:
       bits: 2 to 16, or 32 and 64 for biases.
       narrow: leaves the lowest integer out (`[-127, 127]`), as weights do.
       signed: False for uint8.
-      codebook: for product-quantized weights, the real vectors `[entries, length]` that indices represent.
+      codebook: the vectors that blocks of an 8-bit weight may be, None for any numbers.
     """
 
     scale: np.ndarray
@@ -35,7 +37,7 @@ class QuantParams:
     bits: int = 8
     narrow: bool = False
     signed: bool = True
-    codebook: np.ndarray | None = None
+    codebook: Codebook | None = None
 
     def __post_init__(self) -> None:
         scale = np.array(self.scale, np.float32)
@@ -52,6 +54,8 @@ class QuantParams:
             raise ValueError(f"scales must be positive, normal and finite: {scale.ravel()[:4]}")
         if (zero_point < self.qmin).any() or (zero_point > self.qmax).any():
             raise ValueError(f"zero point outside [{self.qmin}, {self.qmax}]: {zero_point.ravel()[:4]}")
+        if self.codebook is not None and (self.bits != 8 or not self.signed or zero_point.any()):
+            raise ValueError(f"a codebook on {self}: signed 8-bit weights with zero point 0 expected")
 
     @property
     def qmin(self) -> int:
@@ -81,8 +85,10 @@ class QuantParams:
         return self.scale.reshape(shape), self.zero_point.reshape(shape)
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Integers (int64) nearest to the reals `x`, ties to even, saturated to the range."""
+        """Integers (int64) nearest to the reals `x`, ties to even, saturated to the range; of a codebook its nearest."""
         scale, zero_point = self.shaped(np.ndim(x))
+        if self.codebook is not None:
+            return self.codebook.nearest(np.asarray(x, np.float64) / scale.astype(np.float64)).astype(np.int64)
         q = np.rint(np.asarray(x, np.float64) / scale.astype(np.float64)) + zero_point
         return np.clip(q, self.qmin, self.qmax).astype(np.int64)
 
@@ -98,10 +104,13 @@ class QuantParams:
             and (self.axis, self.bits, self.narrow, self.signed) == (other.axis, other.bits, other.narrow, other.signed)
             and np.array_equal(self.scale, other.scale)
             and np.array_equal(self.zero_point, other.zero_point)
+            and (
+                self.codebook is other.codebook or (self.codebook is not None and self.codebook.same_as(other.codebook))
+            )
         )
 
     def __str__(self) -> str:
-        width = f"{'' if self.signed else 'u'}{self.bits}b"
+        width = f"{'' if self.signed else 'u'}{self.bits}b{'' if self.codebook is None else f' of {self.codebook}'}"
         if self.axis is None:
             return f"{width} scale={float(self.scale):.6g} zero_point={int(self.zero_point)}"
         lo, hi = float(self.scale.min()), float(self.scale.max())

@@ -24,7 +24,7 @@ def verify(graph: Graph, after: str = "") -> None:
                 problems.append(f"{node}: input {index} does not know its use")
             if not value.is_constant and value not in known:
                 problems.append(f"{node}: input {value} is computed by nothing before")
-        problems += _check_operands(node) or _check_types(node) + _check_quantization(node)
+        problems += _check_operands(node) or _check_types(node) + _check_quantization(node) + _check_codebooks(node)
         for value in node.outputs:
             if value.producer is not node:
                 problems.append(f"{node}: output {value} has another producer")
@@ -77,4 +77,20 @@ def _check_quantization(node: Node) -> list[str]:
         required = fixed[params.bits]
         if abs(float(params.scale) - required.scale) > 1e-9 or int(params.zero_point) != required.zero_point:
             found.append(f"{node}: the kernel requires scale {required.scale} and zero point {required.zero_point}")
+    return found
+
+
+def _check_codebooks(node: Node) -> list[str]:
+    """Weights are cut into blocks as their codebook says; in an integer graph the blocks are entries of it."""
+    found = []
+    for value in node.operands:
+        book = None if value.quant is None else value.quant.codebook
+        if book is None:
+            continue
+        if value.data is None:
+            found.append(f"{node}: {value} has a codebook and is no constant")
+        elif problem := book.problem(value.shape):
+            found.append(f"{node}: {value}: {problem}")
+        elif not value.dtype.is_float and not book.holds(value.data):
+            found.append(f"{node}: {value} holds blocks that its codebook of {book} has not")
     return found
