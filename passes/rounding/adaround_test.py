@@ -22,6 +22,8 @@ from passes.rounding.round_weights import RoundWeights
 from passes.running.runner import run_passes
 from passes.training.tuning_testing import in_memory
 
+pytestmark = pytest.mark.trains
+
 QUICK = {"steps": 200, "learning_rate": 0.05}
 
 

@@ -20,6 +20,8 @@ from passes.training.lsq import Lsq, start_steps
 from passes.training.tuning_data import integers_of
 from passes.training.tuning_testing import annotated, interrupt, samples
 
+pytestmark = pytest.mark.trains
+
 QUICK = dict(epochs=2, batch_size=16, optimizer="adam", learning_rate=0.001)
 
 

@@ -23,6 +23,8 @@ from passes.training import fine_tune, tuning_loop
 from passes.training.tune_thresholds import TuneThresholds
 from passes.training.tuning_testing import annotated, interrupt, network, samples
 
+pytestmark = pytest.mark.trains
+
 QUICK = TuneThresholds(epochs=2, batch_size=16, learning_rate=0.005)
 ROUNDING = dict(steps=1.0, scales=0.0, biases=0.0, centre=True, correct=100)
 
