@@ -26,7 +26,8 @@ class Codebook:
 
     Attributes:
       entries: int8 `[entries, length]`, in steps of the weight's scale, zero point included.
-      strided: the elements of a block lie `size / length` apart, instead of one after the other.
+      strided: the elements of a block lie `size / length` apart, instead of one after the other;
+        of single elements there is no difference, and it is False.
 
     Raises ValueError for entries that are no such table.
     """
@@ -43,6 +44,7 @@ class Codebook:
             raise ValueError(f"codebook entries of {given.dtype} that are no int8 numbers")
         entries.setflags(write=False)
         object.__setattr__(self, "entries", entries)
+        object.__setattr__(self, "strided", bool(self.strided) and entries.shape[1] > 1)
 
     @property
     def length(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import pytest
@@ -10,9 +10,10 @@ import pytest
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
+from converter.tflite.decoding import Carrier
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from converter.tflite.writer import to_bytes
+from converter.tflite.writer import CODEBOOKS, to_bytes
 from ir.graph import Graph, Value
 from ir.opdef import Attributes, OpDef
 from ir.profile import TFLM, Profile
@@ -30,8 +31,12 @@ def one_op(
     attrs: Attributes,
     out: QuantParams | Sequence[QuantParams | None] | None,
     out_dtype: DType | None = None,
+    carriers: Collection[Carrier] = CODEBOOKS,
 ) -> bytes:
-    """The file of a single operator; output shapes are inferred, output quantization is `out` (one per output)."""
+    """The file of a single operator; output shapes are inferred, output quantization is `out` (one per output).
+
+    `carriers`: how its weights may be stored.
+    """
     graph = Graph("one_op")
     values: list[Value | None] = []
     for i, operand in enumerate(operands):
@@ -50,7 +55,7 @@ def one_op(
         for t, q in zip(types, quants, strict=True)
     ]
     graph.outputs = list(graph.add(op, values, attrs, "y", types).outputs)
-    return to_bytes(graph)
+    return to_bytes(graph, carriers=carriers)
 
 
 # Of the kernels that this machine's processor does not have; a test that reaches a device puts it here.

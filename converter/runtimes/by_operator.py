@@ -7,6 +7,7 @@ it.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +17,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from converter.tflite.model_file import parse
+from converter.tflite.packing import packings
 from converter.tflite.reader import to_graph
 from ir.execute import run_integer
 from ir.graph import Graph, Node, Value
@@ -44,8 +46,14 @@ class ExposedFile:
 def expose(model: bytes, operators: int | None = None) -> ExposedFile:
     """A file with the results of its first operators (all of them by default) as outputs.
 
-    With `operators` those that follow are cut off, and so are outputs that they make.
+    With `operators` those that follow are cut off, and so are outputs that they make. What unpacks the weights of an
+    operator that is left shows in that operator's results: some runtimes drop the weights once they were read.
     """
+    kept = parse(model)
+    if operators is not None:
+        main = dataclasses.replace(kept.main, operators=kept.main.operators[:operators])
+        kept = dataclasses.replace(kept, subgraphs=(main,))
+    unpacking = {position for packing in packings(kept).values() for position in packing.operators}
     content = schema.ModelT.InitFromPackedBuf(model, 0)
     main = content.subgraphs[0]
     outputs = [int(i) for i in main.outputs]
@@ -53,7 +61,8 @@ def expose(model: bytes, operators: int | None = None) -> ExposedFile:
         main.operators = main.operators[:operators]
         outputs = []
         _keep_used_codes(content)
-    results = [int(i) for op in main.operators for i in op.outputs]
+    shown = [op for position, op in enumerate(main.operators) if position not in unpacking]
+    results = [int(i) for op in shown for i in op.outputs]
     main.outputs = list(dict.fromkeys([*outputs, *results]))
     content.signatureDefs = []
     builder = flatbuffers.Builder(len(model) + 1024)

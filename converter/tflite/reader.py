@@ -6,6 +6,7 @@ import numpy as np
 
 from converter.tflite.codec import BY_CODE, decode_attributes, layout
 from converter.tflite.constants import MISFITS, constant_array
+from converter.tflite.packing import Packing, packings
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
@@ -62,19 +63,25 @@ class GraphReader:
         self.model, self.subgraph = model, subgraph
         self.graph = Graph(subgraph.name or "model")
         self.values: dict[int, Value] = {}
+        self._packings: dict[int, Packing] = {}
         self._room = _SPARE_BYTES + _MOST_EXPANSION * model.size_bytes
 
     def read(self) -> Graph:
-        """The whole graph."""
+        """The whole graph; weights that the file unpacks are constants of it."""
+        self._packings = packings(self.model, self.subgraph)
         for index in self.subgraph.inputs:
             record = self.subgraph.tensors[index]
             self.values[index] = self.graph.input(record.name, tensor_type(record, self.model.path))
+        unpacking = {position for found in self._packings.values() for position in found.operators}
         for position, operator in enumerate(self.subgraph.operators):
-            self._operator(position, operator)
+            if position not in unpacking:
+                self._operator(position, operator)
         self.graph.outputs = [self._value(i, "the outputs") for i in self.subgraph.outputs]
         return self.graph
 
     def _value(self, index: int, where: str) -> Value:
+        if index not in self.values and index in self._packings:
+            self.values[index] = self._unpacked(index)
         if index not in self.values:
             record = self.subgraph.tensors[index]
             if record.data is None:
@@ -92,6 +99,14 @@ class GraphReader:
         type_ = tensor_type(record, self.model.path)
         self._take(type_.size * type_.dtype.numpy.itemsize, record.name)
         return self.graph.constant(constant_array(record, self.model.path), record.name, type_.quant, type_.dtype)
+
+    def _unpacked(self, index: int) -> Value:
+        """A weight that the file unpacks at every inference, as the constant that it is."""
+        record = self.subgraph.tensors[index]
+        type_ = tensor_type(record, self.model.path)
+        self._take(type_.size, record.name)
+        q, params = self._packings[index].unpack(type_.params())
+        return self.graph.constant(q, record.name, params, type_.dtype)
 
     def _take(self, size_bytes: int, name: str) -> None:
         """Counts memory that constants take. Raises ModelError where it is out of proportion to the file."""

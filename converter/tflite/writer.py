@@ -3,30 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
+from converter.tflite import decoding, packing
 from converter.tflite.codec import DTYPE_CODES, encode_options, encoding_of, layout, pack_bits
+from converter.tflite.decoding import Carrier, Encoded
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
 from ir.types import DType
 
+CODEBOOKS = frozenset({Carrier.GATHER})  # what every runtime unpacks
+
 
 class _Writer:
-    def __init__(self, last_versions: Mapping[OpDef, int]) -> None:
-        self.last_versions = last_versions
+    def __init__(self, last_versions: Mapping[OpDef, int], encoded: Mapping[Value, Encoded]) -> None:
+        self.last_versions, self.encoded = last_versions, encoded
         self.buffers: list[Any] = [schema.BufferT()]  # buffer 0 is the empty one by convention
         self.buffer_of: dict[bytes, int] = {}
         self.tensors: list[Any] = []
         self.index_of: dict[Value, int] = {}
         self.shape_constants: dict[tuple[str, bytes], int] = {}
         self.codes: list[Any] = []
-        self.code_of: dict[tuple[int, int], int] = {}
+        self.code_of: dict[tuple[int | str, int], int] = {}
 
     def buffer(self, data: bytes) -> int:
         """Index of a buffer with these bytes; equal constants share one."""
@@ -54,6 +58,33 @@ class _Writer:
             self.tensors.append(record)
         return self.shape_constants[key]
 
+    def bytes_tensor(self, name: str, data: bytes) -> int:
+        """A constant of uint8."""
+        record = schema.TensorT(name=name.encode(), shape=[len(data)], type=schema.TensorType.UINT8)
+        record.buffer = self.buffer(data)
+        self.tensors.append(record)
+        return len(self.tensors) - 1
+
+    def decoder(self, value: Value) -> Any:
+        """The operator that unpacks an encoded weight; each reader has its own, what it makes lives no longer."""
+        encoded, name = self.encoded[value], value.name
+        inputs = [self.bytes_tensor(f"{name}/encoded", encoded.encoded)]
+        inputs.append(self.bytes_tensor(f"{name}/ancillary", encoded.ancillary))
+        result = schema.TensorT(name=name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype], buffer=0)
+        result.quantization = _quantization(value)
+        self.index_of[value] = len(self.tensors)
+        self.tensors.append(result)
+        if (decoding.CODE, 1) not in self.code_of:
+            self.code_of[decoding.CODE, 1] = len(self.codes)
+            custom = schema.BuiltinOperator.CUSTOM
+            self.codes.append(
+                schema.OperatorCodeT(
+                    deprecatedBuiltinCode=custom, builtinCode=custom, customCode=decoding.CODE.encode(), version=1
+                )
+            )
+        code = self.code_of[decoding.CODE, 1]
+        return schema.OperatorT(opcodeIndex=code, inputs=inputs, outputs=[self.index_of[value]])
+
     def opcode(self, node: Node) -> int:
         encoding = encoding_of(node.op)
         code = getattr(schema.BuiltinOperator, encoding.code)
@@ -65,6 +96,10 @@ class _Writer:
                 schema.OperatorCodeT(deprecatedBuiltinCode=min(code, 127), builtinCode=code, version=version)
             )
         return self.code_of[code, version]
+
+    def operators(self, node: Node) -> list[Any]:
+        """A node, behind what unpacks its weights."""
+        return [*(self.decoder(v) for v in node.operands if v in self.encoded), self.operator(node)]
 
     def operator(self, node: Node) -> Any:
         if node.op.encoding is None:
@@ -93,6 +128,15 @@ class _Writer:
                 data = np.asarray(getattr(node.attrs, name), np.int32)
                 listed.append(self.shape_constant(f"{node.name}/{name}", data))
         return listed + indices[len(node.op.operands) :]
+
+
+def _packed(graph: Graph, carriers: Collection[Carrier]) -> tuple[Graph, dict[Value, Encoded]]:
+    """A graph with the operators that unpack its codebooks, and the weights that `TFLM_DECODE` unpacks."""
+    graph = graph.copy()
+    encoded = {v: made for v in packing.weights_of(graph) if (made := packing.smallest(v, carriers)) is not None}
+    coded = [v for v in packing.weights_of(graph) if v not in encoded and v.type.params().codebook is not None]
+    packing.expand(graph, coded if Carrier.GATHER in carriers else [])
+    return graph, encoded
 
 
 def _bytes(data: np.ndarray, dtype: DType) -> bytes:
@@ -125,16 +169,19 @@ def to_bytes(
     metadata: Mapping[str, Any] | None = None,
     signature: str = "serving_default",
     last_versions: Mapping[OpDef, int] | None = None,
+    carriers: Collection[Carrier] = CODEBOOKS,
 ) -> bytes:
     """The file's bytes. The same graph and metadata give the same bytes.
 
     `metadata` values are stored as JSON under their names. Raises ModelError for a node that TFLite has no operator for.
     `last_versions`: of operators, the newest that an old compiler reads. Newer ones are written as these: kernels look at
     types, not at versions (0: it does not know the operator at all, which is written as it is).
+    `carriers`: how weights may be stored; of those that fit one, the smallest.
     """
-    writer = _Writer(last_versions or {})
+    graph, encoded = _packed(graph, carriers)
+    writer = _Writer(last_versions or {}, encoded)
     inputs = [writer.tensor(v) for v in graph.inputs]
-    operators = [writer.operator(node) for node in graph.nodes]
+    operators = [record for node in graph.nodes for record in writer.operators(node)]
     outputs = [writer.tensor(v) for v in graph.outputs]
     entries = []
     for name, content in (metadata or {}).items():
