@@ -40,7 +40,7 @@ from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
 from passes.contract.base import Context, Needs, Pass, PassReport, Samples, Skip, Statistics
 from passes.measuring.decibels import decibels
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import real_logits
 from passes.measuring.sensitivity import sensitivities
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import fixed_params
@@ -120,7 +120,7 @@ class _Problem:
         watched = [v for v in watched if v not in graph.inputs]
         self._f = sensitivities(
             graph,
-            logits_of(graph),
+            real_logits(graph),
             watched,
             context.data,
             count=options.samples,

@@ -13,6 +13,7 @@ from ir.execute import run_float
 from ir.graph import Graph
 from ir.ops.activation import RELU
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, Conv2DAttributes, DepthwiseAttributes
+from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
 from ir.types import TensorType
 from passes.channels import balance
 from passes.channels.balance import Balance
@@ -80,6 +81,16 @@ def test_where_cutting_costs_much_the_float_function_stays():
     change = answers(graph, False) - expected
     assert np.abs(change).max() > 0
     assert np.square(change).mean() < 1e-4 * np.square(expected).mean()
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_what_an_integer_output_is_chosen_from_counts(alone: bool) -> None:
+    graph = uneven()
+    classes = graph.add(ARG_MAX, [graph.outputs[0]], ArgMaxAttributes(axis=3)).output
+    graph.outputs = [classes] if alone else [*graph.outputs, classes]
+    report = Balance(granularity="per_tensor").run(*_ready(graph))
+    before, after = map(float, re.findall(r"(-?[\d.]+) dB", report.notes[0]))
+    assert report.changed and after < before
 
 
 def _ready(graph: Graph) -> tuple[Graph, Context]:

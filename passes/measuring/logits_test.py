@@ -6,10 +6,11 @@ from ir.graph import Graph, Value
 from ir.ops.activation import LOGISTIC
 from ir.ops.conversion import QUANTIZE
 from ir.ops.elementwise import MUL
+from ir.ops.reduction import ARG_MAX
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.ops.softmax import SOFTMAX
 from passes.graph_testing import Net
-from passes.measuring.logits import before_fixed, logits_of
+from passes.measuring.logits import before_fixed, logits_of, real_logits
 
 
 def ends() -> tuple[Graph, Value]:
@@ -38,3 +39,12 @@ def test_before_fixed_is_what_scales_can_be_chosen_for() -> None:
     graph, logits = ends()
     _, copied, turned, _, product = graph.outputs
     assert before_fixed(graph) == [logits, copied, turned, logits, product]
+
+
+def test_of_integers_the_scores_that_they_are_chosen_from_are_measured() -> None:
+    net = Net()
+    logits = net.dense(net.input(6), 4)
+    classes = net.then(ARG_MAX, net.then(SOFTMAX, logits))
+    graph = net.ends(logits, classes)
+    assert real_logits(graph) == before_fixed(graph) == [logits, logits]
+    assert logits_of(graph) == [logits, classes]

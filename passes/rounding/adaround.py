@@ -29,7 +29,7 @@ from ir.layer import Layer, editable_layer, layers
 from ir.quantization import QuantParams
 from passes.contract.base import Context, Needs, Pass, PassReport, SamplesInMemory, Skip
 from passes.measuring.drawn_samples import DrawnSamples, draw_samples
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import real_logits
 from passes.measuring.sensitivity import sensitivities
 from passes.quantization.quantize import least_weight_scale
 from passes.rounding.correct_bias import is_rounded
@@ -140,7 +140,7 @@ class AdaRound(Pass):
         fitting, _ = drawn.parted(len(drawn.held_out))
         found = sensitivities(
             floats.graph,
-            logits_of(floats.graph),
+            real_logits(floats.graph),
             list(outputs.values()),
             SamplesInMemory(tuple(a[fitting] for a in drawn.arrays)),
             count=len(fitting),

@@ -24,7 +24,7 @@ from ir.errors import OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, unsaid
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import real_logits
 from passes.measuring.scores import Score
 from passes.training.event_log import EventLog
 from passes.training.layers import channel_means, trained_layers
@@ -120,7 +120,7 @@ class FineTune(Pass):
         refusal = _refusal(graph)
         if refusal:
             return PassReport(skipped=(Skip(graph.name, refusal),))
-        outputs, put_back = logits_of(graph), graph.remember()
+        outputs, put_back = real_logits(graph), graph.remember()
         data = self._data(graph, context)
         train, held = split(len(data))
         distribution = context.services.distribution
@@ -253,7 +253,7 @@ def _teacher(graph: Graph, context: Context) -> Any:
     float_graph = graph if twin is None else twin.graph
     trained = [layer.node for layer in trained_layers(graph)]
     layers = [(node if twin is None else twin.nodes[node]).output for node in trained]
-    outputs = logits_of(float_graph)
+    outputs = real_logits(float_graph)
 
     def answer(tensors: list[Any]) -> list[Any]:
         found = run_float(float_graph, tensors, requested=[*outputs, *layers])
@@ -261,7 +261,7 @@ def _teacher(graph: Graph, context: Context) -> Any:
         logits = (
             found[: len(outputs)]
             if reference is None
-            else run_float(reference, tensors, requested=logits_of(reference))
+            else run_float(reference, tensors, requested=real_logits(reference))
         )
         rows = keras.ops.shape(tensors[0])[0]
         return [*logits, keras.ops.concatenate(means, axis=1) if means else keras.ops.zeros((rows, 0))]

@@ -26,7 +26,7 @@ from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.layer import layers
 from passes.contract.base import Context, labels_of
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import real_logits
 from passes.measuring.scores import Score
 from passes.quantization.groups import tie_groups
 from passes.quantization.quantize import annotate_bias
@@ -82,7 +82,7 @@ class Lsq(FineTune):
 
     def _labels(self, graph: Graph, context: Context) -> np.ndarray | None:
         samples = context.given.tuning if context.given.tuning is not None else context.data
-        outputs = logits_of(graph)
+        outputs = real_logits(graph)
         classifies = len(outputs) == 1 and len(outputs[0].shape) == 2 and outputs[0].shape[1] > 1
         return labels_of(samples) if classifies else None
 
