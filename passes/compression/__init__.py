@@ -1,0 +1,1 @@
+"""Smaller weights: codebooks for blocks of them, and pruning."""
