@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from converter.runtimes.choose import timed_here
+from converter.tflite.model_file import load
+
 ROOT = Path(__file__).parent.parent
 TIMES = {
     "init_ms",
@@ -61,6 +64,20 @@ def test_benchmark(files, tmp_path):
     assert set(local) >= TIMES and local["count"] == 5 and local["warmup_runs"] == 2
     assert local["peak_memory_bytes"] > 1e6 and local["model_size_bytes"] == (files / "m.tflite").stat().st_size
     assert emulator["runtime"] == "emulator/builtin" and "median" in done.stdout
+
+
+def test_the_usual_delegate_comes_first_and_operators_have_their_times(files, tmp_path):
+    out = tmp_path / "b.json"
+    done = run("benchmark", str(files / "m.tflite"), "--runs=2", "--min_seconds=0", "--profile", f"--json={out}")
+    assert done.returncode == 0, done.stderr
+    content = json.loads(out.read_text())
+    assert [r["runtime"] for r in content["results"]] == list(timed_here())
+    assert content["results"][0]["runtime"] == content["profile"]["runtime"] == "ai-edge-litert/xnnpack"
+    operators = content["profile"]["operators"]
+    assert [o["index"] for o in operators] == list(range(len(operators))) and not any(o["problem"] for o in operators)
+    assert [o["name"] for o in operators] == [op.code for op in load(files / "m.tflite").main.operators]
+    assert all(o["median_ms"] > 0 for o in operators)
+    assert "each operator as a file of its own" in done.stdout
 
 
 def test_a_device_that_is_not_there_leaves_the_others(files, tmp_path):

@@ -13,6 +13,7 @@ from keras import layers
 from PIL import Image
 
 from converter.report.browser_testing import Page, browsing, faults, screenshot_folder
+from converter.runtimes.choose import timed_here
 from tools import convert as command
 from tools._runs_testing import Run, runner
 
@@ -47,7 +48,9 @@ def test_the_page_of_the_shipped_network(convert, page, tmp_path):
     data = json.loads((folder / "report.json").read_text())
     measured = data["analysis"]["layers"]
     assert len(measured) == 65 and data["headline"]["samples"] == 20 and data["target"]["mapped"] == 65
-    assert data["latency"]["integer"]["median_ms"] > 0 and data["latency"]["float"]["size_bytes"] > 1_000_000
+    assert data["latency"][0]["integer"]["median_ms"] > 0 and data["latency"][0]["float"]["size_bytes"] > 1_000_000
+    assert [pair["integer"]["runtime"] for pair in data["latency"]] == list(timed_here())
+    assert data["latency"][0]["integer"]["runtime"] == "ai-edge-litert/xnnpack"
     weighted = sum(layer["weight_low"] is not None for layer in measured)
     assert weighted == 53
     for width, dark in ((1280, False), (390, True)):

@@ -113,7 +113,7 @@ def test_a_file_of_all_widths_goes_through_the_commands(folder):
     assert [layer.as_json() for layer in layer_widths(load(folder / "m.tflite"))] == content["widths"]
     assert (folder / "report" / "index.html").stat().st_size > 10_000
     report = json.loads((folder / "report" / "report.json").read_text())
-    assert report["conversion"]["widths"] == content["widths"] and report["latency"]["integer"]["median_ms"] > 0
+    assert report["conversion"]["widths"] == content["widths"] and report["latency"][0]["integer"]["median_ms"] > 0
     inspected = run("inspect", "m.tflite")
     assert {o["weight_bits"] for o in inspected["operators"]} >= {3, 4, 5, 6, 7, 8}
     judged = run("evaluate", "m.tflite", "--float_model=m.keras", "--data=data.npz", "--preprocess=none")

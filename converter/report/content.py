@@ -37,7 +37,7 @@ class Content:
       widths: of its layers, in its order.
       rows: the network.
       check: what the target runs of the file.
-      integer, floating: the emitted file and the same network in float.
+      latencies: of the emitted file and of the same network in float, by runtime; the one that users have first.
       judged_on: "calibration" or "test" samples, that float and integers were compared on.
       proof: what the runtimes made of the file, a sentence each.
       conversion: what `convert --json` says.
@@ -52,8 +52,7 @@ class Content:
     widths: tuple[LayerWidths, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
-    integer: Speed = field(default_factory=Speed)
-    floating: Speed = field(default_factory=Speed)
+    latencies: tuple[tuple[Speed, Speed], ...] = ()
     judged_on: str = "calibration"
     proof: tuple[str, ...] = ()
     conversion: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +71,7 @@ class Content:
                 "conversion": self.conversion,
                 "analysis": analysis,
                 "target": None if self.check is None else self.check.as_json(),
-                "latency": {"integer": self.integer, "float": self.floating},
+                "latency": [{"integer": integer, "float": floating} for integer, floating in self.latencies],
                 "network": self.rows,
             }
         )
@@ -98,7 +97,6 @@ def _share(value: float | None, samples: int) -> dict[str, float] | None:
 def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress = silent) -> Content:
     """The content of a report on a conversion; measures latencies, which takes seconds."""
     target = result.trace.target
-    measured = [speed.measure(m, progress) for m in (result.model, speed.float_file(result.reference))]
     return Content(
         title=result.graph.name if result.output is None else result.output.name,
         analysis=analysis,
@@ -109,8 +107,7 @@ def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress =
         widths=result.widths,
         warnings=result.warnings,
         check=None if target is None else target.check(parse(result.model), None),
-        integer=measured[0],
-        floating=measured[1],
+        latencies=speed.measure_all(result.model, speed.float_file(result.reference), progress),
         judged_on=result.judged_on,
         proof=tuple(map(str, result.proof)),
         conversion=result.as_json(),

@@ -1,4 +1,7 @@
-"""Size and latency of the integer file beside those of the same network in float, on this machine."""
+"""Size and latency of the integer file beside those of the same network in float, on this machine.
+
+Latencies are those of every runtime that is installed, first of the one that users have by default.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.benchmarking import Options, benchmark
-from converter.runtimes.choose import LOCAL, choose_runtime
+from converter.runtimes.choose import USUAL, choose_runtime, timed_here
 from converter.tflite.writer import to_bytes
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph
@@ -34,6 +37,11 @@ class Speed:
     runtime: str = ""
     problem: str | None = None
 
+    @property
+    def is_usual(self) -> bool:
+        """Whether this is what an interpreter does that is made without options."""
+        return self.runtime == USUAL
+
     def as_json(self) -> dict[str, Any]:
         return dict(self.__dict__)
 
@@ -48,14 +56,21 @@ def float_file(reference: Graph) -> bytes | None:
         return None
 
 
-def measure(model: bytes | None, progress: Progress = silent) -> Speed:
-    """Times a file on the first runtime installed here, on random inputs."""
+def measure_all(integer: bytes, floating: bytes | None, progress: Progress = silent) -> tuple[tuple[Speed, Speed], ...]:
+    """The integer file and the float one on every runtime that is installed here, the usual one first."""
+    return tuple(
+        (measure(integer, runtime, progress), measure(floating, runtime, progress)) for runtime in timed_here()
+    )
+
+
+def measure(model: bytes | None, runtime: str, progress: Progress = silent) -> Speed:
+    """Times a file on a runtime, on random inputs."""
     if model is None:
-        return Speed(problem="TFLite has no float form of this network")
+        return Speed(runtime=runtime, problem="TFLite has no float form of this network")
     try:
-        found = benchmark(model, choose_runtime(LOCAL), _OPTIONS, progress=progress)
+        found = benchmark(model, choose_runtime(runtime), _OPTIONS, progress=progress)
     except ConversionError as error:
-        return Speed(size_bytes=len(model), problem=str(error))
+        return Speed(size_bytes=len(model), runtime=runtime, problem=str(error))
     return Speed(
         size_bytes=len(model),
         median_ms=found.percentile(50),

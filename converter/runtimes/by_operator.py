@@ -65,9 +65,47 @@ def expose(model: bytes, operators: int | None = None) -> ExposedFile:
     results = [int(i) for op in shown for i in op.outputs]
     main.outputs = list(dict.fromkeys([*outputs, *results]))
     content.signatureDefs = []
-    builder = flatbuffers.Builder(len(model) + 1024)
+    return ExposedFile(_packed(content, len(model)), len(outputs))
+
+
+def alone(model: bytes, index: int) -> tuple[bytes, list[int]]:
+    """A file that is one operator of another's main graph, and the tensors there that its inputs are."""
+    content = schema.ModelT.InitFromPackedBuf(model, 0)
+    main = content.subgraphs[0]
+    operator = main.operators[index]
+    reads = [int(i) for i in dict.fromkeys(operator.inputs) if i >= 0 and _is_given(content, main.tensors[i])]
+    results = [int(i) for i in operator.outputs]
+    used = dict.fromkeys(int(i) for i in [*operator.inputs, *results, *_intermediates(operator)] if i >= 0)
+    place = {tensor: position for position, tensor in enumerate(used)} | {-1: -1}
+    main.tensors = [main.tensors[i] for i in used]
+    main.operators = [operator]
+    main.inputs, main.outputs = [place[i] for i in reads], [place[i] for i in results]
+    operator.inputs = [place[int(i)] for i in operator.inputs]
+    operator.outputs = list(main.outputs)
+    operator.intermediates = [place[int(i)] for i in _intermediates(operator)]
+    kept = {tensor.buffer for graph in content.subgraphs for tensor in graph.tensors}
+    for position, buffer in enumerate(content.buffers):
+        if position not in kept:
+            buffer.data = None
+    content.signatureDefs, content.metadata = [], []
+    _keep_used_codes(content)
+    return _packed(content, len(model)), reads
+
+
+def _is_given(content: schema.ModelT, tensor: schema.TensorT) -> bool:
+    """Whether a tensor is neither constant nor the state of an operator."""
+    data = content.buffers[tensor.buffer].data
+    return not tensor.isVariable and (data is None or not len(data))
+
+
+def _intermediates(operator: schema.OperatorT) -> list[int]:
+    return [] if operator.intermediates is None else [int(i) for i in operator.intermediates]
+
+
+def _packed(content: schema.ModelT, size: int) -> bytes:
+    builder = flatbuffers.Builder(size + 1024)
     builder.Finish(content.Pack(builder), b"TFL3")
-    return ExposedFile(bytes(builder.Output()), len(outputs))
+    return bytes(builder.Output())
 
 
 def _keep_used_codes(content: schema.ModelT) -> None:

@@ -1,7 +1,7 @@
 """Runtimes by name, as the commands take them.
 
 emulator            the emulator of tflite-runtime's built-in kernels; emulator/PROFILE for another (see `ir.profile`)
-local               the first runtime installed here; local/KERNELS with builtin, ref or xnnpack
+local               the first runtime installed here, by its built-in kernels; local/KERNELS with builtin, ref or xnnpack
 tflite-runtime, ai-edge-litert   that package, here; also with /KERNELS
 tflm                TensorFlow Lite Micro, here: the package tflite-micro, built for this machine's processor
 ssh://USER@HOST     a Raspberry Pi or another device with Python, by ssh; ssh://USER@HOST:PORT/KERNELS (see `ssh.py`)
@@ -20,6 +20,14 @@ from ir.errors import OptionError, RuntimeFailure
 from ir.profile import EMULATED
 
 EMULATOR, LOCAL, TFLM = "emulator", "local", "tflm"
+USUAL = "ai-edge-litert/xnnpack"  # LiteRT as an interpreter is made without options: with its default delegate
+_TIMED = (USUAL, "ai-edge-litert/builtin", "tflite-runtime/builtin")
+
+
+def timed_here() -> tuple[str, ...]:
+    """The names of the installed runtimes in the order in which users meet them."""
+    installed = {PACKAGES[package] for package in installed_packages()}
+    return tuple(name for name in _TIMED if name.partition("/")[0] in installed)
 
 
 def choose_runtime(
