@@ -14,7 +14,7 @@ from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
 from converter.data.given import Data
 from converter.doubts import doubts
-from converter.frontends import ModelOptions
+from converter.frontends import ModelOptions, ends_of
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
@@ -135,7 +135,7 @@ def convert(
     records = run_passes(network.graph, steps, context, _both(recorder, after))
     content = _emit(network.graph, steps, target, recorder)
     target.refuse(parse(content))
-    prediction = target.judge(parse(content))
+    prediction = target.judge(parse(content), ends_of(network.reference))
     required = {Runtime.LITERT, *target.promised, *(() if prediction.unmapped else target.computes)}
     proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None

@@ -12,7 +12,7 @@ from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.frontends.source import Source
 from converter.regular import other_than_file
 from ir.errors import ModelError, OptionError
-from ir.graph import Graph
+from ir.graph import Graph, Value
 from ir.types import DType
 
 __all__ = ["ModelOptions", "Source", "check_there", "load_model", "parse_input_shapes"]
@@ -144,14 +144,20 @@ def _sizes(options: ModelOptions) -> dict[str, Any]:
     return {"batch_size": options.batch_size or 1, "shapes": options.input_shapes}
 
 
+def ends_of(graph: Graph) -> dict[str, Value]:
+    """The values at which a network may be told to end, by the names of layers and of values."""
+    by_name = {v.name: v for v in graph.values() if not v.is_constant}
+    by_name.update({node.name: node.output for node in graph.nodes if len(node.outputs) == 1})
+    return by_name
+
+
 def _ending_at(source: Source, options: ModelOptions) -> Source:
     """The same network ending at other values: what comes after them is cut off."""
     if not options.output_nodes:
         return source
     twin = source.graph.twin()
     graph, values = twin.graph, twin.values
-    by_name = {v.name: v for v in graph.values() if not v.is_constant}
-    by_name.update({node.name: node.output for node in graph.nodes if len(node.outputs) == 1})
+    by_name = ends_of(graph)
     missing = [name for name in options.output_nodes if name not in by_name]
     if missing:
         raise OptionError(

@@ -16,7 +16,6 @@ from converter.report import speed
 from converter.report.network import Row, rows_of
 from converter.report.speed import Speed
 from converter.targets.rules import CheckReport, Verdict
-from converter.tflite.model_file import parse
 from converter.version import VERSION
 from converter.widths import LayerWidths
 from passes.contract.base import Progress, silent
@@ -96,7 +95,6 @@ def _share(value: float | None, samples: int) -> dict[str, float] | None:
 
 def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress = silent) -> Content:
     """The content of a report on a conversion; measures latencies, which takes seconds."""
-    target = result.trace.target
     return Content(
         title=result.graph.name if result.output is None else result.output.name,
         analysis=analysis,
@@ -106,7 +104,7 @@ def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress =
         float_operators=result.float_operators,
         widths=result.widths,
         warnings=result.warnings,
-        check=None if target is None else target.check(parse(result.model), None),
+        check=result.prediction,
         latencies=speed.measure_all(result.model, speed.float_file(result.reference), progress),
         judged_on=result.judged_on,
         proof=tuple(map(str, result.proof)),

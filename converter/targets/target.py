@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from converter.targets import hosts
+from converter.targets import cutting, hosts
 from converter.targets.rules import CheckReport, Rules
 from converter.tflite.records import ModelFile
 from ir.errors import OptionError
@@ -86,10 +86,20 @@ class Target:
         rule, oldest = self.rules.get(op), self.min_runtime_version
         return not self.exclusive or (rule is not None and (oldest is None or rule.since <= int(oldest)))
 
-    def judge(self, model: ModelFile) -> CheckReport:
-        """What of a file runs where. Raises OptionError if there is no runtime of that version."""
-        report = self.check(model, self.min_runtime_version)
-        notes = hosts.kernel_notes(model, dict.fromkeys((*self.computes, *self.also)))
+    def judge(self, model: ModelFile, layers: Collection[str] | None = None) -> CheckReport:
+        """What of a file runs where. Raises OptionError if there is no runtime of that version.
+
+        Args:
+          layers: names at which the network may be told to end, None for those of the file.
+        """
+
+        def check(file: ModelFile) -> CheckReport:
+            return self.check(file, self.min_runtime_version)
+
+        report = check(model)
+        notes = list(hosts.kernel_notes(model, dict.fromkeys((*self.computes, *self.also))))
+        if self.exclusive and report.unmapped:
+            notes += cutting.advice(model, report, check, layers)
         return dataclasses.replace(report, target=self.name, notes=(*report.notes, *notes))
 
     def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
