@@ -100,7 +100,7 @@ def fit_codebook(
     metric = metric or Metric.plain(len(blocks), blocks.shape[1])
     if start is None:
         start = seeds(blocks, entries, np.random.default_rng(seed), metric)
-    vectors = np.concatenate([start, np.zeros((max(entries - len(start), 0), blocks.shape[1]))])
+    vectors = np.concatenate([start, np.repeat(start[:1], max(entries - len(start), 0), axis=0)])
     book = _split_largest(blocks, Codebook(vectors, assign(blocks, start, metric)), metric)
     for _ in range(iterations):
         before = book.indices
