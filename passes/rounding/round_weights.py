@@ -14,6 +14,8 @@ the already quantized part, both centred:
   arXiv:2309.01885): the first columns had been rounded before anything was known of the later ones;
 - the bias corrects the shift of the mean: `b + W E[x] - W~ E[x~]`.
 
+Weights that are 0 were pruned, and stay 0; what that costs is left to the others.
+
 Layers go in order, each with those before it in place. Unlabelled data, no gradient: seconds.
 
 The wide tensors of the first layers limit how many samples fit; those layers have thousands of positions in every
@@ -33,7 +35,8 @@ from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.layer import Matrix, layer_of
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
-from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples, drawn_rows
+from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
+from passes.measuring.layer_error import LayerError, Means, mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.quantize import annotate_bias, least_weight_scale
 from passes.rounding.correct_bias import shift_bias
@@ -85,27 +88,14 @@ class RoundWeights(Pass):
         The slices hold the first of the samples that were drawn.
         """
         fitting, judging = drawn.parted(sum(len(part) for part in x))
-        problem, means = self._problem(matrix, x, xq, fitting, rng)
-        judge, _ = (problem, means) if fitting is judging else self._problem(matrix, x, xq, judging, rng)
+        fit, means = measure_layer(matrix, x, xq, fitting, self.rows, rng)
+        judge = fit if fitting is judging else measure_layer(matrix, x, xq, judging, self.rows, rng)[0]
+        problem = Problem.of(matrix, fit)
         factor = np.maximum(problem.best_clip(self.clip, matrix.layer.params.per_channel), _least_factor(matrix))
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
-        rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge.error)
-        _put(graph, matrix, problem.w, rounded, factor, means)
-        return judge.error(rounded) / max(judge.error(problem.nearest()), 1e-30)
-
-    def _problem(
-        self, matrix: Matrix, x: Slices, xq: Slices, chosen: np.ndarray, rng: np.random.Generator
-    ) -> tuple[Problem, tuple[np.ndarray, np.ndarray]]:
-        """A layer in matrix form on what it reads in the float and the quantized network (`chosen` samples), and the means of both."""
-        layer = matrix.layer
-        w = matrix.split(layer.data.astype(np.float64))
-        scale, _ = layer.params.shaped(layer.data.ndim)
-        step = matrix.split(np.broadcast_to(scale.astype(np.float64), layer.data.shape))
-        columns = w.shape[2]
-        count = min(self.rows, _ROWS_A_COLUMN * columns, max(1, _ROW_ELEMENTS // w[:, 0].size))
-        seed = int(rng.integers(1 << 31))
-        (a, mean_a), (b, mean_b) = (_centred(drawn_rows(matrix, part, chosen, count, seed)) for part in (x, xq))
-        return Problem.of(w, step, layer.params.qmax, a, b), (mean_a, mean_b)
+        rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge)
+        _put(graph, matrix, fit.w, rounded, factor, means)
+        return judge(rounded) / max(judge(problem.nearest()), 1e-30)
 
 
 def _least_factor(matrix: Matrix) -> np.ndarray:
@@ -123,7 +113,7 @@ def _put(
     w: np.ndarray,
     rounded: np.ndarray,
     factor: np.ndarray,
-    means: tuple[np.ndarray, np.ndarray],
+    means: Means,
 ) -> None:
     """Gives a layer its rounded weights, their steps times `factor`, and a bias that keeps the mean of its output."""
     layer, old = matrix.layer, matrix.layer.params
@@ -132,19 +122,7 @@ def _put(
     moved = graph.constant(matrix.join(rounded).astype(np.float32), layer.weight.name, params)
     graph.set_input(layer.node, layer.weight_index, moved)
     annotate_bias(graph, layer.node)
-    shift = np.einsum("gok,gk->go", w, means[0]) - np.einsum("gok,gk->go", rounded, means[1])
-    shift_bias(graph, layer.node, shift.ravel())
-
-
-def _centred(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """`[groups, rows, columns]` less their mean, laid out for matrix products, and the mean `[groups, columns]`.
-
-    In the same memory where it can be.
-    """
-    rows = np.ascontiguousarray(rows)
-    mean = rows.mean(axis=1)
-    rows -= mean[:, None]
-    return rows, mean
+    shift_bias(graph, layer.node, mean_shift(w, rounded, means))
 
 
 def matrix_of(node: Node) -> Matrix | str:
@@ -161,36 +139,28 @@ def matrix_of(node: Node) -> Matrix | str:
 
 @dataclass(frozen=True)
 class Problem:
-    """One layer in matrix form.
+    """One layer to round.
 
     Attributes:
-      w: float weights `[groups, out, columns]`; `step` their scales, the same shape.
-      gram, cross: `E[x~ x~^T]` and `E[x x~^T]`, `[groups, columns, columns]`, centred; `power` is `E|W x|^2`.
+      error: what other weights than the float ones cost.
+      step: the scales of the weights, `[groups, out, columns]`.
     """
 
-    w: np.ndarray
+    error: LayerError
     step: np.ndarray
     qmax: int
-    gram: np.ndarray
-    cross: np.ndarray
-    power: float
 
     @classmethod
-    def of(cls, w: np.ndarray, step: np.ndarray, qmax: int, a: np.ndarray, b: np.ndarray) -> Problem:
-        """From centred inputs `[groups, rows, columns]` of the float and of the quantized network."""
-        turned = b.transpose(0, 2, 1)
-        gram = (turned @ b).astype(np.float64) / b.shape[1]
-        cross = (turned @ a).astype(np.float64).transpose(0, 2, 1) / b.shape[1]
-        own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
-        return cls(w, step, qmax, gram, cross, float(((w @ own) * w).sum()))
+    def of(cls, matrix: Matrix, error: LayerError) -> Problem:
+        """Of a layer whose weights have scales."""
+        data, params = matrix.layer.data, matrix.layer.params
+        scale, _ = params.shaped(data.ndim)
+        step = matrix.split(np.broadcast_to(scale.astype(np.float64), data.shape))
+        return cls(error, step, params.qmax)
 
     def nearest(self) -> np.ndarray:
         """The float weights, rounded one by one."""
-        return np.clip(np.rint(self.w / self.step), -self.qmax, self.qmax) * self.step
-
-    def error(self, v: np.ndarray) -> float:
-        """`E |W x - V x~|^2`, summed over the outputs."""
-        return float(((v @ self.gram) * v - 2 * (self.w @ self.cross) * v).sum() + self.power)
+        return on_grid(self.error.w, self.step, self.qmax)
 
     def best_clip(self, smallest: float, per_channel: bool) -> np.ndarray:
         """The factor of every step, `[groups, out]`, from `smallest` to 1, that makes nearest rounding's error least.
@@ -201,31 +171,31 @@ class Problem:
         costs = []
         for factor in factors:
             step = self.step * factor
-            e = np.clip(np.rint(self.w / step), -self.qmax, self.qmax) * step - self.w
-            rows = ((e @ self.gram) * e).sum(axis=2)
+            e = on_grid(self.error.w, step, self.qmax) - self.error.w
+            rows = ((e @ self.error.gram) * e).sum(axis=2)
             costs.append(rows if per_channel else np.broadcast_to(rows.sum(), rows.shape))
         return factors[np.argmin(costs, axis=0)]
 
     def solve(self, damping: float, ridge: float, sweeps: int) -> np.ndarray:
         """Weights on the grid, `[groups, out, columns]`."""
-        columns = self.w.shape[2]
-        power = np.einsum("gkk->g", self.gram) / columns + 1e-12
-        unit = power[:, None, None] * np.eye(columns)
-        target = self.w
-        if np.isfinite(ridge):
-            kept = self.w @ (self.cross + ridge * unit)
-            target = np.linalg.solve(self.gram + ridge * unit, kept.transpose(0, 2, 1)).transpose(0, 2, 1)
-        damped = self.gram + damping * unit
-        rounded = round_with_feedback(target, damped, self.step, self.qmax)
+        pruned = self.error.w == 0
+        kept = ~pruned if pruned.any() else None
+        target = self.error.best(ridge, kept)
+        damped = self.error.gram + damping * self.error.unit
+        step = self.step if kept is None else np.where(kept, self.step, np.inf)
+        rounded = round_with_feedback(target, damped, step, self.qmax)
         for _ in range(sweeps):
-            rounded = descend(rounded, target, damped, self.step, self.qmax)
+            rounded = descend(rounded, target, damped, step, self.qmax)
         return rounded
 
 
 _RIDGES = (np.inf, 3.0, 0.3)
-_ROW_ELEMENTS = 1 << 24
-_ROWS_A_COLUMN = 400
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
+
+
+def on_grid(x: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+    """The nearest multiples of steps, at most `qmax` of them; 0 where the step is infinite."""
+    return np.asarray(np.clip(np.rint(x / step), -qmax, qmax) * np.where(np.isfinite(step), step, 0.0))
 
 
 def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
@@ -240,7 +210,7 @@ def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: in
         block, errors = w[:, :, start:stop].copy(), np.empty((*w.shape[:2], stop - start))
         for i in range(stop - start):
             u = upper[:, start + i, start:stop]
-            rounded = np.clip(np.rint(block[:, :, i] / step[:, :, start + i]), -qmax, qmax) * step[:, :, start + i]
+            rounded = on_grid(block[:, :, i], step[:, :, start + i], qmax)
             result[:, :, start + i] = rounded
             errors[:, :, i] = (block[:, :, i] - rounded) / u[:, None, i]
             block[:, :, i + 1 :] -= errors[:, :, i, None] * u[:, None, i + 1 :]
@@ -262,7 +232,7 @@ def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax:
         block, before = slope[:, :, start:stop].copy(), v[:, :, start:stop].copy()
         for i in range(start, stop):
             best = v[:, :, i] - block[:, :, i - start] / h[:, None, i, i]
-            moved = np.clip(np.rint(best / step[:, :, i]), -qmax, qmax) * step[:, :, i]
+            moved = on_grid(best, step[:, :, i], qmax)
             block += (moved - v[:, :, i])[:, :, None] * h[:, None, i, start:stop]
             v[:, :, i] = moved
         slope += (v[:, :, start:stop] - before) @ h[:, start:stop]

@@ -16,6 +16,7 @@ from passes.channels.absorb_bias import AbsorbBias
 from passes.contract.base import Context, Given, Pass, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs, run_alone
 from passes.measuring import drawn_samples, lockstep
+from passes.measuring.layer_error import LayerError
 from passes.measuring.lockstep import run_both
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
@@ -67,9 +68,9 @@ def test_feedback_stays_on_the_grid_and_never_loses_to_nearest_rounding_by_much(
     w, h, step = problem_of(seed, columns, groups)
     q = round_with_feedback(w, h, step, 127)
     np.testing.assert_allclose(q / step, np.rint(q / step), atol=1e-9)
-    problem = Problem(w, step, 127, h, h, float(((w @ h) * w).sum()))
+    error = LayerError(w, h, h, float(((w @ h) * w).sum()))
     if columns > 8:
-        assert problem.error(q) < problem.error(problem.nearest())
+        assert error(q) < error(Problem(error, step, 127).nearest())
 
 
 def _cost(v: np.ndarray, w: np.ndarray, h: np.ndarray) -> np.ndarray:
@@ -124,6 +125,27 @@ def test_rounded_weights_are_numbers_of_their_grid():
             np.testing.assert_allclose(node.bias.quant.scale, node.inputs[0].quant.scale * params.scale, rtol=1e-6)
 
 
+def flat_inputs(graph: Graph) -> np.ndarray:
+    """Samples that hardly vary from place to place: what one weight is rounded by, its neighbours take."""
+    (x,) = random_inputs(graph, 40)
+    return x.mean(axis=(1, 2), keepdims=True) * 8 + 0.1 * x
+
+
+def test_pruned_weights_stay_0_and_the_others_make_up_for_it():
+    graph, rng = small(), np.random.default_rng(0)
+    nodes = [n for n in graph.nodes if n.weight is not None]
+    for node in nodes:
+        node.weight.data = np.where(rng.random(node.weight.shape) < 0.4, np.float32(0), node.weight.array)
+    reference, context = graph.copy(), Context(Given(samples=in_memory(flat_inputs(graph))))
+    pruned = [node.weight.data == 0 for node in nodes]
+    run_passes(graph, [Calibrate(), Quantize(granularity="per_tensor", weight_bits=6, ends=6)], context)
+    before = logits_error(graph, reference)
+    RoundWeights().run(graph, context)
+    for zeros, node in zip(pruned, nodes, strict=True):
+        assert 0.2 < zeros.mean() < 0.6 and (node.weight.data[zeros] == 0).all()
+    assert logits_error(graph, reference) < 0.6 * before
+
+
 def weights_after(context: Context, seed: int = 0) -> list[np.ndarray]:
     graph, _, _ = quantized_small(4, seed)
     RoundWeights(tuning_samples=60).run(graph, context)
@@ -156,14 +178,14 @@ def test_little_memory_costs_the_wide_layers_samples_and_not_the_last_one(monkey
     monkeypatch.setattr(lockstep, "SLICE_BYTES", 4 * 8 * 8 * 12)
     monkeypatch.setattr(round_weights, "TENSOR_BYTES", 12 * 4 * 8 * 8 * 12)
     joined = {}
-    problem = RoundWeights._problem
+    measure = round_weights.measure_layer
 
-    def watched(self, matrix, x, xq, chosen, rng):
+    def watched(matrix, x, xq, chosen, rows, rng):
         name = matrix.layer.name
         joined[name] = joined.get(name, 0) + int(chosen.sum())
-        return problem(self, matrix, x, xq, chosen, rng)
+        return measure(matrix, x, xq, chosen, rows, rng)
 
-    monkeypatch.setattr(RoundWeights, "_problem", watched)
+    monkeypatch.setattr(round_weights, "measure_layer", watched)
     net = Net(0)
     y = net.then(RELU, net.conv(net.input(8, 8, 3), 12, name="first"), name="rectify")
     graph = net.ends(net.conv(net.conv(y, 6, 5, padding=Padding.VALID, name="second"), 5, 1, name="last"))
