@@ -20,7 +20,7 @@ from ir.supported import able
 from ir.types import DType
 from passes.contract.base import Progress, Samples, silent
 from passes.measuring.decibels import decibels
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import logits_of, told_apart
 from passes.quantization.simulate import simulated
 
 
@@ -86,6 +86,7 @@ class _Sums:
 
     def __init__(self, reference: Graph) -> None:
         self._reference = reference
+        self._logits = logits_of(reference)
         self._names = [v.name for v in reference.outputs]
         self._real = np.array([v.dtype.is_float for v in reference.outputs])
         self._varying = Varying(), Varying()
@@ -117,6 +118,7 @@ class _Sums:
             if not self._real[i]:
                 self._integers += (a == b.reshape(a.shape)).sum(), a.size
                 continue
+            a, b = told_apart(self._logits[i], a, b)
             noise = np.square(a.astype(np.float64) - b.reshape(a.shape)).sum()
             self._power[:, i] += np.square(a, dtype=np.float64).sum(), noise
             self._bounds[i].add(a)

@@ -26,7 +26,7 @@ from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 from passes.contract.base import Progress, Samples, silent
 from passes.measuring.decibels import decibels
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import logits_of, told_apart
 
 _Z95 = 1.959964
 _BOOTSTRAPS = 1000
@@ -103,11 +103,12 @@ class _Tally:
     def agreement(self, expected: np.ndarray, found: np.ndarray) -> None:
         self._count("agreement", expected.argmax(axis=1) == found.argmax(axis=1))
 
-    def logits(self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
+    def logits(self, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Expected and found numbers of each output."""
+
         def per_sample(x: np.ndarray) -> np.ndarray:
             return np.square(x.astype(np.float64)).reshape(len(x), -1).sum(axis=1)
 
-        pairs = [(a, b.reshape(a.shape)) for a, b in zip(expected, found, strict=True)]
         self.signal.append(np.sum([per_sample(a) for a, _ in pairs], axis=0))
         self.noise.append(np.sum([per_sample(a.astype(np.float64) - b) for a, b in pairs], axis=0))
 
@@ -165,6 +166,7 @@ def evaluate(
     content, own = with_logits(model) if reference is not None else (model, len(graph.outputs))
     run = to_graph(parse(content)) if content is not model else graph
     logit_positions = [] if reference is None else [run.outputs.index(v) for v in logits_of(run)[:own]]
+    judged = [] if reference is None else logits_of(reference)
     session = runtime.load(content)
     tally = _Tally()
     try:
@@ -176,7 +178,8 @@ def evaluate(
             if part is not None and scores is not None:
                 tally.answers("", scores, part)
             if expected is not None:
-                tally.logits(expected_logits, [found[i] for i in logit_positions])
+                positions = zip(judged, expected_logits, [found[i] for i in logit_positions], strict=True)
+                tally.logits([told_apart(v, a, b.reshape(a.shape)) for v, a, b in positions])
                 float_scores = _scores(expected)
                 if scores is not None and float_scores is not None:
                     tally.agreement(float_scores, scores)

@@ -83,3 +83,16 @@ def test_an_attention_mask_that_is_an_input() -> None:
     calibration, test = [a[:40] for a in given], [a[40:] for a in given]
     result = convert(model, calibration_data=calibration, test_data=test, pipeline="fast")
     assert result.quality is not None and result.quality.sqnr_db > _LEAST_DB and not result.float_operators
+
+
+def test_a_softmax_of_masked_scores_as_the_answer() -> None:
+    """Judged by what the softmax can tell apart; with its masks of -1e9 all else was nothing: 0.0 dB and a warning."""
+    keras.utils.set_random_seed(0)
+    x, mask = keras.Input((_STEPS, _SIZE)), keras.Input((_STEPS,))
+    scores = layers.Flatten()(layers.Dense(1)(x))
+    model = randomized(keras.Model([x, mask], layers.Softmax()(scores + (1.0 - mask) * -1e9)))
+    rng = np.random.default_rng(3)
+    given = [rng.normal(size=(80, _STEPS, _SIZE)).astype(np.float32), (_ids(80) > 0).astype(np.float32)]
+    calibration, test = [a[:40] for a in given], [a[40:] for a in given]
+    result = convert(model, calibration_data=calibration, test_data=test, pipeline="fast")
+    assert result.quality is not None and result.quality.sqnr_db > _LEAST_DB and not result.warnings

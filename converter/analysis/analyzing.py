@@ -25,7 +25,7 @@ from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
 from passes.contract.base import LeftOut, Progress, silent
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import logits_of, told_apart
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
 _QUICK = 15.0  # seconds for them
@@ -103,7 +103,8 @@ class _Work:
         asked = keys[:_SUSPECTS] if budget is None else keys
         effects = measure_effects(held, asked, _QUICK if budget is None else budget, self.progress)
         self.outputs, self.logits = self._reference()
-        total = noise_ratio(self.logits, measured.integer_logits)
+        pairs = zip(logits_of(result.reference), self.logits, measured.integer_logits, strict=True)
+        total = noise_ratio(*zip(*(told_apart(*triple) for triple in pairs), strict=True))
         scores = _scores(self.outputs, measured.integer_outputs)
         causes = self._causes(measured, facts, effects, total, scores)
         layers = rows.layer_rows(result, twins, measured.table, facts, effects, complete=budget is not None)

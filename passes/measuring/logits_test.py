@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ir.graph import Graph, Value
 from ir.ops.activation import LOGISTIC
 from ir.ops.conversion import QUANTIZE
@@ -10,7 +12,7 @@ from ir.ops.reduction import ARG_MAX
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.ops.softmax import SOFTMAX
 from passes.graph_testing import Net
-from passes.measuring.logits import before_fixed, logits_of, real_logits
+from passes.measuring.logits import before_fixed, logits_of, real_logits, told_apart
 
 
 def ends() -> tuple[Graph, Value]:
@@ -48,3 +50,22 @@ def test_of_integers_the_scores_that_they_are_chosen_from_are_measured() -> None
     graph = net.ends(logits, classes)
     assert real_logits(graph) == before_fixed(graph) == [logits, logits]
     assert logits_of(graph) == [logits, classes]
+
+
+def test_masked_scores_differ_only_where_their_shares_do() -> None:
+    net = Net()
+    scores = net.dense(net.input(6), 4)
+    net.ends(net.then(SOFTMAX, scores))
+    expected = np.array([[3.0, -1e9, 1.0, -1e9], [3.0, 2.0, 1.0, -50.0]], np.float32)
+    found = np.array([[3.5, -6.0, 1.0, 0.0], [3.0, 2.0, 1.0, -7.0]], np.float32)
+    a, b = told_apart(scores, expected, found)
+    assert a.tolist() == [[3.0, 0.0, 1.0, 0.0], [3.0, 2.0, 1.0, -50.0]]
+    assert b.tolist() == [[3.5, 0.0, 1.0, 5.0], [3.0, 2.0, 1.0, -7.0]]
+
+
+def test_other_outputs_are_compared_as_they_are() -> None:
+    net = Net()
+    y = net.dense(net.input(6), 4)
+    net.ends(y)
+    low = np.array([[0.0, -1e9, 0.0, 0.0]], np.float32)
+    assert told_apart(y, low, low)[0] is low

@@ -13,7 +13,7 @@ import numpy as np
 
 from ir.graph import Graph
 from passes.contract.base import Context, Pass
-from passes.measuring.logits import before_fixed
+from passes.measuring.logits import before_fixed, told_apart
 from passes.measuring.scores import SMALLEST, Score, few_held_out, values_of
 from passes.measuring.statistics import collect
 from passes.quantization.quantize import Quantize
@@ -39,8 +39,9 @@ class Guard:
         """Of the annotated graph, or of a trial quantization of one that is not annotated yet."""
         if not any(v.quant is not None for v in graph.values()):  # inputs may be integers, which have none
             graph = self._tried(graph, context)
-        found = values_of(graph, self._samples, before_fixed(graph), simulate=True)
-        pairs = list(zip(self._requested, found, strict=True))
+        values = before_fixed(graph)
+        found = values_of(graph, self._samples, values, simulate=True)
+        pairs = [told_apart(*triple) for triple in zip(values, self._requested, found, strict=True)]
         power = [max(_sums(f).sum(), SMALLEST) for f, _ in pairs]
         errors = [_sums(f.astype(np.float64) - q) / p for (f, q), p in zip(pairs, power, strict=True)]
         return Score(errors=np.stack(errors, axis=1))
