@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from converter.analysis import batch_norms, global_causes, layer_causes, rows
-from converter.analysis.effects import INPUT, OUTPUT, WEIGHTS, Effects, Held, Key, decibel, measure_effects, noise_ratio
 from converter.analysis.facts import Facts, gather
 from converter.analysis.global_causes import Answers
 from converter.analysis.measure import Measurement, Twins, make_twins
@@ -25,6 +24,7 @@ from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
 from passes.contract.base import LeftOut, Progress, silent
+from passes.measuring.effects import INPUT, OUTPUT, WEIGHTS, Effects, Held, Key, decibel, measure_effects, noise_ratio
 from passes.measuring.logits import logits_of, told_apart
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
@@ -99,9 +99,9 @@ class _Work:
         measured.run(self.progress)
         facts = gather(twins, measured.table, measured.inputs, result.trace.history)
         keys = suspects(twins, facts)
-        held = Held(twins, self.arrays, ends[0])
+        held = Held(twins.floats, self.arrays, ends[0])
         asked = keys[:_SUSPECTS] if budget is None else keys
-        effects = measure_effects(held, asked, _QUICK if budget is None else budget, self.progress)
+        effects = measure_effects(held, twins.annotated, asked, _QUICK if budget is None else budget, self.progress)
         self.outputs, self.logits = self._reference()
         pairs = zip(logits_of(result.reference), self.logits, measured.integer_logits, strict=True)
         total = noise_ratio(*zip(*(told_apart(*triple) for triple in pairs), strict=True))

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from converter.analysis.batch_norms import better_mode, mismatches
-from converter.analysis.effects import decibel, noise_ratio
 from converter.analysis.global_causes import (
     Answers,
     answer_causes,
@@ -19,6 +18,7 @@ from converter.analysis.worst_inputs import thumbnail, worst_inputs
 from ir.ops.normalization import BATCH_NORM, BatchNormAttributes
 from passes.contract.base import Trial
 from passes.graph_testing import Net
+from passes.measuring.effects import decibel, noise_ratio
 from passes.quantization.quantize import Quantize
 from passes.rounding.correct_bias import CorrectBias
 from passes.rounding.round_weights import RoundWeights

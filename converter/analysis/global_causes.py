@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.analysis.batch_norms import BROAD, Mismatch
-from converter.analysis.effects import decibel
 from converter.analysis.layer_causes import SHOWN, Blame, severity
 from converter.analysis.reasons import OUTLIER_TITLE
 from converter.analysis.table import Cause
 from converter.evaluation import Share
 from converter.preprocess import USUAL_RANGE
 from passes.contract.base import Pass, Trial
+from passes.measuring.effects import decibel
 from passes.rounding.round_weights import RoundWeights
 
 _FEW = 16

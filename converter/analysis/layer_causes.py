@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.analysis.effects import INPUT, OUTPUT, WEIGHTS, Effects, decibel
 from converter.analysis.facts import Facts, WeightFacts, scaling_passes
 from converter.analysis.reasons import (
     OUTLIER,
@@ -24,6 +23,7 @@ from converter.analysis.reasons import (
 from converter.analysis.table import Cause
 from converter.recording import History
 from ir.graph import Graph, Node, Value
+from passes.measuring.effects import INPUT, OUTPUT, WEIGHTS, Effects, decibel
 
 SHOWN = 0.05  # causes of less severity are not worth a line
 _REPAIRED = 4.0

@@ -24,7 +24,8 @@ from ir.profile import JUDGES
 from ir.quantization import QuantParams
 from ir.supported import able
 from passes.contract.base import Progress
-from passes.quantization.simulate import fake_quantize, quantized
+from passes.measuring.effects import quantized_constants, with_quantized_constants
+from passes.quantization.simulate import fake_quantize
 
 BINS = 2048
 _CHUNK = 8
@@ -132,21 +133,6 @@ def _blockwise(rows: np.ndarray, equation: str, *others: np.ndarray) -> np.ndarr
         blocks = [x[part].reshape(-1, size, rows.shape[1]) for x in (rows, *others)]
         found += np.einsum(equation, *blocks).sum(axis=0, dtype=np.float64)
     return found
-
-
-def quantized_constants(node: Node) -> bool:
-    """Whether any operand of an annotated node is a constant that becomes integers."""
-    return any(v is not None and v.is_constant and v.quant is not None and v.dtype.is_float for v in node.inputs)
-
-
-def with_quantized_constants(node: Node, tensors: Sequence[Any]) -> Any:
-    """First output of an annotated node from these inputs, its constants as their integers will be."""
-    operands = [
-        t if v is None or not v.is_constant else quantized(v, K.convert_to_tensor(v.data))
-        for v, t in zip(node.inputs, [*tensors, *[None] * len(node.inputs)], strict=False)
-    ]
-    result = node.op.compute(node.attrs, *operands)
-    return result[0] if isinstance(result, (tuple, list)) else result
 
 
 class Measurement:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from converter.analysis.effects import INPUT, OUTPUT, WEIGHTS, decibel
 from converter.analysis.facts import Facts, ValueFacts, WeightFacts
 from passes.contract.base import Pass
+from passes.measuring.effects import INPUT, OUTPUT, WEIGHTS, decibel
 from passes.rounding.correct_bias import CorrectBias
 from passes.rounding.round_weights import RoundWeights
 

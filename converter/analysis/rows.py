@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from converter.analysis.effects import OUTPUT, WEIGHTS, Effects, decibel
 from converter.analysis.facts import Facts
 from converter.analysis.layer_causes import SHOWN, severity
 from converter.analysis.measure import BINS, ChannelSums, Twins
@@ -14,6 +13,7 @@ from converter.analysis.reasons import Setting, reason_of
 from converter.analysis.table import Histogram, LayerAnalysis
 from converter.result import ConversionResult
 from ir.graph import Node
+from passes.measuring.effects import OUTPUT, WEIGHTS, Effects, decibel
 
 _SHOWN_BINS = 64
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converter.analysis import analyze
-from converter.analysis.effects import Effects
 from converter.analysis.facts import gather
 from converter.analysis.measure import ChannelSums, Twins, make_twins
 from converter.analysis.rows import layer_rows
 from converter.analysis.table import Analysis, Cause, LayerAnalysis, PassChange
 from passes.contract.base import Progress, silent
+from passes.measuring.effects import Effects
 from passes.running.runner import PassRecord
 
 if TYPE_CHECKING:

@@ -8,19 +8,18 @@ ratio, which a single huge channel cannot hide.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from converter.analysis.measure import Twins, quantized_constants, with_quantized_constants
 from ir.execute import batchable, walk
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.contract.base import Progress
 from passes.measuring.decibels import decibels
-from passes.quantization.simulate import fake_quantize
+from passes.quantization.simulate import fake_quantize, quantized
 
 WEIGHTS, OUTPUT, INPUT = "weights", "output", "input"
 _MEMORY = 1 << 28  # bytes of float activations that are held
@@ -63,27 +62,45 @@ class Effects:
         return sum(known) if known else None
 
 
+def quantized_constants(node: Node) -> bool:
+    """Whether any operand of an annotated node is a constant that becomes integers."""
+    return any(v is not None and v.is_constant and v.quant is not None and v.dtype.is_float for v in node.inputs)
+
+
+def with_quantized_constants(node: Node, tensors: Sequence[Any]) -> Any:
+    """First output of an annotated node from these inputs, its constants as their integers will be."""
+    operands = [
+        t if v is None or not v.is_constant else quantized(v, K.convert_to_tensor(v.data))
+        for v, t in zip(node.inputs, [*tensors, *[None] * len(node.inputs)], strict=False)
+    ]
+    result = node.op.compute(node.attrs, *operands)
+    return result[0] if isinstance(result, (tuple, list)) else result
+
+
 class Held:
     """The float network's activations on as many of the samples as fit the memory."""
 
-    def __init__(self, twins: Twins, arrays: Sequence[np.ndarray], logits: Sequence[Value]) -> None:
-        self._floats, self._annotated = twins.floats, twins.annotated
+    def __init__(self, floats: Graph, arrays: Sequence[np.ndarray], logits: Sequence[Value]) -> None:
+        self._floats = floats
         self._logits = list(logits)
-        self._nodes = {n.name: n for n in twins.floats.nodes}
+        self._nodes = {n.name: n for n in floats.nodes}
         self._tensors: dict[Value, Any] = {}
-        batch = [a[: _affordable(twins.floats, len(a))] for a in arrays]
+        batch = [a[: _affordable(floats, len(a))] for a in arrays]
 
         def keep(value: Value, tensor: Any) -> Any:
             self._tensors[value] = tensor
             return tensor
 
         inputs = [K.convert_to_tensor(x) for x in batch]
-        found = walk(twins.floats, inputs, lambda v: K.convert_to_tensor(v.data), self._compute, keep, self._logits)
+        found = walk(floats, inputs, lambda v: K.convert_to_tensor(v.data), self._compute, keep, self._logits)
         self._expected = [np.asarray(K.convert_to_numpy(t)) for t in found]
 
-    def effect(self, key: Key) -> float | None:
-        """Noise to signal at the logits, None where nothing is quantized there."""
-        changed = self._change(*key)
+    def effect(self, key: Key, annotated: Mapping[Node, Node]) -> float | None:
+        """Noise to signal at the logits, None where nothing is quantized there.
+
+        `annotated`: of each node, the same with the parameters, and the constants, that it is quantized with.
+        """
+        changed = self._change(*key, annotated)
         if changed is None:
             return None
         value, tensor = changed
@@ -97,19 +114,19 @@ class Held:
         found = [np.asarray(K.convert_to_numpy(tensors.get(v, self._tensors[v]))) for v in self._logits]
         return noise_ratio(self._expected, found)
 
-    def _change(self, kind: str, name: str) -> tuple[Value, Any] | None:
+    def _change(self, kind: str, name: str, annotated: Mapping[Node, Node]) -> tuple[Value, Any] | None:
         if kind == INPUT:
             value = next(v for v in self._floats.inputs if v.name == name)
             return None if value.quant is None else (value, fake_quantize(self._tensors[value], value.quant))
         node = self._nodes[name]
-        annotated = self._annotated[node]
-        value, quant = node.output, annotated.output.quant
+        twin = annotated[node]
+        value, quant = node.output, twin.output.quant
         if kind == OUTPUT:
             return None if quant is None else (value, fake_quantize(self._tensors[value], quant))
-        if not quantized_constants(annotated):
+        if not quantized_constants(twin):
             return None
         tensors = [None if v is None else self._tensors[v] for v in node.inputs]
-        return value, with_quantized_constants(annotated, tensors)
+        return value, with_quantized_constants(twin, tensors)
 
     @staticmethod
     def _compute(node: Node, tensors: list[Any]) -> list[Any]:
@@ -125,7 +142,12 @@ def _affordable(graph: Graph, samples: int) -> int:
 
 
 def measure_effects(
-    held: Held, keys: Iterable[Key], seconds: float, progress: Progress, what: str = "sensitivity"
+    held: Held,
+    annotated: Mapping[Node, Node],
+    keys: Iterable[Key],
+    seconds: float,
+    progress: Progress,
+    what: str = "sensitivity",
 ) -> Effects:
     """Effects in the order asked for, until the time is up."""
     start = time.perf_counter()
@@ -134,7 +156,7 @@ def measure_effects(
     for done, key in enumerate(asked):
         if time.perf_counter() - start > seconds:
             break
-        found = held.effect(key)
+        found = held.effect(key, annotated)
         if found is not None:
             noise[key] = found
         progress(what, done + 1, len(asked))
