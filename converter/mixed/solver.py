@@ -1,0 +1,69 @@
+"""The exact choice: one option for each layer, of least total loss within a budget (multiple-choice knapsack).
+
+    (1)  min sum_i loss[i, o_i]   subject to   sum_i cost[i, o_i] <= budget
+
+HAWQ-V2's integer program (arXiv:1911.03852, section 3.3, there a Pareto front; HAWQ-V3, arXiv:2011.10680, eq. 8), solved
+by HiGHS through `scipy.optimize.milp`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_LARGEST = 1e6  # to which losses are scaled: HiGHS takes differences below 1e-6 for none
+
+
+@dataclass(frozen=True)
+class Option:
+    """What may be chosen of a layer: what is lost by it, and what it costs (a whole number: bytes, bits)."""
+
+    loss: float
+    cost: int
+
+
+def least(options: Sequence[Sequence[Option]]) -> int:
+    """The smallest total cost."""
+    return sum(min(option.cost for option in row) for row in options)
+
+
+def choose(options: Sequence[Sequence[Option]], budget: int) -> list[int]:
+    """The number of the chosen option of each row. Raises ValueError for a budget below `least(options)`."""
+    if budget < least(options):
+        raise ValueError(f"a budget of {budget} is less than the least cost, {least(options)}")
+    if not options:
+        return []
+    chosen = _solved(options, budget)
+    spent = sum(row[i].cost for row, i in zip(options, chosen, strict=True))
+    while spent > budget:  # by the solver's tolerance
+        budget -= spent - budget
+        chosen = _solved(options, max(budget, least(options)))
+        spent = sum(row[i].cost for row, i in zip(options, chosen, strict=True))
+    return chosen
+
+
+def _solved(options: Sequence[Sequence[Option]], budget: int) -> list[int]:
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array
+
+    rows = np.repeat(np.arange(len(options)), [len(row) for row in options])
+    losses = np.array([option.loss for row in options for option in row])
+    costs = np.array([float(option.cost) for row in options for option in row])
+    largest = float(np.abs(losses).max())
+    one_each = csr_array((np.ones(rows.size), (rows, np.arange(rows.size))), shape=(len(options), rows.size))
+    found = milp(
+        losses * (_LARGEST / largest if largest > 0 else 1.0),
+        integrality=np.ones(rows.size),
+        bounds=Bounds(0, 1),
+        constraints=[
+            LinearConstraint(one_each, 1, 1),
+            LinearConstraint(costs[None, :] / max(budget, 1), ub=1.0),
+        ],
+        options={"mip_rel_gap": 0.0},
+    )
+    assert found.x is not None, f"HiGHS: {found.message}"
+    starts = np.searchsorted(rows, np.arange(len(options) + 1))
+    return [int(np.argmax(found.x[a:b])) for a, b in itertools.pairwise(starts)]
