@@ -1,5 +1,7 @@
 """A file as an array in C, for programs that have no file system: microcontrollers read the model where it lies.
 
+For TensorFlow Lite Micro the header also tells the size of the arena, and registers the file's operators.
+
 As `xxd -i` writes it (`unsigned char NAME[]`, `unsigned int NAME_len`), but constant, so that it stays in flash, and
 aligned to 16 bytes, which TFLite's readers ask of a model in memory. Both files are C11 and C++11.
 """
@@ -10,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from converter.micro import MicroNeeds
 from ir.errors import OptionError
 
 SUFFIXES = (".c", ".cc", ".cpp")
@@ -44,11 +47,12 @@ def identifier(text: str) -> str:
     return "g_" + (re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "model")
 
 
-def c_array(content: bytes, source: str) -> CArray:
+def c_array(content: bytes, source: str, micro: MicroNeeds | None = None) -> CArray:
     """The source and the header for a file's bytes.
 
     Args:
       source: where the source goes; the array is called like it. Raises OptionError as `header_path`.
+      micro: what TensorFlow Lite Micro needs for it, where that will run it.
     """
     header = PurePath(header_path(source)).name
     name = identifier(PurePath(source).stem)
@@ -69,6 +73,20 @@ def c_array(content: bytes, source: str) -> CArray:
             '#ifdef __cplusplus\nextern "C" {\n#endif\n\n'
             f"// Aligned to {ALIGNMENT} bytes.\nextern const unsigned char {name}[];\n"
             f"extern const unsigned int {name}_len;\n\n"
-            f"#ifdef __cplusplus\n}}\n#endif\n\n#endif\n"
+            f"#ifdef __cplusplus\n}}\n#endif\n\n{'' if micro is None else _for_micro(name, micro)}#endif\n"
         ),
+    )
+
+
+def _for_micro(name: str, needs: MicroNeeds) -> str:
+    """The size of the arena, the number of operators, and a function that registers them."""
+    calls = " &&\n         ".join(f"resolver.{method}() == 0" for method in needs.register)
+    return (
+        f"// Of TensorFlow Lite Micro: bytes of the arena, {'used by' if needs.measured else 'estimated of'} its reference "
+        f"kernels with pointers of 64 bits;\n// with 32 bits less is enough, other kernels may want more.\n"
+        f"enum {{ {name}_arena_bytes = {needs.arena_bytes}, {name}_operators = {len(needs.register)} }};\n\n"
+        "#ifdef __cplusplus\n"
+        f"// Registers the operators: tflite::MicroMutableOpResolver<{name}_operators> resolver; false where it refuses one.\n"
+        f"template <typename Resolver>\ninline bool {name}_register(Resolver& resolver) {{\n"
+        f"  return {calls or 'true'};\n}}\n#endif\n\n"
     )

@@ -21,9 +21,11 @@ from converter.c_array import c_array, header_path
 from converter.data import check_data
 from converter.frontends import check_there
 from converter.gates import Gates, share_of
+from converter.micro import micro_needs
 from converter.outputs import check_place, write_together
 from converter.report import check_folder
 from converter.targets import get_target
+from converter.targets.tflm import TARGET as TFLM
 from ir.errors import OptionError
 from ir.printer import to_text
 from passes.running import pipeline as pipelines
@@ -79,15 +81,18 @@ def main(arguments: list[str]) -> None:
             model_options=model_options(),
             allow_float_fallback=FLAGS.allow_float_fallback,
         )
+    micro = micro_needs(result.model) if FLAGS.target == TFLM.name else None
     if FLAGS.quiet:
         show_shortly(result)
     else:
         show(result)
         show_prediction(result.prediction, result.output)
+        if micro is not None:
+            console.print(str(micro), markup=False, soft_wrap=True)
     content = result.as_json()
     write_json(FLAGS.json, reproducible(content) if FLAGS.reproducible else content)
     if FLAGS.c_array:
-        array = c_array(result.model, FLAGS.c_array)
+        array = c_array(result.model, FLAGS.c_array, micro)
         write_together({FLAGS.c_array: array.source.encode(), header_path(FLAGS.c_array): array.header.encode()})
     if FLAGS.report:
         report(result, FLAGS.report)

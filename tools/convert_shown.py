@@ -71,7 +71,7 @@ def show_prediction(report: CheckReport, path: Any) -> None:
     chosen = get_target(report.target)
     for cost in report.costs:
         console.print(f"predicted for {report.target}: {cost}", markup=False, soft_wrap=True)
-    if chosen.compiler is None:
+    if not chosen.exclusive:
         return
     show_report(report)
     if chosen.compiler == edgetpu_log.COMPILER and edgetpu_log.installed():

@@ -65,7 +65,9 @@ def _axis(site: Site) -> int:
 
 
 def _fused(site: Site) -> str:
-    return f"a fused {FusedActivation(site.option('FusedActivationFunction')).name}"
+    number = site.option("FusedActivationFunction")
+    known = {activation.value: activation.name for activation in FusedActivation}
+    return f"a fused {known.get(number, f'activation {number}')}"
 
 
 def _dilation(site: Site) -> str:

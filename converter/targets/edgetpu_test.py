@@ -243,6 +243,15 @@ def test_versions_that_the_old_compiler_cannot_read():
     assert LAST_VERSION[BY_CODE["TRANSPOSE_CONV"]] == 3
 
 
+@pytest.mark.parametrize(("number", "name"), [(1, "RELU"), (4, "activation 4"), (-1, "activation -1")])
+def test_a_fused_activation_is_named_or_numbered(number, name):
+    file = model(
+        [tensor(1, 4, 4, 2), tensor(1, 2, 2, 2)], ("MAX_POOL_2D", [0], [1], {"FusedActivationFunction": number})
+    )
+    verdict = only(file)
+    assert not verdict.mapped and verdict.reason.endswith(f"found a fused {name}")
+
+
 def test_a_float_model_is_refused_whole():
     file = model([tensor(1, 8, type_name="FLOAT32", scales=0)] * 2, ("RELU", [0], [1], {}))
     assert edgetpu.check(file).figures["failure"] == edgetpu.NOT_QUANTIZED

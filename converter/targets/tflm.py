@@ -58,6 +58,22 @@ RULES: Rules = {
 }
 
 
+# Words of operators that its methods spell otherwise than with one capital.
+_SPELLED = {"CUMSUM": "CumSum", "MATMUL": "MatMul", "PADV2": "PadV2", "LSTM": "LSTM", "2D": "2D"}
+
+
+def registrations(model: ModelFile) -> tuple[str, ...]:
+    """The methods of `MicroMutableOpResolver` that a file needs, by name: `AddConv2D` and so on, each once."""
+    codes = dict.fromkeys(record.code for graph in model.subgraphs for record in graph.operators)
+    return tuple(
+        sorted(f"Add{''.join(map(_spelled, code.split('_')))}" for code in codes if not code.startswith("CUSTOM"))
+    )
+
+
+def _spelled(word: str) -> str:
+    return _SPELLED.get(word, word.capitalize())
+
+
 def arena_bytes(model: ModelFile) -> int:
     """The most bytes that are alive at once: no arena can be smaller; the interpreter's own are more.
 
@@ -99,7 +115,10 @@ def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckRepo
     )
     arena = arena_bytes(model)
     note = f"the arena takes at least {arena} bytes ({arena / 1024:.1f} KiB); the interpreter adds its own records"
-    return CheckReport(target=TARGET.name, verdicts=verdicts, figures={"arena_bytes": arena}, notes=(note,))
+    added = registrations(model)
+    register = f"operators to register, {len(added)}: {' '.join(f'resolver.{name}();' for name in added)}"
+    figures = {"arena_bytes": arena, "register": list(added)}
+    return CheckReport(target=TARGET.name, verdicts=verdicts, figures=figures, notes=(note, register))
 
 
 TARGET = Target(

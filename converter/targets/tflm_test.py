@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from converter.runtimes.local import LocalRuntime
-from converter.targets.tflm import TARGET
+from converter.targets.tflm import TARGET, registrations
 from converter.tflite.model_file import parse
+from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph
 from ir.ops.convolution import CONV_2D, Conv2DAttributes
@@ -28,6 +29,26 @@ def convolution(weights: DType) -> bytes:
     type_ = TensorType((1, 8, 8, channels), DType.INT8, quant)
     graph.outputs = list(graph.add(CONV_2D, [x, filters, bias], Conv2DAttributes(), "y", [type_]).outputs)
     return to_bytes(graph)
+
+
+@pytest.mark.parametrize(
+    ("code", "method"),
+    [
+        ("CONV_2D", "AddConv2D"),
+        ("PADV2", "AddPadV2"),
+        ("SPACE_TO_BATCH_ND", "AddSpaceToBatchNd"),
+        ("BATCH_MATMUL", "AddBatchMatMul"),
+        ("UNIDIRECTIONAL_SEQUENCE_LSTM", "AddUnidirectionalSequenceLSTM"),
+        ("L2_NORMALIZATION", "AddL2Normalization"),
+        ("RELU6", "AddRelu6"),
+        ("SPLIT_V", "AddSplitV"),
+    ],
+)
+def test_operators_are_registered_by_the_names_of_its_resolver(code: str, method: str) -> None:
+    operator = OperatorRecord(code=code, version=1, inputs=(), outputs=(), options_name="", options=None)
+    graph = SubgraphRecord(name="", tensors=(), operators=(operator, operator), inputs=(), outputs=())
+    file = ModelFile(path="", size_bytes=0, description="", subgraphs=(graph,), signatures=())
+    assert registrations(file) == (method,)
 
 
 @pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="tflite-micro is not installed: extra tflm")
