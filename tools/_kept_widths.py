@@ -29,6 +29,9 @@ class KeptWidths:
         found = self.target.widths(op, requested, granularity)
         return None if found is None else dataclasses.replace(found, weight_bits=requested.weight_bits)
 
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+        return self.target.codebook_bytes(length, entries, size, scales)
+
     def contain(self, graph: Graph) -> None:
         """Gives weights of an annotated graph the next width that the target has; their integers stay."""
         for layer in layers(graph):

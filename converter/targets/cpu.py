@@ -20,6 +20,7 @@ from converter.targets.rules import (
 from converter.targets.site import Site, sites
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.records import ModelFile
+from converter.tflite.writer import CODEBOOKS
 from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, resize, shape, slicing
 from ir.ops.conversion import DEQUANTIZE, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
@@ -183,6 +184,7 @@ _TARGET = Target(
     exclusive=False,
     any_types=True,
     runtimes={"2.14": (Runtime.TFLITE_RUNTIME, Runtime.LITERT)},
+    carriers=CODEBOOKS,
 )
 # The same without regard to tflite-runtime: what its kernels lack, LiteRT's may have.
 _LITERT = dataclasses.replace(

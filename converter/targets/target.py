@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from converter.targets import cutting, hosts
 from converter.targets.rules import CheckReport, Rules
+from converter.tflite import packing
+from converter.tflite.decoding import Carrier
 from converter.tflite.records import ModelFile
 from ir.errors import OptionError
 from ir.kernels import Granularity, Support
@@ -40,6 +42,7 @@ class Target:
       runtimes: versions of its runtime that a file can be made for, the oldest first, each with what then `computes`;
         empty where they do not matter.
       min_runtime_version: the oldest runtime that must run the files; None for the newest.
+      carriers: how its files may hold weights beside as they are: what it unpacks at every inference.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Target:
     last_versions: Mapping[OpDef, int] = field(default_factory=dict)
     runtimes: Mapping[str, tuple[Runtime, ...]] = field(default_factory=dict)
     min_runtime_version: str | None = None
+    carriers: frozenset[Carrier] = frozenset()
 
     def at(self, version: str | int | None) -> Target:
         """The target with an oldest runtime. Raises OptionError if it has no runtime of that version."""
@@ -110,6 +114,10 @@ class Target:
             (w for w in taken if supported(op, w, granularity, everywhere) is Support.RIGHT),
             next((w for w in taken if self._computes(op, w, granularity)), None),
         )
+
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+        """What `size` weights with a codebook take in its files, with what unpacks them; None if it cannot."""
+        return packing.codebook_bytes(length, entries, size, scales, self.carriers)
 
     def _computes(self, op: OpDef, widths: Widths, granularity: Granularity) -> bool:
         """Whether it runs where it must, and is not computed wrong in silence where it may be run."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from converter.targets.rules import CheckReport, Rule, Rules, Takes, check_each, kernel_takes, limit
 from converter.targets.site import BY_CODE, Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
+from converter.tflite.decoding import Carrier
 from converter.tflite.records import ModelFile, TensorRecord
 from ir.opdef import OpDef
 from ir.profile import TFLM, Runtime
@@ -130,4 +131,5 @@ TARGET = Target(
     rewrites="decompose",
     computes=(Runtime.TFLM,),
     also=(),
+    carriers=frozenset(Carrier) - {Carrier.PLAIN},
 )

@@ -24,7 +24,7 @@ from ir.quantization import QuantParams
 
 CODE = "TFLM_DECODE"
 _HEADER, _VERSION, _ONE_TABLE = 16, 1, 15
-_MOST_TABLE = 128
+MOST_TABLE = 128
 
 
 class Carrier(enum.Enum):
@@ -59,14 +59,14 @@ def lookup(q: np.ndarray, params: QuantParams) -> Encoded | None:
     if params.codebook is not None and params.codebook.length == 1:
         tables = [params.codebook.entries[:, 0]] * len(rows)
         indices = np.broadcast_to(params.codebook.assign(q).reshape(q.shape), q.shape)
-    elif max(len(np.unique(row)) for row in rows) <= _MOST_TABLE:
+    elif max(len(np.unique(row)) for row in rows) <= MOST_TABLE:
         tables = [np.unique(row) for row in rows]
         found = np.stack([np.searchsorted(table, row) for table, row in zip(tables, rows, strict=True)])
         indices = _from_rows(found, q.shape, params)
     else:
         return None
     stride = max(map(len, tables))
-    if stride > _MOST_TABLE:
+    if stride > MOST_TABLE:
         return None
     bits = max(1, (stride - 1).bit_length())
     stream = (indices.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1
@@ -152,7 +152,7 @@ def _indices(encoded: np.ndarray, ancillary: np.ndarray, size: int) -> np.ndarra
 def _tables(ancillary: np.ndarray, params: QuantParams) -> np.ndarray:
     """`[scales, entries]`."""
     stride, data, count = int(ancillary[6]), ancillary[_HEADER:], params.scale.size
-    if not 1 <= stride <= _MOST_TABLE or data.size < count * stride:
+    if not 1 <= stride <= MOST_TABLE or data.size < count * stride:
         raise ValueError(f"{data.size} bytes for {count} tables of {stride}")
     return data[: count * stride].view(np.int8).reshape(count, stride)
 

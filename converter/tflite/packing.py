@@ -19,7 +19,7 @@ from converter.tflite.codec import BY_CODE, layout
 from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.decoding import Carrier, Encoded
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
-from ir.codebook import Codebook
+from ir.codebook import MOST_BYTE_ENTRIES, Codebook
 from ir.errors import ModelError
 from ir.graph import Graph, Value
 from ir.opdef import OpDef
@@ -30,6 +30,7 @@ from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
 DECODE_COST = 300  # bytes of the records of an operator and its tensors, that encoded numbers must save first
+GATHER_COST = 800  # the same of three operators
 _SIGNED_ENTRIES = 128
 _CUSTOM = f"CUSTOM:{decoding.CODE}"
 
@@ -61,6 +62,21 @@ def _other_bytes(value: Value, carriers: Collection[Carrier]) -> float:
     """What a weight takes without `TFLM_DECODE`."""
     book = value.type.params().codebook
     return value.type.size if book is None or Carrier.GATHER not in carriers else gather_bytes(book, value.type.size)
+
+
+def codebook_bytes(length: int, entries: int, size: int, scales: int, carriers: Collection[Carrier]) -> int | None:
+    """What `size` weights with a codebook take in a file, records of what unpacks them included; None if nothing does.
+
+    Where `TFLM_DECODE` is among the carriers, that is TensorFlow Lite Micro, which casts no uint8.
+    """
+    micro = Carrier.LOOKUP in carriers
+    found = []
+    if Carrier.GATHER in carriers and entries <= (_SIGNED_ENTRIES if micro else MOST_BYTE_ENTRIES):
+        found.append(size // length + entries * length + GATHER_COST)
+    if micro and length == 1 and entries <= decoding.MOST_TABLE:
+        bits = max(1, (entries - 1).bit_length())
+        found.append(-(-size * bits // 8) + scales * entries + DECODE_COST)
+    return min(found, default=None)
 
 
 def gather_bytes(book: Codebook, size: int) -> int:

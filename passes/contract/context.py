@@ -45,6 +45,9 @@ class Limits(Protocol):
     def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
         """The next widths, from those requested on, that it computes right; None if there are none."""
 
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+        """What `size` weights with a codebook take in its files, with what unpacks them; None if it cannot."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Given:

@@ -69,7 +69,7 @@ class RoundWeights(Pass):
                 skipped.append(Skip(node.name, matrix))
                 return
             rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
-            gain = self._round(graph, matrix, x, xq, drawn, rng)
+            gain = self.round_layer(graph, matrix, x, xq, drawn, rng)
             changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
             context.services.progress("layers rounded", len(changed), max(len(changed), weighted))
 
@@ -80,7 +80,7 @@ class RoundWeights(Pass):
         context.services.progress("layers rounded", weighted, weighted)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
-    def _round(
+    def round_layer(
         self, graph: Graph, matrix: Matrix, x: Slices, xq: Slices, drawn: DrawnSamples, rng: np.random.Generator
     ) -> float:
         """Rounds a layer; returns the squared error of its output relative to nearest rounding.

@@ -73,6 +73,9 @@ def network(seed: int = 0, classes: int = 10) -> Graph:
 class _AllWidths:
     """A target with kernels for whatever is asked of it: weights keep the few bits that make training worthwhile."""
 
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+        return None
+
     def weight_per_channel(self, op: OpDef) -> bool:
         return op.weight_operand.per_channel
 

@@ -1,0 +1,44 @@
+import itertools
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from passes.compression.budget import Option, choose
+
+_OPTIONS = st.lists(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 100)), min_size=1, max_size=4), min_size=1, max_size=4
+)
+
+
+def options_of(pairs: list[list[tuple[int, int]]]) -> list[list[Option]]:
+    return [[Option(length=1, entries=2, size_bytes=size, cost=float(cost)) for size, cost in each] for each in pairs]
+
+
+def total(chosen: list[Option]) -> tuple[int, float]:
+    return sum(o.size_bytes for o in chosen), sum(o.cost for o in chosen)
+
+
+@given(_OPTIONS, st.integers(1, 200))
+@settings(deadline=None, derandomize=True)
+def test_the_choice_fits_and_no_smaller_one_costs_less(pairs, budget):
+    options = options_of(pairs)
+    size, cost = total(choose(options, budget))
+    every = [total(list(each)) for each in itertools.product(*options)]
+    if min(s for s, _ in every) > budget:
+        assert size == min(s for s, _ in every)
+        return
+    assert size <= budget
+    assert not any(s < size and c < cost for s, c in every)
+    free = min(c for _, c in every)
+    if min(s for s, c in every if c == free) <= budget:
+        assert cost == free
+
+
+def test_bytes_go_where_they_save_most():
+    layers = [
+        [Option(size_bytes=100), Option(length=4, entries=16, size_bytes=20, cost=1.0)],
+        [Option(size_bytes=100), Option(length=4, entries=16, size_bytes=20, cost=50.0)],
+    ]
+    assert [o.size_bytes for o in choose(layers, 130)] == [20, 100]
+    assert [o.size_bytes for o in choose(layers, 1)] == [20, 20]
+    assert [o.size_bytes for o in choose(layers, 200)] == [100, 100]

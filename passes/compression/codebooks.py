@@ -1,0 +1,298 @@
+"""Codebooks for the weights of a network, within so many bytes (product quantization; docs/methods/codebooks.md).
+
+Blocks of neighbouring weights `[out, kh, kw, in]` become entries of a codebook of int8 vectors, one for each layer; of
+depthwise layers whole filters do. What a layer's error costs is its share of the error of the logits: with `F` the
+logits' sensitivity to each output channel (`passes.measuring.sensitivity`) and `H` the second moments of the inputs,
+`sum_o F_o (v_o - w_o) H (v_o - w_o)^T`. That measure chooses how long each layer's blocks are and how many entries it
+gets (`budget`), k-means works in it (`codebook`), and assignment with error feedback does (`coding`).
+
+Layers go in order, each with those before it in place, and aim at the float output from what the coded part makes
+(`W*` of `passes.measuring.layer_error`). Layers that stay int8 are rounded as `round_weights` does. Unlabelled data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.codebook import Codebook
+from ir.errors import OptionError
+from ir.execute import batchable
+from ir.graph import Graph, Node
+from ir.layer import Matrix
+from passes.compression.budget import Option, choose, other_bytes
+from passes.compression.codebook import Metric, assign, fit_codebook
+from passes.compression.coding import Rows
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
+from passes.measuring.layer_error import LayerError, mean_shift, measure_layer
+from passes.measuring.lockstep import Slices, run_both
+from passes.measuring.logits import before_fixed
+from passes.measuring.sensitivity import sensitivities
+from passes.quantization.quantize import annotate_bias
+from passes.rounding.correct_bias import shift_bias
+from passes.rounding.round_weights import RoundWeights, matrix_of
+
+_LENGTHS = range(1, 17)
+_ENTRIES = (256, 128, 64, 32, 16, 8, 4)
+_FEW_SAMPLES, _FEW_ROWS, _FEW_BLOCKS, _FEW_ITERATIONS = 16, 4000, 1 << 14, 4
+_LEAST_SENSITIVITY = 1e-3  # of the largest: no channel is worth nothing
+_RIDGES = (np.inf, 1.0)
+_PROJECTIONS = 2
+_LEAST_SAVING = 0.93  # of fewer entries: what saves less is not worth measuring
+
+
+@dataclass(frozen=True, kw_only=True)
+class Codebooks(Pass):
+    """Gives weights codebooks, so that the file takes at most `max_bytes`.
+
+    `max_bytes` 0 gives every layer blocks of `length` and up to `entries` entries, where that is smaller than int8.
+    """
+
+    name: ClassVar[str] = "codebooks"
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.DATA})
+    keeps_statistics: ClassVar[bool] = True
+
+    max_bytes: int = 0
+    length: int = 4
+    entries: int = 256
+    samples: int = 100
+    tuning_samples: int = 400
+    rows: int = 20000
+    damping: float = 0.1
+    rounds: int = 2
+
+    def __post_init__(self) -> None:
+        if self.max_bytes < 0 or self.length < 1 or not 2 <= self.entries <= 256 or self.rounds < 1:
+            raise OptionError(
+                expected="max_bytes of 0 or more, a length of 1 or more, 2 to 256 entries, 1 or more rounds",
+                found=str(self),
+                where=f"pass {self.name}",
+                fix="write other values",
+            )
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        if not batchable(graph):
+            return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
+        drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
+        importance = _importance(graph, context)
+        plan = _Plan(self, graph, context, drawn, importance).chosen()
+        rounding = RoundWeights(samples=self.samples, tuning_samples=self.tuning_samples, rows=self.rows)
+        changed: list[str] = []
+        skipped: list[Skip] = []
+
+        def before(node: Node, x: Slices, xq: Slices) -> None:
+            matrix = matrix_of(node)
+            if isinstance(matrix, str):
+                skipped.append(Skip(node.name, matrix))
+                return
+            rng = np.random.default_rng(context.given.seed)
+            option = plan.get(node)
+            if option is None or not option.length:
+                gain = rounding.round_layer(graph, matrix, x, xq, drawn, rng)
+                changed.append(f"{node.name}: int8, {gain:.2f} of the error of nearest rounding")
+            else:
+                noise = self._code(graph, matrix, option, importance[node], drawn, (x, xq), rng)
+                size = matrix.layer.data.size
+                changed.append(
+                    f"{node.name}: {option}, {option.size_bytes / 1e3:.1f} kB of {size / 1e3:.1f}, "
+                    f"{-10 * np.log10(max(noise, 1e-12)):.1f} dB"
+                )
+            context.services.progress("layers coded", len(changed), max(len(changed), len(plan)))
+
+        run_both(graph, drawn.arrays, floats=context.tables.unrounded, before=before, room=TENSOR_BYTES)
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped), notes=self._notes(graph, plan))
+
+    def _code(
+        self,
+        graph: Graph,
+        matrix: Matrix,
+        option: Option,
+        importance: np.ndarray,
+        drawn: DrawnSamples,
+        slices: tuple[Slices, Slices],
+        rng: np.random.Generator,
+    ) -> float:
+        """Gives a layer its codebook; returns the squared error of its output relative to the output."""
+        fitting, judging = drawn.parted(sum(len(part) for part in slices[0]))
+        fit, means = measure_layer(matrix, *slices, fitting, self.rows, rng)
+        judge = fit if fitting is judging else measure_layer(matrix, *slices, judging, self.rows, rng)[0]
+        scale = _scales(matrix)
+        found = [self._coded(fit, ridge, scale, option, importance) for ridge in _RIDGES]
+        entries, v = min(found, key=lambda made: judge(made[1]))
+        book = Codebook(entries=entries.astype(np.int64), strided=len(fit.w) > 1)
+        params = dataclasses.replace(matrix.layer.params, codebook=book)
+        stored = graph.constant(matrix.join(v).astype(np.float32), matrix.layer.weight.name, params)
+        graph.set_input(matrix.layer.node, matrix.layer.weight_index, stored)
+        annotate_bias(graph, matrix.layer.node)
+        shift_bias(graph, matrix.layer.node, mean_shift(fit.w, v, means))
+        return judge(v) / max(judge.power, 1e-30)
+
+    def _coded(
+        self, error: LayerError, ridge: float, scale: np.ndarray, option: Option, importance: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Entries in whole steps `[entries, length]`, and the weights `[groups, out, columns]` made of them."""
+        target, h = error.best(ridge), error.gram + self.damping * error.unit
+        rows = target.reshape(-1, target.shape[-1])
+        metric = _metric(h, len(rows), scale, option.length, importance)
+        blocks = (rows / scale[:, None]).reshape(-1, option.length)
+        book = fit_codebook(blocks, option.entries, metric=metric, iterations=10)
+        if len(target) > 1:  # a block is a row: no other block's error is to be made up for
+            entries = _whole(book.entries)
+            indices = assign(blocks, entries, metric)
+            return entries, (entries[indices].reshape(rows.shape) * scale[:, None]).reshape(target.shape)
+        problem, vectors = Rows(rows, h[0], scale, importance), book.entries
+        for _ in range(self.rounds):
+            vectors = problem.best_entries(vectors, problem.with_feedback(vectors))
+        entries = _whole(vectors)
+        indices = problem.descend(entries, problem.with_feedback(entries))
+        return entries, problem.decode(entries, indices)[None]
+
+    def _notes(self, graph: Graph, plan: Mapping[Node, Option]) -> tuple[str, ...]:
+        total = sum(o.size_bytes for o in plan.values())
+        plain = sum(node.weight.type.size for node in plan if node.weight is not None)
+        coded = sum(bool(o.length) for o in plan.values())
+        note = f"{coded} of {len(plan)} layers have codebooks: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
+        least = total + other_bytes(graph)
+        if self.max_bytes and least > self.max_bytes:
+            return note, f"no codebooks make the file as small as {self.max_bytes / 1e3:.0f} kB: {least / 1e3:.0f} kB"
+        return (note,)
+
+
+class _Plan:
+    """Which option each layer gets."""
+
+    def __init__(
+        self,
+        asked: Codebooks,
+        graph: Graph,
+        context: Context,
+        drawn: DrawnSamples,
+        importance: Mapping[Node, np.ndarray],
+    ) -> None:
+        self.asked, self.graph, self.context = asked, graph, context
+        self.drawn, self.importance = drawn, importance
+
+    def chosen(self) -> dict[Node, Option]:
+        """By node, of all layers in matrix form."""
+        if not self.asked.max_bytes:
+            found = {node: matrix_of(node) for node in self.importance}
+            return {node: self._longest(m) for node, m in found.items() if not isinstance(m, str)}
+        options = self._options()
+        budget = self.asked.max_bytes - other_bytes(self.graph)
+        return dict(zip(options, choose(list(options.values()), budget), strict=True))
+
+    def _longest(self, matrix: Matrix) -> Option:
+        """The longest blocks up to those asked for, with the most entries."""
+        sizes = {pair: size for pair, size in self._sizes(matrix).items() if pair[0] <= self.asked.length}
+        if not sizes:
+            return Option(size_bytes=matrix.layer.data.size)
+        length, entries = max(sizes)
+        return Option(length=length, entries=entries, size_bytes=sizes[length, entries])
+
+    def _options(self) -> dict[Node, list[Option]]:
+        """With their costs, measured on a few samples of the float network."""
+        few = tuple(array[:_FEW_SAMPLES] for array in self.drawn.arrays)
+        found: dict[Node, list[Option]] = {}
+
+        def before(node: Node, x: Slices, xq: Slices) -> None:
+            matrix = matrix_of(node)
+            if isinstance(matrix, str):
+                return
+            everyone = np.ones(sum(len(part) for part in x), bool)
+            rng = np.random.default_rng(self.context.given.seed)
+            error, _ = measure_layer(matrix, x, xq, everyone, _FEW_ROWS, rng)
+            found[node] = [Option(size_bytes=matrix.layer.data.size), *self._measured(matrix, error, rng)]
+            self.context.services.progress("layers measured", len(found), max(len(found), len(self.importance)))
+
+        run_both(self.graph, few, floats=self.context.tables.unrounded, before=before, room=TENSOR_BYTES)
+        return found
+
+    def _measured(self, matrix: Matrix, error: LayerError, rng: np.random.Generator) -> Iterator[Option]:
+        rows, scale = error.w.reshape(-1, error.w.shape[-1]), _scales(matrix)
+        h = error.gram + self.asked.damping * error.unit
+        for (length, entries), size_bytes in self._sizes(matrix).items():
+            metric = _metric(h, len(rows), scale, length, self.importance[matrix.layer.node])
+            blocks = (rows / scale[:, None]).reshape(-1, length)
+            some = rng.permutation(len(blocks))[:_FEW_BLOCKS]
+            part = Metric(metric.moments, metric.position[some], metric.importance[some])
+            book = fit_codebook(blocks[some], entries, metric=part, iterations=_FEW_ITERATIONS)
+            cost = float(part.costs(blocks[some] - book.blocks).sum()) * len(blocks) / len(some)
+            yield Option(length=length, entries=entries, size_bytes=size_bytes, cost=cost)
+
+    def _sizes(self, matrix: Matrix) -> dict[tuple[int, int], int]:
+        """The bytes of codebooks `(length, entries)` that are smaller than int8, and than one with more entries."""
+        size, scales = matrix.layer.data.size, matrix.layer.params.scale.size
+        found: dict[tuple[int, int], int] = {}
+        for length in _lengths(matrix):
+            least = size
+            for entries in _ENTRIES:
+                taken = self._bytes(length, entries, size, scales)
+                allowed = entries <= self.asked.entries and 2 * entries * length <= size
+                if allowed and taken is not None and taken < _LEAST_SAVING * least:
+                    found[length, entries] = least = taken
+        return found
+
+    def _bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+        limits = self.context.given.limits
+        if limits is None:
+            return size // length + entries * length
+        return limits.codebook_bytes(length, entries, size, scales)
+
+
+def _importance(graph: Graph, context: Context) -> dict[Node, np.ndarray]:
+    """`F` of the output channels of every layer."""
+    nodes = [node for node in graph.nodes if not isinstance(matrix_of(node), str)]
+    values = [node.output for node in nodes]
+    found = sensitivities(
+        graph,
+        before_fixed(graph),
+        values,
+        context.data,
+        count=_FEW_SAMPLES,
+        batch_size=context.given.batch_size,
+        projections=_PROJECTIONS,
+        seed=context.given.seed,
+        progress=context.services.progress,
+    )
+    return {
+        node: np.maximum(f, max(_LEAST_SENSITIVITY * f.max(), 1e-30))
+        for node, f in zip(nodes, found.values(), strict=True)
+    }
+
+
+def _scales(matrix: Matrix) -> np.ndarray:
+    """The scale of every row of the layer's matrix, `[groups out]`."""
+    scale, _ = matrix.layer.params.shaped(matrix.layer.data.ndim)
+    return matrix.split(np.broadcast_to(scale.astype(np.float64), matrix.layer.data.shape))[..., 0].ravel()
+
+
+def _lengths(matrix: Matrix) -> list[int]:
+    """Of blocks that neither cross rows nor need a transposition: parts of rows, or whole rows that lie side by side."""
+    shape = matrix.layer.data.shape
+    places = matrix.split(np.arange(matrix.layer.data.size).reshape(shape))
+    groups, _, columns = places.shape
+    flat = places.reshape(-1, columns)
+    if groups == 1 and np.array_equal(flat.ravel(), np.arange(flat.size)):
+        return [n for n in _LENGTHS if shape[-1] % n == 0]
+    whole = np.array_equal(flat, np.arange(flat.size).reshape(columns, -1).T)
+    return [columns] if whole and columns in _LENGTHS else []
+
+
+def _metric(h: np.ndarray, rows: int, scale: np.ndarray, length: int, importance: np.ndarray) -> Metric:
+    """What errors of the blocks of rows cost, in steps of their scales."""
+    groups, columns = h.shape[:2]
+    starts = range(0, columns, length)
+    moments = np.concatenate([h[:, i : i + length, i : i + length] for i in starts], axis=0)
+    group = np.repeat(np.arange(groups), rows // groups)
+    position = (np.arange(len(starts))[None, :] * groups + group[:, None]).ravel()
+    return Metric(moments, position, np.repeat(importance * scale**2, len(starts)))
+
+
+def _whole(entries: np.ndarray) -> np.ndarray:
+    """Entries in whole steps, each once."""
+    return np.unique(np.clip(np.rint(entries), -127, 127), axis=0)
