@@ -20,6 +20,7 @@ from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
 from converter.other_preprocess import better_preprocess
 from converter.outputs import check_apart, check_place, write_atomically
+from converter.preprocess import Preprocess
 from converter.recording import Recorder, Trace
 from converter.result import ConversionResult
 from converter.targets import Target, get_target
@@ -46,7 +47,7 @@ def convert(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     bits: Bits | None = None,
-    preprocess: str | None = None,
+    preprocess: Preprocess | None = None,
     labels: str | Path | np.ndarray | None = None,
     calibration_samples: int | None = None,
     test_data: Data | None = None,
@@ -80,7 +81,8 @@ def convert(
       bits: widths by layer, operator and position: a `BitsPlan`, its JSON as data, or the path of such a file.
       io: element type of inputs and outputs: int8, int16, uint8 or float.
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
-      preprocess: of images and uint8 arrays; by default the model's own, if it is known.
+      preprocess: of images and arrays in files, a mode (see `converter.preprocess`) or a function of pixels
+        `[samples, height, width, channels]` of 0 to 255; by default the model's own, if it is known.
       labels: classes of the samples that the file is judged on, for the accuracy.
       test_data: what the file is compared with the float model on; by default the calibration data.
       gates: what the file must reach to be written.

@@ -334,6 +334,17 @@ def test_values_far_outside_the_usual_range_are_warned_of():
     assert not convert(classifier(), calibration_data=X, preprocess="tf", check=False, **FAST).warnings
 
 
+def test_images_are_preprocessed_by_a_function(tmp_path):
+    def scaled(pixels: np.ndarray) -> np.ndarray:
+        return pixels / 127.5 - 1
+
+    np.save(tmp_path / "pixels.npy", np.clip(X * 127.5 + 127.5, 0, 255).astype(np.uint8))
+    result = convert(classifier(), calibration_data=tmp_path / "pixels.npy", preprocess=scaled, check=False, **FAST)
+    (batch,) = next(result.trace.data.batches(len(X)))
+    np.testing.assert_array_equal(batch, scaled(np.load(tmp_path / "pixels.npy")).astype(np.float32))
+    assert result.trace.data.description.endswith("preprocess 'scaled()'")
+
+
 def test_one_dark_picture_is_no_reason_to_warn():
     dark = X.copy()
     dark[0] = -1

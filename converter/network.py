@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.frontends import ModelOptions, load_model
-from converter.preprocess import USUAL_RANGE
+from converter.preprocess import Preprocess, usual_range
 from ir.graph import Graph, Value
 from passes.contract.base import Range
 
@@ -28,18 +28,20 @@ class Network:
     reference: Graph
     graph: Graph
     learned: Mapping[Value, Range]
-    preprocess: str
+    preprocess: Preprocess
     usual_preprocess: str
     warnings: tuple[str, ...] = ()
 
     @property
     def input_range(self) -> Range | None:
         """The reals that its preprocessing makes of images, None where that is not known or leaves them open."""
-        usual = USUAL_RANGE.get(self.preprocess)
+        usual = usual_range(self.preprocess)
         return None if usual is None or self.preprocess == "none" else Range(usual.low, usual.high)
 
 
-def read_network(model: Any, *, weights: str | None, options: ModelOptions | None, preprocess: str | None) -> Network:
+def read_network(
+    model: Any, *, weights: str | None, options: ModelOptions | None, preprocess: Preprocess | None
+) -> Network:
     """Reads a model in any form that `convert` takes. Raises ModelError or OptionError as `load_model`."""
     source = load_model(model, weights=weights, options=options)
     twin = source.graph.twin()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from converter.data import DataSource
-from converter.preprocess import MODES
+from converter.preprocess import MODES, preprocess_name
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 
@@ -29,13 +29,13 @@ def better_preprocess(reference: Graph, data: DataSource | None, accuracy: float
         return None
     few = data.subset(np.arange(min(_TRIED, len(data))))
     run = compiled(lambda tensors: run_float(reference, tensors))
-    found = {mode: _accuracy(run, few.preprocessed(mode)) for mode in MODES}
-    best = max(found, key=lambda mode: found[mode])
+    found = {mode: _accuracy(run, few.preprocessed(mode)) for mode in dict.fromkeys((*MODES, data.preprocess))}
+    best = max(MODES, key=lambda mode: found[mode])
     if found[best] < found[data.preprocess] + _BETTER:
         return None
     return (
         f"with --preprocess={best} the float network is right on {found[best]:.1%} of the first {len(few)} labelled samples, with "
-        f"{data.preprocess} on {found[data.preprocess]:.1%}: --preprocess={best} is probably what it was trained with"
+        f"{preprocess_name(data.preprocess)} on {found[data.preprocess]:.1%}: --preprocess={best} is probably what it was trained with"
     )
 
 

@@ -13,7 +13,7 @@ With x a pixel value in 0..255 and channels last, as RGB:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,32 +49,47 @@ _OUTSIDE = 0.25  # of the usual width: beyond either end by more than this is "f
 _NARROW = 0.05  # of the usual width: values that all lie in less were likely scaled twice
 
 
-def check_mode(mode: str) -> str:
+Preprocess = str | Callable[[np.ndarray], np.ndarray]  # a mode, or what makes an input of pixels `[samples, ...]`
+
+
+def preprocess_name(preprocess: Preprocess) -> str:
+    """A mode, or the name of a function."""
+    return preprocess if isinstance(preprocess, str) else f"{getattr(preprocess, '__name__', 'function')}()"
+
+
+def usual_range(preprocess: Preprocess) -> UsualRange | None:
+    """The values that pixels of 0 and 255 become, None where that is not known."""
+    return USUAL_RANGE.get(preprocess) if isinstance(preprocess, str) else None
+
+
+def check_mode(mode: Preprocess) -> Preprocess:
     """Returns `mode`; raises OptionError where no mode has that name."""
-    if mode not in USUAL_RANGE:
+    if not callable(mode) and mode not in USUAL_RANGE:
         raise OptionError(
             expected=f"one of {', '.join(MODES)}",
             found=repr(mode),
             where="preprocess",
-            fix="name one of these",
+            fix="name one of these; in Python a function of pixels will do, too",
         )
     return mode
 
 
-def apply_mode(values: np.ndarray, mode: str) -> np.ndarray:
+def apply_mode(values: np.ndarray, mode: Preprocess) -> np.ndarray:
     """Preprocesses pixel values.
 
     Args:
       values: [..., channels], of any real type; never changed in place.
-      mode: one of `MODES`.
+      mode: one of `MODES`, or a function of `[samples, ...]` that gives the same shape.
 
     Returns:
       float32 of the same shape.
 
     Raises:
-      OptionError: an unknown mode, or `torch` or `caffe` on other than 3 channels.
+      OptionError: an unknown mode, `torch` or `caffe` on other than 3 channels, or a function that gives other shapes.
     """
     check_mode(mode)
+    if callable(mode):
+        return _by_function(values, mode)
     if mode in ("torch", "caffe") and (values.ndim == 0 or values.shape[-1] != 3):
         channels = values.shape[-1] if values.ndim else 0
         raise OptionError(
@@ -98,6 +113,18 @@ def apply_mode(values: np.ndarray, mode: str) -> np.ndarray:
     return x
 
 
+def _by_function(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    result = np.asarray(function(values.copy()))
+    if result.shape != values.shape or result.dtype.kind not in "fiub":
+        raise OptionError(
+            expected=f"numbers of shape {list(values.shape)}, as it was given",
+            found=f"{result.dtype} of shape {list(result.shape)}",
+            where=f"preprocess={preprocess_name(function)}",
+            fix="let it take and give a batch [samples, height, width, channels]; sizes are the network's already",
+        )
+    return result.astype(np.float32)
+
+
 def check_pixels(batch: Sequence[np.ndarray]) -> str | None:
     """A warning where images reach a network as pixels of 0 to 255, though nobody said that it takes those.
 
@@ -114,7 +141,7 @@ def check_pixels(batch: Sequence[np.ndarray]) -> str | None:
     )
 
 
-def check_range(batch: np.ndarray | Sequence[np.ndarray], preprocess: str | None) -> str | None:
+def check_range(batch: np.ndarray | Sequence[np.ndarray], preprocess: Preprocess | None) -> str | None:
     """A warning where values cannot be what the network's preprocessing gives, or None where they can.
 
     Looks at the float inputs of rank 4 (images), or at every float input where none has that rank. Warns of
@@ -126,9 +153,9 @@ def check_range(batch: np.ndarray | Sequence[np.ndarray], preprocess: str | None
       batch: one array per input, or the array of the only one; as the network would be fed.
       preprocess: the mode that the network was trained with, or None where that is not known (never warns).
     """
-    if preprocess is None:
+    usual = None if preprocess is None else usual_range(check_mode(preprocess))
+    if usual is None:
         return None
-    usual = USUAL_RANGE[check_mode(preprocess)]
     arrays = [batch] if isinstance(batch, np.ndarray) else list(batch)
     floats = [a for a in arrays if a.size and np.issubdtype(a.dtype, np.floating)]
     images = [a for a in floats if a.ndim == 4] or floats

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.preprocess import MODES, USUAL_RANGE, apply_mode, check_pixels, check_range
+from converter.preprocess import (
+    MODES,
+    USUAL_RANGE,
+    apply_mode,
+    check_pixels,
+    check_range,
+    preprocess_name,
+    usual_range,
+)
 from ir.errors import OptionError
 
 
@@ -89,3 +97,24 @@ def test_errors() -> None:
         apply_mode(np.zeros((1, 2, 2, 3)), "imagenet")
     with pytest.raises(OptionError, match="3 colour channels"):
         apply_mode(np.zeros((1, 2, 2, 1)), "torch")
+
+
+def test_a_function_of_pixels() -> None:
+    def halved(pixels: np.ndarray) -> np.ndarray:
+        return pixels / 2
+
+    pixels = np.arange(12, dtype=np.uint8).reshape(1, 2, 2, 3)
+    assert np.array_equal(apply_mode(pixels, halved), pixels.astype(np.float32) / 2)
+    assert preprocess_name(halved) == "halved()" and usual_range(halved) is None
+    assert check_range([pixels.astype(np.float32) * 1000], halved) is None
+
+    def spoiled(pixels: np.ndarray) -> np.ndarray:
+        pixels[:] = 0
+        return pixels
+
+    apply_mode(pixels, spoiled)
+    assert pixels.max() == 11, "what the function is given is its own"
+    with pytest.raises(
+        OptionError, match=r"preprocess=<lambda>\(\): expected numbers of shape \[1, 2, 2, 3\], as it was"
+    ):
+        apply_mode(pixels, lambda x: x[0])

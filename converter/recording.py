@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from converter.data import DataSource
+from converter.preprocess import Preprocess
 from converter.records import Record
 from converter.targets import Target
 from ir.graph import Graph, Twin
@@ -64,7 +65,7 @@ class Trace:
     annotated: Twin | None = None
     unrounded: Twin | None = None
     data: DataSource | None = None
-    preprocess: str = ""
+    preprocess: Preprocess = ""
     usual_preprocess: str = ""
     target: Target | None = None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from converter.data import DataSource
 from converter.data.given import Data, as_source
+from converter.preprocess import Preprocess
 from ir.errors import OptionError
 from ir.graph import Graph
 from passes.contract.base import Pass
@@ -40,7 +41,7 @@ class Tuning:
     distribution: Any = None
 
     def source(
-        self, calibration_data: Data | None, graph: Graph, preprocess: str, seed: int, labels: Any = None
+        self, calibration_data: Data | None, graph: Graph, preprocess: Preprocess, seed: int, labels: Any = None
     ) -> DataSource | None:
         """The samples to train on; `labels` are those of the calibration data."""
         given, known = (calibration_data, labels) if self.data is None else (self.data, self.labels)

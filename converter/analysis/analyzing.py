@@ -138,13 +138,14 @@ class _Work:
         norms = batch_norms.mismatches(result.reference, self.arrays)
         heads = [m.broad for m in norms if m.first]
         better = None
-        if heads and max(heads) > batch_norms.BROAD:
+        if heads and max(heads) > batch_norms.BROAD and isinstance(trace.preprocess, str):
             better = batch_norms.better_mode(result.reference, self.arrays, trace.preprocess, max(heads))
         setting = Setting(passes=result.kinds, data_free=trace.data is None)
         blame = layer_causes.Blame(self.twins.floats, facts, setting)
         found = global_causes.norm_causes(norms, better, blame)
         if not any(c.where == "input" for c in found):
-            usual = global_causes.range_cause(self.arrays, trace.preprocess, trace.usual_preprocess)
+            used = trace.preprocess if isinstance(trace.preprocess, str) else ""  # of a function nothing is known
+            usual = global_causes.range_cause(self.arrays, used, trace.usual_preprocess)
             full = None if norms or usual is not None else global_causes.saturated_cause(*self._at_bound(measured))
             found += [c for c in (usual, full) if c is not None]
         wrong_input = any(c.where == "input" for c in found)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from converter.analysis.table import WorstInput
-from converter.preprocess import USUAL_RANGE
+from converter.preprocess import USUAL_RANGE, Preprocess, usual_range
 from passes.measuring.decibels import decibels
 
 _TOP = 3
@@ -23,7 +23,7 @@ def worst_inputs(
     logits: tuple[Sequence[np.ndarray], Sequence[np.ndarray]],
     indices: np.ndarray,
     labels: np.ndarray | None,
-    mode: str,
+    mode: Preprocess,
     limit: int = 8,
 ) -> tuple[WorstInput, ...]:
     """Samples with another answer first, then by the SQNR of their logits.
@@ -65,7 +65,7 @@ def _top(scores: np.ndarray) -> tuple[tuple[int, float], ...]:
     return tuple((int(i), float(scores[i])) for i in best)
 
 
-def thumbnail(arrays: Sequence[np.ndarray], index: int, mode: str) -> np.ndarray | None:
+def thumbnail(arrays: Sequence[np.ndarray], index: int, mode: Preprocess) -> np.ndarray | None:
     """uint8 `[height, width, 3]`, at most 96 wide and high, of the first input that is an image; None if none is."""
     images = [a for a in arrays if _holds_pictures(a)]
     if not images:
@@ -73,7 +73,7 @@ def thumbnail(arrays: Sequence[np.ndarray], index: int, mode: str) -> np.ndarray
     x = images[0][index].astype(np.float32)
     if mode == "caffe" and x.shape[-1] == 3:
         x = x[..., ::-1]
-    usual = USUAL_RANGE.get(mode)
+    usual = usual_range(mode)
     seen = float(x.min()), float(x.max())
     fits = usual is not None and usual.low - 0.1 * usual.width <= seen[0] and seen[1] <= usual.high + 0.1 * usual.width
     low, high = (usual.low, usual.high) if usual is not None and fits else seen

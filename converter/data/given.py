@@ -12,7 +12,7 @@ import numpy as np
 from converter.data.opening import from_arrays, open_data
 from converter.data.source import DataSource, InputSpec
 from converter.data.streams import Stream, collect, is_list_of_samples, is_stream
-from converter.preprocess import check_pixels, check_range
+from converter.preprocess import Preprocess, check_pixels, check_range
 from ir.errors import DataError
 from ir.graph import Graph
 
@@ -24,7 +24,7 @@ Data = DataSource | str | Path | np.ndarray | Sequence[np.ndarray] | Stream
 def as_source(
     given: Data | None,
     graph: Graph,
-    preprocess: str,
+    preprocess: Preprocess,
     *,
     samples: int | None = None,
     seed: int = 0,
@@ -82,7 +82,9 @@ def whole_batches(data: DataSource | None, graph: Graph) -> DataSource | None:
     return data.subset(np.arange(len(data) // batch * batch))
 
 
-def data_warnings(given: Data | None, data: DataSource | None, graph: Graph, used: str, usual: str) -> tuple[str, ...]:
+def data_warnings(
+    given: Data | None, data: DataSource | None, graph: Graph, used: Preprocess, usual: str
+) -> tuple[str, ...]:
     """What makes it doubtful that the network was trained on such values.
 
     Args:

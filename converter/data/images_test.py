@@ -196,13 +196,38 @@ def test_labels(folder: Path) -> None:
     assert outer.tolist() == [4]
 
 
+@pytest.mark.parametrize("header", ["Filename,Class\n", ""])
+def test_labels_are_names_of_classes_too(folder: Path, header: str) -> None:
+    (folder / "labels.csv").write_text(f"{header}b/0.png,dog\nb/1.PNG,cat\nc.bmp,eel\nd.gif,cat\n")
+    source = open_data(folder, SIZE, labels=folder / "labels.csv", classes=3)
+    assert source.labels is not None and source.labels.tolist() == [1, 0, 2, 0]
+    assert source.classes == source.subset([0]).classes == ("cat", "dog", "eel")
+    said = ", labels of labels.csv: names of classes (cat 0, dog 1, eel 2, ...)"
+    assert source.description.endswith(said if header else f"{said}, without a header")
+    with pytest.raises(DataError, match=r"expected names of all 4 classes, .* found 3 names \(cat, dog, eel\)"):
+        open_data(folder, SIZE, labels=folder / "labels.csv", classes=4)
+
+
+def test_names_of_folders_say_the_numbers_of_classes(tmp_path: Path) -> None:
+    for name in ("ant/0.png", "bee/0.png", "cow/0.png"):
+        (tmp_path / name).parent.mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text("ant/0.png,cow\nbee/0.png,bee\ncow/0.png,cow\n")
+    source = open_data(tmp_path, SIZE, labels=tmp_path / "labels.csv", classes=3)
+    assert source.labels is not None and source.labels.tolist() == [2, 1, 2]
+    assert source.classes == ("ant", "bee", "cow")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("b/0.png,1\n", r"header with the columns 'file' and 'label', found b/0\.png, 1"),
+        ("b/0.png,1,2\n", r"header with the columns 'file' and 'label', or two columns without one, found b/0\.png, 1"),
+        ("file,number\nb/0.png,1\n", "header with the columns 'file' and 'label'"),
+        ("b/0.png,1\n", r"a row for every image, found none for 'b/1\.PNG' and 2 more"),
         ("", "found an empty file"),
         ("file,label\nb/0.png,1\n", r"a row for every image, found none for 'b/1\.PNG' and 2 more"),
-        ("file,label\nb/0.png,one\n", "line 2: expected a whole number from 0 as label, found 'one'"),
+        ("file,label\nb/0.png,1\nc.bmp,one\n", "line 3: expected a whole number from 0 as label, .* found 'one'"),
+        ("file,label\nb/0.png,one\nc.bmp,two\n", r"expected class numbers, found 2 names \(one, two\)"),
         ("file,label\nb/0.png,1.5\n", "found '1.5'"),
         ("file,label\nb/0.png,-1\n", "found '-1'"),
         ("file,label\nb/0.png\n", "found ''"),

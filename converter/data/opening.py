@@ -10,10 +10,10 @@ import numpy as np
 
 from converter.data.arrays import Archive, ArrayReader, check_fit, label_key, open_npy, pick_arrays
 from converter.data.images import IMAGE_SUFFIXES, ImageReader, find_images, image_size
-from converter.data.labels import check_labels, class_folders, labels_of_files
+from converter.data.labels import FileLabels, check_labels, class_folders, labels_of_files
 from converter.data.source import DataSource, InputSpec, Reader, choose
 from converter.data.tfrecord import TFRECORD_SUFFIXES, TFRecordReader
-from converter.preprocess import check_mode
+from converter.preprocess import Preprocess, check_mode, preprocess_name
 from converter.regular import other_than_file
 from ir.errors import DataError
 
@@ -25,7 +25,7 @@ def open_data(
     path: str | Path,
     inputs: Sequence[InputSpec],
     *,
-    preprocess: str = "none",
+    preprocess: Preprocess = "none",
     samples: int | None = None,
     seed: int = 0,
     labels: str | Path | None = None,
@@ -51,7 +51,8 @@ def open_data(
         integer input.
       samples: how many to take; all where there are no more. See `choose` for which.
       seed: 0 for evenly spaced samples, another for a random choice.
-      labels: for images a CSV table with the columns `file,label`; for arrays and records `.npy`, `.npz` with
+      labels: for images a CSV table of file and label, with a header (`file,label`) or without; a label is the number of a
+        class or its name (see `class_names`); for arrays and records `.npy`, `.npz` with
         `labels`, or `file.npz:name`. Without it, labels inside the data are used: in a `.npz` the array
         `labels`, or `x_labels` where the array `x` is fed; in records `image/class/label` or `label`.
       classes: how many a classifier has: images of a folder that holds as many folders are labelled by these, in the order of
@@ -87,7 +88,7 @@ def from_arrays(
     inputs: Sequence[InputSpec],
     labels: np.ndarray | Sequence[int] | None = None,
     *,
-    preprocess: str = "none",
+    preprocess: Preprocess = "none",
 ) -> DataSource:
     """A source of arrays that the caller holds, [samples, ...] each, in the inputs' order or by their names.
 
@@ -138,15 +139,15 @@ def _split(path: str | Path, expected: str = _KINDS) -> tuple[Path, str | None]:
     raise DataError(expected=expected, found=found, where=str(path), fix="check the path")
 
 
-def _describe(chosen: int, available: int, what: str, where: str, preprocess: str) -> str:
+def _describe(chosen: int, available: int, what: str, where: str, preprocess: Preprocess) -> str:
     count = f"{chosen}" if chosen == available else f"{chosen} of {available}"
-    return f"{count} {what} of {where}, preprocess '{preprocess}'"
+    return f"{count} {what} of {where}, preprocess '{preprocess_name(preprocess)}'"
 
 
 def _open_images(
     path: Path,
     inputs: Sequence[InputSpec],
-    preprocess: str,
+    preprocess: Preprocess,
     samples: int | None,
     seed: int,
     labels: str | Path | None,
@@ -164,17 +165,28 @@ def _open_images(
         )
     pool = names if files is None else _as_names(files, names, str(path))
     chosen = [pool[i] for i in choose(len(pool), samples, seed)]
-    folders = class_folders(names)
-    by_folder = labels is None and len(folders) == classes
-    said = f", labels by its {len(folders)} folders ({', '.join(folders[:3])}, ...)" if by_folder else ""
-    found = None if labels is None else labels_of_files(_split(labels, _LABELS)[0], chosen, root)
+    found = (
+        _labels_by_folder(class_folders(names), chosen, classes)
+        if labels is None
+        else labels_of_files(_split(labels, _LABELS)[0], chosen, root, names, classes)
+    )
     return DataSource(
         reader=ImageReader(root, chosen, size),
         inputs=inputs,
-        description=_describe(len(chosen), len(names), "images", str(path), preprocess) + said,
+        description=_describe(len(chosen), len(names), "images", str(path), preprocess) + (found.said if found else ""),
         preprocess=preprocess,
-        labels=np.array([folders.index(Path(name).parts[0]) for name in chosen]) if by_folder else found,
+        labels=found.numbers if found else None,
+        classes=found.classes if found else (),
     )
+
+
+def _labels_by_folder(folders: Sequence[str], chosen: Sequence[str], classes: int | None) -> FileLabels | None:
+    """The folder of each image, where there are as many as classes."""
+    if len(folders) != classes:
+        return None
+    numbers = np.array([folders.index(Path(name).parts[0]) for name in chosen])
+    said = f", labels by its {len(folders)} folders ({', '.join(folders[:3])}, ...)"
+    return FileLabels(numbers=numbers, classes=tuple(folders), said=said)
 
 
 def _open_file(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from converter.preprocess import apply_mode, check_mode
+from converter.preprocess import Preprocess, apply_mode, check_mode
 from ir.errors import DataError, ModelError, OptionError
 
 
@@ -83,16 +83,21 @@ class DataSource:
         reader: Reader,
         inputs: Sequence[InputSpec],
         description: str,
-        preprocess: str = "none",
+        preprocess: Preprocess = "none",
         indices: np.ndarray | None = None,
         labels: np.ndarray | None = None,
+        classes: Sequence[str] = (),
     ) -> None:
-        """`indices`: numbers of the reader's samples, all by default; `labels` [samples] go with them."""
+        """`indices`: numbers of the reader's samples, all by default; `labels` [samples] go with them.
+
+        `classes` are the names of the labels' numbers, where they have names.
+        """
         self.reader = reader
         self.inputs = tuple(inputs)
         self.description = description
         self.preprocess = check_mode(preprocess)
         self._indices = np.arange(len(reader)) if indices is None else np.asarray(indices, np.int64)
+        self.classes = tuple(classes)
         self._labels = labels
         self._asked_reader = labels is not None
         assert labels is None or len(labels) == len(self._indices)
@@ -144,9 +149,10 @@ class DataSource:
             preprocess=self.preprocess,
             indices=self._indices[index],
             labels=labels,
+            classes=self.classes,
         )
 
-    def preprocessed(self, mode: str) -> DataSource:
+    def preprocessed(self, mode: Preprocess) -> DataSource:
         """The same samples, preprocessed in another way."""
         other = copy.copy(self)
         other.preprocess = check_mode(mode)
