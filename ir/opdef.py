@@ -27,6 +27,9 @@ class Role(enum.Enum):
     WEIGHT = "weight"  # real constant, symmetric, may be per-channel along `channel_axis`
     BIAS = "bias"  # real constant, int32 at `S_in * S_w`
     PARAMETER = "parameter"  # real constant that only float graphs have (a batch norm's mean)
+    GATE = "gate"  # real constant, symmetric, one scale: one of several weights that an operator has inside
+    GATE_BIAS = "gate_bias"  # real constant, int32 at `S_in * S_w` of the gate that it belongs to
+    STATE = "state"  # what an operator keeps from one invocation to the next: a variable, here what it begins with
     INDEX = "index"  # integers that are no reals: gather's indices
 
 
@@ -39,6 +42,8 @@ class Operand:
       input_axis: of a weight, the axis that counts input channels.
       per_channel: whether TFLite takes one scale per output channel.
       variadic: takes all remaining inputs (concatenation).
+      weights: of the bias of a gate, the operand that holds the gate's weights.
+      power_of_two: of a state that is stored in 16 bits, at a scale that is a power of two.
     """
 
     name: str
@@ -48,6 +53,8 @@ class Operand:
     channel_axis: int | None = None
     input_axis: int | None = None
     per_channel: bool = False
+    weights: str = ""
+    power_of_two: bool = False
 
     def __post_init__(self) -> None:
         if self.role is Role.WEIGHT and (self.channel_axis is None or self.input_axis is None):
@@ -140,6 +147,7 @@ class Encoding:
       renamed: attribute name -> field name, where it is not its camelCase; "" where the table has no such field.
       layout: the TFLite order of operands. A name that is an attribute is stored as a constant int32 operand.
         None: the graph's own order.
+      intermediates: types of the tensors that a kernel looks parameters up in: `(input types, output types) -> types`.
       version: operator version by (attributes, input types, output types), as low as the types allow.
     """
 
@@ -147,6 +155,7 @@ class Encoding:
     options: str | None = None
     renamed: Mapping[str, str] = field(default_factory=dict)
     layout: tuple[str, ...] | None = None
+    intermediates: Callable[[Sequence[TensorType | None], Sequence[TensorType]], list[TensorType]] = lambda *_: []
     version: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int] = lambda *_: 1
 
 
@@ -222,6 +231,7 @@ class OpDef:
         raises ShapeError.
       compute: float semantics on `keras.ops`: `(attrs, *inputs) -> output or tuple of outputs`. Must work for any
         size of axis 0 where the operator keeps axis 0 apart (a batch).
+      traced: what states become step by step, by their places among the operands: `(attrs, *inputs) -> tensors`.
       integer: exact integer semantics on NumPy: `(IntegerCall) -> list of outputs`.
       encoding: None for operators that only float graphs have (batch norm).
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
@@ -248,6 +258,7 @@ class OpDef:
     results: int | None = 1  # None: as many as the attributes say (split)
     infer: Callable[[Any, Sequence[TensorType]], list[TensorType]]
     compute: Callable[..., Any]
+    traced: Callable[..., dict[int, Any]] | None = None
     integer: Callable[[IntegerCall], list[np.ndarray]] | None = None
     quantization: QuantRule = field(default_factory=QuantRule)
     encoding: Encoding | None = None

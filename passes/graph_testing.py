@@ -21,6 +21,7 @@ from ir.ops.convolution import (
     FullyConnectedAttributes,
 )
 from ir.ops.normalization import BATCH_NORM
+from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM, LstmAttributes
 from ir.ops.transposed import TRANSPOSE_CONV, TransposeConvAttributes
 from ir.types import TensorType
 from ir.verify import verify
@@ -101,6 +102,14 @@ class Net:
             self.constant(p, f"{name}/{k}") for p, k in zip(parts, ("gamma", "beta", "mean", "variance"), strict=True)
         ]
         return self.graph.add(BATCH_NORM, [x, *constants], name=name).output
+
+    def lstm(self, x: Value, units: int, attrs: LstmAttributes | None = None) -> Value:
+        """An LSTM over the steps of `x`."""
+        shapes = [*[(units, x.shape[-1])] * 4, *[(units, units)] * 4, *[None] * 3, *[(units,)] * 4, *[None] * 2]
+        weights = [None if s is None else self.constant(self.rng.normal(size=s), "lstm/w") for s in shapes]
+        states = [self.constant(np.zeros((1, units)), "lstm/state") for _ in range(2)]
+        operands = [x, *weights, *states, *[None] * 4]
+        return self.graph.add(UNIDIRECTIONAL_SEQUENCE_LSTM, operands, attrs or LstmAttributes(), "lstm").output
 
     def then(self, op: OpDef, *inputs: Value, attrs: Attributes | None = None, name: str = "") -> Value:
         """Any other operator."""

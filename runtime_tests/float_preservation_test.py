@@ -43,7 +43,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
 # In an order in which each has something to do; passes that are not listed run after these with their defaults.
 ORDER = (
     "remove_dead_code,fold_batch_norm,distill_samples{samples=8 group=8 steps=2},fuse_pad,decompose,pool_to_mean,"
-    "split_mean{positions=10},rows_to_convolution,bound_masks,rescale,rescale{layers=all control=median},equalize,level_activations,"
+    "split_mean{positions=10},recurrence{form=steps},rows_to_convolution,bound_masks,rescale,rescale{layers=all control=median},equalize,level_activations,"
     "calibrate,moment_ranges,fuse_activation"
 )
 
@@ -151,6 +151,11 @@ def table() -> Graph:
     return net.ends(net.dense(net.then(RELU, net.then(DIV, made[0], divisor)), 3))
 
 
+def recurrent() -> Graph:
+    net = Net()
+    return net.ends(net.dense(net.then(RELU, net.dense(net.lstm(net.input(4, 3), 5), 6)), 3))
+
+
 _SIZES = np.float32([1, 1000, 0.1, 50])
 
 SMALL: dict[str, Callable[[], set[str]]] = {
@@ -158,6 +163,7 @@ SMALL: dict[str, Callable[[], set[str]]] = {
     "batch norms 1": lambda: check(small(1), _noise(1)),
     "other forms": lambda: check(other_forms(), _noise(2)),
     "table": lambda: check(table(), np.random.default_rng(4).normal(0, _SIZES, (40, 4)).astype(np.float32)),
+    "recurrent": lambda: check(recurrent(), np.random.default_rng(5).normal(size=(6, 4, 3)).astype(np.float32)),
     "without data": lambda: check(small(0), _noise(0), has_data=False),
 }
 

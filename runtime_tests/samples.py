@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from ir.ops import (
     matmul,
     padding,
     pooling,
+    recurrent,
     reduction,
     resize,
     shape,
@@ -48,7 +50,7 @@ class Sample:
     """Attributes of an operator, the shapes of its operands, and which of them are constants."""
 
     attrs: Attributes = Attributes()  # noqa: RUF009 - frozen
-    shapes: tuple[Shape, ...] = (_IMAGE,)
+    shapes: tuple[Shape | None, ...] = (_IMAGE,)
     constant: tuple[int, ...] = ()
 
 
@@ -115,6 +117,13 @@ _SAMPLES: dict[OpDef, Sample] = {
     slicing.STRIDED_SLICE: _image(
         slicing.StridedSliceAttributes(begin=(0, 1, 1, 2), end=(1, 4, 5, 8), strides=(1, 1, 2, 3))
     ),
+    recurrent.UNIDIRECTIONAL_SEQUENCE_LSTM: Sample(
+        attrs=recurrent.LstmAttributes(),
+        shapes=(
+            *((1, 6, 5), *[(8, 5)] * 4, *[(8, 8)] * 4, *[None] * 3, *[(8,)] * 4, *[None] * 2),
+            *((1, 8), (1, 8), *[None] * 4),
+        ),
+    ),
     slicing.GATHER_ND: Sample(shapes=(_IMAGE, (3,)), constant=(1,)),
     sorting.TOP_K: _image(sorting.TopKAttributes(k=3)),
     slicing.GATHER: Sample(attrs=slicing.GatherAttributes(axis=3), shapes=(_IMAGE, (3,)), constant=(1,)),
@@ -151,7 +160,7 @@ def case(op: OpDef, types: Types, granularity: Granularity, seed: int) -> Case:
     return Case(model, inputs, expected)
 
 
-def _results(op: OpDef, sample: Sample, reals: Sequence[np.ndarray]) -> list[np.ndarray]:
+def _results(op: OpDef, sample: Sample, reals: Sequence[Any]) -> list[np.ndarray]:
     result = op.compute(sample.attrs, *reals)
     return [np.asarray(y) for y in (result if isinstance(result, (list, tuple)) else [result])]
 
@@ -163,15 +172,23 @@ def _type(operand: Operand) -> TensorType:
 
 def _operands(
     op: OpDef, sample: Sample, types: Types, granularity: Granularity, seed: int
-) -> tuple[list[Operand], list[np.ndarray], list[np.ndarray]]:
+) -> tuple[list[Operand], list[np.ndarray], list[Any]]:
     """Operands of the file, the integers of those that are inputs, and the reals that all of them stand for."""
     operands: list[Operand] = []
-    inputs, reals = [], []
+    inputs: list[np.ndarray] = []
+    reals: list[Any] = []
     for index, shape_ in enumerate(sample.shapes):
+        if shape_ is None:
+            operands.append(None)
+            reals.append(None)
+            continue
         role, rng = op.operand(index).role, np.random.default_rng(index)
         if role is Role.BIAS and types.bias is None:
             continue
-        if role in (Role.WEIGHT, Role.BIAS):
+        if role in _INSIDE:
+            constant = True
+            data, type_ = _inside(op, index, operands, types, shape_, rng)
+        elif role in (Role.WEIGHT, Role.BIAS):
             constant = True
             data, type_ = (
                 _weight(op, types, granularity, shape_, rng)
@@ -187,6 +204,34 @@ def _operands(
         if not constant:
             inputs.append(data)
     return operands, inputs, reals
+
+
+_INSIDE = (Role.GATE, Role.GATE_BIAS, Role.STATE)
+_HIDDEN = {  # of an LSTM's output and output state
+    DType.INT8: QuantParams(scale=np.float32(0.006), zero_point=np.int64(4)),
+    DType.INT16: QuantParams(scale=np.float32(2.5e-5), bits=16),
+}
+
+
+def _inside(
+    op: OpDef, index: int, operands: list[Operand], types: Types, shape_: Shape, rng: np.random.Generator
+) -> tuple[np.ndarray, TensorType]:
+    """What a recurrent operator has inside: weights and biases of gates, states at zero."""
+    operand = op.operand(index)
+    if operand.role is Role.GATE:
+        data, quant = rng.integers(-127, 128, shape_).astype(np.int8), QuantParams(scale=rng.uniform(0.1, 0.3) / 127)
+        return data, TensorType(shape_, DType.INT8, quant)
+    if operand.role is Role.STATE and operand.power_of_two:
+        return np.zeros(shape_, np.int16), TensorType(shape_, DType.INT16, QuantParams(scale=2.0**-12, bits=16))
+    if operand.role is Role.STATE:
+        hidden = _HIDDEN[types.activation]
+        zeros = np.full(shape_, int(hidden.zero_point), types.activation.numpy)
+        return zeros, TensorType(shape_, types.activation, hidden)
+    names = [o.name for o in op.operands]
+    x, w = _type(operands[0]).params(), _type(operands[names.index(operand.weights)]).params()
+    dtype = DType.INT64 if types.activation is DType.INT16 else DType.INT32
+    quant = QuantParams(scale=x.scale.astype(np.float64) * w.scale, bits=dtype.bits)
+    return quant.quantize(rng.uniform(-2, 2, shape_)).astype(dtype.numpy), TensorType(shape_, dtype, quant)
 
 
 def _data_type(op: OpDef, index: int, types: Types, shape_: Shape, constant: bool) -> TensorType:
@@ -240,6 +285,8 @@ def _output_params(op: OpDef, y: np.ndarray, dtype: DType, tied: QuantParams | N
     if dtype.bits in op.quantization.fixed:
         fixed = op.quantization.fixed[dtype.bits]
         return QuantParams(scale=np.float32(fixed.scale), zero_point=np.int64(fixed.zero_point), bits=dtype.bits)
+    if op is recurrent.UNIDIRECTIONAL_SEQUENCE_LSTM:
+        return _HIDDEN[dtype]
     if "output" in op.quantization.tied:
         return tied
     low, high = (_KEPT * float(end) for end in (y.min(), y.max()))

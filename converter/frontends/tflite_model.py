@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from converter.frontends.lstm import unrolled
+from converter.frontends.lstm import check_lstm
 from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
 from converter.frontends.tflite_part import (
@@ -153,14 +153,6 @@ class FloatReader(GraphReader):
         self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
         return self.graph
 
-    def _value(self, index: int, where: str) -> Value:
-        record = self.subgraph.tensors[index]
-        if index not in self.values and record.data is None and record.is_variable:
-            type_ = tensor_type(record, self.model.path)
-            self._take(type_.size * 4, record.name)
-            self.values[index] = self.graph.constant(np.zeros(type_.shape, np.float32), record.name)
-        return super()._value(index, where)
-
     def _constant(self, record: TensorRecord) -> Value:
         """A constant; one that stands for reals becomes float32."""
         type_ = tensor_type(record, self.model.path)
@@ -192,6 +184,8 @@ class FloatReader(GraphReader):
         try:
             attrs = decode_attributes(op, record.options_name, record.options, constants)
             attrs = op.as_read(attrs, [None if v is None else v.type for v in inputs], self._stored_types(record))
+            if op is UNIDIRECTIONAL_SEQUENCE_LSTM:
+                check_lstm(attrs, inputs)
             if op is RESHAPE:
                 attrs = self._without_placeholder(attrs, record, inputs)
             types = op.infer(attrs, [v.type for v in inputs if v is not None])
@@ -200,8 +194,6 @@ class FloatReader(GraphReader):
                 results = [v for v in inputs if v is not None]
             elif self._is_known(op, inputs):
                 results = self._computed(op, attrs, inputs, types, name)
-            elif op is UNIDIRECTIONAL_SEQUENCE_LSTM:
-                results = unrolled(self.graph, attrs, inputs, name or op.name)
             else:
                 results = list(self.graph.add(op, inputs, attrs, name or op.name, types).outputs)
         except MISFITS as error:

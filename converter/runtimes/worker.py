@@ -119,6 +119,7 @@ class MicroInterpreter:
 
     def __init__(self, module: Any, model: bytes) -> None:
         graph = module.schema_fb.Model.GetRootAsModel(model, 0).Subgraphs(0)
+        self._has_variables = any(graph.Tensors(i).IsVariable() for i in range(graph.TensorsLength()))
         start = told()
         try:
             self._interpreter = module.Interpreter.from_bytes(model, arena_size=ARENA_BYTES)
@@ -149,6 +150,10 @@ class MicroInterpreter:
         except RuntimeError as error:
             raise self._failed(error, self._told) from error
 
+    def reset_all_variables(self) -> None:
+        if self._has_variables:
+            self._interpreter.reset()
+
     def _failed(self, error: RuntimeError, start: int) -> RuntimeError:
         return RuntimeError("; ".join([str(error), *told_since(start).split("\n")]).strip("; "))
 
@@ -177,7 +182,10 @@ def load(package: str, model: bytes, kernels: str, threads: int) -> Any:
 def invoke(
     interpreter: Any, arrays: Sequence[np.ndarray], repeats: int, source: IO[bytes]
 ) -> tuple[list[np.ndarray], list[int]]:
-    """Outputs of every sample of a batch, and the nanoseconds of every invocation (`repeats` per sample)."""
+    """Outputs of every sample of a batch, and the nanoseconds of every invocation (`repeats` per sample).
+
+    Each begins with the variables of a model as they are at first: a sample is a sequence of its own.
+    """
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     batch = len(arrays[0]) // max(1, int(inputs[0]["shape"][0])) if len(inputs[0]["shape"]) else 1
     collected: list[list[np.ndarray]] = [[] for _ in outputs]
@@ -190,6 +198,7 @@ def invoke(
         for _ in range(repeats):
             if abandoned(source):
                 raise SystemExit
+            interpreter.reset_all_variables()
             start = time.perf_counter_ns()
             interpreter.invoke()
             times.append(time.perf_counter_ns() - start)

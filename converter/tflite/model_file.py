@@ -160,6 +160,7 @@ def _subgraph(
             outputs=tuple(index(j) for j in walk.ints(record, "Outputs")),
             options_name=options_name,
             options=options,
+            intermediates=tuple(index(j) for j in walk.ints(record, "Intermediates")),
         )
 
     return SubgraphRecord(

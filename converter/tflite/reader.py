@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from converter.tflite.codec import BY_CODE, decode_attributes, layout
+from converter.tflite.codec import BY_CODE, decode_attributes, encoding_of, layout
 from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.packing import Packing, packings
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
@@ -84,11 +84,13 @@ class GraphReader:
             self.values[index] = self._unpacked(index)
         if index not in self.values:
             record = self.subgraph.tensors[index]
+            if record.data is None and record.is_variable:
+                self.values[index] = self._state(record)
+                return self.values[index]
             if record.data is None:
                 raise ModelError(
                     expected="a constant or the result of an earlier operator",
-                    found=f"tensor '{record.name}', which nothing has computed"
-                    + (" (a variable)" if record.is_variable else ""),
+                    found=f"tensor '{record.name}', which nothing has computed",
                     where=f"{self.model.path}, {where}",
                     fix="write or download the file again",
                 )
@@ -99,6 +101,14 @@ class GraphReader:
         type_ = tensor_type(record, self.model.path)
         self._take(type_.size * type_.dtype.numpy.itemsize, record.name)
         return self.graph.constant(constant_array(record, self.model.path), record.name, type_.quant, type_.dtype)
+
+    def _state(self, record: TensorRecord) -> Value:
+        """What a variable begins with: zero."""
+        type_ = tensor_type(record, self.model.path)
+        self._take(type_.size * type_.dtype.numpy.itemsize, record.name)
+        zero = 0 if type_.quant is None else int(type_.params().zero_point)
+        data = np.full(type_.shape, zero, type_.dtype.numpy)
+        return self.graph.constant(data, record.name, type_.quant, type_.dtype)
 
     def _unpacked(self, index: int) -> Value:
         """A weight that the file unpacks at every inference, as the constant that it is."""
@@ -137,6 +147,7 @@ class GraphReader:
             attrs = op.as_read(attrs, [None if v is None else v.type for v in inputs], types)
             node = self.graph.add(op, inputs, attrs, outputs[0].name if outputs else op.name, types)
             self._check(op, node, types)
+            self._check_intermediates(node, record)
         except MISFITS as error:
             raise ModelError(
                 expected="operands and options that fit together",
@@ -153,6 +164,14 @@ class GraphReader:
         found, expected = [t.shape for t in types], [t.shape for t in inferred]
         if found != expected:
             raise ShapeError(f"output shapes {found}, computed {expected}")
+
+    def _check_intermediates(self, node: Node, record: OperatorRecord) -> None:
+        """Raises ValueError where the file tells a kernel other parameters than those of its results."""
+        declared = encoding_of(node.op).intermediates(node.in_types, node.out_types)
+        for type_, index in zip(declared, record.intermediates, strict=False):
+            found = tensor_type(self.subgraph.tensors[index], self.model.path).quant
+            if type_.quant is not None and (found is None or not found.same_as(type_.quant)):
+                raise ValueError(f"intermediate values of {found}, results of {type_.quant}")
 
     def _operands(
         self, op: OpDef, record: OperatorRecord, where: str

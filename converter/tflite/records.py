@@ -53,7 +53,10 @@ class TensorRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorRecord:
-    """One operator: `code` is a builtin's name or `CUSTOM:name`; -1 in `inputs` is an absent operand."""
+    """One operator: `code` is a builtin's name or `CUSTOM:name`; -1 in `inputs` is an absent operand.
+
+    `intermediates` are tensors that only say parameters to the kernel.
+    """
 
     code: str
     version: int
@@ -61,6 +64,7 @@ class OperatorRecord:
     outputs: tuple[int, ...]
     options_name: str
     options: Any
+    intermediates: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

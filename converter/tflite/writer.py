@@ -15,7 +15,7 @@ from converter.tflite.codec import DTYPE_CODES, encode_options, encoding_of, lay
 from converter.tflite.decoding import Carrier, Encoded
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
-from ir.opdef import OpDef
+from ir.opdef import OpDef, Role
 from ir.types import DType
 
 CODEBOOKS = frozenset({Carrier.GATHER})  # what every runtime unpacks
@@ -47,6 +47,19 @@ class _Writer:
             self.index_of[value] = len(self.tensors)
             self.tensors.append(record)
         return self.index_of[value]
+
+    def state(self, value: Value) -> int:
+        """A variable: the runtime begins it at zero, and keeps it."""
+        index = self.tensor(value)
+        self.tensors[index].isVariable, self.tensors[index].buffer = True, 0
+        return index
+
+    def intermediates(self, node: Node) -> list[int]:
+        """Tensors that only say parameters to the kernel."""
+        listed = []
+        for i, type_ in enumerate(encoding_of(node.op).intermediates(node.in_types, node.out_types)):
+            listed.append(self.tensor(Value(f"{node.name}/intermediate_{i}", type_)))
+        return listed
 
     def shape_constant(self, name: str, data: np.ndarray) -> int:
         """A constant operand that stands for an attribute; equal ones of one purpose share a tensor."""
@@ -111,12 +124,17 @@ class _Writer:
             )
         record = schema.OperatorT(opcodeIndex=self.opcode(node), inputs=self.operands(node))
         record.outputs = [self.tensor(v) for v in node.outputs]
+        record.intermediates = self.intermediates(node) or None
         record.builtinOptionsType, record.builtinOptions = encode_options(node.op, node.attrs)
         return record
 
     def operands(self, node: Node) -> list[int]:
         names = layout(node.op)
-        indices = [-1 if v is None else self.tensor(v) for v in node.inputs]
+        roles = [node.op.operand(i).role for i in range(len(node.inputs))] if node.op.operands else []
+        indices = [
+            -1 if v is None else self.state(v) if role is Role.STATE else self.tensor(v)
+            for v, role in zip(node.inputs, roles, strict=True)
+        ]
         if names is None:
             return indices
         position = {operand.name: i for i, operand in enumerate(node.op.operands)}

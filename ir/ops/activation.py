@@ -36,6 +36,7 @@ from ir.ops._common import clamp_range
 from ir.ops._lookup import FloatFunction, libm, lookup
 from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import version_by_type
+from ir.ops._sigmoids import logistic_by_table, tanh_by_table
 from ir.ops._simd import by_vectors
 from ir.profile import Kernels, Runtime
 from ir.types import DType, TensorType, given
@@ -154,17 +155,6 @@ def _integer_hard_swish(call: IntegerCall) -> list[np.ndarray]:
     return [by_vectors(call, x, 8, lambda part: by_table(part, lambda q: one(q, vector=True), np.int8), scalar)]
 
 
-def _sigmoids() -> np.ndarray:
-    """The kernels' table of sigmoid(i / 24), 16 fraction bits; some entries are 1 above the nearest."""
-    above = "4 8 12 14 15 16 17 19 20 21 22 25 27 28 29 30 31 33 34 35 37 39 40 41 43 44 45 46 49 50 54"
-    table = np.rint(65536 / (1 + np.exp(-np.arange(256) / 24))).astype(np.int64)
-    table[[int(i) for i in f"{above} 62 63 64 66 82 86 93 100 103 112 116 135 255".split()]] += 1
-    return table
-
-
-_SIGMOIDS = _sigmoids()
-
-
 def _wide_input(call: IntegerCall, fixed_shifts: tuple[int, ...]) -> tuple[int, int, bool]:
     """`(multiplier, right shift, whether gemmlowp's function is used)` for logistic and tanh of int16."""
     _, scale, _ = operand(call)
@@ -175,14 +165,6 @@ def _wide_input(call: IntegerCall, fixed_shifts: tuple[int, ...]) -> tuple[int, 
     while real <= 32767.0 / 2.0 and shift <= 30:
         real, shift = real * 2.0, shift + 1
     return int(real), shift, False
-
-
-def _sigmoid_table(magnitude: np.ndarray, step_bits: int, top: int) -> np.ndarray:
-    """Interpolated sigmoid of `magnitude / 24 / 2^step_bits`, 16 + step_bits fraction bits, `top` beyond."""
-    index = np.minimum(magnitude >> step_bits, 254)
-    low, high = _SIGMOIDS[index], _SIGMOIDS[index + 1]
-    between = (low << step_bits) + (magnitude & ((1 << step_bits) - 1)) * (high - low)
-    return np.where(magnitude >> step_bits >= 255, top, between)
 
 
 _INTEGER_BITS = 4  # of arguments
@@ -214,11 +196,7 @@ def _integer_logistic(call: IntegerCall) -> list[np.ndarray]:
     multiplier, shift, fixed_point = _wide_input(call, (0,))
 
     def one(q: np.ndarray) -> np.ndarray:
-        if fixed_point:
-            return _gemmlowp.logistic(q, 3, 16)
-        scaled = rounding_shift(q * multiplier, shift, away=False)
-        result = _sigmoid_table(np.abs(scaled), 9, 0x7FFF << 10)
-        return np.where(scaled >= 0, result + (1 << 9), (1 << 25) - result + (1 << 9) - 1) >> 10
+        return _gemmlowp.logistic(q, 3, 16) if fixed_point else logistic_by_table(q, multiplier, shift)
 
     return [by_table(x, one, np.int16)]
 
@@ -235,9 +213,7 @@ def _integer_tanh(call: IntegerCall) -> list[np.ndarray]:
         if fixed_point:
             doubled = _gemmlowp.scale_by_power(q, 1, 16) if multiplier == 6 else q
             return _gemmlowp.tanh(doubled, 3, 16)
-        scaled = rounding_shift(q * multiplier, shift, away=False)
-        result = _sigmoid_table(np.abs(scaled), 8, 0xFFFF << 8) - (1 << 23)
-        return (np.where(scaled >= 0, result, -result - 1) + (1 << 7)) >> 8
+        return tanh_by_table(q, multiplier, shift)
 
     return [by_table(x, one, np.int16)]
 

@@ -29,6 +29,7 @@ from passes.quantization.casts import requantize_casts
 from passes.quantization.comparable import fit_scales
 from passes.quantization.floors import raise_scales
 from passes.quantization.groups import tie_groups
+from passes.quantization.states import annotate_states
 from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed, separate_narrow
 from passes.quantization.widths import Requested, assign_widths, available, named, width_of
 
@@ -82,6 +83,7 @@ class Quantize(Pass):
         notes += raise_scales(graph, context, _params(graph, context, widths))
         for value, params in _params(graph, context, widths).items():
             value.quant = params
+        annotate_states(graph, context)
         notes += self._weights(graph, context, requested)
         context.tables.unrounded = graph.twin()
         count = sum(v.quant is not None for v in graph.values())

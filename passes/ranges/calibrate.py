@@ -27,6 +27,7 @@ from ir.errors import OptionError
 from ir.graph import Graph
 from ir.quantization import asymmetric, outward
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
+from passes.measuring.states import state_ranges
 from passes.measuring.statistics import collect, histograms
 from passes.quantization.groups import tie_groups
 
@@ -79,6 +80,7 @@ class Calibrate(Pass):
             if value not in graph.inputs:  # what is computed carries the noise of float arithmetic
                 low, high = float(outward(low)), float(outward(high))
             context.tables.ranges[value] = Range(low, high)
+        context.tables.ranges.update(state_ranges(graph, context))
         notes = [*_fit_inputs(graph, context)]
         kept = _keep_learned(graph, context)
         if kept:

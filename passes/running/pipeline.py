@@ -24,9 +24,7 @@ from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
 from passes.quantization.quantize import Quantize
 from passes.quantization.tied import NARROW
-
-if typing.TYPE_CHECKING:
-    from passes.channels.balance import Balance
+from passes.rewrites.recurrence import Recurrence
 
 
 def _discover() -> dict[str, type[Pass]]:
@@ -137,6 +135,7 @@ _PREPARE = (
     Step("fold_batch_norm"),
     Step("remove_dead_code"),
     Step("fuse_pad"),
+    Step("recurrence"),
     Part.REWRITES,
 )
 _QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
@@ -231,12 +230,16 @@ def for_widths(steps: Sequence[Pass]) -> list[Pass]:
         steps = [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
     elif quantize.weight_bits < NARROW:
         steps = [Balance(granularity=quantize.granularity) if s == LevelActivations() else s for s in steps]
-    return [_informed(s, quantize) if isinstance(s, LevelActivations | Balance) else s for s in steps]
+    return [_informed(s, quantize) for s in steps]
 
 
-def _informed(step: LevelActivations | Balance, quantize: Quantize) -> Pass:
-    """A pass that scales channels for the widths of `quantize`, unless its options name others."""
-    if step.widths != Widths():
+def _informed(step: Pass, quantize: Quantize) -> Pass:
+    """A pass that looks at widths, for those of `quantize`, unless its options name others."""
+    from passes.channels.balance import Balance
+
+    if isinstance(step, Recurrence) and step == Recurrence():
+        return Recurrence(activation_bits=quantize.activation_bits)
+    if not isinstance(step, LevelActivations | Balance) or step.widths != Widths():
         return step
     return dataclasses.replace(step, weight_bits=quantize.weight_bits, activation_bits=quantize.activation_bits)
 
