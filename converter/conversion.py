@@ -23,6 +23,7 @@ from converter.outputs import check_apart, check_place, write_atomically
 from converter.preprocess import Preprocess
 from converter.recording import Recorder, Trace
 from converter.result import ConversionResult
+from converter.states import keeps_state
 from converter.targets import Target, get_target
 from converter.tflite.model_file import parse
 from converter.tflite.writer import to_bytes
@@ -155,6 +156,7 @@ def convert(
         warnings=(
             *network.warnings,
             *data.warnings,
+            *keeps_state(network.graph),
             *_doubts(quality, network, data),
             *proof.warnings(proved, asked=prove),
         ),

@@ -220,13 +220,10 @@ def test_signal_activation_stands_next_to_its_convolution() -> None:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: layers.LSTM(3),
-        lambda: layers.LSTM(3, return_sequences=True, use_bias=False),
+        lambda: layers.LSTM(3, activation="relu"),
         lambda: layers.GRU(3, go_backwards=True, return_sequences=True),
         lambda: layers.GRU(3, reset_after=False),
         lambda: layers.SimpleRNN(3, activation="relu", dropout=0.5),
-        lambda: layers.RNN(layers.LSTMCell(3)),
-        lambda: layers.Bidirectional(layers.LSTM(3)),
         lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="ave"),
     ],
 )
@@ -234,6 +231,22 @@ def test_recurrent_layers_are_written_out(make: Callable[[], keras.Layer]) -> No
     layer = make()
     graph = assert_same_function(_sequential((5, 4), layer))
     assert graph.nodes[0].op is TABLE["unpack"] and len(graph.nodes[0].outputs) == 5
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (lambda: layers.LSTM(3), 1),
+        (lambda: layers.LSTM(3, return_sequences=True, use_bias=False), 1),
+        (lambda: layers.LSTM(3, go_backwards=True, dropout=0.5), 1),
+        (lambda: layers.RNN(layers.LSTMCell(3)), 1),
+        (lambda: layers.Bidirectional(layers.LSTM(3)), 2),
+        (lambda: layers.Bidirectional(layers.LSTM(3, return_sequences=True), merge_mode="sum"), 2),
+    ],
+)
+def test_an_lstm_is_one_node(make: Callable[[], keras.Layer], count: int) -> None:
+    graph = assert_same_function(_sequential((5, 4), make()))
+    assert [node.op.name for node in graph.nodes].count("unidirectional_sequence_lstm") == count
 
 
 def test_a_recurrent_layer_gives_its_last_states() -> None:

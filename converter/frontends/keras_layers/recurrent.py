@@ -1,4 +1,4 @@
-"""Recurrent layers over sequences of a fixed length, written out step by step from what their cells compute.
+"""Recurrent layers over sequences of a fixed length: an LSTM as one node, others step by step from what their cells compute.
 
 The states before the first step are zeros: a converted network starts every invocation anew. A step that a mask
 leaves out keeps states and output as they were (the output zero, by `zero_output_for_mask`).
@@ -17,6 +17,7 @@ from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer
 from ir.graph import Value
 from ir.ops.joining import PACK, UNPACK
+from ir.ops.recurrent import GATES, STATES, UNIDIRECTIONAL_SEQUENCE_LSTM
 
 _MOST_STEPS = 512
 _FIX = "use convolutions over time (Conv1D), or convert the part of the model without recurrence"
@@ -26,6 +27,9 @@ _FIX = "use convolutions over time (Conv1D), or convert the part of the model wi
 def recurrent(b: Builder, layer: Any, x: Value, mask: Any = None, **arguments: Any) -> Any:
     """The last output, or all of them; and the last states, if the layer returns them."""
     _check(b, layer, x, arguments)
+    if _is_plain(layer, mask):
+        return _ends(b, layer, _sequence(b, layer, x))
+    _check_length(b, x)
     outputs, states = _steps(b, layer, x, mask)
     result = _stacked(b, outputs) if layer.return_sequences else outputs[-1]
     return (result, *states) if layer.return_state else result
@@ -39,11 +43,20 @@ def bidirectional(b: Builder, layer: Any, x: Value, mask: Any = None, **argument
         if not isinstance(one, keras.layers.RNN) or one.return_state:
             raise b.fail("a recurrent layer inside, without states as results", type(one).__name__, _FIX)
         _check(b, one, x, arguments)
+    if all(_is_plain(one, mask) for one in directions):
+        results = [_sequence(b, one, x, one.name) for one in directions]
+        ends = [_ends(b, one, y) for one, y in zip(directions, results, strict=True)]
+        return _merged(b, layer, [ends[0], b.apply(_backwards, ends[1]) if layer.return_sequences else ends[1]])
+    _check_length(b, x)
     runs = [_steps(b, one, x, mask)[0] for one in directions]
     if layer.return_sequences:
         ends = [_stacked(b, runs[0]), _stacked(b, runs[1][::-1])]
     else:
         ends = [outputs[-1] for outputs in runs]
+    return _merged(b, layer, ends)
+
+
+def _merged(b: Builder, layer: Any, ends: list[Value]) -> Any:
     merge = {
         "concat": lambda p, q: keras.ops.concatenate([p, q], axis=-1),
         "sum": keras.ops.add,
@@ -60,8 +73,45 @@ def _check(b: Builder, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
         raise b.fail("a layer that starts anew", "a stateful one", "give the states as inputs, and use the cell")
     if isinstance(layer.cell, keras.layers.StackedRNNCells):
         raise b.fail("one cell", "a stack of cells", "use one recurrent layer after the other")
+
+
+def _check_length(b: Builder, x: Value) -> None:
     if x.shape[1] > _MOST_STEPS:
         raise b.fail(f"a sequence of at most {_MOST_STEPS} steps", f"{x.shape[1]}, each to be written out", _FIX)
+
+
+def _is_plain(layer: Any, mask: Any) -> bool:
+    """Whether it is an LSTM as TFLite's operator is one."""
+    cell = layer.cell
+    if type(cell) is not keras.layers.LSTMCell or mask is not None or layer.return_state:
+        return False
+    return (cell.activation, cell.recurrent_activation) == (keras.activations.tanh, keras.activations.sigmoid)
+
+
+def _sequence(b: Builder, layer: Any, x: Value, name: str = "") -> Value:
+    """The outputs of all steps, in the order in which they are computed."""
+    cell, units = layer.cell, layer.cell.units
+    if layer.go_backwards:
+        x = b.apply(_backwards, x)
+
+    def parts(variable: Any, name: str) -> list[Value]:
+        array = np.asarray(keras.ops.convert_to_numpy(variable), np.float32)
+        return [b.constant(array[..., i * units : (i + 1) * units].T, f"{g}_{name}") for i, g in enumerate(GATES)]
+
+    bias = cell.bias if cell.use_bias else np.zeros(4 * units, np.float32)
+    weights = [*parts(cell.kernel, "weights"), *parts(cell.recurrent_kernel, "recurrent")]
+    states = [b.constant(np.zeros((x.shape[0], units)), name) for name in STATES]
+    operands = [x, *weights, *[None] * 3, *parts(bias, "bias"), *[None] * 2, *states, *[None] * 4]
+    return b.node(UNIDIRECTIONAL_SEQUENCE_LSTM, *operands, name=name)
+
+
+def _ends(b: Builder, layer: Any, y: Value) -> Value:
+    """What a layer returns of its outputs."""
+    return y if layer.return_sequences else b.apply(lambda y: y[:, -1], y)
+
+
+def _backwards(x: Any) -> Any:
+    return keras.ops.flip(x, axis=1)
 
 
 def _steps(b: Builder, layer: Any, x: Value, mask: Any) -> tuple[list[Value], Sequence[Any]]:

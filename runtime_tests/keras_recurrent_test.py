@@ -1,0 +1,52 @@
+"""LSTM layers of Keras as integer files: one operator for all steps, whatever their number, and as the float network answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from converter.conversion import convert
+from converter.result import ConversionResult
+
+_LEAST_DB = 24.0  # these give 26.0 to 36.9, written out 23.7 to 31.9
+_LSTM = "UNIDIRECTIONAL_SEQUENCE_LSTM"
+
+
+def _converted(layer: Callable[[Any], Any], steps: int = 12, **options: Any) -> ConversionResult:
+    keras.utils.set_random_seed(0)
+    x = keras.Input((steps, 6))
+    model = keras.Model(x, layers.Dense(5)(layer(x)))
+    data = np.cumsum(np.random.default_rng(0).normal(0, 0.3, (60, steps, 6)), axis=1).astype(np.float32)
+    return convert(model, calibration_data=data[:40], test_data=data[40:], pipeline="fast", **options)
+
+
+_LAYERS: dict[str, tuple[Callable[[Any], Any], int]] = {
+    "last output": (layers.LSTM(16), 1),
+    "all outputs": (lambda x: layers.LSTM(8)(layers.LSTM(16, return_sequences=True, use_bias=False)(x)), 2),
+    "backwards": (layers.LSTM(16, go_backwards=True), 1),
+    "both ways": (layers.Bidirectional(layers.LSTM(8, return_sequences=True)), 2),
+}
+
+
+@pytest.mark.parametrize("name", _LAYERS)
+def test_an_lstm_is_one_operator(name: str) -> None:
+    layer, count = _LAYERS[name]
+    result = _converted(layer)
+    assert result.operators[_LSTM] == count and not result.float_operators
+    assert result.quality is not None and result.quality.sqnr_db > _LEAST_DB
+    assert len(result.warnings) == 1 and "reset_all_variables()" in result.warnings[0]
+
+
+def test_the_size_does_not_grow_with_the_steps() -> None:
+    short, long = (_converted(layers.LSTM(8), steps=steps, check=False, prove=False).model for steps in (4, 40))
+    assert len(long) - len(short) < 64
+
+
+def test_where_there_is_no_kernel_it_is_written_out() -> None:
+    result = _converted(layers.LSTM(8), steps=4, activation_bits=16)
+    assert _LSTM not in result.operators and not result.warnings
