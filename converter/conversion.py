@@ -17,7 +17,7 @@ from converter.doubts import doubts
 from converter.frontends import ModelOptions, ends_of
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
-from converter.network import Network, read_network
+from converter.network import Network, described, read_network
 from converter.other_preprocess import better_preprocess
 from converter.outputs import check_apart, check_place, write_atomically
 from converter.preprocess import Preprocess
@@ -164,7 +164,7 @@ def convert(
         reference=network.reference,
         graph=network.graph,
         prediction=prediction,
-        trace=_trace(recorder, network, data, target),
+        trace=_trace(recorder, network, data, target, model=described(model), seed=seed),
     )
 
 
@@ -236,11 +236,15 @@ def _doubts(quality: compare.Comparison | None, network: Network, data: Conversi
     return (*doubts(quality), *((found,) if found else ()))
 
 
-def _trace(recorder: Recorder, network: Network, data: ConversionData, target: Target) -> Trace:
+def _trace(
+    recorder: Recorder, network: Network, data: ConversionData, target: Target, *, model: str, seed: int
+) -> Trace:
     """What an analysis of this conversion needs."""
     return recorder.trace(
         data=data.calibration,
         preprocess=network.preprocess,
         usual_preprocess=network.usual_preprocess,
         target=target,
+        model=model,
+        seed=seed,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from converter.frontends import ModelOptions, load_model
@@ -53,3 +54,12 @@ def read_network(
         usual_preprocess=source.preprocess,
         warnings=source.warnings,
     )
+
+
+def described(model: Any) -> str:
+    """A model in any form that `convert` takes, in a few words."""
+    if isinstance(model, (str, Path)):
+        return str(model)
+    if isinstance(model, bytes):
+        return f"a file of {len(model)} bytes"
+    return f"{type(model).__name__} '{getattr(model, 'name', '')}'"

@@ -59,6 +59,7 @@ class Trace:
       data: what was calibrated on, None without data.
       preprocess: how its images were preprocessed; `usual_preprocess` how the model's usually are ("": not known).
       target: where the file will run.
+      model: what was converted, in words; `seed` of all that was drawn.
     """
 
     history: History = field(default_factory=History)
@@ -68,6 +69,8 @@ class Trace:
     preprocess: Preprocess = ""
     usual_preprocess: str = ""
     target: Target | None = None
+    model: str = ""
+    seed: int = 0
 
 
 class Recorder:

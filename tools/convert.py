@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
+import sys
 import time
 from typing import Any
 
@@ -106,7 +108,9 @@ def report(result: Any, folder: str) -> None:
     start = time.perf_counter()
     with progress_bar() as progress:
         analysis = analysed(result, progress)
-        page = write_report(folder, result, analysis, progress=progress)
+        page = write_report(
+            folder, result, analysis, command=shlex.join(["intact", "convert", *sys.argv[1:]]), progress=progress
+        )
     if analysis.causes:
         first = analysis.causes[0]
         more = f" (and {len(analysis.causes) - 1} more in the report)" if len(analysis.causes) > 1 else ""

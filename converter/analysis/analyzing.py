@@ -118,11 +118,17 @@ class _Work:
                 self.indices,
                 self.labels,
                 result.trace.preprocess,
+                self._names(),
             ),
             summary=self._summary(scores, total, effects if budget is not None else None, keys),
             passes=tuple(_change(r) for r in result.passes),
             history=result.trace.history,
         )
+
+    def _names(self) -> list[str]:
+        """The files of the samples, none where these are only numbered."""
+        names = [self.source.names()[i] for i in self.indices]
+        return [] if all(name.isdigit() for name in names) else names
 
     def _reference(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs and logits of the network as it was read, before any pass."""

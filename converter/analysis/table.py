@@ -76,7 +76,7 @@ class WorstInput(Record):
     """A sample that the integer network answers worst: `(class, probability or score)` best first.
 
     Attributes:
-      index: of the sample in the data.
+      index: of the sample in the data; `name` its file's, "" where it has none.
       label: its true class, if known.
       image: uint8 `[height, width, 3]`, None where the input is no image.
     """
@@ -85,6 +85,7 @@ class WorstInput(Record):
     float_top: tuple[tuple[int, float], ...]
     integer_top: tuple[tuple[int, float], ...]
     sqnr_db: float
+    name: str = ""
     label: int | None = None
     image: np.ndarray | None = None
 

@@ -24,6 +24,7 @@ def worst_inputs(
     indices: np.ndarray,
     labels: np.ndarray | None,
     mode: Preprocess,
+    names: Sequence[str] = (),
     limit: int = 8,
 ) -> tuple[WorstInput, ...]:
     """Samples with another answer first, then by the SQNR of their logits.
@@ -31,7 +32,7 @@ def worst_inputs(
     Args:
       scores: float and integer `[samples, classes]`, None if the outputs are no classes.
       logits: float and integer, an array per output, samples first.
-      indices: numbers of the samples in the data.
+      indices: numbers of the samples in the data; `names` those of their files, none where they are numbers only.
     """
     sqnr = sample_sqnr(*logits)
     flips = np.zeros(len(sqnr), bool) if scores is None else scores[0].argmax(axis=1) != scores[1].argmax(axis=1)
@@ -42,6 +43,7 @@ def worst_inputs(
             float_top=() if scores is None else _top(scores[0][i]),
             integer_top=() if scores is None else _top(scores[1][i]),
             sqnr_db=float(sqnr[i]),
+            name=names[i] if names else "",
             label=None if labels is None else int(labels[i]),
             image=thumbnail(arrays, i, mode),
         )

@@ -23,12 +23,13 @@ def write_report(
     result: ConversionResult,
     analysis: Analysis | None = None,
     *,
+    command: str = "",
     progress: Progress = silent,
 ) -> Path:
     """Writes `index.html` and `report.json` into a folder, which is made if need be; returns the page's path.
 
     The conversion is analysed on its calibration data unless an analysis is given; without data the report holds what
-    is known without measuring. Raises OutputError if it cannot be written.
+    is known without measuring. `command` is what was typed, for the page's head. Raises OutputError if it cannot be written.
     """
     from converter.report.content import gather  # brings Matplotlib, which a conversion without report does not need
     from converter.report.measuring import analysed
@@ -36,7 +37,7 @@ def write_report(
 
     if analysis is None:
         analysis = analysed(result, progress)
-    content = gather(result, analysis, progress=progress)
+    content = gather(result, analysis, command=command, progress=progress)
     write_files(folder, {DATA: _json(content.as_json()), PAGE: render(content, progress=progress).encode()})
     return Path(folder) / PAGE
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from converter.analysis.table import Analysis
+from converter.analysis.table import Analysis, Cause
 from converter.compare import Comparison
 from converter.evaluation import Share
+from converter.preprocess import preprocess_name
 from converter.records import plain
 from converter.report import speed
 from converter.report.network import Row, rows_of
@@ -37,6 +38,8 @@ class Content:
       rows: the network.
       check: what the target runs of the file.
       latencies: of the emitted file and of the same network in float, by runtime; the one that users have first.
+      about: what was converted, on what, how: pairs of a word and its text.
+      classes: names of the data's classes, by number, where they have names.
       judged_on: "calibration" or "test" samples, that float and integers were compared on.
       proof: what the runtimes made of the file, a sentence each.
       conversion: what `convert --json` says.
@@ -52,6 +55,8 @@ class Content:
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
     latencies: tuple[tuple[Speed, Speed], ...] = ()
+    about: tuple[tuple[str, str], ...] = ()
+    classes: tuple[str, ...] = ()
     judged_on: str = "calibration"
     proof: tuple[str, ...] = ()
     conversion: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +70,7 @@ class Content:
         return plain(
             {
                 "title": self.title,
+                "about": dict(self.about),
                 "version": self.version,
                 "headline": {**self.headline, "judged_on": self.judged_on},
                 "conversion": self.conversion,
@@ -93,23 +99,39 @@ def _share(value: float | None, samples: int) -> dict[str, float] | None:
     return {"value": value, "low": low, "high": high}
 
 
-def gather(result: ConversionResult, analysis: Analysis, *, progress: Progress = silent) -> Content:
+def gather(result: ConversionResult, analysis: Analysis, *, command: str = "", progress: Progress = silent) -> Content:
     """The content of a report on a conversion; measures latencies, which takes seconds."""
     return Content(
         title=result.graph.name if result.output is None else result.output.name,
         analysis=analysis,
         headline=headline(result.quality),
-        rows=rows_of(result.graph, analysis.layers),
+        rows=rows_of(result.graph, analysis.layers, speed.of_operators(result.model, progress)),
         operators=result.operators,
         float_operators=result.float_operators,
         widths=result.widths,
         warnings=result.warnings,
         check=result.prediction,
         latencies=speed.measure_all(result.model, speed.float_file(result.reference), progress),
+        about=about(result, command),
+        classes=() if result.trace.data is None else result.trace.data.classes,
         judged_on=result.judged_on,
         proof=tuple(map(str, result.proof)),
         conversion=result.as_json(),
     )
+
+
+def about(result: ConversionResult, command: str) -> tuple[tuple[str, str], ...]:
+    """What was converted, on what and how, as pairs of a word and its text; what is not known is left out."""
+    trace = result.trace
+    pairs = (
+        ("model", trace.model),
+        ("calibrated on", "" if trace.data is None else trace.data.description),
+        ("preprocessing", preprocess_name(trace.preprocess) or "none"),
+        ("target", "" if trace.target is None else trace.target.name),
+        ("seed", str(trace.seed)),
+        ("command", command),
+    )
+    return tuple((word, text) for word, text in pairs if text)
 
 
 @dataclass(frozen=True)
@@ -121,6 +143,22 @@ class Refusal:
     reason: str
     fix: str
     layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Causes with one remedy: the worst of them, and all."""
+
+    worst: Cause
+    causes: tuple[Cause, ...]
+
+
+def grouped(causes: Sequence[Cause]) -> list[Advice]:
+    """Causes by what to do about them, in the order of the worst of each."""
+    groups: dict[str, list[Cause]] = {}
+    for cause in causes:
+        groups.setdefault(cause.suggestion or cause.title, []).append(cause)
+    return [Advice(worst=members[0], causes=tuple(members)) for members in groups.values()]
 
 
 def refusals(unmapped: Sequence[Verdict]) -> list[Refusal]:

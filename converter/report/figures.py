@@ -11,7 +11,7 @@ import io
 import logging
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree
@@ -67,11 +67,22 @@ _LOWEST_COUNT = 0.5  # of a logarithmic axis of counts: an empty bin is below it
 
 
 @dataclass(frozen=True)
+class Spot:
+    """A point of a picture, in its pixels, that stands for a layer: its name, and what the point says."""
+
+    x: float
+    y: float
+    layer: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Picture:
-    """An SVG element as text, and what it shows in words, for who does not see it."""
+    """An SVG element as text, what it shows in words, for who does not see it, and points that stand for layers."""
 
     svg: str
     description: str
+    spots: tuple[Spot, ...] = ()
 
 
 def sqnr_overview(layers: Sequence[LayerAnalysis], key: str) -> Picture | None:
@@ -81,7 +92,10 @@ def sqnr_overview(layers: Sequence[LayerAnalysis], key: str) -> Picture | None:
     if not together and not alone:
         return None
 
+    drawn_on: list[Axes] = []
+
     def plot(axes: Axes) -> None:
+        drawn_on.append(axes)
         if alone:
             axes.plot(*zip(*alone, strict=True), "o", ms=4, mfc="none", color=BEFORE, label="this layer alone")
         if together:
@@ -95,7 +109,27 @@ def sqnr_overview(layers: Sequence[LayerAnalysis], key: str) -> Picture | None:
 
     lowest = min(together or alone, key=lambda point: point[1])
     words = f"SQNR of {len(layers)} layers; the lowest is {lowest[1]:.1f} dB at layer {lowest[0]}"
-    return Picture(_drawn(plot, WIDE, key), words)
+    svg = _drawn(plot, WIDE, key)
+    named = [(i, db, layers[i - 1].name, what) for i, db, what in _told(together, alone)]
+    return Picture(svg, words, tuple(Spot(*_place(drawn_on[0], i, db), name, what) for i, db, name, what in named))
+
+
+def _told(
+    together: Sequence[tuple[int, float]], alone: Sequence[tuple[int, float]]
+) -> Iterator[tuple[int, float, str]]:
+    """Points of the overview with what they say."""
+    yield from ((i, db, f"{db:.1f} dB alone") for i, db in alone)
+    yield from ((i, db, f"{db:.1f} dB with everything before it") for i, db in together)
+
+
+def _place(axes: Axes, x: float, y: float) -> tuple[float, float]:
+    """Where a point of the axes lies in a wide picture, in its pixels."""
+    across, up = axes.transAxes.inverted().transform(axes.transData.transform((x, y)))
+    width, height = WIDE
+    return (
+        round(_LEFT + float(across) * (width - _LEFT - _RIGHT), 1),
+        round(_TOP + (1 - float(up)) * (height - _TOP - _BOTTOM), 1),
+    )
 
 
 def weight_ranges(layer: LayerAnalysis, key: str) -> Picture | None:

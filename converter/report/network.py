@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.analysis.table import LayerAnalysis
+from converter.profiling import OperatorTime
 from converter.report.lanes import Edge, edges, place
 from ir.graph import Graph, Node, Value
 from ir.quantization import QuantParams
@@ -17,6 +18,7 @@ _CHARACTER = 7.4  # pixels, about, of a character of a name at the page's size
 _FEW_LANES = 6  # up to here all text begins in one column, beyond beside the lanes of its row
 _SHOWN = 72  # characters of a name: of a longer one its end, which tells layers apart
 _WEAK_DB, _BAD_DB = 20.0, 10.0
+_HEAVY, _NOTABLE = 0.1, 1 / 30  # shares of the file's bytes, of all time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,7 @@ class Row:
       details: type, shape and quantization of the result; `weights`: of the weights, "" without.
       sources: earlier rows that it reads.
       sqnr_db: of the result in the integer network, None where that was not measured.
+      size_share, time_share: of the file's bytes and of all operators' times, None where that is not known.
     """
 
     name: str
@@ -36,6 +39,8 @@ class Row:
     weights: str = ""
     sources: tuple[int, ...] = ()
     sqnr_db: float | None = None
+    size_share: float | None = None
+    time_share: float | None = None
     is_output: bool = False
 
     @property
@@ -49,6 +54,14 @@ class Row:
             return "unknown"
         return "bad" if self.sqnr_db < _BAD_DB else "weak" if self.sqnr_db < _WEAK_DB else "good"
 
+    @property
+    def size_grade(self) -> str:
+        return _heaviness(self.size_share)
+
+    @property
+    def time_grade(self) -> str:
+        return _heaviness(self.time_share)
+
     def as_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
@@ -57,7 +70,16 @@ class Row:
             "weights": self.weights or None,
             "reads": list(self.sources),
             "is_output": self.is_output,
+            "share_of_size": self.size_share,
+            "share_of_time": self.time_share,
         }
+
+
+def _heaviness(share: float | None) -> str:
+    """`bad` from a tenth of the whole on, `weak` from a thirtieth, `good`, `unknown`."""
+    if share is None:
+        return "unknown"
+    return "bad" if share >= _HEAVY else "weak" if share >= _NOTABLE else "good"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +102,15 @@ class Drawing:
     paths: tuple[str, ...]
 
 
-def rows_of(graph: Graph, layers: tuple[LayerAnalysis, ...] = ()) -> tuple[Row, ...]:
-    """Inputs, then nodes in the file's order."""
-    measured = {layer.name: layer.sqnr_db for layer in layers}
+def rows_of(graph: Graph, layers: Sequence[LayerAnalysis] = (), times: Sequence[OperatorTime] = ()) -> tuple[Row, ...]:
+    """Inputs, then nodes in the file's order; `times` of its operators, in that order, where they are known."""
+    measured = {layer.name: layer for layer in layers}
+    known = [t.median_ms for t in times] if len(times) == len(graph.nodes) else [None] * len(graph.nodes)
+    whole = sum(ms for ms in known if ms is not None)
     row_of: dict[Value, int] = {value: i for i, value in enumerate(graph.inputs)}
     rows = [Row(name=v.name, operator="input", details=value_text(v)) for v in graph.inputs]
-    for node in graph.nodes:
+    for node, ms in zip(graph.nodes, known, strict=True):
+        layer = measured.get(node.name)
         sources = [row_of[v] for v in node.operands if v in row_of]
         row_of.update(dict.fromkeys(node.outputs, len(rows)))
         rows.append(
@@ -95,7 +120,9 @@ def rows_of(graph: Graph, layers: tuple[LayerAnalysis, ...] = ()) -> tuple[Row, 
                 details=_results_text(node),
                 weights=_weights_text(node),
                 sources=tuple(dict.fromkeys(sources)),
-                sqnr_db=measured.get(node.name),
+                sqnr_db=None if layer is None else layer.sqnr_db,
+                size_share=None if layer is None else layer.share_of_size,
+                time_share=None if ms is None or not whole else ms / whole,
                 is_output=any(v in graph.outputs for v in node.outputs),
             )
         )

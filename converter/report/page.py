@@ -6,6 +6,7 @@ import base64
 import hashlib
 import io
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from PIL import Image
 from converter.analysis.table import Analysis, LayerAnalysis
 from converter.recording import Threshold
 from converter.report import figures, wording
-from converter.report.content import Content, refusals
+from converter.report.content import Content, grouped, refusals
 from converter.report.network import draw, shortened
 from converter.widths import sentences
 from passes.contract.base import Progress, silent
@@ -60,6 +61,8 @@ def render(content: Content, *, progress: Progress = silent) -> str:
             measured_on=content.analysis.summary.get("samples"),
             pipeline=content.analysis.summary.get("pipeline"),
             verdict=wording.verdict(content),
+            judgement=wording.judgement(content),
+            advices=grouped(content.analysis.causes),
             refusals=refusals(content.check.unmapped if content.check else ()),
             views=views,
             anchors={name: view.anchor for name, view in by_name.items()},
@@ -142,11 +145,18 @@ def _pictures(layer: LayerAnalysis, number: int) -> tuple[tuple[figures.Picture,
     return tuple((picture, caption) for picture, caption in captioned if picture is not None)
 
 
-def drawn(picture: figures.Picture) -> Markup:
-    """A picture as an element of the page. Its SVG is Matplotlib's, no text of the model is in it."""
-    assert picture.svg.startswith("<svg ")
+def drawn(picture: figures.Picture, anchors: Mapping[str, str] | None = None) -> Markup:
+    """A picture as an element of the page, with links from its spots. Its SVG is Matplotlib's, without text of the model."""
+    assert picture.svg.startswith("<svg ") and picture.svg.endswith("</svg>")
     label = Markup('<svg class="plot" role="img" aria-label="{}" ').format(picture.description)
-    return label + Markup(picture.svg.removeprefix("<svg "))
+    links = Markup("").join(
+        Markup(
+            '<a href="#{}" tabindex="-1"><circle class="spot" cx="{}" cy="{}" r="5"><title>{}</title></circle></a>'
+        ).format(anchors[spot.layer], spot.x, spot.y, f"{spot.layer}: {spot.text}")
+        for spot in picture.spots
+        if anchors and spot.layer in anchors
+    )
+    return label + Markup(picture.svg.removeprefix("<svg ").removesuffix("</svg>")) + links + Markup("</svg>")
 
 
 def thumbnail(image: Any) -> str:

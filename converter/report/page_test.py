@@ -110,6 +110,89 @@ def test_the_network_can_be_searched(page, file):
     assert page.evaluate(found) == []
 
 
+def test_the_network_is_coloured_by_bytes_and_latency_and_zooms(page, file):
+    page.open(file, width=1280)
+    colours = "[...document.querySelectorAll('svg.network .row circle')].map((e) => getComputedStyle(e).fill)"
+    shown = "[...document.querySelectorAll('svg.network .ratio')].filter((e) => getComputedStyle(e).display !== 'none').length"
+    choose = "(() => {{ const e = document.getElementById('colour'); e.value = {!r}; e.dispatchEvent(new Event('change')); }})()"
+    found = {}
+    for by in ("sqnr", "size", "time"):
+        page.evaluate(choose.format(by))
+        found[by] = page.evaluate(colours)
+        assert page.evaluate(shown) == 5
+        assert page.evaluate(
+            "[...document.querySelectorAll('.legend')].filter((e) => !e.hidden).map((e) => e.dataset.by)"
+        ) == [by]
+    assert len(set(found["size"][1:])) == len(set(found["time"][1:])) == 1, "all have the same share"
+    assert found["size"][1] != found["time"][1] and len(set(found["sqnr"])) > 2
+    width = "document.querySelector('svg.network').clientWidth"
+    before = page.evaluate(width)
+    page.evaluate("document.querySelector('[data-zoom=\"1.25\"]').click()")
+    assert page.evaluate(width) == pytest.approx(1.25 * before, abs=1)  # whole pixels
+    page.evaluate("document.querySelector('[data-zoom=fit]').click()")
+    assert page.evaluate(
+        "(() => { const e = document.getElementById('canvas'); return e.scrollWidth <= e.clientWidth; })()"
+    )
+
+
+def test_points_of_the_overview_name_their_layers_and_link_to_them(page, file):
+    page.open(file, width=1280)
+    links = page.evaluate(
+        "[...document.querySelectorAll('svg.plot .spot')].map((e) => [e.parentElement.getAttribute('href'), e.textContent])"
+    )
+    assert len(links) == 2 * 5
+    layer = invented().analysis.layers[1]
+    assert ["#layer-2", f"{layer.name}: {layer.sqnr_db:.1f} dB with everything before it"] in links
+    # A spot lies on the mark that Matplotlib drew: of the first layer's two marks in pixels of the picture.
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('section#worst-layers svg.plot use')].map((e) => "
+        "{ const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
+    )
+    spots = page.evaluate(
+        "[...document.querySelectorAll('svg.plot .spot')].map((e) => "
+        "{ const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })"
+    )
+    assert all(min(abs(x - a) + abs(y - b) for a, b in boxes) < 1.5 for x, y in spots)  # a pixel, and rounding
+
+
+def test_the_head_says_what_was_converted_and_what_to_do(file):
+    head = file.read_text().partition("<main")[0]
+    assert "<dt>model</dt><dd>&lt;script&gt;" in head and "<dt>seed</dt><dd>0</dd>" in head
+    assert "Most likely cause:</strong> Outlier channel." in head and 'class="remedy high"' in head
+
+
+def test_causes_with_one_remedy_are_one(page, file):
+    page.open(file, width=1280)
+    assert page.evaluate("document.querySelectorAll('.causes > li').length") == 2
+    summary = page.evaluate("document.querySelector('.causes > li.high summary').textContent")
+    assert summary == "1 more with the same remedy"
+    more = page.evaluate("document.querySelector('.causes > li.high details').textContent")
+    assert "Another channel: stem. Too." in " ".join(more.split())
+
+
+def test_worst_inputs_have_the_names_of_files_and_classes(file):
+    text = " ".join(file.read_text().partition('id="worst-inputs"')[2].split())
+    assert "cats/<wbr>&lt;script&gt;" in text and "class 7</h3>" in text
+    assert '<td class="n">2 two</td>' in text and '<td class="n">0 &lt;script&gt;' in text.replace(" differs", "")
+
+
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"agreement": 0.5}, "do not ship it as it is"),
+        ({"agreement": 0.93}, "noticeably worse"),
+        ({"integer_accuracy": 0.8}, "do not ship it as it is"),
+        ({"agreement": None, "integer_accuracy": None, "sqnr_db": 4.0}, "do not ship it as it is"),
+        ({}, ""),
+    ],
+)
+def test_a_bad_result_is_said_in_words(figures, words):
+    known = {k: v if v is None or k == "sqnr_db" else {"value": v, "low": 0, "high": 1} for k, v in figures.items()}
+    content = dataclasses.replace(invented(), headline={**invented().headline, **known})
+    said = wording.judgement(content)[1]
+    assert words in said and bool(words) is bool(said)
+
+
 def test_the_table_sorts_and_a_link_opens_its_layer(page, file):
     page.open(file, width=1280)
     column = "[...document.querySelectorAll('table.sortable tbody tr')].map((r) => Number(r.cells[4].dataset.value))"

@@ -96,6 +96,8 @@ def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add"
         float_operators=(BREAKING,),
         widths=tuple(invented_widths(name, 4 if i else 8) for i, name in enumerate(names)),
         warnings=(HOSTILE,),
+        about=(("model", HOSTILE), ("seed", "0"), ("command", BREAKING)),
+        classes=(HOSTILE, "one", "two"),
         proof=("tflite-runtime/builtin equal", HOSTILE),
         check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,), costs=(BREAKING,)),
         latencies=(
@@ -124,6 +126,8 @@ def _rows(layers: tuple[LayerAnalysis, ...]) -> tuple[Row, ...]:
                 weights=f"weights int8 of {layer.name}",
                 sources=sources,
                 sqnr_db=layer.sqnr_db,
+                size_share=0.2,
+                time_share=0.05,
                 is_output=layer is layers[-1],
             )
             for layer, sources in zip(layers, ((0,), (1,), (2,), (1, 3), (4,)), strict=True)
@@ -142,10 +146,19 @@ def _analysis(layers: tuple[LayerAnalysis, ...]) -> Analysis:
         layers=layers,
         causes=(
             Cause(severity=0.9, title="Outlier channel", explanation=HOSTILE, suggestion=BREAKING, where=second),
+            Cause(severity=0.5, title="Another channel", explanation="Too.", suggestion=BREAKING, where=layers[0].name),
             Cause(severity=0.2, title="Few samples", explanation="12 samples.", suggestion="Give 100.", where="input"),
         ),
         worst_inputs=(
-            WorstInput(index=3, float_top=top, integer_top=top[::-1], sqnr_db=11.0, label=7, image=picture),
+            WorstInput(
+                index=3,
+                float_top=top,
+                integer_top=top[::-1],
+                sqnr_db=11.0,
+                name=f"cats/{HOSTILE}.png",
+                label=7,
+                image=picture,
+            ),
             WorstInput(index=5, float_top=(), integer_top=(), sqnr_db=14.0),
         ),
         summary={"samples": 32, "pipeline": "fold_batch_norm,calibrate,quantize"},

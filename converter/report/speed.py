@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.benchmarking import Options, benchmark
+from converter.profiling import OperatorTime, operator_times
 from converter.runtimes.choose import USUAL, choose_runtime, timed_here
 from converter.tflite.writer import to_bytes
 from ir.errors import ConversionError, ModelError
@@ -61,6 +62,14 @@ def measure_all(integer: bytes, floating: bytes | None, progress: Progress = sil
     return tuple(
         (measure(integer, runtime, progress), measure(floating, runtime, progress)) for runtime in timed_here()
     )
+
+
+def of_operators(model: bytes, progress: Progress = silent) -> tuple[OperatorTime, ...]:
+    """The time of every operator of a file on the usual runtime; none where it does not run there."""
+    try:
+        return tuple(operator_times(model, choose_runtime(USUAL), progress=progress))
+    except ConversionError:
+        return ()
 
 
 def measure(model: bytes | None, runtime: str, progress: Progress = silent) -> Speed:

@@ -85,6 +85,27 @@ def severity(value: float) -> str:
     return "high" if value >= 2 / 3 else "medium" if value >= 1 / 3 else "low"
 
 
+def judgement(content: Content) -> tuple[str, str]:
+    """`(class of the style, words)` of a result that is bad or doubtful; two empty texts where it is neither."""
+    summary = content.headline
+    agreement, right, before = (summary.get(k) for k in ("agreement", "integer_accuracy", "float_accuracy"))
+    lost = before["value"] - right["value"] if right is not None and before is not None else 0.0
+    ratio = summary.get("sqnr_db")
+    worst = [
+        (lost > bad_loss)
+        or (agreement is not None and agreement["value"] < bad_agreement)
+        or (agreement is None and ratio is not None and ratio < bad_db)
+        for bad_loss, bad_agreement, bad_db in (_BAD, _DOUBTFUL)
+    ]
+    if worst[0]:
+        return "bad", "This file does not do what the float network does: do not ship it as it is."
+    return ("doubtful", "This file is noticeably worse than the float network.") if worst[1] else ("", "")
+
+
+# Lost accuracy, agreement, and decibels where there are no classes, from which on a result is bad, and doubtful.
+_BAD, _DOUBTFUL = (0.1, 0.8, 10.0), (0.02, 0.95, 15.0)
+
+
 def verdict(content: Content) -> str:
     """The report in one or two sentences."""
     summary = content.headline

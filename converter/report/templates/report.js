@@ -1,5 +1,5 @@
 "use strict";
-// The page is whole without this: here are sorting, the search in the network, and layers that open when linked to.
+// The page is whole without this: here are sorting, search, colours and zoom of the network, and layers that open when linked to.
 for (const element of document.querySelectorAll("[data-needs-script]")) element.hidden = false;
 
 const showTarget = () => {
@@ -61,5 +61,27 @@ if (search) {
     shown = (shown + (event.shiftKey ? found.length - 1 : 1)) % found.length;
     found[shown].scrollIntoView({ block: "nearest" });
     count.textContent = `${shown + 1} of ${found.length}`;
+  });
+}
+
+const network = document.querySelector("svg.network");
+document.getElementById("colour")?.addEventListener("change", (event) => {
+  network.dataset.colour = event.target.value;
+  for (const legend of document.querySelectorAll(".legend")) legend.hidden = legend.dataset.by !== event.target.value;
+});
+const whole = network && { width: network.viewBox.baseVal.width, height: network.viewBox.baseVal.height };
+const zoomTo = (scale) => {
+  const canvas = document.getElementById("canvas");
+  const middle = (canvas.scrollTop + canvas.clientHeight / 2) / canvas.scrollHeight;
+  const bounded = Math.min(Math.max(scale, 0.02), 4);
+  network.setAttribute("width", whole.width * bounded);
+  network.setAttribute("height", whole.height * bounded);
+  canvas.scrollTop = middle * canvas.scrollHeight - canvas.clientHeight / 2;
+};
+for (const button of document.querySelectorAll("[data-zoom]")) {
+  button.addEventListener("click", () => {
+    const canvas = document.getElementById("canvas");
+    const fit = Math.min(canvas.clientWidth / whole.width, (0.7 * innerHeight) / whole.height);
+    zoomTo(button.dataset.zoom === "fit" ? fit : (network.clientWidth / whole.width) * Number(button.dataset.zoom));
   });
 }
