@@ -16,7 +16,6 @@ kernel would not read it at the border). Live channels are copied in the order o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -26,8 +25,8 @@ from ir.execute import batchable, eager, run_float
 from ir.graph import Graph, Value
 from ir.layer import Layer
 from ir.ops._common import Padding
-from ir.ops.convolution import DEPTHWISE_CONV_2D
-from passes.channels.links import Link, links
+from passes.channels.chains import Chain, chains, is_depthwise
+from passes.channels.links import Link
 from passes.contract.base import Context, Copies, Needs, Pass, PassReport, Skip
 
 _LEVELS = 255
@@ -47,7 +46,7 @@ class ReuseChannels(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed: list[str] = []
         skipped: list[Skip] = []
-        for chain in list(chains(graph)):
+        for chain in list(chains(graph, is_plain)):
             constants = constant_channels(chain, context)
             free = np.flatnonzero(np.isfinite(constants))
             if not len(free):
@@ -92,56 +91,11 @@ class ReuseChannels(Pass):
         return np.asarray(mean[free] - mean[chosen])
 
 
-@dataclass(frozen=True)
-class Chain:
-    """Layers through which a channel keeps its number.
-
-    Attributes:
-      layers: the layer that makes the channels, and the depthwise layers after it.
-      links: theirs; `results` are the values that the next layers read.
-      readers: the layers that read the last of them.
-    """
-
-    layers: tuple[Layer, ...]
-    links: tuple[Link, ...]
-
-    @property
-    def first(self) -> Layer:
-        return self.layers[0]
-
-    @property
-    def readers(self) -> tuple[Layer, ...]:
-        return self.links[-1].readers
-
-    @property
-    def results(self) -> tuple[Value, ...]:
-        return tuple(link.path[-1] for link in self.links)
-
-
-def chains(graph: Graph) -> Iterator[Chain]:
-    """Every layer that mixes channels, with what follows it up to the next ones."""
-    known = {link.first: link for link in links(graph)[0] if _is_plain(link)}
-    for layer, link in known.items():
-        if _is_depthwise(layer):
-            continue
-        found = [link]
-        while any(_is_depthwise(n) for n in found[-1].readers):
-            if len(found[-1].readers) > 1 or found[-1].readers[0] not in known:
-                break
-            found.append(known[found[-1].readers[0]])
-        else:
-            yield Chain(tuple(k.first for k in found), tuple(found))
-
-
-def _is_depthwise(layer: Layer) -> bool:
-    return layer.op is DEPTHWISE_CONV_2D
-
-
-def _is_plain(link: Link) -> bool:
+def is_plain(link: Link) -> bool:
     """Whether only activations and zero pads lie on the way, one after the other: a shift passes them but for cuts."""
     between = [v.producer for v in link.path[1:]]
     single = all(len(v.uses) == 1 for v in link.path[:-1])
-    multiplied = _is_depthwise(link.first) and link.first.attrs.depth_multiplier != 1
+    multiplied = is_depthwise(link.first) and link.first.attrs.depth_multiplier != 1
     moves = all(n is not None and (n.op.fuses_as is not None or n.op.pads_zeros) for n in between)
     return single and moves and not multiplied
 
@@ -162,7 +116,7 @@ def _through(link: Link, constants: np.ndarray, reach: np.ndarray, context: Cont
     w, b = link.first.weights()
     flat = np.moveaxis(w, link.first.channel_axis, -1)
     taps = flat.reshape(-1, flat.shape[-1])
-    if _is_depthwise(link.first):
+    if is_depthwise(link.first):
         kept = np.isfinite(constants) & ((constants == 0) | ~_pads(link.first))
         centre = b + np.where(kept, constants, 0.0) * taps.sum(axis=0)
         spread = np.where(kept, 0.0, np.abs(taps).sum(axis=0) * reach)
@@ -240,6 +194,6 @@ def _write_copies(
     w = np.moveaxis(w, layer.channel_axis, -1)
     w[..., free] = w[..., chosen]
     b[free] = b[chosen] + shift
-    if _is_depthwise(layer):
+    if is_depthwise(layer):
         b[free] -= came * w[..., chosen].reshape(-1, len(chosen)).sum(axis=0)
     layer.set_weights(graph, np.moveaxis(w, -1, layer.channel_axis), b)

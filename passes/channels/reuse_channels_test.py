@@ -10,7 +10,8 @@ from ir.graph import Graph, Value
 from ir.layer import Layer, layers
 from ir.ops._common import Padding
 from ir.ops.activation import RELU6
-from passes.channels.reuse_channels import ReuseChannels, chains, constant_channels
+from passes.channels.chains import chains
+from passes.channels.reuse_channels import ReuseChannels, constant_channels, is_plain
 from passes.contract.base import ChannelNormal, Context, Given
 from passes.graph_testing import Net, outputs, random_inputs, run_alone
 from passes.quantization.quantize import Quantize
@@ -58,7 +59,7 @@ def test_finds_the_constants_that_live_in_dead_channels():
     graph = network()
     context = context_of(graph)
     run_alone(graph, Calibrate(), context)
-    (chain,) = chains(graph)
+    (chain,) = chains(graph, is_plain)
     constants = constant_channels(chain, context)
     assert [n.name for n in chain.layers] == ["first", "depth"] and [n.name for n in chain.readers] == ["last"]
     assert np.flatnonzero(np.isfinite(constants)).tolist() == _DEAD
@@ -122,7 +123,7 @@ def test_a_constant_that_a_padded_depthwise_layer_reads_is_not_constant_after_it
     graph = network(dead_bias=1.0)
     context = context_of(graph)
     run_alone(graph, Calibrate(), context)
-    (chain,) = chains(graph)
+    (chain,) = chains(graph, is_plain)
     assert not np.isfinite(constant_channels(chain, context)).any()
 
 

@@ -1,7 +1,7 @@
 """What is known of the values of a graph, beside the graph: tables keyed by value, and one object that holds them all.
 
 A table is one field of `SideTables`. What must happen to all of them at once (going with a copy of the graph, being
-restored, following scaled or copied channels, being emptied when the graph is another) is written once, over the fields:
+restored, following scaled, copied or removed channels, being emptied when the graph is another) is written once, over the fields:
 no table can be forgotten. What a scale does to one entry is the entry's own business (`Row`).
 """
 
@@ -41,6 +41,9 @@ class Row(Protocol):
     def copied(self, copies: Copies) -> Row | None:
         """Of the same value with some channels overwritten by others; None where that is not known."""
 
+    def kept(self, channels: np.ndarray) -> Row | None:
+        """Of the same value with these channels alone; None where that is not known."""
+
 
 @dataclass(frozen=True)
 class ChannelNormal:
@@ -55,6 +58,9 @@ class ChannelNormal:
     def copied(self, copies: Copies) -> ChannelNormal:
         return ChannelNormal(copies.of(self.mean, copies.shift), copies.of(self.std))
 
+    def kept(self, channels: np.ndarray) -> ChannelNormal:
+        return ChannelNormal(self.mean[channels], self.std[channels])
+
 
 @dataclass(frozen=True)
 class Range:
@@ -67,6 +73,9 @@ class Range:
         return None
 
     def copied(self, copies: Copies) -> None:
+        return None
+
+    def kept(self, channels: np.ndarray) -> None:
         return None
 
 
@@ -98,6 +107,11 @@ class Statistics:
     def copied(self, copies: Copies) -> Statistics:
         """Bounds of samples are no longer known."""
         low, high, mean = (copies.of(x, copies.shift) for x in (self.low, self.high, self.mean))
+        return Statistics(low, high, mean, np.zeros(0), np.zeros(0))
+
+    def kept(self, channels: np.ndarray) -> Statistics:
+        """Bounds of samples are no longer known."""
+        low, high, mean = self.low[channels], self.high[channels], self.mean[channels]
         return Statistics(low, high, mean, np.zeros(0), np.zeros(0))
 
 
@@ -142,6 +156,11 @@ class SideTables:
         """Keeps in step with a value some of whose channels became copies of others."""
         for table in self._tables():
             _put(table, value, lambda row: row.copied(copies))
+
+    def keep_channels(self, value: Value, channels: np.ndarray) -> None:
+        """Keeps in step with a value that has these of its channels alone."""
+        for table in self._tables():
+            _put(table, value, lambda row: row.kept(channels))
 
     def forget_measured(self) -> None:
         """The graph is another now: nothing that was measured on it holds."""

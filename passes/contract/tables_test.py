@@ -160,3 +160,25 @@ def test_what_was_measured_is_forgotten_and_what_was_decided_stays():
 
 def test_needs_are_told_apart():
     assert len({need.value for need in Needs}) == len(Needs)
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_every_table_follows_channels_that_are_kept(name: str):
+    graph = network()
+    tables, value = filled(graph)
+    kept = np.array([0, 2])
+    tables.keep_channels(value, kept)
+    expected = ROWS[name].kept(kept)
+    found = getattr(tables, name).get(value)
+    assert found is None if expected is None else same(found, expected)
+
+
+def test_of_kept_channels_the_same_is_known():
+    graph = network()
+    tables, value = filled(graph)
+    before = tables.normals[value]
+    tables.keep_channels(value, np.array([2]))
+    np.testing.assert_array_equal(tables.normals[value].mean, before.mean[2:])
+    np.testing.assert_array_equal(tables.normals[value].std, before.std[2:])
+    assert tables.statistics[value].high.shape == (1,)
+    assert value not in tables.ranges and value not in tables.learned
