@@ -160,6 +160,18 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
+    "prune": (
+        *_PREPARE,
+        *_FITTED,
+        Part.CHANNELS,
+        Step("prune_weights"),
+        Step("calibrate"),
+        *_QUANTIZE,
+        *_ROUND,
+        *_CORRECT,
+        *_EMIT,
+    ),
+    "narrow": (*_PREPARE, Step("prune_channels"), *_FROM_DATA[len(_PREPARE) :], *_CORRECT, *_EMIT),
     "emit": _EMIT,
     "lsq": (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, Step("lsq"), *_EMIT),
     "data_free": (

@@ -30,6 +30,11 @@ CHOICES: dict[tuple[str, str], tuple[object, ...]] = {
     ("rescale", "limit"): (6.0, 5.0),
     ("correct_bias", "method"): ("empirical", "analytic"),
     ("correct_bias", "block"): (10, 50),
+    ("prune_weights", "sparsity"): (0.5, 0.75),
+    ("prune_weights", "pattern"): ("", "2:4"),
+    ("prune_weights", "score"): ("magnitude", "inputs", "feedback"),
+    ("prune_channels", "score"): ("magnitude", "inputs"),
+    ("prune_channels", "multiple"): (1, 8),
 }
 
 
