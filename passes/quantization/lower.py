@@ -25,6 +25,7 @@ from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.flat import flatten_rows
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
+from passes.quantization.states import settle_states
 
 IO_TYPES = ("int8", "int16", "uint8", "float")
 
@@ -48,6 +49,7 @@ class LowerToInteger(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         entries = take_integers(graph)
+        settle_states(graph)
         gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
         if gaps and not self.allow_float:
             raise _refusal(graph, gaps)

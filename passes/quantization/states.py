@@ -32,11 +32,22 @@ def annotate_states(graph: Graph, context: Context) -> None:
             weights = given(node.inputs, i)
             weights.quant = symmetric(np.abs(weights.array).max(initial=0))
         for i, value in enumerate(node.inputs):
-            if value is not None and node.op.operand(i).role is Role.GATE_BIAS:
+            if value is not None and node.op.operand(i).power_of_two:
+                value.quant = _power_of_two(context.tables.ranges.get(value, _UNKNOWN))
+    settle_states(graph)
+
+
+def settle_states(graph: Graph) -> None:
+    """Gives biases and states the parameters that follow from those of data, weights and results, whoever changed these."""
+    for node in graph.nodes:
+        for i, value in enumerate(node.inputs):
+            operand = node.op.operand(i) if node.op.operands else None
+            if value is None or operand is None or node.input.quant is None or not value.dtype.is_float:
+                continue
+            if operand.role is Role.GATE_BIAS:
                 value.quant = _bias_params(node, i)
-            elif value is not None and node.op.operand(i).role is Role.STATE:
-                held = context.tables.ranges.get(value, _UNKNOWN)
-                value.quant = _power_of_two(held) if node.op.operand(i).power_of_two else node.output.quant
+            elif operand.role is Role.STATE and not operand.power_of_two:
+                value.quant = node.output.quant
 
 
 def _own_constants(graph: Graph, node: Node) -> None:

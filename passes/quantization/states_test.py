@@ -7,11 +7,12 @@ import pytest
 
 from ir.graph import Graph
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
+from ir.quantization import QuantParams
 from ir.types import given
 from passes.contract.base import Context, Given, Range
 from passes.graph_testing import Net
 from passes.quantization.quantize import Quantize
-from passes.quantization.states import annotate_states
+from passes.quantization.states import annotate_states, settle_states
 from passes.ranges.calibrate import Calibrate
 from passes.running.runner import run_passes
 from passes.training.tuning_testing import in_memory
@@ -51,6 +52,18 @@ def test_the_cell_state_stays_where_kernels_take_it(largest: float, exponent: in
     context.tables.ranges[state] = Range(-largest, largest)
     annotate_states(graph, context)
     assert float(state.type.params().scale) == 2.0**exponent
+
+
+def test_states_and_biases_follow_what_was_trained() -> None:
+    graph, _ = _quantized()
+    (node,) = graph.nodes
+    for value in (node.input, node.output):
+        params = value.type.params()
+        value.quant = QuantParams(scale=params.scale * 2, zero_point=params.zero_point)
+    settle_states(graph)
+    assert given(node.inputs, _PLACES["output_state"]).quant is node.output.quant
+    bias, weights = (given(node.inputs, _PLACES[n]).type.params() for n in ("cell_bias", "input_to_cell_weights"))
+    np.testing.assert_allclose(bias.scale, node.input.type.params().scale * weights.scale, rtol=1e-6)  # float32
 
 
 def test_a_bias_that_32_bits_would_not_hold_widens_its_weights() -> None:

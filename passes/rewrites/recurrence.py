@@ -27,6 +27,7 @@ from ir.ops.recurrent import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.types import given
 from ir.widths import Widths
 from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
+from passes.quantization.tied import NARROW
 from passes.quantization.widths import available
 
 FORMS = ("auto", "fused", "steps")
@@ -65,6 +66,8 @@ class Recurrence(Pass):
     def _is_fused(self, node: Node, context: Context) -> bool:
         if self.form != "auto":
             return self.form == "fused"
+        if self.activation_bits > NARROW:
+            return False  # one runtime alone has that kernel
         limits, asked = context.given.limits, Widths(activation_bits=self.activation_bits)
         return (limits is None or limits.runs(node.op)) and available(node.op, asked, False, context) is not None
 
