@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.frontends.hints import fix_for
 from converter.frontends.lstm import check_lstm
 from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
@@ -89,7 +90,7 @@ def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[
         file,
         "operators of the table",
         f"{len(unknown)} others: {shown}{more}",
-        "end the model before them with --output_nodes, or export it without them",
+        fix_for(subgraph.operators[position].code for position in unknown),
     )
 
 

@@ -257,6 +257,19 @@ def test_custom_operators_are_refused_by_name_and_can_be_cut_off() -> None:
         from_tflite(_custom("DELEGATE", "").finish([0], [2]))
 
 
+@pytest.mark.parametrize(
+    ("code", "fix"),
+    [
+        ("RANDOM_STANDARD_NORMAL", "draw in training only, or end the model before the draw"),
+        ("READ_VARIABLE", "states as inputs and outputs"),
+        ("WHILE", "a fixed number of steps"),
+    ],
+)
+def test_what_to_do_about_other_operators(code: str, fix: str) -> None:
+    with pytest.raises(ModelError, match=f"1 others: {code} 'z'; .*{fix}"):
+        from_tflite(_custom(code, "").finish([0], [2]))
+
+
 def test_open_sizes() -> None:
     file = File()
     x = file.tensor([1, 1, 1, 3], name="x", shapeSignature=[-1, -1, -1, 3])
