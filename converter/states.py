@@ -9,8 +9,9 @@ _SHOWN = 3
 
 
 def keeps_state(graph: Graph) -> tuple[str, ...]:
-    """A sentence on the layers of a file whose states outlast an invocation; none if there are none."""
-    names = [n.name for n in graph.nodes if any(n.op.operand(i).role is Role.STATE for i in range(len(n.inputs)))]
+    """A sentence on the layers of a file whose states outlast an invocation, though they should not; none if there are none."""
+    nodes = [n for n in graph.nodes if any(n.op.operand(i).role is Role.STATE for i in range(len(n.inputs)))]
+    names = [node.name for node in nodes if not node.attrs.keeps_state]
     if not names:
         return ()
     shown = ", ".join(f"'{name}'" for name in names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")

@@ -47,6 +47,17 @@ def test_the_size_does_not_grow_with_the_steps() -> None:
     assert len(long) - len(short) < 64
 
 
+def test_a_stateful_layer_is_the_operator_too_and_needs_no_reset() -> None:
+    keras.utils.set_random_seed(0)
+    x = keras.Input((4, 6), batch_size=1)
+    model = keras.Model(x, layers.LSTM(8, stateful=True)(x))
+    data = np.random.default_rng(0).normal(0, 1, (20, 4, 6)).astype(np.float32)
+    result = convert(model, calibration_data=data, pipeline="fast", passes="recurrence{form=steps}")
+    assert result.operators[_LSTM] == 1 and not result.warnings
+    state = next(v for v in result.graph.constants() if v.name.endswith("cell_state"))
+    assert float(state.type.params().scale) == 2.0**-12  # it may go on to 8, whatever samples of four steps show
+
+
 def test_where_there_is_no_kernel_it_is_written_out() -> None:
     result = _converted(layers.LSTM(8), steps=4, activation_bits=16)
     assert _LSTM not in result.operators and not result.warnings

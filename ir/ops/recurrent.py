@@ -30,12 +30,16 @@ TANH = 4  # among the activations of the schema
 
 @dataclass(frozen=True, kw_only=True)
 class LstmAttributes(Attributes):
-    """Activation of the cell (4: tanh), bounds on cell and projection (0: none), whether time is axis 0."""
+    """Activation of the cell (4: tanh), bounds on cell and projection (0: none), whether time is axis 0.
+
+    `keeps_state`: the layer goes on where its last invocation ended; files do not say so, all their operators do.
+    """
 
     activation_function: int = TANH
     cell_clip: float = at_least(0, 0.0)
     proj_clip: float = at_least(0, 0.0)
     time_major: bool = False
+    keeps_state: bool = False
 
 
 GATES = ("input", "forget", "cell", "output")
@@ -132,7 +136,7 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = OpDef(
     encoding=Encoding(
         code="UNIDIRECTIONAL_SEQUENCE_LSTM",
         options="UnidirectionalSequenceLSTMOptions",
-        renamed={"activation_function": "fusedActivationFunction"},
+        renamed={"activation_function": "fusedActivationFunction", "keeps_state": ""},
         intermediates=_intermediates,
     ),
 )

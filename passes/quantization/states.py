@@ -33,8 +33,13 @@ def annotate_states(graph: Graph, context: Context) -> None:
             weights.quant = symmetric(np.abs(weights.array).max(initial=0))
         for i, value in enumerate(node.inputs):
             if value is not None and node.op.operand(i).power_of_two:
-                value.quant = _power_of_two(context.tables.ranges.get(value, _UNKNOWN))
+                value.quant = _power_of_two(_held(node, context.tables.ranges.get(value, _UNKNOWN)))
     settle_states(graph)
+
+
+def _held(node: Node, seen: Range) -> Range:
+    """A state that goes on for longer than a sample may grow beyond what was seen."""
+    return Range(min(seen.low, _UNKNOWN.low), max(seen.high, _UNKNOWN.high)) if node.attrs.keeps_state else seen
 
 
 def settle_states(graph: Graph) -> None:
@@ -70,7 +75,7 @@ def _bias_params(node: Node, index: int) -> QuantParams:
 
 
 def _power_of_two(held: Range) -> QuantParams:
-    largest = max(held.high, 2.0**_LEAST) / ((1 << 15) - 1)
+    largest = max(held.high, 2.0**_LEAST) / (1 << 15)
     return QuantParams(
         scale=np.asarray(2.0 ** min(max(math.ceil(math.log2(largest)), _LEAST), _MOST), np.float32), bits=16
     )

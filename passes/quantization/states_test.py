@@ -41,7 +41,7 @@ def test_gates_and_states() -> None:
     np.testing.assert_allclose(params["cell_bias"].scale, params["input"].scale * weights.scale, rtol=1e-6)  # float32
     cell, held = params["cell_state"], context.tables.ranges[given(node.inputs, _PLACES["cell_state"])]
     assert cell.bits == 16 and np.log2(cell.scale) == np.round(np.log2(cell.scale))
-    assert held.high <= float(cell.scale) * 32767 < 2 * held.high
+    assert held.high <= float(cell.scale) * 32768 < 2 * held.high
 
 
 @pytest.mark.parametrize(("largest", "exponent"), [(0.2, -15), (1.5, -14), (100.0, -9), (1e6, -9)])

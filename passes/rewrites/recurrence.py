@@ -56,6 +56,9 @@ class Recurrence(Pass):
             steps = node.input.shape[_time(node)]
             if self._is_fused(node, context):
                 continue
+            if node.attrs.keeps_state:
+                skipped.append(Skip(node.name, "only the operator keeps its state from one invocation to the next"))
+                continue
             if steps > _MOST_STEPS:
                 skipped.append(Skip(node.name, f"{steps} steps, of which at most {_MOST_STEPS} are written out"))
                 continue

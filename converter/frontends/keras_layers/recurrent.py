@@ -1,6 +1,6 @@
 """Recurrent layers over sequences of a fixed length: an LSTM as one node, others step by step from what their cells compute.
 
-The states before the first step are zeros: a converted network starts every invocation anew. A step that a mask
+The states before the first step are zeros; written out, a network starts every invocation anew. A step that a mask
 leaves out keeps states and output as they were (the output zero, by `zero_output_for_mask`).
 """
 
@@ -26,7 +26,7 @@ _FIX = "use convolutions over time (Conv1D), or convert the part of the model wi
 @layer(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
 def recurrent(b: Builder, layer: Any, x: Value, mask: Any = None, **arguments: Any) -> Any:
     """The last output, or all of them; and the last states, if the layer returns them."""
-    _check(b, layer, x, arguments)
+    _check(b, layer, x, mask, arguments)
     if _is_plain(layer, mask):
         return _ends(b, layer, _sequence(b, layer, x))
     _check_length(b, x)
@@ -42,7 +42,7 @@ def bidirectional(b: Builder, layer: Any, x: Value, mask: Any = None, **argument
     for one in directions:
         if not isinstance(one, keras.layers.RNN) or one.return_state:
             raise b.fail("a recurrent layer inside, without states as results", type(one).__name__, _FIX)
-        _check(b, one, x, arguments)
+        _check(b, one, x, mask, arguments)
     if all(_is_plain(one, mask) for one in directions):
         results = [_sequence(b, one, x, one.name) for one in directions]
         ends = [_ends(b, one, y) for one, y in zip(directions, results, strict=True)]
@@ -66,11 +66,14 @@ def _merged(b: Builder, layer: Any, ends: list[Value]) -> Any:
     return tuple(ends) if merge is None else b.apply(merge, *ends)
 
 
-def _check(b: Builder, layer: Any, x: Value, arguments: dict[str, Any]) -> None:
+def _check(b: Builder, layer: Any, x: Value, mask: Any, arguments: dict[str, Any]) -> None:
     if any(v is not None for v in arguments.values()):
         raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave first states out")
-    if layer.stateful:
-        raise b.fail("a layer that starts anew", "a stateful one", "give the states as inputs, and use the cell")
+    if layer.stateful and not _is_plain(layer, mask):
+        fix = (
+            "use an LSTM (tanh, sigmoid, no mask, no states as results), or give the states as inputs, and use the cell"
+        )
+        raise b.fail("a layer that starts anew", "a stateful one", fix)
     if isinstance(layer.cell, keras.layers.StackedRNNCells):
         raise b.fail("one cell", "a stack of cells", "use one recurrent layer after the other")
 
@@ -102,7 +105,7 @@ def _sequence(b: Builder, layer: Any, x: Value, name: str = "") -> Value:
     weights = [*parts(cell.kernel, "weights"), *parts(cell.recurrent_kernel, "recurrent")]
     states = [b.constant(np.zeros((x.shape[0], units)), name) for name in STATES]
     operands = [x, *weights, *[None] * 3, *parts(bias, "bias"), *[None] * 2, *states, *[None] * 4]
-    return b.node(UNIDIRECTIONAL_SEQUENCE_LSTM, *operands, name=name)
+    return b.node(UNIDIRECTIONAL_SEQUENCE_LSTM, *operands, name=name, keeps_state=bool(layer.stateful))
 
 
 def _ends(b: Builder, layer: Any, y: Value) -> Value:
