@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ir.graph import Graph, Value
+from ir.graph import Graph, Node, Value
 from ir.ops.joining import CONCATENATION
 from ir.quantization import QuantParams
 
@@ -39,7 +39,8 @@ class CoarseColumns:
 
     def __str__(self) -> str:
         first = ", ".join(map(str, self.columns[:_SHOWN])) + (", ..." if len(self.columns) > _SHOWN else "")
-        apart = f"--output_nodes={','.join(self.parts)}" if self.parts else "--output_nodes before they are joined"
+        named = f"--split_outputs, or --output_nodes={','.join(self.parts)}"
+        apart = named if self.parts else "--output_nodes before they are joined"
         return (
             f"{len(self.columns)} of the {self.total} columns of output '{self.output}' ({first}) have at most "
             f"{self.levels:.1f} levels, because they share a scale with much larger ones: end the network where each "
@@ -89,9 +90,17 @@ def coarse_columns(
     return [found for value, known, quant in triples if (found := known.coarse(value, quant)) is not None]
 
 
-def _parts(value: Value) -> tuple[str, ...]:
-    """The names of what is joined to make an output, through what only rearranges it."""
+def joined(value: Value) -> Node | None:
+    """What joins the parts of an output, through what only rearranges it; None where it is not made of parts."""
     node = value.producer
     while node is not None and node.op.rearranges and node.inputs and node.inputs[0] is not None:
         node = node.inputs[0].producer
-    return tuple(v.name for v in node.operands) if node is not None and node.op is CONCATENATION else ()
+    if node is None or node.op is not CONCATENATION:
+        return None
+    return None if any(v.producer is None for v in node.operands) else node
+
+
+def _parts(value: Value) -> tuple[str, ...]:
+    """The names of what is joined to make an output, through what only rearranges it."""
+    maker = joined(value)
+    return () if maker is None else tuple(v.name for v in maker.operands)

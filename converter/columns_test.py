@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
 from converter.columns import Bounds, coarse_columns
 from converter.conversion import convert
+from converter.frontends import ModelOptions
 from ir.graph import Graph
 from ir.ops.activation import LOGISTIC
 from ir.ops.elementwise import MUL
@@ -60,3 +62,19 @@ def test_a_conversion_warns_of_a_ruined_column_behind_a_loud_one() -> None:
     assert result.quality is not None and result.quality.sqnr_db > 30
     (warning,) = (w for w in result.warnings if "columns of output 'all'" in w)
     assert warning.startswith("3 of the 6 columns") and "--output_nodes=boxes,scores" in warning
+
+
+def test_split_outputs_have_levels_of_their_own() -> None:
+    keras.utils.set_random_seed(0)
+    x = keras.Input((8,))
+    boxes = keras.layers.Rescaling(300.0)(keras.layers.Dense(4)(x))
+    scores = keras.layers.Dense(6, activation="sigmoid")(x)
+    model = keras.Model(x, keras.layers.Concatenate()([boxes, scores]))
+    data = np.random.default_rng(0).normal(size=(40, 8)).astype(np.float32)
+    joined, split = (
+        convert(model, calibration_data=data, pipeline="fast", model_options=ModelOptions(split_outputs=asked))
+        for asked in (False, True)
+    )
+    assert "--split_outputs" in " ".join(joined.warnings) and not split.warnings
+    steps = [float(v.type.params().scale) for v in split.graph.outputs]
+    assert steps[0] > 1 and steps[1] == 1 / 256

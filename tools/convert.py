@@ -147,6 +147,7 @@ def model_options() -> Any:
         input_arrays=tuple(FLAGS.input_arrays),
         output_arrays=tuple(FLAGS.output_arrays),
         output_nodes=tuple(FLAGS.output_nodes),
+        split_outputs=FLAGS.split_outputs,
     )
 
 

@@ -24,6 +24,9 @@ def define_flags() -> None:
     flags.DEFINE_list("output_arrays", [], "Of a frozen .pb: the tensors to end at.")
     flags.DEFINE_list("output_nodes", [], "Layers or tensors to end at; what comes after them is cut off.")
     flags.DEFINE_bool(
+        "split_outputs", False, "Makes an output of each part that an output is joined of (boxes, scores)."
+    )
+    flags.DEFINE_bool(
         "allow_float_fallback", False, "Keeps operators that have no integer form in float, instead of failing."
     )
     flags.DEFINE_string(

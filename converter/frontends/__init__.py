@@ -10,6 +10,7 @@ from typing import Any
 from converter.backend import tensorflow_for
 from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.frontends.source import Source
+from converter.frontends.splitting import split_outputs
 from converter.regular import other_than_file
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
@@ -30,6 +31,13 @@ def load_model(model: Any, *, weights: str | None = None, options: ModelOptions 
     Raises ModelError if it is none of these, OptionError if an option does not concern this kind of model.
     """
     options = options or ModelOptions()
+    source = _load(model, weights, options)
+    if options.split_outputs:
+        split_outputs(source.graph)
+    return source
+
+
+def _load(model: Any, weights: str | None, options: ModelOptions) -> Source:
     if isinstance(model, Graph):
         return _ending_at(Source(model), options)
     if isinstance(model, bytes):

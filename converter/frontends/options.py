@@ -18,6 +18,7 @@ class ModelOptions:
       signature: which of several entry points; None: the only one, or the default one.
       input_arrays, output_arrays: tensors of a frozen GraphDef between which the network lies.
       output_nodes: layers or tensors to end at in place of the model's outputs.
+      split_outputs: outputs that are joined of parts become an output for each part.
     """
 
     batch_size: int | None = None
@@ -26,6 +27,7 @@ class ModelOptions:
     input_arrays: tuple[str, ...] = ()
     output_arrays: tuple[str, ...] = ()
     output_nodes: tuple[str, ...] = ()
+    split_outputs: bool = False
 
     def __post_init__(self) -> None:
         if self.batch_size is not None and self.batch_size < 1:
