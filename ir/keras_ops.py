@@ -23,12 +23,13 @@ class _KerasOps:
 def _ops() -> Any:
     """The module, once; TensorFlow's graphs are told to keep sums as they are written.
 
-    Its arithmetic optimizer flattens sums of sums: 26 times `x = x + x` would become one sum of 2^26 terms.
+    Its arithmetic optimizer flattens sums of sums: 26 times `x = x + x` would become one sum of 2^26 terms. Without it the
+    remapper fuses a convolution with an addition to what was padded, and oneDNN's kernel of that ends the process.
     """
     from keras import ops
 
     if (backend := sys.modules.get("tensorflow")) is not None:
-        backend.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
+        backend.config.optimizer.set_experimental_options({"arithmetic_optimization": False, "remapping": False})
     return ops
 
 

@@ -11,10 +11,12 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from converter.frontends import ModelOptions, parse_input_shapes
+from converter.frontends import ModelOptions, load_model, parse_input_shapes
 from converter.survey import SurveyOptions, survey_model
+from ir.execute import compiled, eager, run_float
 from runtime_tests import corpus_sounds
 from runtime_tests.corpus_pictures import expected, options, write
 
@@ -69,6 +71,19 @@ def test_a_file_of_the_corpus(name: str, pictures: Path) -> None:
     floor = known.get("floor_db", ENOUGH_DB)
     assert floor >= ENOUGH_DB or known["why"], "what is not close has a reason"
     assert row.sqnr_db >= floor, row.outputs
+
+
+@pytest.mark.parametrize("name", ["face_detection_full_range", "face_detection_back", "palm_detection"])
+def test_a_compiled_graph_computes_what_its_operators_do(name: str) -> None:
+    """Fused with an addition to what was padded, a convolution of oneDNN's ended the process, with several samples."""
+    graph = load_model(str(MODELS / f"float_tflite/{name}.tflite")).graph
+    x = np.random.default_rng(0).uniform(-1, 1, (3, *graph.inputs[0].shape[1:])).astype(np.float32)
+
+    def run(tensors: list[Any]) -> list[Any]:
+        return run_float(graph, tensors)
+
+    for one, other in zip(compiled(run)([x]), eager(run)([x]), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3 * float(np.abs(other).max()))  # other orders of float sums
 
 
 def test_most_of_the_corpus_converts() -> None:
