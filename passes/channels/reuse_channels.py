@@ -25,23 +25,27 @@ from ir.execute import batchable, eager, run_float
 from ir.graph import Graph, Value
 from ir.layer import Layer
 from ir.ops._common import Padding
+from ir.widths import Widths
 from passes.channels.chains import Chain, chains, is_depthwise
 from passes.channels.links import Link
 from passes.contract.base import Context, Copies, Needs, Pass, PassReport, Skip
 
-_LEVELS = 255
 _NOTHING = 1e-5  # of the range of a tensor: what a channel may vary by and still counts as constant
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReuseChannels(Pass):
-    """Copies the channels that add most noise into the places of constant ones, half a step apart."""
+    """Copies the channels that add most noise into the places of constant ones, half a step apart.
+
+    `activation_bits` are those that the step of an activation follows from.
+    """
 
     name: ClassVar[str] = "reuse_channels"
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
     guarded: ClassVar[bool] = True
 
     samples: int = 16
+    activation_bits: int = 8
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed: list[str] = []
@@ -73,7 +77,7 @@ class ReuseChannels(Pass):
             _read_twice(graph, reader, constants, chosen, free)
         for layer, value in zip(chain.layers, chain.results, strict=True):
             came = np.zeros(len(chosen)) if layer is chain.first else self._shift(graph, context, layer, chosen, free)
-            shift = _step(context, value) / 2
+            shift = _width(context, value) / Widths(activation_bits=self.activation_bits).activation_levels / 2
             _write_copies(graph, layer, chosen, free, came, shift)
             context.tables.copy_channels(layer.output, Copies(chosen, free, shift))
         for reader in chain.readers:
@@ -151,7 +155,7 @@ def chosen_channels(chain: Chain, context: Context, constants: np.ndarray) -> np
     for layer, value in zip(chain.layers, chain.results, strict=True):
         if layer is not chain.first:
             noise *= np.square(layer.weights()[0]).reshape(-1, len(constants)).sum(axis=0)
-        noise += _step(context, value) ** 2
+        noise += _width(context, value) ** 2  # of equally many steps
     read = np.zeros(len(constants))
     for reader in chain.readers:
         read += np.square(_by_input(reader)[0]).reshape(-1, len(constants)).sum(axis=0)
@@ -160,9 +164,9 @@ def chosen_channels(chain: Chain, context: Context, constants: np.ndarray) -> np
     return np.asarray(order[noise[order] > 0])
 
 
-def _step(context: Context, value: Value) -> float:
+def _width(context: Context, value: Value) -> float:
     low, high = context.tables.statistics[value].bounds
-    return (max(high, 0.0) - min(low, 0.0)) / _LEVELS
+    return max(high, 0.0) - min(low, 0.0)
 
 
 def _by_input(layer: Layer) -> tuple[np.ndarray, np.ndarray]:

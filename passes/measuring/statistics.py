@@ -114,6 +114,8 @@ def histograms(
         results = run_float(graph, tensors, requested=requested)
         return [_counts(x, low, high) for x, (low, high) in zip(results, bounds, strict=True)]
 
+    if not requested:
+        return {}
     run = compiled(count)
     totals = [np.zeros(BINS, np.int64) for _ in requested]
     for batch in stream(graph, context.data, context, "histograms"):

@@ -14,14 +14,16 @@ import numpy as np
 from ir.graph import Graph, Node, Value
 from ir.opdef import Role
 from ir.quantization import QuantParams
+from ir.widths import Widths
 from passes.contract.base import Context, Range
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import fixed_params, range_of
+from passes.quantization.widths import Requested
 
-_WEIGHT_LEVELS = 127
 
-
-def raise_scales(graph: Graph, context: Context, params: Mapping[Value, QuantParams]) -> list[str]:
+def raise_scales(
+    graph: Graph, context: Context, params: Mapping[Value, QuantParams], requested: Requested
+) -> list[str]:
     """Widens the ranges; `params` are those that values are going to get. Returns a note for each."""
     groups = {value: group for group in tie_groups(graph) for value in group}
     scales = {value: float(given.scale) for value, given in params.items()}
@@ -30,7 +32,7 @@ def raise_scales(graph: Graph, context: Context, params: Mapping[Value, QuantPar
         result = _result(node, params)
         if result is None:
             continue
-        factor = _needed(node, scales, params[result]) / scales[result]
+        factor = _needed(node, scales, params[result], requested(node)) / scales[result]
         if factor <= 1 or any(fixed_params(v, params[v].bits) is not None for v in groups[result]):
             continue
         for value in groups[result]:
@@ -50,20 +52,20 @@ def _result(node: Node, params: Mapping[Value, QuantParams]) -> Value | None:
     return value if value in params else None
 
 
-def _needed(node: Node, scales: Mapping[Value, float], result: QuantParams) -> float:
+def _needed(node: Node, scales: Mapping[Value, float], result: QuantParams, widths: Widths) -> float:
     """The least scale of a node's result, 0 where there is no limit."""
     ratio = node.op.quantization.ratio
-    operands = [_scale(node, i, v, scales) for i, v in enumerate(node.inputs) if v is not None]
+    operands = [_scale(node, i, v, scales, widths) for i, v in enumerate(node.inputs) if v is not None]
     known = [s for s in operands if s is not None]
     if ratio is None or result.bits not in ratio.most or not known:
         return 0.0
     return ratio.of(known) / ratio.most[result.bits]
 
 
-def _scale(node: Node, index: int, value: Value, scales: Mapping[Value, float]) -> float | None:
+def _scale(node: Node, index: int, value: Value, scales: Mapping[Value, float], widths: Widths) -> float | None:
     role = node.op.operand(index).role
     if role is Role.WEIGHT and value.data is not None:
-        return float(np.abs(value.data).max(initial=0)) / _WEIGHT_LEVELS
+        return float(np.abs(value.data).max(initial=0)) / widths.weight_levels
     return scales.get(value) if role is Role.ACTIVATION else None
 
 

@@ -80,7 +80,7 @@ class Quantize(Pass):
         notes += found + separate_narrow(graph, context, widths)
         notes += separate_fixed(graph, context, widths)
         notes += fit_scales(graph, context, _params(graph, context, widths))
-        notes += raise_scales(graph, context, _params(graph, context, widths))
+        notes += raise_scales(graph, context, _params(graph, context, widths), requested)
         for value, params in _params(graph, context, widths).items():
             value.quant = params
         annotate_states(graph, context)

@@ -42,6 +42,11 @@ def assign_widths(graph: Graph, context: Context, requested: Requested) -> tuple
     return solver.run(), solver.notes()
 
 
+def requested_widths(graph: Graph, context: Context, requested: Requested) -> dict[Value, int]:
+    """Bits of every activation before kernels are looked at: what is requested of it and of what shares its parameters."""
+    return _Solver(graph, context, requested).shared_widths()
+
+
 def named(nodes: Collection[Node], limit: int = 3) -> str:
     """How many nodes, and the names of some."""
     shown = [node.name for node in nodes][:limit]
@@ -69,15 +74,15 @@ class _Solver:
 
     def run(self) -> dict[Value, int]:
         """Separates operators without an int16 kernel until none is left among wide values, then matches inputs."""
-        while self._separate(self._widths()):
+        while self._separate(self.shared_widths()):
             pass
-        widths = self._widths()
+        widths = self.shared_widths()
         for node in self._computing():
             width = self._of_kernel(node, widths)
             for value in self._read(node):
                 if (widths[value] > NARROW) != (width > NARROW):
                     self._convert(value, width, [node])
-        return self._widths()
+        return self.shared_widths()
 
     def notes(self) -> list[str]:
         """What was not done as requested, once per operator, and how many operators were added for it."""
@@ -107,7 +112,8 @@ class _Solver:
             self._without.setdefault(node.op.name, {})[node] = None
         return NARROW
 
-    def _widths(self) -> dict[Value, int]:
+    def shared_widths(self) -> dict[Value, int]:
+        """The widest that was requested within each group."""
         found: dict[Value, int] = {}
         for group in tie_groups(self._graph):
             found.update(dict.fromkeys(group, max(self._asked[v] for v in group)))

@@ -2,6 +2,8 @@
 
 Methods, all from the same statistics:
 
+- `auto`: `mse` for activations of fewer than 7 bits (of 15 steps a rare value that stretches the range costs most),
+  `minmax` for others.
 - `minmax`: what was seen.
 - `moving_average`: the bounds of each sample, averaged with decay 0.9 in the order of the data.
 - `percentile`: cuts `(100 - percentile) / 2` percent of the values at each end (at the upper one only where nothing
@@ -24,23 +26,31 @@ from typing import ClassVar
 import numpy as np
 
 from ir.errors import OptionError
-from ir.graph import Graph
+from ir.graph import Graph, Value
 from ir.quantization import asymmetric, outward
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
 from passes.measuring.states import state_ranges
 from passes.measuring.statistics import collect, histograms
+from passes.quantization.bits import BitsPlan, parse_rules
 from passes.quantization.groups import tie_groups
+from passes.quantization.tied import NARROW
+from passes.quantization.widths import requested_widths
 
-METHODS = ("minmax", "moving_average", "percentile", "mse", "kl")
+METHODS = ("auto", "minmax", "moving_average", "percentile", "mse", "kl")
+_FROM_HISTOGRAMS = ("percentile", "mse", "kl")
+_FEW = 7  # bits: fewer leave the frequent values too few steps beside rare ones
 _DECAY = 0.9
-_LEVELS = 255
+_FRACTIONS = 64
 _INPUT_SAMPLES = 32
 _WIDENINGS = (1.0, 1.002, 1.004, 1.006, 1.008)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibrate(Pass):
-    """Chooses the range of every activation from its statistics."""
+    """Chooses the range of every activation from its statistics.
+
+    `activation_bits`, `ends` and `rules` are those of `quantize`.
+    """
 
     name: ClassVar[str] = "calibrate"
     preserves: ClassVar[Preserves] = Preserves.FLOAT
@@ -48,8 +58,11 @@ class Calibrate(Pass):
     makes: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
     keeps_statistics: ClassVar[bool] = True
 
-    method: str = "minmax"
+    method: str = "auto"
     percentile: float = 99.99
+    activation_bits: int = 8
+    ends: int = 8
+    rules: str = ""
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
@@ -72,11 +85,11 @@ class Calibrate(Pass):
         if self.method == "moving_average":
             scaled = [v for v, table in statistics.items() if not table.sample_low.size]
             statistics.update(collect(graph, context, scaled) if scaled else {})
-        counts = {}
-        if self.method in ("percentile", "mse", "kl"):
-            counts = histograms(graph, context, statistics, statistics)
+        bits = self._bits(graph, context)
+        methods = {value: self._method(bits.get(value, NARROW)) for value in statistics}
+        counts = histograms(graph, context, statistics, [v for v, m in methods.items() if m in _FROM_HISTOGRAMS])
         for value, table in statistics.items():
-            low, high = self._range(table, counts.get(value))
+            low, high = self._range(methods[value], table, counts.get(value), 2 ** bits.get(value, NARROW) - 1)
             if value not in graph.inputs:  # what is computed carries the noise of float arithmetic
                 low, high = float(outward(low)), float(outward(high))
             context.tables.ranges[value] = Range(low, high)
@@ -85,18 +98,28 @@ class Calibrate(Pass):
         kept = _keep_learned(graph, context)
         if kept:
             notes.append(f"{kept} ranges that the model was trained with are kept")
-        return PassReport(recorded=(f"{len(statistics) - kept} ranges by {self.method}",), notes=tuple(notes))
+        used = ", ".join(sorted(set(methods.values())))
+        return PassReport(recorded=(f"{len(statistics) - kept} ranges by {used}",), notes=tuple(notes))
 
-    def _range(self, statistics: Statistics, counts: np.ndarray | None) -> tuple[float, float]:
+    def _bits(self, graph: Graph, context: Context) -> dict[Value, int]:
+        plan = BitsPlan(activation_bits=self.activation_bits, ends=self.ends, rules=parse_rules(self.rules))
+        return requested_widths(graph, context, plan.requested(graph))
+
+    def _method(self, bits: int) -> str:
+        if self.method != "auto":
+            return self.method
+        return "mse" if bits < _FEW else "minmax"
+
+    def _range(self, method: str, statistics: Statistics, counts: np.ndarray | None, steps: int) -> tuple[float, float]:
         low, high = statistics.bounds
-        if self.method == "moving_average":
+        if method == "moving_average":
             return moving_average(statistics.sample_low), moving_average(statistics.sample_high)
         if counts is None:
             return low, high
         edges = np.linspace(low, high, len(counts) + 1)
-        if self.method == "percentile":
+        if method == "percentile":
             return percentile_range(counts, edges, self.percentile)
-        return mse_range(counts, edges) if self.method == "mse" else kl_range(counts, edges)
+        return mse_range(counts, edges, steps) if method == "mse" else kl_range(counts, edges)
 
 
 def _fit_inputs(graph: Graph, context: Context) -> Iterator[str]:
@@ -156,19 +179,20 @@ def percentile_range(counts: np.ndarray, edges: np.ndarray, percentile: float) -
     return float(low), float(high)
 
 
-def mse_range(counts: np.ndarray, edges: np.ndarray, steps: int = 48) -> tuple[float, float]:
+def mse_range(counts: np.ndarray, edges: np.ndarray, steps: int = 255) -> tuple[float, float]:
     """The range of least expected squared error: `scale^2 / 12` for values inside, the squared distance for those out.
 
-    Both ends are tried at `steps` fractions of what was seen; an end that 0 lies beyond stays at 0.
+    Both ends are tried at 64 fractions of what was seen; an end that 0 lies beyond stays at 0. `steps` are those that
+    the range is divided into.
     """
     centres = (edges[:-1] + edges[1:]) / 2
     total = counts.sum()
-    fractions = np.linspace(1.0, 0.2, steps)
+    fractions = np.linspace(1.0, 0.05, _FRACTIONS)
     lows = fractions * edges[0] if edges[0] < 0 else np.zeros(1)
     highs = fractions * edges[-1] if edges[-1] > 0 else np.zeros(1)
     over = np.array([(counts * np.maximum(centres - h, 0) ** 2).sum() for h in highs]) / total
     under = np.array([(counts * np.maximum(low - centres, 0) ** 2).sum() for low in lows]) / total
-    scale = (highs[None] - lows[:, None]) / _LEVELS
+    scale = (highs[None] - lows[:, None]) / steps
     cost = scale**2 / 12 + under[:, None] + over[None]
     i, j = np.unravel_index(int(np.argmin(cost)), cost.shape)
     return float(lows[i]), float(highs[j])

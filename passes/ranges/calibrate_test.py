@@ -167,9 +167,35 @@ def test_learned_ranges_are_kept():
     )
 
 
+def test_few_bits_are_for_the_many_values_and_what_keeps_eight_for_all():
+    net = Net()
+    x = net.input(3)
+    first = net.dense(x, 4)
+    middle = net.dense(first, 4)
+    graph = net.ends(net.dense(middle, 2))
+    data = np.random.default_rng(0).normal(size=(400, 3)).astype(np.float32)
+    data[0] *= 30
+    found = {}
+    for step in (Calibrate(method="minmax"), Calibrate(activation_bits=4), Calibrate(activation_bits=7)):
+        context = Context(Given(samples=in_memory(data)))
+        run_passes(graph, [step], context)
+        found[step] = context.tables.ranges
+    seen, few, many = found.values()
+    assert seen[middle].low < few[middle].low < few[middle].high < seen[middle].high
+    assert few[x] == seen[x] and few[first] == seen[first], "the ends keep 8 bits"
+    assert many == seen
+
+
+@properties
+@given(histograms(), st.sampled_from([3, 15, 63]))
+def test_fewer_steps_never_get_a_wider_range(h, steps):
+    (low, high), (few_low, few_high) = mse_range(*h), mse_range(*h, steps)
+    assert few_high - few_low <= high - low + 1e-6
+
+
 def test_options():
     with pytest.raises(
-        OptionError, match="expected a method of minmax, moving_average, percentile, mse, kl, found best"
+        OptionError, match="expected a method of auto, minmax, moving_average, percentile, mse, kl, found best"
     ):
         Calibrate(method="best")
     with pytest.raises(OptionError, match="percentile above 50"):

@@ -18,13 +18,11 @@ from typing import Any
 
 import passes as package
 from ir.errors import OptionError
-from ir.widths import Widths
 from passes.channels.level_activations import LevelActivations
 from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
 from passes.quantization.quantize import Quantize
 from passes.quantization.tied import NARROW
-from passes.rewrites.recurrence import Recurrence
 
 
 def _discover() -> dict[str, type[Pass]]:
@@ -227,7 +225,7 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None, r
 
 
 def for_widths(steps: Sequence[Pass]) -> list[Pass]:
-    """A named pipeline for the widths that it quantizes to: passes that scale channels weigh the steps of these.
+    """A named pipeline for the widths that it quantizes to: passes that weigh steps know how many there are.
 
     Activations of 16 bits have levels enough for small channels: what makes these finer would only coarsen the weights
     that read them, which are all the error that is left. Below 8 bits, too, the weights are nearly all the error: there
@@ -242,18 +240,18 @@ def for_widths(steps: Sequence[Pass]) -> list[Pass]:
         steps = [s for s in steps if not isinstance(s, LevelActivations | ReuseChannels)]
     elif quantize.weight_bits < NARROW:
         steps = [Balance(granularity=quantize.granularity) if s == LevelActivations() else s for s in steps]
-    return [_informed(s, quantize) for s in steps]
+    return [_informed(step, quantize) for step in steps]
+
+
+_WIDTHS = ("weight_bits", "activation_bits", "ends", "rules")  # options of `quantize` that passes before it may have
 
 
 def _informed(step: Pass, quantize: Quantize) -> Pass:
-    """A pass that looks at widths, for those of `quantize`, unless its options name others."""
-    from passes.channels.balance import Balance
-
-    if isinstance(step, Recurrence) and step == Recurrence():
-        return Recurrence(activation_bits=quantize.activation_bits)
-    if not isinstance(step, LevelActivations | Balance) or step.widths != Widths():
+    """A pass with the widths of `quantize`, where it asks for them and its own options name no others."""
+    known = {f.name: f.default for f in dataclasses.fields(step) if f.name in _WIDTHS}
+    if step is quantize or any(getattr(step, name) != usual for name, usual in known.items()):
         return step
-    return dataclasses.replace(step, weight_bits=quantize.weight_bits, activation_bits=quantize.activation_bits)
+    return dataclasses.replace(step, **{name: getattr(quantize, name) for name in known})
 
 
 def _made(kind: type[Pass], step: Step, choices: Mapping[Choice, str]) -> Pass:

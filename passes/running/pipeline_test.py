@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from ir.errors import OptionError
 from passes.channels.balance import Balance
 from passes.channels.level_activations import LevelActivations
+from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Needs, Pass, Preserves
+from passes.ranges.calibrate import Calibrate
 from passes.running.pipeline import PIPELINES, automatic, for_widths, named, parse, registry, to_text
 
 PASSES = registry()
@@ -86,7 +88,10 @@ def test_spaces_and_many_passes():
     ("text", "message"),
     [
         ("fold_batchnorm", r"--passes: expected a pass of .*calibrate, .*, found fold_batchnorm; see --list_passes"),
-        ("calibrate{kind=kl}", "pass calibrate: expected an option of method, percentile, found kind"),
+        (
+            "calibrate{kind=kl}",
+            "pass calibrate: expected an option of activation_bits, ends, method, percentile, rules, found kind",
+        ),
         ("fuse_pad{x=1}", "pass fuse_pad: expected an option of none, found x"),
         ("calibrate{kl}", "pass calibrate: expected option=value, found kl; write"),
         ("calibrate{percentile=high}", "pass calibrate, option percentile: expected float, found high"),
@@ -158,6 +163,13 @@ def test_passes_that_scale_channels_weigh_the_steps_of_the_widths(granularity: s
     assert isinstance(kept, LevelActivations) == (granularity == "per_channel") and kept.widths.activation_bits == 6
     chosen = for_widths(parse("balance{weight_bits=3},quantize{weight_bits=4}"))[0]
     assert isinstance(chosen, Balance) and chosen.weight_bits == 3
+
+
+def test_ranges_are_chosen_for_the_widths():
+    bits = "quantize{activation_bits=4 ends=6 rules=layer:a*=a8}"
+    steps = for_widths(named("default", granularity="per_channel", io="int8", changes=bits))
+    assert Calibrate(activation_bits=4, ends=6, rules="layer:a*=a8") in steps
+    assert ReuseChannels(activation_bits=4) in steps
 
 
 def test_wide_activations_are_not_made_finer():
