@@ -12,6 +12,7 @@ from converter.frontends.keras_layers import (
     pooling,
     recurrent,
     refused,
+    volumes,
 )
 from converter.frontends.keras_layers._registry import followable, layer_handler, operation_handler, refusal
 
@@ -27,6 +28,7 @@ FAMILIES = (
     pooling,
     recurrent,
     refused,
+    volumes,
 )
 
 __all__ = ["FAMILIES", "followable", "layer_handler", "operation_handler", "refusal"]

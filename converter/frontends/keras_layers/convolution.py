@@ -89,6 +89,11 @@ def _conv(b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value |
     return b.node(CONV_2D, x, weights, *_given(bias), **attributes)
 
 
+def conv_over_pictures(b: Builder, spec: Any, x: Value, kernel: np.ndarray, bias: Value | None) -> Value:
+    """A convolution `[kh, kw, in, out]` with the strides, dilations and padding of `spec`."""
+    return _conv(b, spec, x, 2, kernel, bias)
+
+
 def _depthwise(b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = "") -> Value:
     weights = b.weight(kernel, f"{name}_kernel" if name else "kernel", _depthwise_layout(axes))
     multiplier = weights.shape[3] // x.shape[-1]

@@ -275,7 +275,6 @@ def test_first_states_of_recurrent_layers_are_refused() -> None:
         (layers.Resizing(3, 4, crop_to_aspect_ratio=True), (6, 6, 4), "crop_to_aspect_ratio=True"),
         (layers.CenterCrop(8, 8), (6, 6, 4), "would enlarge"),
         (layers.Conv2DTranspose(3, 3, dilation_rate=2), (6, 6, 4), "dilation"),
-        (layers.MaxPooling3D(), (4, 4, 4, 2), "three spatial axes"),
         (layers.MaxPooling2D(data_format="channels_first"), (6, 6, 4), "channels_first"),
         (layers.GlobalMaxPooling2D(data_format="channels_first"), (6, 6, 4), "channels_first"),
     ],

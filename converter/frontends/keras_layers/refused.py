@@ -19,10 +19,7 @@ refuse(
     fix="apply the inner layer directly (Dense and pointwise layers take any rank), or reshape around it",
 )
 refuse(
-    keras.layers.Conv3D,
     keras.layers.Conv3DTranspose,
-    keras.layers.MaxPooling3D,
-    keras.layers.AveragePooling3D,
     found="a layer over three spatial axes",
     fix="split the depth into channels or frames and use the layer for two axes",
 )
@@ -32,6 +29,7 @@ refuse(
     keras.layers.TextVectorization,
     keras.layers.Hashing,
     keras.layers.Discretization,
+    keras.layers.CategoryEncoding,
     found="a layer that prepares text or categories",
     fix="do this outside the model and convert the rest",
 )
