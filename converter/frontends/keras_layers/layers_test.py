@@ -223,6 +223,7 @@ def test_signal_activation_stands_next_to_its_convolution() -> None:
         lambda: layers.LSTM(3, activation="relu"),
         lambda: layers.GRU(3, go_backwards=True, return_sequences=True),
         lambda: layers.GRU(3, reset_after=False),
+        lambda: layers.RNN([layers.LSTMCell(3, dropout=0.5), layers.GRUCell(2)], return_sequences=True),
         lambda: layers.SimpleRNN(3, activation="relu", dropout=0.5),
         lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="ave"),
     ],
@@ -254,18 +255,17 @@ def test_a_recurrent_layer_gives_its_last_states() -> None:
     assert len(assert_same_function(keras.Model(x, list(layers.LSTM(3, return_state=True)(x)))).outputs) == 3
 
 
-def test_first_states_of_recurrent_layers_are_refused() -> None:
-    x, state = keras.Input((5, 4)), keras.Input((3,))
-    model = keras.Model([x, state], layers.GRU(3, name="gru")(x, initial_state=state))
-    with pytest.raises(ModelError, match=r"layer 'gru' \(GRU\): expected a sequence alone"):
-        from_keras(model)
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
+def test_a_decoder_begins_where_its_encoder_ended(kind: type[keras.Layer]) -> None:
+    x, y = keras.Input((5, 4)), keras.Input((3, 2))
+    _, *states = kind(3, return_state=True)(x)
+    assert_same_function(randomized(keras.Model([x, y], kind(3, return_sequences=True)(y, initial_state=states))))
 
 
 @pytest.mark.parametrize(
     ("layer", "shape", "found"),
     [
         (layers.ConvLSTM2D(3, 3), (4, 6, 6, 2), "a recurrent layer of convolutions"),
-        (layers.RNN([layers.LSTMCell(3), layers.LSTMCell(2)]), (6, 4), "a stack of cells"),
         (layers.GRU(3), (513, 4), "at most 512 steps, found 513"),
         (layers.TimeDistributed(layers.Dense(3)), (6, 4), "time steps as a batch"),
         (layers.ReLU(threshold=1.0), (6, 4), "where the function jumps"),

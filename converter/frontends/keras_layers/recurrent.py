@@ -24,15 +24,15 @@ _FIX = "use convolutions over time (Conv1D), or convert the part of the model wi
 
 
 @layer(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
-def recurrent(b: Builder, layer: Any, x: Value, mask: Any = None, **arguments: Any) -> Any:
+def recurrent(b: Builder, layer: Any, x: Value, mask: Any = None, initial_state: Any = None, **arguments: Any) -> Any:
     """The last output, or all of them; and the last states, if the layer returns them."""
     _check(b, layer, x, mask, arguments)
-    if _is_plain(layer, mask):
+    if _is_plain(layer, mask) and initial_state is None:
         return _ends(b, layer, _sequence(b, layer, x))
     _check_length(b, x)
-    outputs, states = _steps(b, layer, x, mask)
+    outputs, states = _steps(b, layer, x, mask, initial_state)
     result = _stacked(b, outputs) if layer.return_sequences else outputs[-1]
-    return (result, *states) if layer.return_state else result
+    return (result, *keras.tree.flatten(states)) if layer.return_state else result
 
 
 @layer(keras.layers.Bidirectional)
@@ -68,14 +68,14 @@ def _merged(b: Builder, layer: Any, ends: list[Value]) -> Any:
 
 def _check(b: Builder, layer: Any, x: Value, mask: Any, arguments: dict[str, Any]) -> None:
     if any(v is not None for v in arguments.values()):
-        raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave first states out")
+        raise b.fail("a sequence alone", f"also {', '.join(arguments)}", "leave it out")
     if layer.stateful and not _is_plain(layer, mask):
         fix = (
             "use an LSTM (tanh, sigmoid, no mask, no states as results), or give the states as inputs, and use the cell"
         )
         raise b.fail("a layer that starts anew", "a stateful one", fix)
-    if isinstance(layer.cell, keras.layers.StackedRNNCells):
-        raise b.fail("one cell", "a stack of cells", "use one recurrent layer after the other")
+    if isinstance(layer.cell, keras.layers.StackedRNNCells) and mask is not None:
+        raise b.fail("one cell", "a stack of cells under a mask", "use one recurrent layer after the other")
 
 
 def _check_length(b: Builder, x: Value) -> None:
@@ -117,16 +117,16 @@ def _backwards(x: Any) -> Any:
     return keras.ops.flip(x, axis=1)
 
 
-def _steps(b: Builder, layer: Any, x: Value, mask: Any) -> tuple[list[Value], Sequence[Any]]:
+def _steps(b: Builder, layer: Any, x: Value, mask: Any, initial_state: Any = None) -> tuple[list[Value], Sequence[Any]]:
     """The outputs in the order in which they are computed, and the last states."""
     parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
     order = range(x.shape[1])[::-1] if layer.go_backwards else range(x.shape[1])
     cell, outputs, shown = layer.cell, list[Any](), list[Value]()
-    states: list[Any] = [np.zeros((x.shape[0], size), np.float32) for size in _sizes(cell)]
+    states = _first_states(cell, x.shape[0]) if initial_state is None else _listed(initial_state)
     with _without_dropout(cell):
         for step in order:
             output, made = b.apply(lambda x, s: cell.call(x, s, training=False), parts[step], states)
-            made = list(made) if isinstance(made, (list, tuple)) else [made]
+            made = _listed(made)
             if mask is not None:
                 holds = b.apply(lambda m, at=step: m[:, at : at + 1], mask)
                 before = outputs[-1] if outputs else np.zeros(output.shape, np.float32)
@@ -151,18 +151,28 @@ def _where(b: Builder, holds: Value, new: Any, old: Any) -> Value:
 @contextlib.contextmanager
 def _without_dropout(cell: Any) -> Iterator[None]:
     """Cells draw their masks before they ask whether it is training."""
-    kept = {name: getattr(cell, name) for name in ("dropout", "recurrent_dropout") if hasattr(cell, name)}
+    names, cells = ("dropout", "recurrent_dropout"), getattr(cell, "cells", [cell])
+    kept = [(one, name, getattr(one, name)) for one in cells for name in names if hasattr(one, name)]
     try:
-        for name in kept:
-            setattr(cell, name, 0.0)
+        for one, name, _ in kept:
+            setattr(one, name, 0.0)
         yield
     finally:
-        for name, value in kept.items():
-            setattr(cell, name, value)
+        for one, name, value in kept:
+            setattr(one, name, value)
 
 
-def _sizes(cell: Any) -> list[int]:
-    return list(cell.state_size) if isinstance(cell.state_size, (list, tuple)) else [cell.state_size]
+def _first_states(cell: Any, batch: int) -> list[Any]:
+    """Zeros, in a list; of a stack of cells a list of them each."""
+
+    def zeros(size: int) -> np.ndarray:
+        return np.zeros((batch, size), np.float32)
+
+    return list(keras.tree.map_structure(zeros, _listed(cell.state_size)))
+
+
+def _listed(states: Any) -> list[Any]:
+    return list(states) if isinstance(states, (list, tuple)) else [states]
 
 
 def _stacked(b: Builder, outputs: Sequence[Value]) -> Value:
