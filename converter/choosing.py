@@ -6,7 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from converter import compressing
 from converter.bits import RequestedBits
+from converter.compressing import Compression
 from converter.gathering import ConversionData
 from converter.targets import Target
 from converter.tuning import Tuning
@@ -30,6 +32,7 @@ class RequestedPasses:
     granularity: str | None = None
     io: str = "int8"
     bits: RequestedBits = field(default_factory=RequestedBits)
+    compression: Compression | None = None
     tuning: Tuning | None = None
     allow_float_fallback: bool = False
 
@@ -59,10 +62,13 @@ def _named(graph: Graph, data: ConversionData, target: Target, requested: Reques
     if passes is not None and pipeline is None:
         return pipelines.parse(passes)
     annotated = is_annotated(graph)
+    if pipeline is None and requested.compression is not None:
+        pipeline = compressing.PIPELINE
+    usual = compressing.GRANULARITY if pipeline == compressing.PIPELINE else target.granularity
     return pipelines.named(
         pipeline or (EMIT if annotated else _automatic(graph, data, requested.tuning)),
         changes=passes,
-        granularity=requested.granularity or target.granularity,
+        granularity=requested.granularity or usual,
         io=requested.io,
         rewrites=target.rewrites,
     )
@@ -96,6 +102,8 @@ def _automatic(graph: Graph, data: ConversionData, tuning: Tuning | None) -> str
 def _with_options(steps: list[Pass], requested: RequestedPasses) -> list[Pass]:
     """Passes with the options that named pipelines leave open: widths, training, operators left in float."""
     steps = requested.bits.apply(steps)
+    if requested.compression is not None:
+        steps = requested.compression.apply(steps)
     if requested.allow_float_fallback:
         steps = [dataclasses.replace(s, allow_float=True) if isinstance(s, LowerToInteger) else s for s in steps]
     tuning = requested.tuning

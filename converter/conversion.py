@@ -12,6 +12,7 @@ import numpy as np
 from converter import compare, proof, version, widths
 from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
+from converter.compressing import PIPELINE, Compression, carriers_of
 from converter.data.given import Data
 from converter.doubts import doubts
 from converter.frontends import ModelOptions, ends_of
@@ -25,7 +26,9 @@ from converter.recording import Recorder, Trace
 from converter.result import ConversionResult
 from converter.states import keeps_state
 from converter.targets import Target, get_target
+from converter.tflite.decoding import Carrier
 from converter.tflite.model_file import parse
+from converter.tflite.packing import packings
 from converter.tflite.writer import to_bytes
 from converter.tuning import Tuning, trains
 from ir.graph import Graph
@@ -48,6 +51,7 @@ def convert(
     weight_bits: int | None = None,
     activation_bits: int | None = None,
     bits: Bits | None = None,
+    compression: Compression | None = None,
     preprocess: Preprocess | None = None,
     labels: str | Path | np.ndarray | None = None,
     calibration_samples: int | None = None,
@@ -80,6 +84,7 @@ def convert(
       weight_bits, activation_bits: of all layers, 2 to 8, activations also 16; below 8 bits the first and last layers
         keep 8, unless `bits` says otherwise. A width that no kernel has becomes the next one that is there.
       bits: widths by layer, operator and position: a `BitsPlan`, its JSON as data, or the path of such a file.
+      compression: how small the file must be, and by which means (pipeline `compress`, if none is named).
       io: element type of inputs and outputs: int8, int16, uint8 or float.
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
       preprocess: of images and arrays in files, a mode (see `converter.preprocess`) or a function of pixels
@@ -103,6 +108,8 @@ def convert(
     start = time.perf_counter()
     _check_output(output, model=model, calibration_data=calibration_data, test_data=test_data, labels=labels)
     target = _target(target, min_runtime_version)
+    if pipeline == PIPELINE and compression is None:
+        compression = Compression()
     gates = gates or Gates()
     network = read_network(model, weights=weights, options=model_options, preprocess=preprocess)
     data = gather(
@@ -127,6 +134,7 @@ def convert(
             granularity=granularity,
             io=io,
             bits=RequestedBits(weight_bits=weight_bits, activation_bits=activation_bits, bits=bits),
+            compression=compression,
             tuning=tuning,
             allow_float_fallback=allow_float_fallback,
         ),
@@ -136,10 +144,12 @@ def convert(
     recorder = Recorder(network.graph)
     context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
     records = run_passes(network.graph, steps, context, _both(recorder, after))
-    content = _emit(network.graph, steps, target, recorder)
+    content = _emit(network.graph, steps, target, recorder, carriers_of(compression, target))
+    if compression is not None:
+        compression.check(len(content))
     target.refuse(parse(content))
     prediction = target.judge(parse(content), ends_of(network.reference))
-    required = {Runtime.LITERT, *target.promised, *(() if prediction.unmapped else target.computes)}
+    required = {*_any_of(content), *target.promised, *(() if prediction.unmapped else target.computes)}
     proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
     gates.judge(quality, prediction)
@@ -213,13 +223,21 @@ def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Ca
     return called
 
 
-def _emit(graph: Graph, steps: Sequence[Pass], target: Target, recorder: Recorder) -> bytes:
+def _emit(
+    graph: Graph, steps: Sequence[Pass], target: Target, recorder: Recorder, carriers: frozenset[Carrier]
+) -> bytes:
     """The file, with what it was made by, and the widths that its element types do not say."""
     about = {"pipeline": pipelines.to_text(steps), "target": target.name, "versions": version.versions()}
     annotated = None if recorder.annotated is None else recorder.annotated.graph
     if note := widths.note_of(annotated, graph):
         about[widths.NOTE] = note
-    return to_bytes(graph, {"intact": about}, last_versions=target.last_versions)
+    return to_bytes(graph, {"intact": about}, last_versions=target.last_versions, carriers=carriers)
+
+
+def _any_of(content: bytes) -> tuple[Runtime, ...]:
+    """What runs any file, but for those whose weights only a target's own operator unpacks."""
+    portable = all(packing.carrier is Carrier.GATHER for packing in packings(parse(content)).values())
+    return (Runtime.LITERT,) if portable else ()
 
 
 def _compare(network: Network, content: bytes, data: ConversionData, progress: Progress) -> compare.Comparison | None:

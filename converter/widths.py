@@ -6,6 +6,7 @@ below those of their containers in the file's metadata, by tensor; without that 
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections import Counter
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.targets.site import Site, sites
+from converter.tflite.packing import Packing, packings
 from converter.tflite.records import ModelFile, TensorRecord
 from ir.graph import Graph
 from ir.types import DType
@@ -30,6 +32,8 @@ class LayerWidths:
       layer: the name of its first result; `operator`: TFLite's word.
       activation_bits: of that result, None where it holds no quantized numbers.
       weight_bits, storage: of its weights, and the element type that stores them; None without.
+      packed: how the file holds weights that it unpacks at every inference (`256 x 4 gather`: a codebook of 256 blocks of 4
+        weights); None for those that lie there as they are.
       size_bytes: of its weights, bias and other quantized constants in the file.
       saved_bytes: how much less that is than with int8 weights and int32 biases.
     """
@@ -41,6 +45,7 @@ class LayerWidths:
     storage: str | None
     size_bytes: int
     saved_bytes: int
+    packed: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The documented keys of `widths` in `convert --json`, and of the operators in `inspect --json`."""
@@ -50,6 +55,7 @@ class LayerWidths:
             "activation_bits": self.activation_bits,
             "weight_bits": self.weight_bits,
             "storage": self.storage,
+            "packed": self.packed,
             "size_bytes": self.size_bytes,
             "saved_bytes": self.saved_bytes,
         }
@@ -57,7 +63,8 @@ class LayerWidths:
     @property
     def text(self) -> str:
         """`4 x 8` for 4-bit weights and 8-bit activations, `8` without weights, "" where nothing is quantized."""
-        return " x ".join(str(bits) for bits in (self.weight_bits, self.activation_bits) if bits is not None)
+        bits = " x ".join(str(bits) for bits in (self.weight_bits, self.activation_bits) if bits is not None)
+        return f"{bits} ({self.packed})" if self.packed else bits
 
 
 def note_of(annotated: Graph | None, emitted: Graph) -> dict[str, int]:
@@ -74,16 +81,32 @@ def note_of(annotated: Graph | None, emitted: Graph) -> dict[str, int]:
 
 def layer_widths(model: ModelFile) -> tuple[LayerWidths, ...]:
     """Every operator of a file's first subgraph, in its order."""
-    noted = _noted(model)
-    counted: set[int] = set()
+    noted, packed = _noted(model), packings(model)
+    unpacking = {position for packing in packed.values() for position in packing.operators}
+    counted = {i for packing in packed.values() for i in packing.stored}
     found = []
     for site in sites(model):
         own = [i for i in dict.fromkeys(site.record.inputs) if i >= 0 and i not in counted]
         counted.update(own)
         constants = [t for i in own if _is_quantized(t := site.graph.tensors[i]) and t.data is not None]
         size = sum(t.data.size for t in constants if t.data is not None)
-        found.append(_of_site(site, noted, int(size), sum(map(_size_in_int8, constants))))
+        layer = _of_site(site, noted, int(size), sum(map(_size_in_int8, constants)))
+        packings_read = [packed[i] for i in own if i in packed]
+        if site.index in unpacking:
+            layer = dataclasses.replace(layer, activation_bits=None)
+        found.append(_with_packing(layer, packings_read[0]) if packings_read else layer)
     return tuple(found)
+
+
+def _with_packing(layer: LayerWidths, packing: Packing) -> LayerWidths:
+    """A layer whose weights are unpacked: what holds them counts as its own."""
+    dense = _size_in_int8(packing.record)
+    return dataclasses.replace(
+        layer,
+        packed=packing.described,
+        size_bytes=layer.size_bytes + packing.size_bytes,
+        saved_bytes=layer.saved_bytes + dense - packing.size_bytes,
+    )
 
 
 def _of_site(site: Site, noted: Mapping[str, int], size: int, size_in_int8: int) -> LayerWidths:
@@ -129,13 +152,16 @@ def sentences(layers: Sequence[LayerWidths]) -> list[str]:
     """Sentences on widths and sizes; none where all is int8."""
     weights = Counter(layer.weight_bits for layer in layers if layer.weight_bits is not None)
     activations = Counter(layer.activation_bits for layer in layers if layer.activation_bits is not None)
-    if set(weights) | set(activations) <= {8}:
+    packed = sum(layer.packed is not None for layer in layers)
+    if set(weights) | set(activations) <= {8} and not packed:
         return []
     parts = [
         f"{what} of {_counted(counts)}"
         for what, counts in (("weights", weights), ("activations", activations))
         if counts
     ]
+    if packed:
+        parts.append(f"weights unpacked at every inference in {packed} layer{'s' if packed > 1 else ''}")
     saved = sum(layer.saved_bytes for layer in layers)
     sentence = f"constants take {abs(saved) / 1e3:.1f} kB {'less' if saved >= 0 else 'more'} than in int8"
     return [f"{'; '.join(parts)}; {sentence}"]

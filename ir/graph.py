@@ -151,7 +151,10 @@ class Graph:
     # --- building -------------------------------------------------------------------------------------------------
 
     def unique_name(self, requested: str) -> str:
-        """`requested`, or `requested_1`, `requested_2` ... if it is taken."""
+        """`requested`, or `requested_1`, `requested_2` ... if it is taken; the next number for a name that has one."""
+        base, _, number = requested.rpartition("_")
+        if number.isdecimal() and base in self._names and requested in self._names:
+            requested = base  # what replaces `w_1` is `w_2`, not `w_1_1`: names are bytes of the file
         count = self._names.get(requested)
         if count is None:
             self._names[requested] = 0

@@ -7,7 +7,7 @@ docstring of a limit is the sentence that a user reads, with what was found in i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -215,16 +215,19 @@ def check_each(
     missing: str,
     fix: str,
     instead: Mapping[OpDef, str] | None = None,
+    custom: Collection[str] = (),
 ) -> tuple[Verdict, ...]:
     """Verdicts for a device that takes operators one by one.
 
     Args:
       on, off: status of operators that the device takes and does not take.
       missing, fix: reason and suggestion for operators without a rule; `instead`: better suggestions for some.
+      custom: codes of custom operators that the device has.
     """
     found = []
     for site in sites(model):
-        reason, remedy = _obstacle(site, rules, missing, fix, instead or {})
+        known = site.record.code in custom
+        reason, remedy = ("", "") if known else _obstacle(site, rules, missing, fix, instead or {})
         found.append(
             Verdict(
                 index=site.index,

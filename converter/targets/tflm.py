@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from converter.targets.rules import CheckReport, Rule, Rules, Takes, check_each, kernel_takes, limit
 from converter.targets.site import BY_CODE, Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
+from converter.tflite import packing
 from converter.tflite.decoding import Carrier
 from converter.tflite.records import ModelFile, TensorRecord
 from ir.opdef import OpDef
@@ -59,6 +60,8 @@ RULES: Rules = {
 }
 
 
+# Custom operators that are compiled in, and what registers them.
+UNPACKS = {packing.CUSTOM: "AddDecode"}
 # Words of operators that its methods spell otherwise than with one capital.
 _SPELLED = {"CUMSUM": "CumSum", "MATMUL": "MatMul", "PADV2": "PadV2", "LSTM": "LSTM", "2D": "2D"}
 
@@ -66,9 +69,8 @@ _SPELLED = {"CUMSUM": "CumSum", "MATMUL": "MatMul", "PADV2": "PadV2", "LSTM": "L
 def registrations(model: ModelFile) -> tuple[str, ...]:
     """The methods of `MicroMutableOpResolver` that a file needs, by name: `AddConv2D` and so on, each once."""
     codes = dict.fromkeys(record.code for graph in model.subgraphs for record in graph.operators)
-    return tuple(
-        sorted(f"Add{''.join(map(_spelled, code.split('_')))}" for code in codes if not code.startswith("CUSTOM"))
-    )
+    builtin = {f"Add{''.join(map(_spelled, code.split('_')))}" for code in codes if not code.startswith("CUSTOM")}
+    return tuple(sorted(builtin | {UNPACKS[code] for code in codes if code in UNPACKS}))
 
 
 def _spelled(word: str) -> str:
@@ -113,6 +115,7 @@ def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckRepo
         off="Not in TFLM",
         missing="TensorFlow Lite Micro has no such operator",
         fix="use other layers (ReLU6 in place of GELU)",
+        custom=UNPACKS,
     )
     arena = arena_bytes(model)
     note = f"the arena takes at least {arena} bytes ({arena / 1024:.1f} KiB); the interpreter adds its own records"

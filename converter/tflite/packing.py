@@ -32,7 +32,7 @@ from ir.types import DType, TensorType
 DECODE_COST = 300  # bytes of the records of an operator and its tensors, that encoded numbers must save first
 GATHER_COST = 800  # the same of three operators
 _SIGNED_ENTRIES = 128
-_CUSTOM = f"CUSTOM:{decoding.CODE}"
+CUSTOM = f"CUSTOM:{decoding.CODE}"
 
 # --- writing ----------------------------------------------------------------------------------------------------------
 
@@ -145,6 +145,15 @@ class Packing:
         return self.graph.tensors[self.weight]
 
     @property
+    def described(self) -> str:
+        """`256 x 4 gather`: entries and length of the codebook, and what unpacks it."""
+        if self.carrier is not Carrier.GATHER:
+            return self.carrier.value
+        shape = self.graph.tensors[self.stored[0]].shape
+        table = (*shape, 1)[:2] if not self.strided else shape[::-1]
+        return f"{table[0]} x {table[1]} {self.carrier.value}"
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.record.shape
 
@@ -225,7 +234,7 @@ class _Search:
 
     def of(self, weight: int) -> Packing | None:
         position = self.makers[weight]
-        if self.graph.operators[position].code == _CUSTOM:
+        if self.graph.operators[position].code == CUSTOM:
             return self._decoded(weight, position)
         return self._gathered(weight, position)
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from ir.graph import Graph
 from ir.layer import layers
 from ir.quantization import QuantParams
+from passes.rewrites.fuse import will_be_fused
 
 _STEPS = 60
-_NODE_BYTES, _TENSOR_BYTES = 60, 110  # of the records of an operator and of a tensor, their names apart
+_NODE_BYTES, _TENSOR_BYTES = 44, 90  # of the records of an operator and of a tensor, their names apart
 _CHANNEL_BYTES = 12  # of a scale and a zero point
-_FILE_BYTES = 2500  # of a signature and the metadata
+_FILE_BYTES = 1400  # of a signature and the metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +88,11 @@ def _bytes(chosen: Sequence[Option]) -> int:
 def other_bytes(graph: Graph) -> int:
     """About what a file of an annotated graph takes beside its weights: records, biases, scales, other constants."""
     weights = {layer.weight for layer in layers(graph)}
-    total = _FILE_BYTES + _NODE_BYTES * len(graph.nodes)
+    fused = {v for v in graph.values() if not v.is_constant and will_be_fused(graph, v)}
+    total = _FILE_BYTES + _NODE_BYTES * (len(graph.nodes) - len(fused))
     for value in graph.values():
+        if value in fused:
+            continue
         total += _TENSOR_BYTES + len(value.name) + _channels(value.quant) * _CHANNEL_BYTES
         if value.data is not None and value not in weights:
             bits = 32 if value.quant is None else value.quant.bits

@@ -141,7 +141,8 @@ _ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
 _QUOTIENTS, _MASKS, _COLUMNS = Step("divide"), Step("bound_masks"), Step("separate_columns")
 _FITTED = (_QUOTIENTS, _MASKS, _COLUMNS)  # rewrites that look at data
-_FROM_DATA = (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, *_ROUND)
+_ANNOTATED = (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE)
+_FROM_DATA = (*_ANNOTATED, *_ROUND)
 _BLOCKS = Step("adaround", {"unit": "block", "learning_rate": "0.05"})
 
 CHANNELS: Mapping[str, tuple[Step, ...]] = {
@@ -157,6 +158,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "fast": (*_PREPARE, *_FITTED, Step("calibrate"), *_QUANTIZE, *_EMIT),
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
+    "compress": (*_ANNOTATED, Step("codebooks"), *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),
     "prune": (
         *_PREPARE,
@@ -171,7 +173,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     ),
     "narrow": (*_PREPARE, Step("prune_channels"), *_FROM_DATA[len(_PREPARE) :], *_CORRECT, *_EMIT),
     "emit": _EMIT,
-    "lsq": (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE, Step("lsq"), *_EMIT),
+    "lsq": (*_ANNOTATED, Step("lsq"), *_EMIT),
     "data_free": (
         *_PREPARE,
         Step("distill_samples"),

@@ -1,0 +1,80 @@
+"""What the pipeline `compress` is asked for: how large the file may be, and by which means it is made small."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from converter.targets import Target
+from converter.tflite.decoding import Carrier
+from converter.tflite.writer import CODEBOOKS
+from ir.errors import GateError, OptionError
+from passes.compression.codebooks import Codebooks
+from passes.contract.base import Pass
+from passes.rounding.round_weights import RoundWeights
+
+PIPELINE = "compress"
+GRANULARITY = "per_tensor"  # a scale for every channel takes 12 bytes, beside weights and again beside biases
+MEANS: Mapping[str, frozenset[Carrier]] = {
+    "pq": frozenset({Carrier.GATHER, Carrier.LOOKUP}),
+    "prune": frozenset({Carrier.PRUNED}),
+    "huffman": frozenset({Carrier.HUFFMAN}),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compression:
+    """How small, and how.
+
+    Attributes:
+      max_size: bytes of the file, None for blocks of one length.
+      means: of `MEANS`: codebooks, zeros that are not stored, Huffman codes; each where the target unpacks it.
+
+    Raises OptionError for other means, and for a size that no file has.
+    """
+
+    max_size: int | None = None
+    means: Sequence[str] = tuple(MEANS)
+
+    def __post_init__(self) -> None:
+        others = sorted(set(self.means) - set(MEANS))
+        if others or not self.means:
+            raise OptionError(
+                expected=f"means of {', '.join(MEANS)}",
+                found=", ".join(others) or "none",
+                where="--compress",
+                fix="choose of these, with commas between them",
+            )
+        if self.max_size is not None and self.max_size <= 0:
+            raise OptionError(
+                expected="a size above 0", found=f"{self.max_size} bytes", where="--max_size", fix="give another size"
+            )
+
+    def carriers(self, target: Target) -> frozenset[Carrier]:
+        """How the target's files may hold weights."""
+        return target.carriers & frozenset[Carrier]().union(*(MEANS[mean] for mean in self.means))
+
+    def apply(self, steps: Sequence[Pass]) -> list[Pass]:
+        """The passes for this size; without codebooks weights are rounded instead."""
+        return [self._applied(s) if isinstance(s, Codebooks) else s for s in steps]
+
+    def _applied(self, step: Codebooks) -> Pass:
+        if "pq" not in self.means:
+            return RoundWeights()
+        return step if self.max_size is None else dataclasses.replace(step, max_bytes=self.max_size)
+
+    def check(self, size_bytes: int) -> None:
+        """Raises GateError for a file that is larger than was asked for."""
+        if self.max_size is not None and size_bytes > self.max_size:
+            raise GateError(
+                expected=f"a file of at most {self.max_size} bytes",
+                found=f"{size_bytes}",
+                where="--max_size",
+                fix="ask for more, or for all means that the target has",
+            )
+
+
+def carriers_of(compression: Compression | None, target: Target) -> frozenset[Carrier]:
+    """How a file may hold weights: codebooks that a pass made whatever was asked for."""
+    return CODEBOOKS if compression is None else compression.carriers(target) | (target.carriers & CODEBOOKS)
