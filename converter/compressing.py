@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,11 +11,10 @@ from converter.targets import Target
 from converter.tflite.decoding import Carrier
 from converter.tflite.writer import CODEBOOKS
 from ir.errors import GateError, OptionError
-from passes.compression.codebooks import Codebooks
 from passes.contract.base import Pass
-from passes.rounding.round_weights import RoundWeights
 
 PIPELINE = "compress"
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "KIB": 1 << 10, "MIB": 1 << 20}
 GRANULARITY = "per_tensor"  # a scale for every channel takes 12 bytes, beside weights and again beside biases
 MEANS: Mapping[str, frozenset[Carrier]] = {
     "pq": frozenset({Carrier.GATHER, Carrier.LOOKUP}),
@@ -28,13 +28,13 @@ class Compression:
     """How small, and how.
 
     Attributes:
-      max_size: bytes of the file, None for blocks of one length.
+      max_size: bytes of the file, or a text such as "300kB" or "1.2 MiB"; None for blocks of one length.
       means: of `MEANS`: codebooks, zeros that are not stored, Huffman codes; each where the target unpacks it.
 
     Raises OptionError for other means, and for a size that no file has.
     """
 
-    max_size: int | None = None
+    max_size: int | str | None = None
     means: Sequence[str] = tuple(MEANS)
 
     def __post_init__(self) -> None:
@@ -46,10 +46,17 @@ class Compression:
                 where="--compress",
                 fix="choose of these, with commas between them",
             )
-        if self.max_size is not None and self.max_size <= 0:
+        if isinstance(self.max_size, str):
+            object.__setattr__(self, "max_size", parse_size(self.max_size))
+        if self.limit is not None and self.limit <= 0:
             raise OptionError(
                 expected="a size above 0", found=f"{self.max_size} bytes", where="--max_size", fix="give another size"
             )
+
+    @property
+    def limit(self) -> int | None:
+        """Bytes of the file."""
+        return None if self.max_size is None else int(self.max_size)
 
     def carriers(self, target: Target) -> frozenset[Carrier]:
         """How the target's files may hold weights."""
@@ -57,18 +64,21 @@ class Compression:
 
     def apply(self, steps: Sequence[Pass]) -> list[Pass]:
         """The passes for this size; without codebooks weights are rounded instead."""
-        return [self._applied(s) if isinstance(s, Codebooks) else s for s in steps]
+        from passes.compression.codebooks import Codebooks  # these bring Keras, which flags do not need
+        from passes.rounding.round_weights import RoundWeights
 
-    def _applied(self, step: Codebooks) -> Pass:
-        if "pq" not in self.means:
-            return RoundWeights()
-        return step if self.max_size is None else dataclasses.replace(step, max_bytes=self.max_size)
+        def applied(step: Codebooks) -> Pass:
+            if "pq" not in self.means:
+                return RoundWeights()
+            return step if self.limit is None else dataclasses.replace(step, max_bytes=self.limit)
+
+        return [applied(s) if isinstance(s, Codebooks) else s for s in steps]
 
     def check(self, size_bytes: int) -> None:
         """Raises GateError for a file that is larger than was asked for."""
-        if self.max_size is not None and size_bytes > self.max_size:
+        if self.limit is not None and size_bytes > self.limit:
             raise GateError(
-                expected=f"a file of at most {self.max_size} bytes",
+                expected=f"a file of at most {self.limit} bytes",
                 found=f"{size_bytes}",
                 where="--max_size",
                 fix="ask for more, or for all means that the target has",
@@ -78,3 +88,14 @@ class Compression:
 def carriers_of(compression: Compression | None, target: Target) -> frozenset[Carrier]:
     """How a file may hold weights: codebooks that a pass made whatever was asked for."""
     return CODEBOOKS if compression is None else compression.carriers(target) | (target.carriers & CODEBOOKS)
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `300000`, `1.2MB` (10^6), `400 KiB` (2^10). Raises OptionError for another text."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    unit = None if match is None else _UNITS.get(match[2].upper())
+    if match is None or unit is None:
+        raise OptionError(
+            expected="a size such as 300000, 1.2MB or 400KiB", found=text, where="--max_size", fix="write another size"
+        )
+    return int(float(match[1]) * unit)

@@ -20,6 +20,7 @@ from typing import Any
 from absl import flags
 
 from converter.c_array import c_array, header_path
+from converter.compressing import MEANS, PIPELINE, Compression
 from converter.data import check_data
 from converter.frontends import check_there
 from converter.gates import Gates, share_of
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> None:
     model = one_argument(arguments, FLAGS.model, command="convert", kind="network", fix="or a name of --list_models")
     check_there(model)
     check_data(FLAGS.calibration_data, FLAGS.test_data, FLAGS.tuning_data, labels=FLAGS.labels)
-    gates = chosen_gates()
+    gates, compression = chosen_gates(), chosen_compression()
     arrays = (FLAGS.c_array, header_path(FLAGS.c_array)) if FLAGS.c_array else ()
     for path in arrays:
         check_place(path)
@@ -69,6 +70,7 @@ def main(arguments: list[str]) -> None:
             weight_bits=FLAGS.weight_bits,
             activation_bits=FLAGS.activation_bits,
             bits=FLAGS.bits,
+            compression=compression,
             preprocess=FLAGS.preprocess,
             labels=FLAGS.labels,
             calibration_samples=FLAGS.calibration_samples,
@@ -127,6 +129,13 @@ def chosen_gates() -> Gates:
         max_accuracy_drop=FLAGS.max_accuracy_drop,
         require_fully_mapped=FLAGS.require_fully_mapped,
     )
+
+
+def chosen_compression() -> Compression | None:
+    """How small the flags ask the file to be. Raises OptionError for sizes and means that there are not."""
+    if FLAGS.max_size is None and FLAGS.compress is None and FLAGS.pipeline != PIPELINE:
+        return None
+    return Compression(max_size=FLAGS.max_size, means=tuple(MEANS) if FLAGS.compress is None else tuple(FLAGS.compress))
 
 
 def reproducible(content: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from converter import preprocess
+from converter.compressing import MEANS
 from converter.targets import TARGETS
 from passes.quantization.lower import IO_TYPES
 from passes.running import pipeline as pipelines
@@ -81,6 +82,15 @@ def define_flags() -> None:
         "Of all layers' results, 2 to 8 or 16, by default 8; below that the first and last layers keep 8.",
     )
     flags.DEFINE_string("bits", None, "A JSON file of widths by layer, operator and position; see docs/guides/bits.md.")
+    flags.DEFINE_string(
+        "max_size", None, "For --pipeline compress: the most that the file may take: 300kB, 1.2MB, 400KiB, bytes."
+    )
+    flags.DEFINE_list(
+        "compress",
+        None,
+        f"By which means it is made small, by default all that the target unpacks: {', '.join(MEANS)} (codebooks, zeros "
+        "not stored, Huffman codes; the last two on TensorFlow Lite Micro).",
+    )
     flags.DEFINE_enum("pipeline", None, list(pipelines.PIPELINES), "How much is done; see docs/passes.md.")
     flags.DEFINE_string(
         "passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out."

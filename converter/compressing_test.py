@@ -1,0 +1,110 @@
+"""What is asked of the pipeline compress, and files that it makes, run on the runtimes that are installed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from converter.compressing import Compression, carriers_of, parse_size
+from converter.conversion import convert
+from converter.result import ConversionResult
+from converter.runtimes.local import LocalRuntime
+from converter.targets import get_target
+from converter.tflite.decoding import Carrier
+from converter.tflite.model_file import parse
+from converter.tflite.packing import packings
+from converter.tflite.reader import to_graph
+from converter.tflite.writer import to_bytes
+from ir.errors import GateError, OptionError
+from ir.graph import Graph
+from ir.ops.activation import RELU
+from ir.profile import TFLM
+from passes.compression.codebooks import Codebooks
+from passes.graph_testing import Net, random_inputs
+from passes.rounding.round_weights import RoundWeights
+
+
+def network() -> Graph:
+    net = Net(0)
+    x = net.then(RELU, net.conv(net.input(6, 6, 8), 32, spread=1.0, name="first"), name="a")
+    x = net.then(RELU, net.conv(x, 64, 1, name="point"), name="b")
+    return net.ends(net.dense(x, 10, name="dense"))
+
+
+def converted(target: str, compression: Compression | None, **options: object) -> ConversionResult:
+    graph = network()
+    x = random_inputs(graph, 40)[0]
+    return convert(to_bytes(graph), target=target, calibration_data=x, compression=compression, **options)
+
+
+@pytest.mark.parametrize("text, size", [("300000", 300000), ("1.2MB", 1200000), ("400 KiB", 409600), ("8kb", 8000)])
+def test_sizes_are_read(text, size):
+    assert parse_size(text) == size == Compression(max_size=text).limit
+
+
+@pytest.mark.parametrize("text", ["", "big", "1.2 apples", "-3"])
+def test_other_sizes_are_refused(text):
+    with pytest.raises(OptionError, match="--max_size: expected a size such as"):
+        Compression(max_size=text)
+
+
+def test_other_means_are_refused_and_no_size_is_none():
+    with pytest.raises(OptionError, match="--compress: expected means of pq, prune, huffman, found share"):
+        Compression(means=("pq", "share"))
+    with pytest.raises(OptionError, match="--max_size: expected a size above 0"):
+        Compression(max_size=0)
+
+
+def test_a_target_unpacks_what_it_has_and_others_only_codebooks():
+    every = Compression()
+    assert every.carriers(get_target("cpu")) == {Carrier.GATHER}
+    assert every.carriers(get_target("tflm")) == set(Carrier) - {Carrier.PLAIN}
+    assert Compression(means=("huffman",)).carriers(get_target("tflm")) == {Carrier.HUFFMAN}
+    assert carriers_of(None, get_target("tflm")) == {Carrier.GATHER}
+
+
+def test_without_codebooks_weights_are_rounded():
+    assert Compression(means=("huffman",)).apply([Codebooks()]) == [RoundWeights()]
+    assert Compression(max_size=999).apply([Codebooks()]) == [Codebooks(max_bytes=999)]
+
+
+def test_a_file_for_a_cpu_has_the_size_that_was_asked_for():
+    plain = converted("cpu", None, pipeline="fast", granularity="per_tensor")
+    limit = int(0.6 * plain.size_bytes)
+    result = converted("cpu", Compression(max_size=limit))
+    assert 0.9 * limit < result.size_bytes <= limit
+    assert result.quality.sqnr_db > 12
+    packed = {w.layer: w.packed for w in result.widths if w.packed}
+    assert packed and all(text.endswith(" gather") for text in packed.values())
+    assert sum(w.saved_bytes for w in result.widths) > 0.35 * plain.size_bytes
+    assert all(proof.not_run is None for proof in result.proof)
+    weights = {n.name: n.weight for n in to_graph(parse(result.model)).nodes if n.weight is not None}
+    assert any(w.quant.codebook is not None for w in weights.values())
+
+
+@pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="tflite-micro is not installed")
+def test_a_file_for_microcontrollers_uses_what_only_they_unpack():
+    plain = converted("tflm", None, pipeline="fast", granularity="per_tensor")
+    result = converted("tflm", Compression(max_size=int(0.6 * plain.size_bytes)))
+    carriers = {p.carrier for p in packings(parse(result.model)).values()}
+    assert carriers & {Carrier.LOOKUP, Carrier.HUFFMAN}
+    found = {p.runtime: p for p in result.proof}
+    assert found["tflm"].not_run is None and not found["tflm"].differing
+    assert all("TFLM_DECODE" in p.not_run for name, p in found.items() if name != "tflm")
+    assert not result.prediction.unmapped
+
+
+@pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="tflite-micro is not installed")
+def test_huffman_codes_alone_keep_every_weight():
+    plain = converted("tflm", None, pipeline="default", granularity="per_tensor")
+    result = converted("tflm", Compression(means=("huffman",)))
+    assert result.size_bytes < plain.size_bytes
+    pairs = zip(to_graph(parse(plain.model)).constants(), to_graph(parse(result.model)).constants(), strict=True)
+    for a, b in pairs:
+        np.testing.assert_array_equal(a.data, b.data)
+
+
+def test_a_size_that_no_codebooks_reach_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(GateError, match="--max_size: expected a file of at most 1000 bytes, found"):
+        converted("cpu", Compression(max_size=1000), output=tmp_path / "small.tflite")
+    assert not list(tmp_path.iterdir())
