@@ -72,7 +72,7 @@ def test_a_file_for_a_cpu_has_the_size_that_was_asked_for():
     plain = converted("cpu", None, pipeline="fast", granularity="per_tensor")
     limit = int(0.6 * plain.size_bytes)
     result = converted("cpu", Compression(max_size=limit))
-    assert 0.9 * limit < result.size_bytes <= limit
+    assert 0.85 * limit < result.size_bytes <= limit
     assert result.quality.sqnr_db > 12
     packed = {w.layer: w.packed for w in result.widths if w.packed}
     assert packed and all(text.endswith(" gather") for text in packed.values())

@@ -114,7 +114,8 @@ def test_what_is_remembered_comes_back_with_the_same_nodes_and_values():
 def test_names_stay_unique():
     graph = Graph()
     assert [graph.unique_name("x") for _ in range(3)] == ["x", "x_1", "x_2"]
-    assert graph.unique_name("x_1") == "x_1_1"
+    assert graph.unique_name("x_1") == "x_3", "what replaces a replaced constant gets no longer name"
+    assert [graph.unique_name("y_1") for _ in range(2)] == ["y_1", "y_1_1"]
 
 
 def test_sorting_does_not_recurse():

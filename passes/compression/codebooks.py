@@ -39,7 +39,7 @@ from passes.rounding.round_weights import RoundWeights, matrix_of
 
 _LENGTHS = range(1, 17)
 _ENTRIES = (256, 128, 64, 32, 16, 8, 4)
-_FEW_SAMPLES, _FEW_ROWS, _FEW_BLOCKS, _FEW_ITERATIONS = 16, 4000, 1 << 14, 4
+_FEW_SAMPLES, _FEW_ROWS, _FEW_BLOCKS, _FEW_ITERATIONS = 16, 4000, 1 << 13, 4
 _LEAST_SENSITIVITY = 1e-3  # of the largest: no channel is worth nothing
 _RIDGES = (np.inf, 1.0)
 _PROJECTIONS = 2
@@ -213,16 +213,26 @@ class _Plan:
         return found
 
     def _measured(self, matrix: Matrix, error: LayerError, rng: np.random.Generator) -> Iterator[Option]:
+        """For each length the cost of its largest codebook; `K` of `K0` entries cost `(K0 / K)^(2 / length)` times as much.
+
+        That is what a quantizer of many vectors does (Zador, 1982).
+        """
         rows, scale = error.w.reshape(-1, error.w.shape[-1]), _scales(matrix)
         h = error.gram + self.asked.damping * error.unit
+        costs: dict[int, tuple[int, float]] = {}
         for (length, entries), size_bytes in self._sizes(matrix).items():
-            metric = _metric(h, len(rows), scale, length, self.importance[matrix.layer.node])
-            blocks = (rows / scale[:, None]).reshape(-1, length)
-            some = rng.permutation(len(blocks))[:_FEW_BLOCKS]
-            part = Metric(metric.moments, metric.position[some], metric.importance[some])
-            book = fit_codebook(blocks[some], entries, metric=part, iterations=_FEW_ITERATIONS)
-            cost = float(part.costs(blocks[some] - book.blocks).sum()) * len(blocks) / len(some)
-            yield Option(length=length, entries=entries, size_bytes=size_bytes, cost=cost)
+            if length not in costs:
+                metric = _metric(h, len(rows), scale, length, self.importance[matrix.layer.node])
+                blocks = (rows / scale[:, None]).reshape(-1, length)
+                some = rng.permutation(len(blocks))[:_FEW_BLOCKS]
+                part = Metric(metric.moments, metric.position[some], metric.importance[some])
+                book = fit_codebook(blocks[some], entries, metric=part, iterations=_FEW_ITERATIONS)
+                cost = float(part.costs(blocks[some] - book.blocks).sum()) * len(blocks) / len(some)
+                costs[length] = entries, cost
+            most, least = costs[length]
+            yield Option(
+                length=length, entries=entries, size_bytes=size_bytes, cost=least * (most / entries) ** (2 / length)
+            )
 
     def _sizes(self, matrix: Matrix) -> dict[tuple[int, int], int]:
         """The bytes of codebooks `(length, entries)` that are smaller than int8, and than one with more entries."""
