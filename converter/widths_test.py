@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
 from converter.tflite.model_file import parse
 from converter.tflite.writer import to_bytes
 from converter.widths import LayerWidths, layer_widths, note_of, sentences
+from ir.codebook import Codebook
 from ir.graph import Graph
+from ir.quantization import QuantParams
 from passes.contract.base import Context, Given, SamplesInMemory
 from passes.graph_testing import Net, random_inputs
 from passes.running.pipeline import parse as parse_passes
@@ -46,6 +49,21 @@ def test_packed_weights_save_half():
     conv = widths_of_conv(weight_bits=4)
     assert (conv.weight_bits, conv.storage, conv.text) == (4, "INT4", "4 x 8")
     assert (conv.size_bytes, conv.saved_bytes) == (68 + 5 * 4, 135 - 68)
+
+
+def test_weights_that_are_unpacked_count_what_holds_them():
+    _, graph = emitted()
+    weight = next(node for node in graph.nodes if node.name == "conv").weight
+    book = Codebook(entries=np.arange(27).reshape(3, 9))
+    weight.data = book.decode(np.arange(15) % 3, weight.shape)
+    weight.quant = QuantParams(scale=np.float32(0.1), codebook=book)
+    layers = layer_widths(parse(to_bytes(graph)))
+    conv = next(layer for layer in layers if layer.layer == "conv")
+    assert conv.text == "8 x 8 (3 x 9 gather)" and conv.as_json()["packed"] == "3 x 9 gather"
+    assert (conv.size_bytes, conv.saved_bytes) == (15 + 27 + 5 * 4, 135 - 15 - 27)
+    unpacking = [layer for layer in layers if layer.operator in ("CAST", "GATHER", "RESHAPE")]
+    assert len(unpacking) == 3 and all((u.size_bytes, u.saved_bytes, u.text) == (0, 0, "") for u in unpacking)
+    assert "weights unpacked at every inference in 1 layer" in sentences(layers)[0]
 
 
 def test_widths_below_their_containers_are_noted():

@@ -12,7 +12,8 @@ from converter.analysis.measure import BINS, ChannelSums, Twins
 from converter.analysis.reasons import Setting, reason_of
 from converter.analysis.table import Histogram, LayerAnalysis
 from converter.result import ConversionResult
-from ir.graph import Node
+from converter.tflite.packing import gather_bytes
+from ir.graph import Node, Value
 from passes.measuring.effects import OUTPUT, WEIGHTS, Effects, decibel
 
 _SHOWN_BINS = 64
@@ -74,6 +75,7 @@ def _row(
         weight_high=None if weights is None else weights.high,
         weight_low_before=None if weights is None else weights.low_before,
         weight_high_before=None if weights is None else weights.high_before,
+        codebook=_codebook(node),
         range_before_tuning=_before_tuning(result, node),
         cause=cause,
         suggestion=suggestion,
@@ -92,8 +94,21 @@ def _cause(name: str, facts: Facts, effects: Effects, setting: Setting) -> tuple
 
 
 def _constant_bytes(node: Node) -> int:
-    constants = [v for v in node.operands if v.data is not None]
-    return int(sum((v.type.size * v.dtype.bits + 7) // 8 for v in constants))
+    return sum(_stored_bytes(v) for v in node.operands if v.data is not None)
+
+
+def _stored_bytes(value: Value) -> int:
+    """Of a constant; of one with a codebook its indices and entries."""
+    book = None if value.quant is None else value.quant.codebook
+    return (value.type.size * value.dtype.bits + 7) // 8 if book is None else gather_bytes(book, value.type.size)
+
+
+def _codebook(node: Node) -> np.ndarray | None:
+    """The entries of the weights' codebook, in reals where there is one scale, else in steps."""
+    params = None if node.weight is None else node.weight.quant
+    if params is None or params.codebook is None:
+        return None
+    return params.codebook.entries * (np.float32(1) if params.per_channel else params.scale)
 
 
 def _decibel(noise: Any, power: Any) -> float | None:

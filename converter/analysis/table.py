@@ -37,6 +37,7 @@ class LayerAnalysis(Record):
       histogram: of the float output.
       weight_bytes: of its constants in the file, `share_of_size` their part of the file.
       weight_low, weight_high: `[channels]`, as quantized; `_before`: after folding, before any scaling of channels.
+      codebook: the entries `[entries, length]` that blocks of the weights are; None without.
       range_before_tuning: the range that calibration chose, None where nothing changed it later.
       cause, suggestion: what most likely costs accuracy here and the option to try; None where nothing stands out.
       contribution: share of this layer in the sum of the squared errors that each layer, quantized alone, makes in
@@ -64,6 +65,7 @@ class LayerAnalysis(Record):
     weight_high: np.ndarray | None = None
     weight_low_before: np.ndarray | None = None
     weight_high_before: np.ndarray | None = None
+    codebook: np.ndarray | None = None
     range_before_tuning: tuple[float, float] | None = None
     cause: str | None = None
     suggestion: str | None = None

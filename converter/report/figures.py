@@ -63,6 +63,7 @@ _PIXELS_PER_INCH = 72  # of Matplotlib's SVG
 SMALL, WIDE = (380, 230), (1080, 300)
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 12, 26, 44  # pixels around the axes
 _MOST_CHANNELS = 160  # more are drawn as the envelope of neighbours: an outlier stays seen
+_MOST_ENTRIES = 96  # of a codebook, evenly over their means
 _LOWEST_COUNT = 0.5  # of a logarithmic axis of counts: an empty bin is below it
 
 
@@ -156,6 +157,29 @@ def weight_ranges(layer: LayerAnalysis, key: str) -> Picture | None:
 
     channels = np.size(layer.weight_low)
     words = f"weights of {channels} channels, from {np.min(layer.weight_low):.4g} to {np.max(layer.weight_high):.4g}"
+    return Picture(_drawn(plot, SMALL, key), words)
+
+
+def codebook(layer: LayerAnalysis, key: str) -> Picture | None:
+    """The vectors that blocks of a layer's weights are: a line each, over the places in the block."""
+    if layer.codebook is None or not np.size(layer.codebook):
+        return None
+    entries = np.asarray(layer.codebook, np.float64)
+    count, length = entries.shape
+    order = np.argsort(entries.mean(axis=1), kind="stable")
+    chosen = entries[order[np.unique(np.linspace(0, count - 1, min(count, _MOST_ENTRIES)).astype(int))]]
+
+    def plot(axes: Axes) -> None:
+        if length == 1:
+            axes.plot(np.arange(1, len(chosen) + 1), chosen[:, 0], "o", ms=3, color=NOW)
+            axes.set_xlabel("entry, by size")
+        else:
+            axes.plot(np.arange(1, length + 1), chosen.T, lw=0.8, alpha=0.4, color=NOW)
+            axes.set_xlabel("place in the block")
+        axes.set_ylabel("weight")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+
+    words = f"{count} entries of {length} weights, from {entries.min():.4g} to {entries.max():.4g}"
     return Picture(_drawn(plot, SMALL, key), words)
 
 

@@ -7,6 +7,7 @@ import re
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from converter.analysis.table import Histogram, LayerAnalysis
 from converter.report import figures
@@ -67,3 +68,13 @@ def test_degenerate_numbers_are_drawn():
     assert (
         figures.activation_histogram(odd, "k") and figures.weight_ranges(odd, "k") and figures.sqnr_overview([odd], "k")
     )
+
+
+@pytest.mark.parametrize("shape", [(256, 4), (16, 1), (1, 9)])
+def test_a_codebook_is_drawn_entry_by_entry(shape):
+    entries = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    picture = figures.codebook(dataclasses.replace(LAYER, codebook=entries), "k")
+    assert f"{shape[0]} entries of {shape[1]} weights" in picture.description
+    label = "entry, by size" if shape[1] == 1 else "place in the block"
+    assert {label, "weight"} <= set(texts(picture))
+    assert figures.codebook(LAYER, "k") is None

@@ -141,6 +141,10 @@ def _pictures(layer: LayerAnalysis, number: int) -> tuple[tuple[figures.Picture,
             figures.weight_ranges(layer, f"weights-{number}"),
             "Smallest and largest weight of every output channel: in the file, and before passes scaled them",
         ),
+        (
+            figures.codebook(layer, f"codebook-{number}"),
+            "The codebook: what blocks of weights may be, a line for each entry",
+        ),
     )
     return tuple((picture, caption) for picture, caption in captioned if picture is not None)
 

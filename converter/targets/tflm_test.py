@@ -42,6 +42,7 @@ def convolution(weights: DType) -> bytes:
         ("L2_NORMALIZATION", "AddL2Normalization"),
         ("RELU6", "AddRelu6"),
         ("SPLIT_V", "AddSplitV"),
+        ("CUSTOM:TFLM_DECODE", "AddDecode"),
     ],
 )
 def test_operators_are_registered_by_the_names_of_its_resolver(code: str, method: str) -> None:
