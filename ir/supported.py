@@ -254,7 +254,8 @@ def refuse(graph: Graph, profile: Profile) -> None:
                 expected="operators that the emulator computes exactly",
                 found=f"{node.op.name} of {guessed}",
                 where=f"layer '{node.name}'",
-                fix="use another runtime, or convert the float network anew",
+                fix="run it on real kernels (--runtime=ai-edge-litert), or convert the float network anew (--io=uint8 keeps "
+                "uint8 inputs)",
             )
         if problem := asked.problem(profile):
             raise RuntimeFailure(

@@ -13,7 +13,9 @@ from keras import layers
 from PIL import Image
 
 from converter.report.browser_testing import Page, browsing, faults, screenshot_folder
+from converter.report.overlay import LATENCY, SIZE, SQNR
 from converter.runtimes.choose import timed_here
+from converter.tflite.model_file import load
 from tools import convert as command
 from tools._runs_testing import Run, runner
 
@@ -43,7 +45,10 @@ def test_the_page_of_the_shipped_network(convert, page, tmp_path):
     assert said in done.out and ("likely cause" in done.out) is bool(causes) and "index.html" not in done.err
     assert re.search(r"^report: pages/digits/index\.html, \d+\.\d s$", done.out, re.MULTILINE)
     folder = tmp_path / "pages" / "digits"
-    assert sorted(p.name for p in folder.iterdir()) == ["index.html", "report.json"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted(["index.html", "report.json", SQNR, SIZE, LATENCY])
+    tensors = {t.name for t in load(tmp_path / "digits.tflite").main.tensors}
+    for name in (SQNR, SIZE, LATENCY):
+        assert set(json.loads((folder / name).read_text())["results"]) <= tensors
     assert (folder / "index.html").stat().st_size < 5_000_000
     data = json.loads((folder / "report.json").read_text())
     measured = data["analysis"]["layers"]

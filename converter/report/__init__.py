@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from converter.records import plain
 from converter.report.writing import check_folder, write_files
 from passes.contract.base import Progress, silent
 
@@ -26,19 +27,22 @@ def write_report(
     command: str = "",
     progress: Progress = silent,
 ) -> Path:
-    """Writes `index.html` and `report.json` into a folder, which is made if need be; returns the page's path.
+    """Writes `index.html`, `report.json` and node data for Model Explorer into a folder, which is made if need be; returns the page's path.
 
     The conversion is analysed on its calibration data unless an analysis is given; without data the report holds what
     is known without measuring. `command` is what was typed, for the page's head. Raises OutputError if it cannot be written.
     """
     from converter.report.content import gather  # brings Matplotlib, which a conversion without report does not need
     from converter.report.measuring import analysed
+    from converter.report.overlay import overlays
     from converter.report.page import render
 
     if analysis is None:
         analysis = analysed(result, progress)
     content = gather(result, analysis, command=command, progress=progress)
-    write_files(folder, {DATA: _json(content.as_json()), PAGE: render(content, progress=progress).encode()})
+    data = {DATA: content.as_json(), **overlays(content)}
+    page = {PAGE: render(content, progress=progress).encode()}
+    write_files(folder, {**{name: _json(plain(content)) for name, content in data.items()}, **page})
     return Path(folder) / PAGE
 
 

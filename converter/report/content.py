@@ -12,6 +12,7 @@ from converter.analysis.table import Analysis, Cause
 from converter.compare import Comparison
 from converter.evaluation import Share
 from converter.preprocess import preprocess_name
+from converter.profiling import OperatorTime
 from converter.records import plain
 from converter.report import speed
 from converter.report.network import Row, rows_of
@@ -37,6 +38,7 @@ class Content:
       widths: of its layers, in its order.
       rows: the network.
       check: what the target runs of the file.
+      times: of the file's operators, each run alone; none where that was not measured.
       latencies: of the emitted file and of the same network in float, by runtime; the one that users have first.
       about: what was converted, on what, how: pairs of a word and its text.
       classes: names of the data's classes, by number, where they have names.
@@ -54,6 +56,7 @@ class Content:
     widths: tuple[LayerWidths, ...] = ()
     warnings: tuple[str, ...] = ()
     check: CheckReport | None = None
+    times: tuple[OperatorTime, ...] = ()
     latencies: tuple[tuple[Speed, Speed], ...] = ()
     about: tuple[tuple[str, str], ...] = ()
     classes: tuple[str, ...] = ()
@@ -101,16 +104,18 @@ def _share(value: float | None, samples: int) -> dict[str, float] | None:
 
 def gather(result: ConversionResult, analysis: Analysis, *, command: str = "", progress: Progress = silent) -> Content:
     """The content of a report on a conversion; measures latencies, which takes seconds."""
+    times = speed.of_operators(result.model, progress)
     return Content(
         title=result.graph.name if result.output is None else result.output.name,
         analysis=analysis,
         headline=headline(result.quality),
-        rows=rows_of(result.graph, analysis.layers, speed.of_operators(result.model, progress)),
+        rows=rows_of(result.graph, analysis.layers, times),
         operators=result.operators,
         float_operators=result.float_operators,
         widths=result.widths,
         warnings=result.warnings,
         check=result.prediction,
+        times=times,
         latencies=speed.measure_all(result.model, speed.float_file(result.reference), progress),
         about=about(result, command),
         classes=() if result.trace.data is None else result.trace.data.classes,

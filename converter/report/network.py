@@ -17,7 +17,7 @@ ROW_HEIGHT, LANE_WIDTH, MARGIN = 46, 16, 16  # pixels
 _CHARACTER = 7.4  # pixels, about, of a character of a name at the page's size
 _FEW_LANES = 6  # up to here all text begins in one column, beyond beside the lanes of its row
 _SHOWN = 72  # characters of a name: of a longer one its end, which tells layers apart
-_WEAK_DB, _BAD_DB = 20.0, 10.0
+WEAK_DB, BAD_DB = 20.0, 10.0
 _HEAVY, _NOTABLE = 0.1, 1 / 30  # shares of the file's bytes, of all time
 
 
@@ -52,7 +52,7 @@ class Row:
         """`bad` below 10 dB, `weak` below 20 dB, `good` from there on, `unknown`."""
         if self.sqnr_db is None:
             return "unknown"
-        return "bad" if self.sqnr_db < _BAD_DB else "weak" if self.sqnr_db < _WEAK_DB else "good"
+        return "bad" if self.sqnr_db < BAD_DB else "weak" if self.sqnr_db < WEAK_DB else "good"
 
     @property
     def size_grade(self) -> str:

@@ -14,6 +14,7 @@ from converter.analysis.table import (
     PassChange,
     WorstInput,
 )
+from converter.profiling import OperatorTime
 from converter.recording import History, Threshold
 from converter.report.content import Content
 from converter.report.network import Row
@@ -100,6 +101,10 @@ def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add"
         classes=(HOSTILE, "one", "two"),
         proof=("tflite-runtime/builtin equal", HOSTILE),
         check=CheckReport(target="edgetpu", verdicts=verdicts, notes=(HOSTILE,), costs=(BREAKING,)),
+        times=tuple(
+            OperatorTime(index=i, name="CONV_2D", layer=name, median_ms=0.1 * i if i else None)
+            for i, name in enumerate(names)
+        ),
         latencies=(
             (
                 Speed(size_bytes=615_792, median_ms=0.67, p90_ms=0.7, runs=20, runtime="ai-edge-litert/xnnpack"),
