@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from converter.compare import Comparison
+from converter.layer_plot import layer_plot
 from converter.outputs import check_place, write_atomically
 from converter.proof import RuntimeProof
 from converter.recording import Trace
@@ -57,9 +58,9 @@ class ConversionResult:
         return "\n  ".join(["ConversionResult", *(f"{name}: {text}" for name, text in self._figures())])
 
     def _repr_html_(self) -> str:
-        """A small table of the figures, for notebooks."""
+        """A small table of the figures and a picture of the layers' sizes, for notebooks."""
         rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in self._figures())
-        return f"<table>{rows}</table>"
+        return f"<table>{rows}</table>{layer_plot(self.widths)}"
 
     def _figures(self) -> list[tuple[str, str]]:
         """What a user asks first, by name."""
