@@ -1,13 +1,13 @@
 """Columns of very different size in one input each get levels of their own.
 
 An input of 8 bits has one scale for all columns of a table: a column of 0.01 beside one of 5000 is always the same
-number. Where layers read such an input `x[..., columns]` (a normalization before them is folded into their weights),
-it becomes integers of 32 bits, which hold all columns, and every column is brought to [-1, 1] by itself before it is
+number. Where layers read such an input `x[..., columns]`, also in another shape with the same columns (a normalization
+before them is folded into their weights), it becomes integers of 32 bits, which hold all columns, and every column is brought to [-1, 1] by itself before it is
 quantized to 8 bits:
 
     n = x / S,  z_c = (n_c - m_c / S) S / r_c,  W' = W diag(r),  b' = b + W m,
 
-`m` the middle of a column's range (0 where the range holds it) and `r` half its width on data, so that
+`m` the middle of a column's range (0 where the range holds it, or a layer pads with zeros) and `r` half its width on data, so that
 `W' z + b' = W x + b`. Columns beside each other whose `r` differ by less than a factor of 2 stay together.
 
 It is worth it where the rounding of the input alone leaves less than 30 dB of what the layers compute,
@@ -26,10 +26,12 @@ import numpy as np
 
 from ir.graph import Graph, Value
 from ir.layer import Layer, layer_of, set_constant
+from ir.ops._common import Padding
 from ir.ops.conversion import CAST, CastAttributes
-from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.convolution import CONV_2D, FULLY_CONNECTED
 from ir.ops.elementwise import MUL, SUB
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
+from ir.ops.shape import RESHAPE
 from ir.ops.slicing import SLICE, SliceAttributes
 from ir.types import DType
 from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
@@ -58,7 +60,8 @@ class SeparateColumns(Pass):
             if not layers or not context.has_data:
                 continue
             statistics = collect(graph, context, [value], held_out=False)[value]
-            columns = _Columns(statistics.low.astype(np.float64), statistics.high.astype(np.float64))
+            low, high = statistics.low.astype(np.float64), statistics.high.astype(np.float64)
+            columns = _Columns(low, high, moves=not any(_pads(layer) for layer in layers))
             noise = columns.decibels(layers)
             if noise >= _LEAST_DB:
                 continue
@@ -75,10 +78,11 @@ class SeparateColumns(Pass):
 
 @dataclass(frozen=True)
 class _Columns:
-    """Bounds of each column on data, `[columns]`."""
+    """Bounds of each column on data, `[columns]`; `moves`: whether its middle may be moved to 0."""
 
     low: np.ndarray
     high: np.ndarray
+    moves: bool = True
 
     @property
     def radius(self) -> np.ndarray:
@@ -88,12 +92,13 @@ class _Columns:
 
     @property
     def middle(self) -> np.ndarray:
-        return np.where((self.low <= 0) & (self.high >= 0), 0.0, (self.low + self.high) / 2)
+        stays = ((self.low <= 0) & (self.high >= 0)) | (not self.moves)
+        return np.where(stays, 0.0, (self.low + self.high) / 2)
 
     def decibels(self, layers: list[Layer]) -> float:
         """What the rounding of the whole input to 8 bits leaves of the layers' results."""
         step = (max(self.high.max(), 0.0) - min(self.low.min(), 0.0)) / _LEVELS
-        squares = sum(np.square(layer.data.astype(np.float64)).sum(axis=0) for layer in layers)
+        squares = sum(_by_column(layer, np.square(layer.data.astype(np.float64))).sum(axis=0) for layer in layers)
         signal = float((squares * np.square((self.high - self.low) / 6)).sum())
         noise = float(np.sum(squares)) * step**2 / 12
         return math.inf if not signal or not noise else 10 * math.log10(signal / noise)
@@ -109,12 +114,33 @@ class _Columns:
 
 
 def _readers(graph: Graph, value: Value) -> list[Layer]:
-    """The layers that read an input, none where something else reads it too."""
+    """The layers that read an input, also in another shape; none where something else reads it too."""
     if not value.dtype.is_float or not value.shape or value.shape[-1] < 2 or value in graph.outputs:
         return []
-    found = [layer_of(node) if node.op is FULLY_CONNECTED else None for node in value.consumers]
-    layers = [layer for layer in found if layer is not None and layer.x is value]
-    return layers if len(layers) == len(found) else []
+    layers: list[Layer] = []
+    for node in value.consumers:
+        layer = layer_of(node) if node.op in (FULLY_CONNECTED, CONV_2D) else None
+        if layer is not None and layer.x is value and layer.data.shape[layer.input_axis] == value.shape[-1]:
+            layers.append(layer)
+        elif node.op is RESHAPE and node.output.shape[-1:] == value.shape[-1:]:
+            behind = _readers(graph, node.output)
+            if not behind:
+                return []
+            layers += behind
+        else:
+            return []
+    return layers
+
+
+def _pads(layer: Layer) -> bool:
+    """Whether a layer puts zeros beside its input."""
+    return layer.op is CONV_2D and layer.attrs.padding is Padding.SAME
+
+
+def _by_column(layer: Layer, w: np.ndarray) -> np.ndarray:
+    """Weights as `[out, columns]`, those of all places of a window added up."""
+    summed = np.moveaxis(w, (layer.channel_axis, layer.input_axis), (0, 1))
+    return summed.reshape(*summed.shape[:2], -1).sum(axis=2)
 
 
 def _separate(graph: Graph, value: Value, layers: list[Layer], columns: _Columns) -> None:
@@ -122,7 +148,7 @@ def _separate(graph: Graph, value: Value, layers: list[Layer], columns: _Columns
     for layer in layers:
         w, b = layer.weights()
         set_constant(graph, layer.node, layer.weight_index, w * layer.along_inputs(radius), layer.weight.name)
-        set_constant(graph, layer.node, layer.bias_index, b + w @ middle, f"{layer.name}/bias")
+        set_constant(graph, layer.node, layer.bias_index, b + _by_column(layer, w) @ middle, f"{layer.name}/bias")
     readers, name = value.consumers, value.name
     largest = max(-columns.low.min(), columns.high.max())
     step = 2.0 ** (math.ceil(math.log2(largest)) + _ROOM - 31)

@@ -7,8 +7,10 @@ import pytest
 
 from ir.execute import run_float
 from ir.graph import Graph
-from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
-from ir.ops.elementwise import ADD
+from ir.ops._common import Padding
+from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
+from ir.ops.elementwise import ADD, SUB
+from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.types import DType, TensorType
 from ir.verify import verify
 from passes.channels.separate_columns import SeparateColumns
@@ -54,6 +56,24 @@ def test_the_function_stays_and_each_column_fills_its_range() -> None:
         np.testing.assert_allclose(b, a, atol=_STEP_OF_32_BITS * np.abs(a).max())
     levels = np.abs(np.asarray(after[2])).max(axis=0)
     np.testing.assert_allclose(levels, 1, atol=1e-3)
+
+
+@pytest.mark.parametrize("padding", list(Padding))
+def test_convolutions_over_time_read_columns_too(padding: Padding) -> None:
+    """As pictures of height 1; where zeros are put beside the data, its middle stays where it is."""
+    data = np.stack([_table([1, 1000, 0.01], [0, 5000, 1]) for _ in range(9)], axis=1)
+    graph = Graph("series")
+    picture = graph.add(
+        RESHAPE, [graph.input("x", TensorType((1, 9, 3)))], ReshapeAttributes(shape=(1, 1, 9, 3))
+    ).output
+    w = _RNG.normal(size=(4, 1, 3, 3)) / data.std(axis=(0, 1))
+    operands = [picture, graph.constant(w.astype(np.float32), "w"), graph.constant(np.ones(4, np.float32), "b")]
+    graph.outputs = [graph.add(CONV_2D, operands, Conv2DAttributes(padding=padding)).output]
+    before = np.asarray(run_float(graph, [data])[0])
+    report = _run(graph, data)
+    assert "3 pieces" in report.changed[0]
+    assert any(node.op is SUB for node in graph.nodes) is (padding is Padding.VALID)
+    np.testing.assert_allclose(run_float(graph, [data])[0], before, atol=_STEP_OF_32_BITS * np.abs(before).max())
 
 
 def test_columns_of_one_size_stay_as_they_are() -> None:
