@@ -213,17 +213,17 @@ class _Plan:
         return found
 
     def _measured(self, matrix: Matrix, error: LayerError, rng: np.random.Generator) -> Iterator[Option]:
-        """For each length the cost of its largest codebook; `K` of `K0` entries cost `(K0 / K)^(2 / length)` times as much.
+        """With many blocks only the largest codebook of each length; `K` of `K0` entries cost `(K0 / K)^(2 / length)` as much.
 
-        That is what a quantizer of many vectors does (Zador, 1982).
+        That is what a quantizer of many vectors does (Zador, 1982); of few blocks a large codebook holds half.
         """
         rows, scale = error.w.reshape(-1, error.w.shape[-1]), _scales(matrix)
         h = error.gram + self.asked.damping * error.unit
         costs: dict[int, tuple[int, float]] = {}
         for (length, entries), size_bytes in self._sizes(matrix).items():
-            if length not in costs:
+            blocks = (rows / scale[:, None]).reshape(-1, length)
+            if length not in costs or len(blocks) <= _FEW_BLOCKS:
                 metric = _metric(h, len(rows), scale, length, self.importance[matrix.layer.node])
-                blocks = (rows / scale[:, None]).reshape(-1, length)
                 some = rng.permutation(len(blocks))[:_FEW_BLOCKS]
                 part = Metric(metric.moments, metric.position[some], metric.importance[some])
                 book = fit_codebook(blocks[some], entries, metric=part, iterations=_FEW_ITERATIONS)
