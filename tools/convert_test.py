@@ -167,7 +167,7 @@ def test_lists(run):
     passes = run("--list_passes")
     assert (
         passes.status == 0
-        and "calibrate (method=minmax, percentile=99.99)" in passes.out
+        and "calibrate (method=auto, percentile=99.99" in passes.out
         and "pipeline fast" in passes.out
     )
     models = run("--list_models")
