@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from converter.backend import choose_backend
+from converter.mixed.budget import Budget
 from ir.errors import (
     ConversionError,
     DataError,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis",
+    "Budget",
     "ConversionError",
     "ConversionResult",
     "DataError",

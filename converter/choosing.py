@@ -10,6 +10,7 @@ from converter import compressing
 from converter.bits import RequestedBits
 from converter.compressing import Compression
 from converter.gathering import ConversionData
+from converter.mixed.budget import Budget
 from converter.targets import Target
 from converter.tuning import Tuning
 from ir.errors import OptionError
@@ -20,6 +21,7 @@ from passes.quantization.quantize import Quantize
 from passes.running import pipeline as pipelines
 from passes.training.fine_tune import FineTune
 
+MIXED = "mixed"  # the pipeline for a budget, where none is named
 EMIT = "emit"  # the pipeline for a network that was trained quantized
 
 
@@ -33,6 +35,7 @@ class RequestedPasses:
     io: str = "int8"
     bits: RequestedBits = field(default_factory=RequestedBits)
     compression: Compression | None = None
+    budget: Budget | None = None
     tuning: Tuning | None = None
     allow_float_fallback: bool = False
 
@@ -45,6 +48,7 @@ def choose_passes(graph: Graph, data: ConversionData, target: Target, requested:
       DataError: the file of widths cannot be read.
       ModelError: the passes must leave integers only, and the graph has operators without an integer form.
     """
+    _check_budget(requested)
     steps = _with_options(_named(graph, data, target, requested), requested)
     _check_quantized_once(graph, steps)
     if requested.passes is None or requested.pipeline is not None:
@@ -64,6 +68,8 @@ def _named(graph: Graph, data: ConversionData, target: Target, requested: Reques
     annotated = is_annotated(graph)
     if pipeline is None and requested.compression is not None:
         pipeline = compressing.PIPELINE
+    if pipeline is None and requested.budget is not None:
+        pipeline = MIXED
     usual = compressing.GRANULARITY if pipeline == compressing.PIPELINE else target.granularity
     return pipelines.named(
         pipeline or (EMIT if annotated else _automatic(graph, data, requested.tuning)),
@@ -72,6 +78,16 @@ def _named(graph: Graph, data: ConversionData, target: Target, requested: Reques
         io=requested.io,
         rewrites=target.rewrites,
     )
+
+
+def _check_budget(requested: RequestedPasses) -> None:
+    if requested.pipeline == MIXED and requested.budget is None and requested.bits == RequestedBits():
+        raise OptionError(
+            expected="a budget for the pipeline mixed: --max_size, --mean_bits or --max_bops",
+            found="none",
+            where="--pipeline",
+            fix="give one, or widths with --bits, or choose another pipeline",
+        )
 
 
 def is_annotated(graph: Graph) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,9 @@ from converter.doubts import doubts
 from converter.frontends import ModelOptions, ends_of
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
+from converter.mixed.budget import Budget
+from converter.mixed.choice import Choice
+from converter.mixed.choosing import choose_widths
 from converter.network import Network, described, read_network
 from converter.other_preprocess import better_preprocess
 from converter.outputs import check_apart, check_place, write_atomically
@@ -52,6 +56,7 @@ def convert(
     activation_bits: int | None = None,
     bits: Bits | None = None,
     compression: Compression | None = None,
+    budget: Budget | None = None,
     preprocess: Preprocess | None = None,
     labels: str | Path | np.ndarray | None = None,
     calibration_samples: int | None = None,
@@ -85,6 +90,7 @@ def convert(
         keep 8, unless `bits` says otherwise. A width that no kernel has becomes the next one that is there.
       bits: widths by layer, operator and position: a `BitsPlan`, its JSON as data, or the path of such a file.
       compression: how small the file must be, and by which means (pipeline `compress`, if none is named).
+      budget: what weights may cost: their widths are chosen for it, layer by layer (pipeline `mixed`, if none is named).
       io: element type of inputs and outputs: int8, int16, uint8 or float.
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
       preprocess: of images and arrays in files, a mode (see `converter.preprocess`) or a function of pixels
@@ -124,29 +130,31 @@ def convert(
         ),
     )
     gates.check_data(data.judged, labelled=data.judged is not None and data.judged.labels is not None)
-    steps = choose_passes(
-        network.graph,
-        data,
-        target,
-        RequestedPasses(
-            pipeline=pipeline,
-            passes=passes,
-            granularity=granularity,
-            io=io,
-            bits=RequestedBits(weight_bits=weight_bits, activation_bits=activation_bits, bits=bits),
-            compression=compression,
-            tuning=tuning,
-            allow_float_fallback=allow_float_fallback,
-        ),
+    requested = RequestedPasses(
+        pipeline=pipeline,
+        passes=passes,
+        granularity=granularity,
+        io=io,
+        bits=RequestedBits(weight_bits=weight_bits, activation_bits=activation_bits, bits=bits),
+        compression=compression,
+        budget=budget,
+        tuning=tuning,
+        allow_float_fallback=allow_float_fallback,
     )
+    steps = choose_passes(network.graph, data, target, requested)
     if prove:
         proof.start_runtimes()
     recorder = Recorder(network.graph)
     context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
+    choice = None
+    if budget is not None:
+        choice, steps = _chosen_widths(network, data, target, requested, context)
     records = run_passes(network.graph, steps, context, _both(recorder, after))
-    content = _emit(network.graph, steps, target, recorder, carriers_of(compression, target))
+    content = _emit(network.graph, steps, target, recorder.annotated_graph, carriers_of(compression, target))
     if compression is not None:
         compression.check(len(content))
+    if budget is not None:
+        budget.check_size(len(content))
     target.refuse(parse(content))
     prediction = target.judge(parse(content), ends_of(network.reference))
     required = {*_any_of(content), *target.promised, *(() if prediction.unmapped else target.computes)}
@@ -174,6 +182,7 @@ def convert(
         reference=network.reference,
         graph=network.graph,
         prediction=prediction,
+        choice=choice,
         trace=_trace(recorder, network, data, target, model=described(model), seed=seed),
     )
 
@@ -223,12 +232,28 @@ def _both(recorder: Recorder, after: Callable[[Pass, Graph], None] | None) -> Ca
     return called
 
 
+def _chosen_widths(
+    network: Network, data: ConversionData, target: Target, requested: RequestedPasses, context: Context
+) -> tuple[Choice, list[Pass]]:
+    """Widths for the budget that was requested, and the passes that quantize to them."""
+    assert requested.budget is not None
+    carriers = carriers_of(requested.compression, target)
+
+    def steps(bits: RequestedBits) -> list[Pass]:
+        return choose_passes(network.graph, data, target, dataclasses.replace(requested, bits=bits))
+
+    def emit(graph: Graph, steps: Sequence[Pass], annotated: Graph) -> bytes:
+        return _emit(graph, steps, target, annotated, carriers)
+
+    choice = choose_widths(network.graph, context, requested.budget, requested.bits, steps, emit)
+    return choice, steps(dataclasses.replace(requested.bits, bits=choice.plan))
+
+
 def _emit(
-    graph: Graph, steps: Sequence[Pass], target: Target, recorder: Recorder, carriers: frozenset[Carrier]
+    graph: Graph, steps: Sequence[Pass], target: Target, annotated: Graph | None, carriers: frozenset[Carrier]
 ) -> bytes:
     """The file, with what it was made by, and the widths that its element types do not say."""
     about = {"pipeline": pipelines.to_text(steps), "target": target.name, "versions": version.versions()}
-    annotated = None if recorder.annotated is None else recorder.annotated.graph
     if note := widths.note_of(annotated, graph):
         about[widths.NOTE] = note
     return to_bytes(graph, {"intact": about}, last_versions=target.last_versions, carriers=carriers)

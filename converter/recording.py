@@ -86,6 +86,11 @@ class Recorder:
         self._record(START, graph)
 
     @property
+    def annotated_graph(self) -> Graph | None:
+        """The graph with its parameters, as it was before it was lowered."""
+        return None if self.annotated is None else self.annotated.graph
+
+    @property
     def history(self) -> History:
         """What was recorded so far."""
         return History(passes=tuple(self._passes), weights=self._weights, activations=self._activations)

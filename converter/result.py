@@ -13,6 +13,7 @@ import numpy as np
 
 from converter.compare import Comparison
 from converter.layer_plot import layer_plot
+from converter.mixed.choice import Choice
 from converter.outputs import check_place, write_atomically
 from converter.proof import RuntimeProof
 from converter.recording import Trace
@@ -37,6 +38,7 @@ class ConversionResult:
       proof: what each runtime that is installed made of the file, empty where it was not run.
       reference, graph: the float graph as read and the integer graph as written.
       prediction: which operators of the file the target is predicted to run.
+      choice: the widths that were chosen for a budget, and from what.
       trace: what `converter.analyze` needs beside them.
     """
 
@@ -52,6 +54,7 @@ class ConversionResult:
     prediction: CheckReport = field(repr=False)
     judged_on: str = "calibration"
     proof: tuple[RuntimeProof, ...] = ()
+    choice: Choice | None = None
     trace: Trace = field(repr=False, default_factory=Trace)
 
     def __repr__(self) -> str:
@@ -128,6 +131,7 @@ class ConversionResult:
             "warnings": list(self.warnings),
             "proof": [p.as_json() for p in self.proof],
             "widths": [layer.as_json() for layer in self.widths],
+            "choice": None if self.choice is None else self.choice.as_json(),
             "prediction": self.prediction.as_json(),
             "seconds": self.seconds,
         }

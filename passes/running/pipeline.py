@@ -157,6 +157,7 @@ CHANNELS: Mapping[str, tuple[Step, ...]] = {
 PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "fast": (*_PREPARE, *_FITTED, Step("calibrate"), *_QUANTIZE, *_EMIT),
     "default": (*_FROM_DATA, *_CORRECT, *_EMIT),
+    "mixed": (*_FROM_DATA, *_CORRECT, *_EMIT),  # `default`, at widths that are chosen for a budget
     "thorough": (*_FROM_DATA, _BLOCKS, *_CORRECT, *_EMIT),
     "compress": (*_ANNOTATED, Step("codebooks"), *_CORRECT, *_EMIT),
     "fat": (*_FROM_DATA, *_CORRECT, Step("tune_thresholds"), *_EMIT),

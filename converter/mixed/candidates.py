@@ -1,0 +1,135 @@
+"""A network up to its quantization, and the same with all weights at each width that its target has."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ir.graph import Graph, Twin
+from ir.layer import Layer, layers
+from ir.widths import WEIGHT_CONTAINERS, container
+from passes.contract.base import Context, SamplesInMemory
+from passes.measuring.logits import before_fixed
+from passes.measuring.scores import Score, few_held_out, values_of
+from passes.quantization.bits import BitsRule, rules_text
+from passes.quantization.quantize import Quantize
+from passes.rounding.round_weights import RoundWeights
+
+WIDEST = 8  # bits of weights; wider ones gain nothing
+
+
+@dataclass(frozen=True)
+class Group:
+    """Weights that get one width: a layer's, or those that several layers share.
+
+    Attributes:
+      layers: their names; `places` in `Candidates.graph`.
+      multiplications: of an inference; `read_bits`: of the activations that they are multiplied with.
+      bits: the widths that the target has, the widest first.
+    """
+
+    layers: tuple[str, ...]
+    elements: int
+    multiplications: int
+    read_bits: int
+    bits: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.layers[0]
+
+    def size_bytes(self, bits: int) -> int:
+        """Of the weights as they are stored."""
+        return math.ceil(self.elements * container(bits).bits / 8)
+
+
+class Candidates:
+    """Everything that a choice of widths is made from.
+
+    Attributes:
+      graph: float, with the ranges of its activations in `context`.
+      quantize: the pass that will annotate it, whose own width of weights is not used.
+      rounded, nearest: by bits, copies with all weights at that width, as far as the target has it; rounded as
+        `round_weights` does, and to the nearest.
+    """
+
+    def __init__(self, graph: Graph, context: Context, quantize: Quantize) -> None:
+        self.graph, self.context, self.quantize = graph, context, quantize
+        self.nearest = dict(self._widths())
+        self.rounded = {b: twin if b == WIDEST else self._at(b, rounded=True) for b, twin in self.nearest.items()}
+        self.groups = self._groups()
+
+    def _widths(self) -> Iterable[tuple[int, Twin]]:
+        """The containers that some layer has, the widest first, with all weights at that width."""
+        for bits in (type_.bits for type_ in reversed(WEIGHT_CONTAINERS) if type_.bits <= WIDEST):
+            twin = self._at(bits)
+            if bits in map(_bits, layers(twin.graph)):
+                yield bits, twin
+
+    def _at(self, bits: int, *, rounded: bool = False) -> Twin:
+        twin = self.graph.twin()
+        context = self.context.onto(twin)
+        rules = rules_text([BitsRule(layer="*", weight_bits=bits)])
+        dataclasses.replace(self.quantize, weight_bits=bits, rules=rules).run(twin.graph, context)
+        if rounded:
+            RoundWeights().run(twin.graph, context)
+        return twin
+
+    def _groups(self) -> list[Group]:
+        by_weight: dict[int, list[Layer]] = {}
+        for layer in layers(self.graph):
+            if _bits(self.layer(layer, WIDEST)) is not None:
+                by_weight.setdefault(id(layer.weight), []).append(layer)
+        return [self._group(shared) for shared in by_weight.values()]
+
+    def _group(self, shared: Sequence[Layer]) -> Group:
+        found = [{_bits(self.layer(layer, bits)) for bits in self.nearest} for layer in shared]
+        common = set.intersection(*({b for b in bits if b is not None} for bits in found))
+        return Group(
+            layers=tuple(layer.name for layer in shared),
+            elements=shared[0].data.size,
+            multiplications=sum(map(multiplications, shared)),
+            read_bits=self.layer(shared[0], WIDEST).x.type.params().bits,
+            bits=tuple(sorted(common, reverse=True)),
+        )
+
+    def layer(self, layer: Layer, bits: int) -> Layer:
+        """A layer of `graph`, with nearest weights of that width."""
+        return dataclasses.replace(layer, node=self.nearest[bits].nodes[layer.node])
+
+    def measured(self, bits: Sequence[int], samples: SamplesInMemory, expected: Sequence[np.ndarray]) -> float:
+        """Noise to signal at the logits of a choice, activations quantized too; `expected`: of the float network."""
+        base = self.rounded[WIDEST]
+        twin = base.graph.twin()
+        width = {name: b for group, b in zip(self.groups, bits, strict=True) for name in group.layers}
+        for layer in list(layers(self.graph)):
+            if width.get(layer.name, WIDEST) != WIDEST:
+                node = twin.nodes[base.nodes[layer.node]]
+                chosen = self.rounded[width[layer.name]].nodes[layer.node]
+                twin.graph.set_inputs(node, [node.inputs[0], *chosen.inputs[1:]])
+        found = values_of(twin.graph, samples, before_fixed(twin.graph), simulate=True)
+        errors = [
+            np.square(a.astype(np.float64) - b).sum(axis=1) / max(np.square(a.astype(np.float64)).sum(), 1e-30)
+            for a, b in zip(expected, found, strict=True)
+        ]
+        return Score(errors=np.stack(errors, axis=1)).error
+
+    def held_out(self) -> tuple[SamplesInMemory, list[np.ndarray]]:
+        """Samples that weights are not fitted to, and the float network's logits of them."""
+        samples = few_held_out(self.context.data, self.graph)
+        return samples, values_of(self.graph, samples, before_fixed(self.graph))
+
+
+def _bits(layer: Layer) -> int | None:
+    """Of a layer's weights in an annotated graph, None where they are not quantized."""
+    return None if layer.weight.quant is None else layer.weight.quant.bits
+
+
+def multiplications(layer: Layer) -> int:
+    """How many an inference takes: the places that the weights are laid on, times the weights."""
+    places = min(math.prod(v.shape[:-1]) for v in (layer.x, layer.output))
+    return int(places * layer.data.size)

@@ -1,0 +1,242 @@
+"""The choice of widths for a budget, and the front that it is a point of."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from converter.mixed.budget import Budget
+from converter.mixed.candidates import Candidates, Group
+from converter.mixed.sensitivities import Losses
+from converter.mixed.solver import Option, choose, least
+from ir.widths import container
+from passes.contract.base import Progress, silent
+from passes.quantization.bits import BitsPlan, BitsRule
+
+CHOSEN = "chosen"  # the label of its point
+_ROUNDING = 1e-6  # of a limit in whole bits or bytes, as a float
+_POINTS = 13  # of the front, between its ends
+_MEASURED_EACH = 3  # of them every third is measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One choice of widths.
+
+    Attributes:
+      bits: of each group of weights.
+      size_bytes: of the file; mean_bits: of a weight, as stored.
+      predicted: the sum of the losses of all layers; measured: noise to signal at the logits, activations quantized too, on
+        samples that weights were not fitted to, None where it was not measured.
+      label: "chosen", "8 bits" and the like for uniform widths, "" for others of the front.
+    """
+
+    bits: tuple[int, ...]
+    size_bytes: int
+    mean_bits: float
+    predicted: float
+    measured: float | None = None
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What was chosen, and from what.
+
+    Attributes:
+      plan: with a rule for every layer; `groups`, `losses`: the layers, and what each loses by its bits.
+      points: the front by size, uniform widths and the chosen one among them.
+    """
+
+    budget: Budget
+    plan: BitsPlan
+    groups: tuple[Group, ...]
+    losses: tuple[dict[int, float], ...]
+    points: tuple[Point, ...]
+
+    @property
+    def chosen(self) -> Point:
+        return next(p for p in self.points if p.label == CHOSEN)
+
+    @property
+    def sentence(self) -> str:
+        """What was chosen, for the summary."""
+        counts = {b: self.chosen.bits.count(b) for b in sorted(set(self.chosen.bits), reverse=True)}
+        widths = ", ".join(f"{bits} bits in {count} layers" for bits, count in counts.items())
+        return (
+            f"widths chosen for {self.budget.flag} by {self.budget.sensitivity}: {widths}, "
+            f"{self.chosen.mean_bits:.2f} in the mean of all weights"
+        )
+
+    def command(self, point: Point) -> str:
+        """The flag with which `convert` chooses a point of the front."""
+        if self.budget.max_bops is not None:
+            spent = sum(g.multiplications * b * g.read_bits for g, b in zip(self.groups, point.bits, strict=True))
+            return f"--max_bops={spent}"
+        if self.budget.mean_bits is not None:
+            return f"--mean_bits={math.ceil(round(1e4 * point.mean_bits, 6)) / 1e4:.4f}"
+        return f"--max_size={point.size_bytes}"
+
+    def as_json(self) -> dict[str, Any]:
+        """The documented keys of `choice` in `convert --json`."""
+        return {
+            "budget": self.budget.flag,
+            "limit": self.budget.limit,
+            "sensitivity": self.budget.sensitivity,
+            "layers": [
+                {
+                    "layers": list(g.layers),
+                    "weights": g.elements,
+                    "bits": b,
+                    "losses": {str(k): v for k, v in losses.items()},
+                }
+                for g, b, losses in zip(self.groups, self.chosen.bits, self.losses, strict=True)
+            ],
+            "points": [
+                {
+                    "size_bytes": p.size_bytes,
+                    "mean_bits": p.mean_bits,
+                    "predicted": p.predicted,
+                    "measured": p.measured,
+                    "label": p.label,
+                    "option": self.command(p),
+                }
+                for p in self.points
+            ],
+        }
+
+    def as_csv(self) -> str:
+        """The front: a row per point, its figures and then the bits of every layer."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        head = ["label", "size_bytes", "mean_bits", "predicted", "measured", "option"]
+        rows.writerow([*head, *(group.name for group in self.groups)])
+        for p in self.points:
+            measured = "" if p.measured is None else p.measured
+            rows.writerow([p.label, p.size_bytes, p.mean_bits, p.predicted, measured, self.command(p), *p.bits])
+        return text.getvalue()
+
+
+class Chooser:
+    """Chooses from candidates; `size_of` is the size of the file that a plan makes, in bytes."""
+
+    def __init__(
+        self, candidates: Candidates, losses: Losses, budget: Budget, size_of: Callable[[BitsPlan], int]
+    ) -> None:
+        self.groups, self.losses = candidates.groups, losses
+        self._candidates, self._budget, self._size_of = candidates, budget, functools.cache(size_of)
+
+    def choose(self, progress: Progress = silent) -> Choice:
+        """The choice for the budget. Raises OptionError where none meets it."""
+        bits = self._within_size() if self._budget.max_size is not None else self._within(self._budget.limit)
+        return Choice(
+            budget=self._budget,
+            plan=self.plan(bits),
+            groups=tuple(self.groups),
+            losses=tuple(self.losses),
+            points=tuple(self._front(bits, progress)),
+        )
+
+    def plan(self, bits: Sequence[int]) -> BitsPlan:
+        """With a rule for every layer: a file of it says all that may be edited."""
+        rules = [
+            BitsRule(layer=name, weight_bits=b)
+            for group, b in zip(self.groups, bits, strict=True)
+            for name in group.layers
+        ]
+        own = self._candidates.quantize
+        return BitsPlan(
+            weight_bits=min(bits, default=own.weight_bits),
+            activation_bits=own.activation_bits,
+            ends=own.ends,
+            rules=tuple(rules),
+        )
+
+    def solve(self, limit: float) -> tuple[int, ...]:
+        """Bits of least loss whose costs sum to at most `limit`, in the budget's unit. ValueError where there are none."""
+        options = self._options()
+        chosen = choose(options, math.floor(limit * self._unit + _ROUNDING))
+        return tuple(group.bits[i] for group, i in zip(self.groups, chosen, strict=True))
+
+    def _options(self) -> list[list[Option]]:
+        return [
+            [Option(losses[b], self._cost(group, b)) for b in group.bits]
+            for group, losses in zip(self.groups, self.losses, strict=True)
+        ]
+
+    def _cost(self, group: Group, bits: int) -> int:
+        if self._budget.mean_bits is not None:
+            return group.elements * container(bits).bits
+        return group.multiplications * bits * group.read_bits if self._budget.max_bops else group.size_bytes(bits)
+
+    @property
+    def _unit(self) -> float:
+        """Costs in a limit of 1."""
+        return sum(g.elements for g in self.groups) if self._budget.mean_bits is not None else 1
+
+    @property
+    def _narrowest(self) -> tuple[int, ...]:
+        return tuple(group.bits[-1] for group in self.groups)
+
+    def _within(self, limit: float) -> tuple[int, ...]:
+        lowest = least(self._options()) / self._unit
+        if limit < lowest:
+            raise self._budget.refused(lowest)
+        return self.solve(limit)
+
+    def _within_size(self) -> tuple[int, ...]:
+        """For a file: what is left for weights is tightened until the file, written, is small enough."""
+        limit = int(self._budget.limit)
+        left = limit - self._rest
+        while left >= least(self._options()):
+            bits = self.solve(left)
+            excess = self._size_of(self.plan(bits)) - limit
+            if excess <= 0:
+                return bits
+            left -= excess
+        smallest = self._size_of(self.plan(self._narrowest))
+        if smallest > limit:
+            raise self._budget.refused(smallest)
+        return self._narrowest
+
+    @functools.cached_property
+    def _rest(self) -> int:
+        """Bytes of the file besides weights."""
+        return self._size_of(self.plan(self._narrowest)) - self._bytes(self._narrowest)
+
+    def _bytes(self, bits: Sequence[int]) -> int:
+        return sum(group.size_bytes(b) for group, b in zip(self.groups, bits, strict=True))
+
+    def _point(self, bits: tuple[int, ...], label: str = "") -> Point:
+        stored = sum(g.elements * container(b).bits for g, b in zip(self.groups, bits, strict=True))
+        return Point(
+            bits=bits,
+            size_bytes=self._size_of(self.plan(bits)) if label == CHOSEN else self._rest + self._bytes(bits),
+            mean_bits=stored / max(sum(g.elements for g in self.groups), 1),
+            predicted=sum(losses[b] for losses, b in zip(self.losses, bits, strict=True)),
+            label=label,
+        )
+
+    def _front(self, chosen: tuple[int, ...], progress: Progress) -> list[Point]:
+        """By size; points that several budgets give stand once."""
+        options = self._options()
+        low, high = least(options), sum(max(o.cost for o in row) for row in options)
+        steps = [(low + (high - low) * i / (_POINTS - 1)) / self._unit for i in range(_POINTS)]
+        found = {bits: self._point(bits) for bits in map(self.solve, steps)}
+        kept = {bits: i % _MEASURED_EACH == 0 for i, bits in enumerate(found)}
+        for width in self._candidates.nearest:
+            uniform = tuple(next((b for b in g.bits if b <= width), g.bits[-1]) for g in self.groups)
+            found[uniform] = self._point(uniform, f"{width} bits")
+        found[chosen] = self._point(chosen, CHOSEN)
+        samples, expected = self._candidates.held_out()
+        for number, (bits, point) in enumerate(found.items()):
+            if point.label or kept[bits]:
+                noise = self._candidates.measured(bits, samples, expected)
+                found[bits] = replace(point, measured=noise)
+            progress("points of the front", number + 1, len(found))
+        return sorted(found.values(), key=lambda p: p.size_bytes)

@@ -1,0 +1,86 @@
+"""From a network and a budget to the widths of its layers: prepared, measured, chosen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from converter.bits import RequestedBits
+from converter.mixed.budget import Budget, only_one
+from converter.mixed.candidates import Candidates
+from converter.mixed.choice import Choice, Chooser
+from converter.mixed.sensitivities import measured, predicted
+from ir.errors import DataError, OptionError
+from ir.graph import Graph
+from passes.contract.base import Context, Needs, Pass
+from passes.quantization.bits import BitsPlan
+from passes.quantization.quantize import Quantize
+from passes.running.runner import run_passes
+
+_NARROW = 4  # bits that channels are scaled for, where the widths are not known yet
+
+Steps = Callable[[RequestedBits], list[Pass]]
+Emit = Callable[[Graph, Sequence[Pass], Graph], bytes]
+
+
+def choose_widths(
+    graph: Graph, context: Context, budget: Budget, bits: RequestedBits, steps: Steps, emit: Emit
+) -> Choice:
+    """Widths of weights for a budget.
+
+    Args:
+      graph: as it was read; it is copied, and stays.
+      bits: what was asked for; only a width of activations may stand beside a budget.
+      steps: the passes of the conversion, for widths.
+      emit: the file of an integer graph, of the passes that made it and of what it was before it was lowered.
+
+    Raises:
+      OptionError: the budget cannot be met, widths were given beside it, or the passes do not quantize.
+      DataError: there is no calibration data.
+    """
+    named = {"--weight_bits": bits.weight_bits, "--bits": bits.bits}
+    if given := [flag for flag, value in named.items() if value is not None]:
+        raise only_one(given)
+    if not context.has_data:
+        raise DataError(
+            expected="calibration data, on which layers are measured",
+            found="none",
+            where=budget.flag,
+            fix="pass --calibration_data, or name the widths with --weight_bits or --bits",
+        )
+    twin = graph.twin()
+    narrow = steps(dataclasses.replace(bits, weight_bits=_NARROW))
+    at = next(i for i, step in enumerate(narrow) if isinstance(step, Quantize))
+    own = context.onto(twin)
+    run_passes(twin.graph, narrow[:at], own)
+    quantize = narrow[at]
+    assert isinstance(quantize, Quantize)
+    candidates = Candidates(twin.graph, own, quantize)
+    if not candidates.groups:
+        raise OptionError(
+            expected="a network with layers that are quantized", found="none", where=budget.flag, fix="leave it out"
+        )
+    progress = context.services.progress
+    losses = (
+        measured(candidates, progress)
+        if budget.sensitivity == "logits"
+        else predicted(candidates, context.given.seed, progress)
+    )
+
+    def size_of(plan: BitsPlan) -> int:
+        return len(_quickly(candidates, steps(dataclasses.replace(bits, bits=plan)), emit))
+
+    return Chooser(candidates, losses, budget, size_of).choose(progress)
+
+
+def _quickly(candidates: Candidates, steps: Sequence[Pass], emit: Emit) -> bytes:
+    """The file of a plan without what only moves its numbers: it is as large as the one that will be written."""
+    twin = candidates.graph.twin()
+    context = candidates.context.onto(twin)
+    at = next(i for i, step in enumerate(steps) if isinstance(step, Quantize))
+    steps[at].run(twin.graph, context)
+    annotated = twin.graph.copy()
+    for step in steps[at + 1 :]:
+        if not step.guarded and Needs.TUNING_DATA not in step.requires():
+            step.run(twin.graph, context)
+    return emit(twin.graph, steps, annotated)
