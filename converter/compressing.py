@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from converter.mixed.budget import parse_size
 from converter.targets import Target
 from converter.tflite.decoding import Carrier
 from converter.tflite.writer import CODEBOOKS
@@ -14,7 +14,6 @@ from ir.errors import GateError, OptionError
 from passes.contract.base import Pass
 
 PIPELINE = "compress"
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "KIB": 1 << 10, "MIB": 1 << 20}
 GRANULARITY = "per_tensor"  # a scale for every channel takes 12 bytes, beside weights and again beside biases
 MEANS: Mapping[str, frozenset[Carrier]] = {
     "pq": frozenset({Carrier.GATHER, Carrier.LOOKUP}),
@@ -88,14 +87,3 @@ class Compression:
 def carriers_of(compression: Compression | None, target: Target) -> frozenset[Carrier]:
     """How a file may hold weights: codebooks that a pass made whatever was asked for."""
     return CODEBOOKS if compression is None else compression.carriers(target) | (target.carriers & CODEBOOKS)
-
-
-def parse_size(text: str) -> int:
-    """Bytes from `300000`, `1.2MB` (10^6), `400 KiB` (2^10). Raises OptionError for another text."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
-    unit = None if match is None else _UNITS.get(match[2].upper())
-    if match is None or unit is None:
-        raise OptionError(
-            expected="a size such as 300000, 1.2MB or 400KiB", found=text, where="--max_size", fix="write another size"
-        )
-    return int(float(match[1]) * unit)

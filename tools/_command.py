@@ -87,7 +87,7 @@ _READ = (
     "model", "weights", "calibration_data", "test_data", "tuning_data", "tuning_labels", "labels", "data", "float_model", "diff",
     "edgetpu_log", "bits", "options",
 )  # fmt: skip
-_WRITTEN = ("output", "json", "c_array")
+_WRITTEN = ("output", "json", "c_array", "write_bits", "write_front")
 
 
 def _check_files(arguments: list[str], flag_values: flags.FlagValues) -> None:

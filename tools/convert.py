@@ -25,7 +25,8 @@ from converter.data import check_data
 from converter.frontends import check_there
 from converter.gates import Gates, share_of
 from converter.micro import micro_needs
-from converter.outputs import check_place, write_together
+from converter.mixed.budget import Budget
+from converter.outputs import check_place, write_atomically, write_together
 from converter.report import check_folder
 from converter.targets import get_target
 from converter.targets.tflm import TARGET as TFLM
@@ -48,7 +49,7 @@ def main(arguments: list[str]) -> None:
     model = one_argument(arguments, FLAGS.model, command="convert", kind="network", fix="or a name of --list_models")
     check_there(model)
     check_data(FLAGS.calibration_data, FLAGS.test_data, FLAGS.tuning_data, labels=FLAGS.labels)
-    gates, compression = chosen_gates(), chosen_compression()
+    gates, compression, budget = chosen_gates(), chosen_compression(), chosen_budget()
     arrays = (FLAGS.c_array, header_path(FLAGS.c_array)) if FLAGS.c_array else ()
     for path in arrays:
         check_place(path)
@@ -71,6 +72,7 @@ def main(arguments: list[str]) -> None:
             activation_bits=FLAGS.activation_bits,
             bits=FLAGS.bits,
             compression=compression,
+            budget=budget,
             preprocess=FLAGS.preprocess,
             labels=FLAGS.labels,
             calibration_samples=FLAGS.calibration_samples,
@@ -98,8 +100,20 @@ def main(arguments: list[str]) -> None:
     if FLAGS.c_array:
         array = c_array(result.model, FLAGS.c_array, micro)
         write_together({FLAGS.c_array: array.source.encode(), header_path(FLAGS.c_array): array.header.encode()})
+    if result.choice is not None:
+        write_choice(result.choice)
     if FLAGS.report:
         report(result, FLAGS.report)
+
+
+def write_choice(choice: Any) -> None:
+    """Writes the widths, and the front that they were chosen from, where the flags say so."""
+    from converter.bits import to_text as bits_text
+
+    if FLAGS.write_bits:
+        write_atomically(FLAGS.write_bits, bits_text(choice.plan).encode())
+    if FLAGS.write_front:
+        write_atomically(FLAGS.write_front, choice.as_csv().encode())
 
 
 def report(result: Any, folder: str) -> None:
@@ -131,11 +145,36 @@ def chosen_gates() -> Gates:
     )
 
 
+def is_compressed() -> bool:
+    """Whether the flags ask for other means than widths: what `--max_size` is for."""
+    return FLAGS.compress is not None or FLAGS.pipeline == PIPELINE
+
+
 def chosen_compression() -> Compression | None:
     """How small the flags ask the file to be. Raises OptionError for sizes and means that there are not."""
-    if FLAGS.max_size is None and FLAGS.compress is None and FLAGS.pipeline != PIPELINE:
+    if not is_compressed():
         return None
     return Compression(max_size=FLAGS.max_size, means=tuple(MEANS) if FLAGS.compress is None else tuple(FLAGS.compress))
+
+
+def chosen_budget() -> Budget | None:
+    """What the flags say that weights may cost. Raises OptionError where what is written of a choice has none."""
+    limits = {
+        "max_size": None if is_compressed() else FLAGS.max_size,
+        "mean_bits": FLAGS.mean_bits,
+        "max_bops": FLAGS.max_bops,
+    }
+    if all(limit is None for limit in limits.values()):
+        for name in ("write_bits", "write_front"):
+            if FLAGS[name].value:
+                raise OptionError(
+                    expected="a budget that widths are chosen for: --max_size, --mean_bits or --max_bops",
+                    found="none",
+                    where=f"--{name}",
+                    fix="give one, or leave it out",
+                )
+        return None
+    return Budget(**limits, sensitivity=FLAGS.sensitivity)
 
 
 def reproducible(content: dict[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from absl import flags
 
 from converter import preprocess
 from converter.compressing import MEANS
+from converter.mixed.budget import SENSITIVITIES
 from converter.targets import TARGETS
 from passes.quantization.lower import IO_TYPES
 from passes.running import pipeline as pipelines
@@ -83,7 +84,10 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("bits", None, "A JSON file of widths by layer, operator and position; see docs/guides/bits.md.")
     flags.DEFINE_string(
-        "max_size", None, "For --pipeline compress: the most that the file may take: 300kB, 1.2MB, 400KiB, bytes."
+        "max_size",
+        None,
+        "The most that the file may take (300kB, 1.2MB, 400KiB, bytes): chooses the bits of every layer; with --pipeline "
+        "compress, or --compress, codebooks.",
     )
     flags.DEFINE_list(
         "compress",
@@ -91,6 +95,20 @@ def define_flags() -> None:
         f"By which means it is made small, by default all that the target unpacks: {', '.join(MEANS)} (codebooks, zeros "
         "not stored, Huffman codes; the last two on TensorFlow Lite Micro).",
     )
+    flags.DEFINE_float("mean_bits", None, "Chooses bits for so many of a weight in the mean, as they are stored.")
+    flags.DEFINE_float(
+        "max_bops", None, "Chooses bits for so many bit operations: multiplications x bits of weights x bits of data."
+    )
+    flags.DEFINE_enum(
+        "sensitivity",
+        "logits",
+        list(SENSITIVITIES),
+        "What bits are chosen by: what each layer does to the logits, measured, or the curvature of the loss (HAWQ-V2).",
+    )
+    flags.DEFINE_string(
+        "write_bits", None, "Writes the chosen widths to this file: edit it, and give it back as --bits."
+    )
+    flags.DEFINE_string("write_front", None, "Writes size against loss, and the bits of every layer, to this CSV file.")
     flags.DEFINE_enum("pipeline", None, list(pipelines.PIPELINES), "How much is done; see docs/passes.md.")
     flags.DEFINE_string(
         "passes", None, "Passes as text, 'a,b{option=value}'; beside --pipeline: its changes, '-a' leaves a out."

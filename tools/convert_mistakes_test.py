@@ -74,6 +74,23 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         instead("--print_after", "fold"),
         "--print_after: expected 'all' or the name of a pass",
     ),
+    "a budget for nothing": (
+        instead("--pipeline", "mixed"),
+        "--pipeline: expected a budget for the pipeline mixed: --max_size, .* found none; give one",
+    ),
+    "a size that is none": (instead("--max_size", "small"), "--max_size: expected a size such as .*, found small"),
+    "two budgets": (
+        (*instead("--max_size", "1MB"), "--mean_bits", "5"),
+        "expected one of --max_size, .* found --max_size and --mean_bits",
+    ),
+    "a choice that nothing is chosen for": (
+        instead("--write_bits", "chosen.json"),
+        "--write_bits: expected a budget that widths are chosen for: --max_size, .* found none",
+    ),
+    "a size that no widths reach": (
+        instead("--max_size", "1kB"),
+        "--max_size: expected at least .* kB, which the narrowest widths of this network and target take, found 1 kB",
+    ),
     "training without a pipeline that trains": (
         instead("--epochs", "3"),
         "--pipeline: expected a pipeline that trains, for epochs, found one that does not; choose fat or lsq, or leave",

@@ -34,6 +34,8 @@ def show(result: Any) -> None:
     operators = ", ".join(f"{count} {name}" for name, count in result.operators.items())
     console.print(f"operators: {operators}", markup=False, soft_wrap=True)
     console.print(f"in float: {', '.join(result.float_operators) or 'none'}", markup=False, soft_wrap=True)
+    if result.choice is not None:
+        show_choice(result.choice)
     for sentence in sentences(result.widths):
         console.print(sentence, markup=False, soft_wrap=True)
     if result.trace.data is not None:
@@ -43,6 +45,16 @@ def show(result: Any) -> None:
     if result.proof:
         console.print(proof_text(result.proof), markup=False, soft_wrap=True)
     show_file(result)
+
+
+def show_choice(choice: Any) -> None:
+    """The bits of every layer, and what was chosen."""
+    table = Table("layer", Column("weights", justify="right"), Column("bits", justify="right"), "loss by bits")
+    for group, bits, losses in zip(choice.groups, choice.chosen.bits, choice.losses, strict=True):
+        shown = ", ".join(f"{b}: {loss:.2g}" for b, loss in losses.items())
+        table.add_row(plain(", ".join(group.layers)), f"{group.elements}", str(bits), shown)
+    console.print(table)
+    console.print(choice.sentence, markup=False, soft_wrap=True)
 
 
 def show_shortly(result: Any) -> None:

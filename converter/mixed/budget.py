@@ -91,7 +91,7 @@ def parse_size(text: str) -> int:
     unit = None if match is None else _UNITS.get(match[2].upper())
     if match is None or unit is None:
         raise OptionError(
-            expected="a size such as 1200000, 1.2MB or 400KiB", found=text, where="--max_size", fix="write another size"
+            expected="a size such as 300000, 1.2MB or 400KiB", found=text, where="--max_size", fix="write another size"
         )
     return int(float(match[1]) * unit)
 
