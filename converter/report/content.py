@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from converter.analysis.table import Analysis, Cause
 from converter.compare import Comparison
 from converter.evaluation import Share
+from converter.mixed.choice import Choice
 from converter.preprocess import preprocess_name
 from converter.profiling import OperatorTime
 from converter.records import plain
@@ -36,6 +37,7 @@ class Content:
         `value`, `low`, `high` with the 95 % interval or None: `agreement`, `float_accuracy`, `integer_accuracy`.
       operators: of the file, by TFLite name; `float_operators`: those that compute in float.
       widths: of its layers, in its order.
+      choice: of the bits of layers for a budget, None where they were not chosen.
       rows: the network.
       check: what the target runs of the file.
       times: of the file's operators, each run alone; none where that was not measured.
@@ -50,6 +52,7 @@ class Content:
     title: str
     analysis: Analysis
     headline: dict[str, Any] = field(default_factory=lambda: headline(None))
+    choice: Choice | None = None
     rows: tuple[Row, ...] = ()
     operators: dict[str, int] = field(default_factory=dict)
     float_operators: tuple[str, ...] = ()
@@ -109,6 +112,7 @@ def gather(result: ConversionResult, analysis: Analysis, *, command: str = "", p
         title=result.graph.name if result.output is None else result.output.name,
         analysis=analysis,
         headline=headline(result.quality),
+        choice=result.choice,
         rows=rows_of(result.graph, analysis.layers, times),
         operators=result.operators,
         float_operators=result.float_operators,

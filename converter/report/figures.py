@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from converter.analysis.table import LayerAnalysis
+from converter.mixed.choice import Choice
 
 logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its notes on fonts are nobody's news
 
@@ -131,6 +132,52 @@ def _place(axes: Axes, x: float, y: float) -> tuple[float, float]:
         round(_LEFT + float(across) * (width - _LEFT - _RIGHT), 1),
         round(_TOP + (1 - float(up)) * (height - _TOP - _BOTTOM), 1),
     )
+
+
+def front(choice: Choice, key: str) -> Picture:
+    """Size against loss of every point: predicted, and measured where it was; uniform widths and the choice by name."""
+    points = choice.points
+    rest = [p for p in points if not p.label.endswith("bits")]
+    uniform = [p for p in points if p.label.endswith("bits")]
+    measured = [(p.size_bytes / 1e3, p.measured) for p in points if p.measured]
+
+    def plot(axes: Axes) -> None:
+        lines = [(p.size_bytes / 1e3, p.predicted) for p in rest if p.predicted > 0]
+        axes.plot(*_columns(lines), "-", lw=1.2, color=BEFORE, label="predicted for weights")
+        axes.plot(*_columns(measured), "o", ms=4, color=NOW, label="measured, all quantized")
+        for p in (*uniform, choice.chosen):
+            colour = BAD if p is choice.chosen else BEFORE
+            if y := p.measured or p.predicted:
+                axes.plot([p.size_bytes / 1e3], [y], "o", ms=9, mfc="none", color=colour)
+                axes.annotate(p.label, (p.size_bytes / 1e3, y), (7, 7), textcoords="offset points", color=colour)
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=5))
+        axes.set_xlabel("size of the file (kB)")
+        axes.set_ylabel("noise to signal of the logits" if choice.budget.sensitivity == "logits" else "loss")
+        _legend(axes)
+
+    sizes = [p.size_bytes / 1e3 for p in points]
+    words = f"{len(points)} choices of {min(sizes):.4g} to {max(sizes):.4g} kB; the chosen one has {choice.chosen.size_bytes / 1e3:.4g} kB"
+    return Picture(_drawn(plot, WIDE, key), words)
+
+
+def bits_of_layers(choice: Choice, key: str) -> Picture:
+    """A bar for every layer, in the order of the network, as high as its bits."""
+    bits = choice.chosen.bits
+
+    def plot(axes: Axes) -> None:
+        axes.bar(range(1, len(bits) + 1), bits, color=NOW, alpha=0.7, width=0.8)
+        axes.set_xlabel("layer with weights, in the order of the network")
+        axes.set_ylabel("bits of its weights")
+        axes.set_xlim(0.5, len(bits) + 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+    words = ", ".join(f"{b} bits in {bits.count(b)} layers" for b in sorted(set(bits), reverse=True))
+    return Picture(_drawn(plot, WIDE, key), words)
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def weight_ranges(layer: LayerAnalysis, key: str) -> Picture | None:

@@ -39,12 +39,24 @@ def file(tmp_path_factory) -> Path:
 def test_it_is_drawn_whole_and_nothing_complains(page, file, width, dark):
     page.open(file, width=width, dark=dark)
     assert faults(page) == []
-    assert page.evaluate("document.querySelectorAll('svg.plot').length") == 1 + 2 * 5
+    assert page.evaluate("document.querySelectorAll('svg.plot').length") == 3 + 2 * 5
     shot = page.screenshot(screenshot_folder() / f"invented_{width}_{'dark' if dark else 'light'}.png")
     with Image.open(shot) as image:
         assert image.width == width and len(image.convert("RGB").getcolors(1 << 24)) > 100
         background = image.convert("L").getpixel((2, 2))
     assert background < 60 if dark else background > 240
+
+
+def test_every_point_of_the_front_stands_with_the_option_that_chooses_it():
+    html = render(invented())
+    assert re.findall(r"<code>(--mean_bits=[\d.]+)</code></td>", html) == [
+        "--mean_bits=4.0000",
+        "--mean_bits=4.8000",
+        "--mean_bits=5.6000",
+        "--mean_bits=8.0000",
+    ]
+    without = render(dataclasses.replace(invented(), choice=None))
+    assert "Bits of layers" in html and "Bits of layers" not in without
 
 
 def test_the_check_sees_what_is_wrong(page, file, tmp_path):

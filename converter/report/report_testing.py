@@ -14,6 +14,9 @@ from converter.analysis.table import (
     PassChange,
     WorstInput,
 )
+from converter.mixed.budget import Budget
+from converter.mixed.candidates import Group
+from converter.mixed.choice import Choice, Point
 from converter.profiling import OperatorTime
 from converter.recording import History, Threshold
 from converter.report.content import Content
@@ -21,6 +24,7 @@ from converter.report.network import Row
 from converter.report.speed import Speed
 from converter.targets.rules import CheckReport, Verdict
 from converter.widths import LayerWidths
+from passes.quantization.bits import BitsPlan
 
 HOSTILE = "<script>document.title = 'stolen'</script>"
 BREAKING = "</svg></style></script><img src=x onerror=\"document.title='stolen'\">'\"&amp;{{ 7 * 7 }}"
@@ -73,6 +77,33 @@ def invented_widths(name: str, bits: int) -> LayerWidths:
     )
 
 
+def invented_choice(names: tuple[str, ...]) -> Choice:
+    """Of 8 and 4 bits for each layer."""
+    groups = tuple(
+        Group(layers=(name,), elements=8000, multiplications=8000, read_bits=8, bits=(8, 4)) for name in names
+    )
+    every, half = len(names), len(names) // 2
+    choices = {"4 bits": (4,) * every, "": (8,) + (4,) * (every - 1), "chosen": (8,) * half + (4,) * (every - half)}
+    points = [
+        Point(
+            bits=bits,
+            size_bytes=sum(bits) * 1000,
+            mean_bits=sum(bits) / every,
+            predicted=bits.count(4) / 100 + 0.001,
+            measured=bits.count(4) / 90 + 0.002 if label else None,
+            label=label,
+        )
+        for label, bits in {**choices, "8 bits": (8,) * every}.items()
+    ]
+    return Choice(
+        budget=Budget(mean_bits=6.0),
+        plan=BitsPlan(weight_bits=4),
+        groups=groups,
+        losses=tuple({8: 0.0002, 4: 0.0102} for _ in names),
+        points=tuple(points),
+    )
+
+
 def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add", "logits")) -> Content:
     """A network of five layers with a branch, its analysis and all the rest."""
     layers = tuple(invented_layer(name, seed) for seed, name in enumerate(names))
@@ -92,6 +123,7 @@ def invented(*, names: tuple[str, ...] = ("stem", HOSTILE, BREAKING, "block/add"
             "agreement": {"value": 0.98, "low": 0.93, "high": 0.994},
             "sqnr_db": 27.4,
         },
+        choice=invented_choice(names),
         rows=_rows(layers),
         operators={"CONV_2D": 5},
         float_operators=(BREAKING,),
