@@ -193,6 +193,7 @@ def test_fields_and_json_keys():
         "pipeline",
         "passes",
         "judged_on",
+        "choice",
         "prediction",
         "proof",
         "widths",
