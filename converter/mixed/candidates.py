@@ -27,7 +27,8 @@ class Group:
     """Weights that get one width: a layer's, or those that several layers share.
 
     Attributes:
-      layers: their names; `places` in `Candidates.graph`.
+      layers: their names in `Candidates.graph`.
+      elements: how many weights.
       multiplications: of an inference; `read_bits`: of the activations that they are multiplied with.
       bits: the widths that the target has, the widest first.
     """
