@@ -13,7 +13,7 @@ Layers go in order, each with those before it in place, and aim at the float out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +22,7 @@ import numpy as np
 from ir.codebook import Codebook
 from ir.errors import OptionError
 from ir.execute import batchable
-from ir.graph import Graph, Node
+from ir.graph import Graph, Node, Twin
 from ir.layer import Matrix
 from passes.compression.budget import Option, choose, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
@@ -78,14 +78,39 @@ class Codebooks(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         if not batchable(graph):
             return PassReport(skipped=(Skip(graph.name, "it takes one sample at a time: too few for the statistics"),))
+        plan = self.plan(graph, context)
+        changed, skipped = self.apply(graph, context, plan, floats=context.tables.unrounded)
+        return PassReport(changed=tuple(changed), skipped=tuple(skipped), notes=self.notes(graph, plan))
+
+    def plan(self, graph: Graph, context: Context) -> dict[Node, Option]:
+        """What each layer gets."""
+        drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
+        return _Plan(self, graph, context, drawn, _importance(graph, context)).chosen()
+
+    def apply(
+        self,
+        graph: Graph,
+        context: Context,
+        plan: Mapping[Node, Option],
+        *,
+        floats: Twin | None = None,
+        only: Collection[Node] | None = None,
+    ) -> tuple[list[str], list[Skip]]:
+        """Codes the layers that the plan gives a codebook, and rounds the others; what was done, and where not.
+
+        Args:
+          floats: the float network to come near to, None for the graph as it is, unquantized.
+          only: the layers to change, None for all.
+        """
         drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
         importance = _importance(graph, context)
-        plan = _Plan(self, graph, context, drawn, importance).chosen()
         rounding = RoundWeights(samples=self.samples, tuning_samples=self.tuning_samples, rows=self.rows)
         changed: list[str] = []
         skipped: list[Skip] = []
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
+            if only is not None and node not in only:
+                return
             matrix = matrix_of(node)
             if isinstance(matrix, str):
                 skipped.append(Skip(node.name, matrix))
@@ -104,8 +129,8 @@ class Codebooks(Pass):
                 )
             context.services.progress("layers coded", len(changed), max(len(changed), len(plan)))
 
-        run_both(graph, drawn.arrays, floats=context.tables.unrounded, before=before, room=TENSOR_BYTES)
-        return PassReport(changed=tuple(changed), skipped=tuple(skipped), notes=self._notes(graph, plan))
+        run_both(graph, drawn.arrays, floats=floats, before=before, room=TENSOR_BYTES)
+        return changed, skipped
 
     def _code(
         self,
@@ -152,7 +177,8 @@ class Codebooks(Pass):
         indices = problem.descend(entries, problem.with_feedback(entries))
         return entries, problem.decode(entries, indices)[None]
 
-    def _notes(self, graph: Graph, plan: Mapping[Node, Option]) -> tuple[str, ...]:
+    def notes(self, graph: Graph, plan: Mapping[Node, Option]) -> tuple[str, ...]:
+        """How many layers have codebooks, how much smaller they are, and whether that is small enough."""
         total = sum(o.size_bytes for o in plan.values())
         plain = sum(node.weight.type.size for node in plan if node.weight is not None)
         coded = sum(bool(o.length) for o in plan.values())

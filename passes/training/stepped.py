@@ -9,6 +9,11 @@ Quant-Noise (A. Fan et al., arXiv:2004.07320): in training each weight (and, whe
 is quantized with the probability `noise` only, drawn anew at every step; the rest stay in float, and their gradient is
 the float network's. `noise=1` is ordinary training. Outside training all are quantized.
 
+Codebooks (A. Fan et al., section 4; docs/methods/codebooks.md): of a weight that has one the entries are the variables, in
+steps; blocks keep the entry that they have. An entry's gradient is the mean of those of its blocks (eq. 4).
+
+Weights that are 0 were pruned and stay 0.
+
 Batch norms (`batch_norm="batch"`): the graph's are folded, and of each layer's output the mean `beta` and the deviation
 `gamma` are known from them. Put after the folded layer, `gamma (y - mean) / deviation + beta` changes nothing at first,
 and in training normalizes by the batch. In inference it is folded: into the scales, one per channel, and the bias; the
@@ -17,6 +22,7 @@ integers of the weights are the same in both.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +30,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ir.codebook import Codebook
 from ir.execute import compiled
 from ir.graph import Graph, Value
 from ir.keras_ops import K
@@ -32,6 +39,7 @@ from ir.quantization import QuantParams
 from passes.contract.base import ChannelNormal
 from passes.quantization.simulate import result_of, rounded_twice, rounding_shift
 from passes.training import fake_quant as fq
+from passes.training.coded import CodedWeight
 from passes.training.layers import TrainedLayer
 from passes.training.losses import Loss, cross_entropy
 from passes.training.trainable import BIAS_LIMIT, Rates, TrainableModel, reals
@@ -84,9 +92,12 @@ class SteppedLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.kernel = self.step = self.bias = self.gamma = None
+        self.coded = self.kept = None
         if weight is not None:
             scale = weight.type.params().scale
-            self.kernel = self._variable("kernel", weight.array)
+            self.coded = CodedWeight.of(weight)
+            self.kernel = self._variable("kernel", weight.array if self.coded is None else self.coded.book.entries)
+            self.kept = None if weight.array.all() else (weight.array != 0).astype(np.float32)
             self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)), trainable=learned)
         if bias is not None:
             self.bias = self._variable("bias", bias.array if normal is None else normal.mean)
@@ -115,6 +126,12 @@ class SteppedLayer(keras.layers.Layer):
     def folded_bias(self) -> Any:
         """The bias with the statistics folded into it."""
         return self.bias if self.gamma is None else self.bias - self.factor() * self.mean
+
+    def in_steps(self, step: Any, qmax: int) -> Any:
+        """The weights in steps, neither rounded nor clipped where they have no codebook."""
+        if self.coded is not None:
+            return self.coded.decoded(fq.weight_steps(self.kernel, 1.0, qmax))
+        return (self.kernel if self.kept is None else self.kernel * self.kept) / step
 
     def normalized(self, tensor: Any, momentum: Any) -> Any:
         """An output normalized by its own batch, whose statistics are remembered."""
@@ -220,6 +237,8 @@ class SteppedModel(TrainableModel):
         if self._steps.learned:
             gain = (value.type.size / max(params.scale.size, 1) * params.qmax) ** -0.5
             scale = fq.scale_gradient(owner.step, gain)
+        elif owner.coded is not None:
+            scale = K.convert_to_tensor(params.scale)
         else:
             axes = [i for i in range(len(value.shape)) if i != params.axis]
             largest = K.max(K.abs(owner.kernel), axis=axes if params.per_channel else None)
@@ -249,10 +268,18 @@ class SteppedModel(TrainableModel):
 
         scale = shaped(scale)
         step = scale / shaped(owner.factor()) if owner.gamma is not None and not self._training else scale
-        q = fq.weight_steps(owner.kernel, step, params.qmax)
+        exact = owner.in_steps(step, params.qmax)
+        q = fq.weight_steps(exact, 1.0, params.qmax)
         if self._training and self._steps.noise < 1.0 and owner.trainable:
-            q = self._noised(owner.kernel / step, q, self._steps.noise)
+            q = self._noised(exact, q, self._steps.noise)
         return q, scale
+
+    def codebook(self, value: Value) -> Codebook | None:
+        owner = self._owner[value]
+        if owner.coded is None:
+            return None
+        entries = K.convert_to_numpy(fq.weight_steps(owner.kernel, 1.0, value.type.params().qmax))
+        return dataclasses.replace(owner.coded.book, entries=entries.astype(np.int64))
 
     def _noised(self, exact: Any, rounded: Any, rate: float) -> Any:
         """Quantized with the probability `rate`."""
@@ -321,7 +348,7 @@ class SteppedModel(TrainableModel):
         """`decay / 2 |W|^2`, less for few bits."""
         total: Any = 0.0
         for value, owner in self._owner.items():
-            if owner.trainable:
+            if owner.trainable and owner.coded is None:
                 rate = 0.5 * self._steps.decay * _DECAY_BY_BITS.get(value.type.params().bits, 1.0)
                 total = total + rate * K.sum(K.square(owner.kernel))
         return total

@@ -18,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from ir.codebook import Codebook
 from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
@@ -236,6 +237,8 @@ class TrainableModel(keras.Model):
         w = K.convert_to_tensor(self._bases.get(value, value.array))
         if params.axis is not None:
             scale = K.reshape(scale, [-1 if i == params.axis else 1 for i in range(len(value.shape))])
+        if params.codebook is not None:
+            return K.convert_to_tensor(params.quantize(value.array).astype(np.float32)), scale
         if parts["rounding"] is not None:
             steps = self._cells[value][0] + self.roundings()[value]
             return K.clip(steps, -float(params.qmax), float(params.qmax)), scale
@@ -246,6 +249,10 @@ class TrainableModel(keras.Model):
         if parts["steps"] is not None:
             w = w + scale * (self._rates.steps * parts["steps"])
         return fq.weight_steps(w, scale, params.qmax), scale
+
+    def codebook(self, value: Value) -> Codebook | None:
+        """That of a weight, as it is now."""
+        return value.type.params().codebook
 
     def parameters(self) -> tuple[dict[Value, tuple[QuantParams, Any, Any]], dict[Value, Any]]:
         """Of activations (start, scale, zero point) by value, and the scales of weights by value."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from keras import ops as K
 
+from ir.codebook import Codebook
 from ir.graph import Graph, Value
 from ir.quantization import QuantParams
 from passes.quantization.quantize import annotate_bias
@@ -32,7 +33,7 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
     moved = 0
     for value, scale in scales.items():
         q = K.convert_to_numpy(model.weight(value, scale)[0]).astype(np.int64)
-        moved += _write_weight(value, K.convert_to_numpy(scale), q)
+        moved += _write_weight(value, K.convert_to_numpy(scale), q, model.codebook(value))
     for layer, bias in biases:
         layer.bias.data = bias.astype(np.float32)
     for node in graph.nodes:
@@ -40,10 +41,10 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
     return [f"parameters of {count} activations", f"{moved} weights by whole steps", f"{len(biases)} biases"]
 
 
-def _write_weight(value: Value, scale: np.ndarray, q: np.ndarray) -> int:
+def _write_weight(value: Value, scale: np.ndarray, q: np.ndarray, book: Codebook | None) -> int:
     old, data = value.type.params(), value.array
     start = old.quantize(data)
-    value.quant = QuantParams(scale=scale, axis=old.axis, bits=old.bits, narrow=old.narrow)
+    value.quant = QuantParams(scale=scale, axis=old.axis, bits=old.bits, narrow=old.narrow, codebook=book)
     if not np.array_equal(value.quant.quantize(data), q):
         value.data = value.quant.dequantize(q)
     return int((start != q).sum())
