@@ -175,6 +175,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "narrow": (*_PREPARE, Step("prune_channels"), *_FROM_DATA[len(_PREPARE) :], *_CORRECT, *_EMIT),
     "emit": _EMIT,
     "lsq": (*_ANNOTATED, Step("lsq"), *_EMIT),
+    "ipq": (*_ANNOTATED, Step("ipq"), *_EMIT),
     "data_free": (
         *_PREPARE,
         Step("distill_samples"),
