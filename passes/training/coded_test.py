@@ -8,7 +8,6 @@ from keras import ops as K
 
 from ir.codebook import Codebook
 from ir.graph import Graph, Value
-from ir.keras_ops import K as ops
 from ir.layer import layers
 from passes.measuring.logits import logits_of
 from passes.training.coded import CodedWeight
@@ -46,29 +45,6 @@ def test_the_weights_are_those_of_the_codebook():
     for value in weights:
         q = K.convert_to_numpy(model.weight(value, scales[value])[0])
         np.testing.assert_array_equal(q, value.type.params().quantize(value.array))
-
-
-@pytest.mark.parametrize("strided", [False, True])
-def test_an_entry_gets_the_mean_gradient_of_its_blocks(strided: bool):
-    import tensorflow as tf
-
-    book = Codebook(entries=np.array([[1, 2], [3, 4], [9, 9]]), strided=strided)
-    indices = np.array([0, 1, 0, 0])
-    params = dataclasses.replace(annotated("per_tensor")[0].constants()[0].type.params(), codebook=None)
-    params = dataclasses.replace(params, scale=np.float32(0.5), bits=8, codebook=book)
-    weight = Graph("g").constant(params.dequantize(book.decode(indices, (2, 4))), "w", params)
-    made = CodedWeight.of(weight)
-    assert made is not None
-    np.testing.assert_array_equal(made.indices, indices)
-    slope = np.arange(8, dtype=np.float32).reshape(2, 4)
-    entries = tf.Variable(book.entries.astype(np.float32))
-    with tf.GradientTape() as tape:
-        decoded = made.decoded(entries)
-        loss = ops.sum(decoded * slope)
-    np.testing.assert_array_equal(decoded, book.decode(indices, (2, 4)))
-    blocks = book.blocks(slope)
-    expected = [blocks[[0, 2, 3]].mean(axis=0), blocks[1], [0, 0]]
-    np.testing.assert_allclose(tf.convert_to_tensor(tape.gradient(loss, entries)), expected, rtol=1e-6)
 
 
 def test_what_was_trained_is_written_back_with_its_codebook():
