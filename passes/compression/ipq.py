@@ -74,6 +74,7 @@ def stages_of(graph: Graph, plan: Mapping[Node, Option], count: int) -> list[dic
     parts: list[dict[Node, Option]] = [{} for _ in range(count)]
     done = 0
     for node, size in zip(coded, sizes, strict=True):
-        parts[min(count - 1, done * count // sum(sizes))][node] = plan[node]
+        middle = done + size / 2  # of the layer, among all: one that holds most weights does not take the others along
+        parts[min(count - 1, int(middle * count / sum(sizes)))][node] = plan[node]
         done += size
     return [part for part in parts if part]
