@@ -122,6 +122,7 @@ def test_long_entries_leave_the_names_and_the_seconds(monkeypatch):
         operators={},
         float_operators=(),
         widths=(),
+        choice=None,
         quality=None,
         proof=(),
         trace=SimpleNamespace(data=None),

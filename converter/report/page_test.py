@@ -247,7 +247,7 @@ def test_a_network_of_many_layers_has_figures_of_the_worst(monkeypatch):
     layers = tuple(invented_layer(f"layer_{i}", i) for i in range(most + 2))
     content = invented()
     html = render(dataclasses.replace(content, analysis=dataclasses.replace(content.analysis, layers=layers)))
-    assert html.count("<figure>") == 1 + 2 * most
+    assert html.count("<figure>") == 3 + 2 * most  # of the network, and two of the choice of bits
     best = max(layers, key=lambda layer: layer.sqnr_alone_db or 0)
     section = html[html.index(f'id="layer-{layers.index(best) + 1}"') :]
     assert "<figure>" not in section[: section.index("</details>")]

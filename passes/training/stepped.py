@@ -97,7 +97,9 @@ class SteppedLayer(keras.layers.Layer):
             scale = weight.type.params().scale
             self.coded = CodedWeight.of(weight)
             self.kernel = self._variable("kernel", weight.array if self.coded is None else self.coded.book.entries)
-            self.kept = None if weight.array.all() else (weight.array != 0).astype(np.float32)
+            pruned = weight.array == 0
+            if pruned.any() and not pruned.all():  # all: a student that is being loaded, whose weights come later
+                self.kept = (~pruned).astype(np.float32)
             self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)), trainable=learned)
         if bias is not None:
             self.bias = self._variable("bias", bias.array if normal is None else normal.mean)
