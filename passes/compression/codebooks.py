@@ -20,7 +20,6 @@ from typing import ClassVar
 import numpy as np
 
 from ir.codebook import Codebook
-from ir.errors import OptionError
 from ir.execute import batchable
 from ir.graph import Graph, Node, Twin
 from ir.layer import Matrix
@@ -66,14 +65,13 @@ class Codebooks(Pass):
     damping: float = 0.1
     rounds: int = 2
 
-    def __post_init__(self) -> None:
-        if self.max_bytes < 0 or self.length < 1 or not 2 <= self.entries <= 256 or self.rounds < 1:
-            raise OptionError(
-                expected="max_bytes of 0 or more, a length of 1 or more, 2 to 256 entries, 1 or more rounds",
-                found=str(self),
-                where=f"pass {self.name}",
-                fix="write other values",
-            )
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        return {
+            "max_bytes": (self.max_bytes >= 0, "at least 1, or 0 for no limit"),
+            "length": (self.length >= 1, "at least 1"),
+            "entries": (2 <= self.entries <= 256, "2 to 256"),
+            "rounds": (self.rounds >= 1, "at least 1"),
+        }
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if not batchable(graph):

@@ -21,7 +21,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.execute import batchable
 from ir.graph import Graph, Node, Value
 from ir.layer import Layer, Matrix, set_constant
@@ -52,16 +51,12 @@ class PruneChannels(Pass):
     tuning_samples: int = 400
     rows: int = 20000
 
-    def __post_init__(self) -> None:
-        checks = {
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        return {
             "sparsity": (0 < self.sparsity < 1, "above 0, below 1"),
             "score": (self.score in SCORES, " or ".join(SCORES)),
             "multiple": (self.multiple >= 1, "at least 1"),
         }
-        for option, (good, expected) in checks.items():
-            if not good:
-                found, fix = str(getattr(self, option)), "change the option"
-                raise OptionError(expected=expected, found=found, where=f"{self.name} {option}", fix=fix)
 
     def requires(self) -> frozenset[Needs]:
         return frozenset({Needs.DATA}) if self._fits else frozenset()

@@ -50,17 +50,16 @@ class PruneWeights(Pass):
     tuning_samples: int = 400
     rows: int = 20000
 
-    def __post_init__(self) -> None:
-        checks = {
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        return {
             "sparsity": (0 < self.sparsity < 1, "above 0, below 1"),
             "pattern": (not self.pattern or _parsed(self.pattern) is not None, "n:m, which keeps n of every m"),
             "scope": (self.scope in SCOPES, " or ".join(SCOPES)),
             "score": (self.score in SCORES, ", ".join(SCORES)),
         }
-        for option, (good, expected) in checks.items():
-            if not good:
-                found, fix = str(getattr(self, option)), "change the option"
-                raise OptionError(expected=expected, found=found, where=f"{self.name} {option}", fix=fix)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if self.pattern and self.scope == "global":
             fix = "leave one of them out"
             raise OptionError(expected="one pattern or one share", found="both", where=f"{self.name} scope", fix=fix)

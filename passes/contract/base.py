@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from ir.errors import OptionError
 from ir.graph import Graph
 from passes.contract.context import Context, Distribution, Given, Limits, Progress, Services, Snapshot, silent
 from passes.contract.report import Applied, LeftOut, NothingToDo, Outcome, PassReport, Skip, Trial, Undone
@@ -86,6 +87,21 @@ class Pass(ABC):
     makes: ClassVar[frozenset[Needs]] = frozenset()
     keeps_statistics: ClassVar[bool] = False
     guarded: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for an option whose value is none."""
+        for option, (good, expected) in self._checks().items():
+            if not good:
+                raise OptionError(
+                    expected=expected,
+                    found=str(getattr(self, option)),
+                    where=f"{self.name} {option}",
+                    fix="change the option",
+                )
+
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        """Of options: whether the value is one, and what is."""
+        return {}
 
     @abstractmethod
     def run(self, graph: Graph, context: Context) -> PassReport:

@@ -26,7 +26,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.execute import batchable
 from ir.graph import Graph, Node, Value
 from ir.layer import Matrix
@@ -63,22 +62,14 @@ class EasyQuant(Pass):
     samples: int = 100
     rows: int = 1000
 
-    def __post_init__(self) -> None:
-        checks = {
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        return {
             "low": (0 < self.low <= 1, "above 0, at most 1"),
             "high": (self.high >= 1, "at least 1"),
             "candidates": (self.candidates >= 2, "at least 2"),
             "rounds": (self.rounds >= 1, "at least 1"),
             "rows": (self.rows >= 1, "at least 1"),
         }
-        for option, (good, expected) in checks.items():
-            if not good:
-                raise OptionError(
-                    expected=expected,
-                    found=str(getattr(self, option)),
-                    where=f"{self.name} {option}",
-                    fix="change the option",
-                )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if not batchable(graph):

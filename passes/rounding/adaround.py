@@ -22,7 +22,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.execute import batchable, release
 from ir.graph import Graph, Node, Twin
 from ir.layer import Layer, editable_layer, layers
@@ -72,8 +71,8 @@ class AdaRound(Pass):
     samples: int = 100
     tuning_samples: int = 400
 
-    def __post_init__(self) -> None:
-        checks = {
+    def _checks(self) -> dict[str, tuple[bool, str]]:
+        return {
             "unit": (self.unit in _UNITS, " or ".join(_UNITS)),
             "steps": (self.steps >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 0, "at least 1, or 0 for what memory allows"),
@@ -83,15 +82,10 @@ class AdaRound(Pass):
             "clip": (0 < self.clip <= 1, "above 0, at most 1"),
             "drop": (0 <= self.drop < 1, "at least 0, below 1"),
         }
-        for option, (good, expected) in checks.items():
-            if not good:
-                raise OptionError(
-                    expected=expected,
-                    found=str(getattr(self, option)),
-                    where=f"{self.name} {option}",
-                    fix="change the option",
-                )
-        self._fit()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._fit()  # which has checks of its own
 
     def _fit(self) -> Fit:
         annealing = Annealing(

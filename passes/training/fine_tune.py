@@ -20,7 +20,6 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from ir.errors import OptionError
 from ir.execute import batchable, compiled, release, run_float
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, unsaid
@@ -69,18 +68,7 @@ class FineTune(Pass):
     checkpoint_dir: str = unsaid("")
     tensorboard: str = unsaid("")
 
-    def __post_init__(self) -> None:
-        for option, (good, expected) in self._checks().items():
-            if not good:
-                raise OptionError(
-                    expected=expected,
-                    found=str(getattr(self, option)),
-                    where=f"{self.name} {option}",
-                    fix="change the option",
-                )
-
     def _checks(self) -> dict[str, tuple[bool, str]]:
-        """Of options: whether the value is one, and what is."""
         return {
             "epochs": (self.epochs >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 0, "at least 1, or 0 for what memory allows"),
