@@ -9,7 +9,7 @@ file gets the weights as constants, with their codebook: what unpacks them is no
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -168,15 +168,7 @@ class Packing:
                 book = self._codebook
                 q = book.decode(constant_array(second, "").astype(np.int64), self.shape)
             fits = book is not None and params.bits == 8 and params.signed and not params.zero_point.any()
-            codebook = book if fits else None
-            return q, QuantParams(
-                scale=params.scale,
-                zero_point=params.zero_point,
-                axis=params.axis,
-                bits=params.bits,
-                signed=params.signed,
-                codebook=codebook,
-            )
+            return q, replace(params, codebook=book if fits else None)
         except MISFITS as error:
             raise ModelError(
                 expected="packed weights that fit together",
