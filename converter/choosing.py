@@ -88,6 +88,13 @@ def _check_budget(requested: RequestedPasses) -> None:
             where="--pipeline",
             fix="give one, or widths with --bits, or choose another pipeline",
         )
+    if requested.budget is not None and requested.compression is not None:
+        raise OptionError(
+            expected="bits for a budget, or codebooks (compression), whose weights have 8 bits",
+            found="both",
+            where="--mean_bits or --max_bops, and --compress or --pipeline=compress",
+            fix="leave one of them out",
+        )
 
 
 def is_annotated(graph: Graph) -> bool:

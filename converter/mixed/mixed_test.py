@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from converter.bits import to_text
+from converter.compressing import Compression
 from converter.conversion import convert
 from converter.mixed.budget import Budget
 from converter.mixed.mixed_testing import network, samples
@@ -122,6 +123,8 @@ def test_widths_beside_a_budget_no_budget_and_no_data_are_refused():
         converted(Budget(mean_bits=6.0), weight_bits=4)
     with pytest.raises(OptionError, match="expected a budget for the pipeline mixed"):
         converted(None, pipeline="mixed")
+    with pytest.raises(OptionError, match=r"expected bits for a budget, or codebooks .*, found both"):
+        converted(Budget(mean_bits=6.0), compression=Compression())
     with pytest.raises(DataError, match="--mean_bits: expected calibration data, on which layers are measured"):
         convert(network(), budget=Budget(mean_bits=6.0))
 
