@@ -110,6 +110,17 @@ def test_codebooks_are_exact_on_every_runtime_and_read_back(case, seed):
     assert_exact(model, [cases.integers(seed, x_shape)], profiles)
 
 
+@pytest.mark.parametrize("entries", [128, 129, 256, 257])
+def test_the_last_entry_is_read_where_indices_get_another_type(entries):
+    table = np.stack([np.arange(entries) % 255 - 127, np.arange(entries) // 255 + 1], axis=1)  # no two alike
+    book = Codebook(entries=table)
+    q = book.decode(np.arange(entries), (entries, 2))
+    model, _ = _case(FULLY_CONNECTED, (1, 2), q, book, True, CODEBOOKS)
+    np.testing.assert_array_equal(to_graph(parse(model)).nodes[-1].weight.data, q)
+    profiles = [p for p in cases.ALL_PROFILES if entries <= _MOST_ON_MICRO or p.runtime is not Runtime.TFLM]
+    assert_exact(model, [np.array([[100, -90]], np.int8)], profiles)
+
+
 @given(codebooks(), cases.seeds)
 @cases.examples(20)
 def test_weights_that_are_unpacked_leave_xnnpack_no_other_rounding(case, seed):
