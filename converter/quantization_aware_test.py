@@ -105,6 +105,20 @@ def test_it_is_saved_and_loaded_with_all_that_belongs_to_it(tmp_path: Path) -> N
     np.testing.assert_array_equal(fresh.predict(T, verbose=0), student.predict(T, verbose=0))
 
 
+def test_pruned_weights_stay_zero_also_once_loaded(tmp_path: Path) -> None:
+    model = small()
+    kernel, bias = model.get_layer("last").get_weights()
+    pruned = np.random.default_rng(0).random(kernel.shape) < 0.5
+    model.get_layer("last").set_weights([np.where(pruned, 0, kernel), bias])
+    student = fitted(student_of(model), epochs=1)
+    student.save(tmp_path / "student.keras")
+    again = fitted(keras.saving.load_model(tmp_path / "student.keras"), epochs=1)
+    for trained in (student, again):
+        last = trained.trained_graph().nodes[-2]
+        assert last.weight is not None
+        np.testing.assert_array_equal(last.weight.array[pruned.T], 0)
+
+
 _ELSEWHERE = """
 import sys, keras, converter
 assert converter.convert(sys.argv[1], check=False, prove=False).model == open(sys.argv[2], "rb").read()

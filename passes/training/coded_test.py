@@ -72,15 +72,3 @@ def test_entries_do_not_decay():
     model = SteppedModel(graph, logits_of(graph), kl, Steps(decay=1.0))
     expected = 0.5 * sum(float(np.square(layer.data).sum()) for layer in depthwise)
     assert float(model.decay()) == pytest.approx(expected, rel=1e-5)
-
-
-def test_pruned_weights_stay_zero_whatever_is_learned():
-    graph, _ = annotated("per_channel", weight_bits=8)
-    layer = next(iter(layers(graph)))
-    layer.weight.data = np.where(np.random.default_rng(0).random(layer.data.shape) < 0.5, np.float32(0), layer.data)
-    zeros = layer.data == 0
-    model = model_of(graph)
-    model._owner[layer.weight].kernel.assign(np.ones(layer.data.shape))
-    write_back(model, graph)
-    assert zeros.any() and (layer.params.quantize(layer.data)[zeros] == 0).all()
-    assert (layer.params.quantize(layer.data)[~zeros] != 0).all()

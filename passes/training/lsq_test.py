@@ -13,6 +13,7 @@ from keras import ops as K
 from ir.errors import OptionError
 from ir.execute import run_float
 from ir.graph import Graph
+from ir.layer import layers
 from passes.contract.base import Applied, Context, PassReport, SamplesInMemory, Services, Undone
 from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
@@ -152,3 +153,14 @@ def test_progress_says_the_accuracy_and_how_far_the_whole_training_is() -> None:
 def test_what_it_refuses(option: str, value: object, expected: str) -> None:
     with pytest.raises(OptionError, match=f"lsq {option}: expected .*{expected}"):
         Lsq(**{option: value})  # type: ignore[arg-type]
+
+
+def test_pruned_weights_stay_zero():
+    graph, context = annotated("per_channel", weight_bits=3)
+    layer = next(iter(layers(graph)))
+    layer.weight.data = np.where(np.random.default_rng(0).random(layer.data.shape) < 0.5, np.float32(0), layer.data)
+    before = layer.data
+    context.given = dataclasses.replace(context.given, tuning=samples(128, 1))
+    Lsq(**QUICK, decay=1e-3, noise=0.5).run(graph, context)
+    np.testing.assert_array_equal(layer.data[before == 0], 0)
+    assert not np.array_equal(layer.data, before)

@@ -12,7 +12,7 @@ the float network's. `noise=1` is ordinary training. Outside training all are qu
 Codebooks (A. Fan et al., section 4; docs/methods/codebooks.md): of a weight that has one the entries are the variables, in
 steps; blocks keep the entry that they have. An entry's gradient is the mean of those of its blocks (eq. 4).
 
-Weights that are 0 were pruned and stay 0.
+Weights that are 0 were pruned and stay 0, unless the whole layer is.
 
 Batch norms (`batch_norm="batch"`): the graph's are folded, and of each layer's output the mean `beta` and the deviation
 `gamma` are known from them. Put after the folded layer, `gamma (y - mean) / deviation + beta` changes nothing at first,
@@ -92,14 +92,11 @@ class SteppedLayer(keras.layers.Layer):
     ) -> None:
         super().__init__(name=name)
         self.kernel = self.step = self.bias = self.gamma = None
-        self.coded = self.kept = None
+        self.coded = None
         if weight is not None:
             scale = weight.type.params().scale
             self.coded = CodedWeight.of(weight)
             self.kernel = self._variable("kernel", weight.array if self.coded is None else self.coded.book.entries)
-            pruned = weight.array == 0
-            if pruned.any() and not pruned.all():  # all: a student that is being loaded, whose weights come later
-                self.kept = (~pruned).astype(np.float32)
             self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)), trainable=learned)
         if bias is not None:
             self.bias = self._variable("bias", bias.array if normal is None else normal.mean)
@@ -133,7 +130,9 @@ class SteppedLayer(keras.layers.Layer):
         """The weights in steps, neither rounded nor clipped where they have no codebook."""
         if self.coded is not None:
             return self.coded.decoded(fq.weight_steps(self.kernel, 1.0, qmax))
-        return (self.kernel if self.kept is None else self.kernel * self.kept) / step
+        there = K.not_equal(self.kernel, 0)
+        kept = K.logical_or(there, K.logical_not(K.any(there)))
+        return self.kernel * K.cast(kept, "float32") / step
 
     def normalized(self, tensor: Any, momentum: Any) -> Any:
         """An output normalized by its own batch, whose statistics are remembered."""
