@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -23,9 +24,10 @@ from converter.tflite.model_file import parse
 from ir.errors import DataError, ModelError
 from ir.execute import run_float
 from ir.keras_ops import K
-from passes.contract.base import LeftOut, Progress, silent
+from passes.contract.base import LeftOut, Pass, Preserves, Progress, silent
 from passes.measuring.effects import INPUT, OUTPUT, WEIGHTS, Effects, Held, Key, decibel, measure_effects, noise_ratio
 from passes.measuring.logits import logits_of, told_apart
+from passes.quantization.quantize import Quantize
 
 _SUSPECTS = 24  # places whose effect on the logits is measured without `sensitivity`
 _QUICK = 15.0  # seconds for them
@@ -177,7 +179,7 @@ class _Work:
         left_out = [
             (r.step.name, o.trial) for r in result.passes if r.step and isinstance(o := r.report.outcome, LeftOut)
         ]
-        changed = global_causes.changed_cause(noise_ratio(self.logits, measured.float_logits))
+        changed = global_causes.changed_cause(noise_ratio(self.logits, measured.float_logits), self._changing())
         found += [changed] if changed is not None else []
         found += global_causes.pipeline_causes(left_out, result.float_operators)
         found += layer_causes.repaired_causes(facts, trace.history)
@@ -191,6 +193,12 @@ class _Work:
         if spread is not None and not any(c.severity > spread.severity / 2 for c in named):
             found.append(spread)
         return sorted(found, key=lambda c: -c.severity)
+
+    def _changing(self) -> list[Pass]:
+        """The passes before quantizing that changed something and need not keep the function."""
+        ran = [(r.step, r.report) for r in self.result.passes if r.step is not None]
+        before = itertools.takewhile(lambda pair: not isinstance(pair[0], Quantize), ran)
+        return [step for step, report in before if report.changed and step.preserves is not Preserves.FLOAT]
 
     def _at_bound(self, measured: Measurement) -> tuple[float, str]:
         """Of the first bounded activation: the share of its values above 0 that are at the bound, and its layer."""

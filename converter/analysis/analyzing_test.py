@@ -24,6 +24,7 @@ from converter.data import InputSpec, from_arrays
 from ir.errors import DataError, ModelError
 from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, MUL, SUB
+from passes.compression.prune_weights import PruneWeights
 from passes.contract.base import Context, Pass, PassReport, Range
 from passes.rewrites.fold_batch_norm import FoldBatchNorm
 from passes.running import pipeline as pipelines
@@ -211,6 +212,7 @@ def test_a_pass_that_changes_the_network():
     steps.insert(at, Spoil())
     first = analyzed(passes=steps, pipeline=None).causes[0]
     assert first.title == "Passes changed what the float network computes" and first.severity > ALARM
+    assert first.suggestion.endswith("one by one: --passes=-spoil")
 
 
 @pytest.mark.parametrize(
@@ -262,6 +264,15 @@ def test_wrong_preprocessing_without_batch_norms():
     assert analyzed(folded).causes == ()
     first = analyzed(folded, data=pixels()[0]).causes[0]
     assert (first.where, first.title) == ("input", PREPROCESSING)
+
+
+def test_what_pruning_lost_is_advised_upon_in_its_own_option():
+    steps = pipelines.named("fast", granularity="per_channel", io="int8")
+    at = [step.name for step in steps].index("calibrate")
+    steps.insert(at, PruneWeights(sparsity=0.8, score="magnitude", reconstruct=False))
+    analysis = analyzed(passes=steps, pipeline=None)
+    (cause,) = (c for c in analysis.causes if c.title == "Passes changed what the float network computes")
+    assert cause.suggestion == "remove less of the network: --passes='prune_weights{sparsity=0.4}' beside --pipeline"
 
 
 def test_the_same_sample_over_and_over():

@@ -255,16 +255,26 @@ def pipeline_causes(left_out: Sequence[tuple[str, Trial]], floats: Sequence[str]
     return found
 
 
-def changed_cause(ratio: float) -> Cause | None:
-    """Where the network was no longer the same when it was quantized; `ratio`: noise to signal of its logits."""
+def changed_cause(ratio: float, passes: Sequence[Pass]) -> Cause | None:
+    """Where the network was no longer the same when it was quantized.
+
+    Args:
+      ratio: noise to signal of its logits.
+      passes: those before, that changed something and need not keep the function.
+    """
     level = severity(ratio)
     if level < SHOWN:
         return None
+    taking = [p for p in passes if p.takes_away]
+    less = [f"--passes='{p.name}{{{p.takes_away}={getattr(p, p.takes_away) / 2:g}}}'" for p in taking]
+    named = ", ".join(f"--passes=-{p.name}" for p in passes) or "none of them promises less"
     return Cause(
         severity=level,
         title="Passes changed what the float network computes",
         explanation=f"before anything was quantized, its logits were {decibel(ratio):.1f} dB from those of the model.",
-        suggestion="leave out passes that do not preserve the function, one by one: --passes=-absorb_bias and so on",
+        suggestion=f"remove less of the network: {', '.join(less)} beside --pipeline"
+        if less
+        else f"leave out passes that need not keep the function, one by one: {named}",
     )
 
 

@@ -42,6 +42,7 @@ class PruneChannels(Pass):
     """Removes the channels of least effect; what read them is fitted to its output on calibration data."""
 
     name: ClassVar[str] = "prune_channels"
+    takes_away: ClassVar[str] = "sparsity"
 
     sparsity: float = 0.25
     score: str = "inputs"

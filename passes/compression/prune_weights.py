@@ -39,6 +39,7 @@ class PruneWeights(Pass):
     """Sets the weights of least effect to zero; those that stay are fitted to the layer's output on calibration data."""
 
     name: ClassVar[str] = "prune_weights"
+    takes_away: ClassVar[str] = "sparsity"
 
     sparsity: float = 0.5
     pattern: str = ""

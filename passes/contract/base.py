@@ -78,6 +78,7 @@ class Pass(ABC):
       needs: what must be there; the runner refuses the pass otherwise.
       makes: which of these it brings to the passes after it.
       guarded: whether its effect on the logits is measured, and the pass left out where it does harm.
+      takes_away: the option that says how much of the network it removes on purpose; "" if it removes nothing.
       keeps_statistics: whether what was measured on the graph before holds after it, although it changed something.
     """
 
@@ -87,6 +88,7 @@ class Pass(ABC):
     makes: ClassVar[frozenset[Needs]] = frozenset()
     keeps_statistics: ClassVar[bool] = False
     guarded: ClassVar[bool] = False
+    takes_away: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Raises OptionError for an option whose value is none."""
