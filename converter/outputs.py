@@ -75,20 +75,44 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
 
 def write_together(files: Mapping[str | Path, bytes]) -> None:
-    """Writes several files of one folder: all of them or, where one cannot be written, none.
+    """Writes several files of one folder: all of them or, where one cannot be written, none. Raises OutputError.
 
-    Two that write there at once come one after the other. Raises OutputError.
+    Two that write there at once come one after the other. Whoever is killed leaves none of the new files beside one of
+    the old: the first is replaced while the others are away, and one that is missing says that the writing ended early.
     """
     for path in files:
         check_place(path)
     places = {Path(os.path.realpath(path)): data for path, data in files.items()}
     made: dict[Path, str] = {}
+    with _told(files):
+        try:
+            for place, data in places.items():
+                made[place] = _beside(place, data)
+            _replace(made)
+        finally:  # an interruption, too, must not leave the temporary files behind
+            for name in made.values():
+                with contextlib.suppress(OSError):
+                    os.unlink(name)
+
+
+def write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Writes a folder that is not there yet, in one that is: it gets its name when all is in it. Raises OutputError."""
+    with (
+        _told({folder / name: data for name, data in files.items()}),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside,
+    ):
+        made = Path(beside) / folder.name
+        made.mkdir()
+        for name, data in files.items():
+            os.replace(_beside(made / name, data), made / name)
+        made.rename(folder)
+
+
+@contextlib.contextmanager
+def _told(files: Mapping[Any, bytes]) -> Iterator[None]:
+    """Says which files were written, or raises OutputError where the system refused."""
     try:
-        for place, data in places.items():
-            made[place] = _beside(place, data)
-        with _alone_in(next(iter(places)).parent):
-            for place, name in made.items():
-                os.replace(name, place)
+        yield
     except OSError as error:
         raise OutputError(
             expected=f"to write {sum(map(len, files.values()))} bytes",
@@ -96,12 +120,29 @@ def write_together(files: Mapping[str | Path, bytes]) -> None:
             where=", ".join(map(str, files)),
             fix="free space, or choose an existing folder that you may write to",
         ) from error
-    finally:  # an interruption, too, must not leave the temporary files behind
-        for name in made.values():
-            with contextlib.suppress(OSError):
-                os.unlink(name)
     for path in files:
         _LOGGER.info("%s", path)
+
+
+def _replace(made: Mapping[Path, str]) -> None:
+    """Renames files to their places, in the order of `made`; where the first cannot be, the old ones stand there again."""
+    first, *others = made
+    away: dict[Path, str] = {}
+    with alone_in(first.parent):
+        try:
+            for place in filter(Path.exists, others):
+                away[place] = f"{made[place]}.old"
+                os.replace(place, away[place])
+            os.replace(made[first], first)
+        except BaseException:
+            for place, name in away.items():
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(name, place)
+            raise
+        for place in others:
+            os.replace(made[place], place)
+        for name in away.values():
+            os.unlink(name)
 
 
 def _beside(place: Path, data: bytes) -> str:
@@ -120,7 +161,7 @@ def _beside(place: Path, data: bytes) -> str:
 
 
 @contextlib.contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
+def alone_in(folder: Path) -> Iterator[None]:
     """While another process renames files in a folder, this one waits."""
     opened = os.open(folder, os.O_RDONLY)
     try:

@@ -79,6 +79,22 @@ def test_several_files_are_written_together_or_not_at_all(tmp_path):
     assert page.read_bytes() == b"new" and data.read_bytes() == b"1" and len(files(tmp_path)) == 2
 
 
+def test_where_the_first_cannot_be_replaced_all_old_ones_stand_there_again(tmp_path, monkeypatch):
+    replace = os.replace
+    for name in "abc":
+        (tmp_path / name).write_bytes(b"old")
+
+    def refuse(source, place):
+        if Path(place) == tmp_path / "a":
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+        replace(source, place)
+
+    monkeypatch.setattr(outputs.os, "replace", refuse)
+    with pytest.raises(OutputError, match="not permitted"):
+        write_together({tmp_path / name: b"new" for name in "abcd"})
+    assert [(tmp_path / name).read_bytes() for name in "abc"] == [b"old"] * 3 and len(files(tmp_path)) == 3
+
+
 def test_two_that_write_at_once_do_not_mix(tmp_path, monkeypatch):
     """While one has renamed the first of two files, the other waits."""
     replace, seen = os.replace, []

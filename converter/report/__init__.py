@@ -40,9 +40,9 @@ def write_report(
     if analysis is None:
         analysis = analysed(result, progress)
     content = gather(result, analysis, command=command, progress=progress)
-    data = {DATA: content.as_json(), **overlays(content)}
     page = {PAGE: render(content, progress=progress).encode()}
-    write_files(folder, {**{name: _json(plain(content)) for name, content in data.items()}, **page})
+    data = {DATA: content.as_json(), **overlays(content)}
+    write_files(folder, {**page, **{name: _json(plain(content)) for name, content in data.items()}})
     return Path(folder) / PAGE
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
-from converter.outputs import write_together
+from converter.outputs import alone_in, write_folder, write_together
 from ir.errors import OutputError
 
 
@@ -26,21 +25,19 @@ def check_folder(folder: str | Path) -> None:
 
 
 def write_files(folder: str | Path, files: dict[str, bytes]) -> None:
-    """Writes files into a folder, made if need be: all or none. Raises OutputError."""
+    """Writes files into a folder, made if need be: all or none, the first before the others. Raises OutputError."""
     folder = Path(folder)
     check_folder(folder)
-    is_new = not folder.exists()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_together({folder / name: data for name, data in files.items()})
+        folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(
             expected="to make a folder",
             found=error.strerror or str(error),
-            where=str(folder),
+            where=str(folder.parent),
             fix="choose another with --report",
         ) from error
-    finally:
-        if is_new:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # goes only if it is empty: nothing could be written
+    with alone_in(folder.parent):  # two that make it at once
+        if not folder.exists():
+            return write_folder(folder, files)
+    write_together({folder / name: data for name, data in files.items()})

@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from converter.outputs import written
 from converter.report.writing import check_folder, write_files
 from ir.errors import OutputError
 
@@ -14,8 +15,10 @@ def test_a_new_folder_is_made_with_those_above_it(tmp_path):
     folder = tmp_path / "a" / "b"
     check_folder(folder)
     assert not (tmp_path / "a").exists()
-    write_files(folder, {"x": b"1", "y": b"2"})
-    assert sorted(p.name for p in folder.iterdir()) == ["x", "y"]
+    with written() as paths:
+        write_files(folder, {"x": b"1", "y": b"2"})
+    assert sorted(p.name for p in folder.iterdir()) == ["x", "y"] and os.listdir(folder.parent) == ["b"]
+    assert paths == [str(folder / "x"), str(folder / "y")]
 
 
 def test_files_of_an_earlier_report_are_replaced_and_others_stay(tmp_path):
