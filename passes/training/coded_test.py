@@ -47,6 +47,17 @@ def test_the_weights_are_those_of_the_codebook():
         np.testing.assert_array_equal(q, value.type.params().quantize(value.array))
 
 
+@pytest.mark.parametrize("granularity", ["per_tensor", "per_channel"])
+def test_what_learns_of_an_entry_is_as_large_as_weights(granularity):
+    """Adam moves everything by its rate: in steps entries would not move at all."""
+    graph, _ = annotated(granularity, weight_bits=8)
+    weights = coded(graph)
+    model = model_of(graph)
+    for value in weights:
+        largest = np.abs(K.convert_to_numpy(model._owner[value].kernel)).max()
+        assert largest == pytest.approx(np.abs(value.array).max(), rel=0.01 if granularity == "per_tensor" else 0.8)
+
+
 def test_what_was_trained_is_written_back_with_its_codebook():
     graph, _ = annotated("per_channel", weight_bits=8)
     weights = coded(graph)
@@ -55,8 +66,8 @@ def test_what_was_trained_is_written_back_with_its_codebook():
     model = model_of(graph)
     rng = np.random.default_rng(0)
     for value in weights:
-        kernel = model._owner[value].kernel
-        kernel.assign(kernel + rng.normal(0, 3, kernel.shape))
+        owner = model._owner[value]
+        owner.kernel.assign(owner.kernel + rng.normal(0, 3 * owner.unit, owner.kernel.shape))
     write_back(model, graph)
     for value, book, index in zip(weights, before, indices, strict=True):
         params = value.type.params()

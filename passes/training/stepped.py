@@ -9,8 +9,8 @@ Quant-Noise (A. Fan et al., arXiv:2004.07320): in training each weight (and, whe
 is quantized with the probability `noise` only, drawn anew at every step; the rest stay in float, and their gradient is
 the float network's. `noise=1` is ordinary training. Outside training all are quantized.
 
-Codebooks (A. Fan et al., section 4; docs/methods/codebooks.md): of a weight that has one the entries are the variables, in
-steps; blocks keep the entry that they have. An entry's gradient is the mean of those of its blocks (eq. 4).
+Codebooks (A. Fan et al., section 4; docs/methods/codebooks.md): of a weight that has one the entries are the variables, times
+the scale that it came with; blocks keep the entry that they have. An entry's gradient is the mean of those of its blocks (eq. 4).
 
 Weights that are 0 were pruned and stay 0, unless the whole layer is.
 
@@ -96,7 +96,9 @@ class SteppedLayer(keras.layers.Layer):
         if weight is not None:
             scale = weight.type.params().scale
             self.coded = CodedWeight.of(weight)
-            self.kernel = self._variable("kernel", weight.array if self.coded is None else self.coded.book.entries)
+            self.unit = float(np.mean(scale))  # entries are variables as large as weights: Adam moves all by its rate
+            entries = None if self.coded is None else self.coded.book.entries * self.unit
+            self.kernel = self._variable("kernel", weight.array if entries is None else entries)
             self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)), trainable=learned)
         if bias is not None:
             self.bias = self._variable("bias", bias.array if normal is None else normal.mean)
@@ -129,10 +131,14 @@ class SteppedLayer(keras.layers.Layer):
     def in_steps(self, step: Any, qmax: int) -> Any:
         """The weights in steps, neither rounded nor clipped where they have no codebook."""
         if self.coded is not None:
-            return self.coded.decoded(fq.weight_steps(self.kernel, 1.0, qmax))
+            return self.coded.decoded(self.entries(qmax))
         there = K.not_equal(self.kernel, 0)
         kept = K.logical_or(there, K.logical_not(K.any(there)))
         return self.kernel * K.cast(kept, "float32") / step
+
+    def entries(self, qmax: int) -> Any:
+        """Those of the codebook, in whole steps."""
+        return fq.weight_steps(self.kernel, self.unit, qmax)
 
     def normalized(self, tensor: Any, momentum: Any) -> Any:
         """An output normalized by its own batch, whose statistics are remembered."""
@@ -279,7 +285,7 @@ class SteppedModel(TrainableModel):
         owner = self._owner[value]
         if owner.coded is None:
             return None
-        entries = K.convert_to_numpy(fq.weight_steps(owner.kernel, 1.0, value.type.params().qmax))
+        entries = K.convert_to_numpy(owner.entries(value.type.params().qmax))
         return dataclasses.replace(owner.coded.book, entries=entries.astype(np.int64))
 
     def _noised(self, exact: Any, rounded: Any, rate: float) -> Any:
