@@ -15,11 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from converter.targets.site import Site, sites
+from converter.tflite.constants import constant_array
 from converter.tflite.packing import Packing, packings
+from converter.tflite.reader import tensor_type
 from converter.tflite.records import ModelFile, TensorRecord
+from ir.errors import ModelError
 from ir.graph import Graph
 from ir.types import DType
 
+_MOST_EXPANSION = 64  # times its own size that weights of a file may be: files are not trusted
 NOTE = "bits"  # in the metadata of the name "intact"
 _IN_INT8 = {"INT2": 8, "INT4": 8, "INT8": 8, "UINT8": 8, "INT16": 8, "INT32": 32, "INT64": 32}  # bits, by type now
 
@@ -34,6 +38,7 @@ class LayerWidths:
       weight_bits, storage: of its weights, and the element type that stores them; None without.
       packed: how the file holds weights that it unpacks at every inference (`256 x 4 gather`: a codebook of 256 blocks of 4
         weights); None for those that lie there as they are.
+      zeros: the share of its weights that are zero, once they are unpacked; None without quantized weights.
       size_bytes: of its weights, bias and other quantized constants in the file.
       saved_bytes: how much less that is than with int8 weights and int32 biases.
     """
@@ -46,6 +51,7 @@ class LayerWidths:
     size_bytes: int
     saved_bytes: int
     packed: str | None = None
+    zeros: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The documented keys of `widths` in `convert --json`, and of the operators in `inspect --json`."""
@@ -56,6 +62,7 @@ class LayerWidths:
             "weight_bits": self.weight_bits,
             "storage": self.storage,
             "packed": self.packed,
+            "zeros": self.zeros,
             "size_bytes": self.size_bytes,
             "saved_bytes": self.saved_bytes,
         }
@@ -91,6 +98,7 @@ def layer_widths(model: ModelFile) -> tuple[LayerWidths, ...]:
         constants = [t for i in own if _is_quantized(t := site.graph.tensors[i]) and t.data is not None]
         size = sum(t.data.size for t in constants if t.data is not None)
         layer = _of_site(site, noted, int(size), sum(map(_size_in_int8, constants)))
+        layer = dataclasses.replace(layer, zeros=_zeros(site, packed, _MOST_EXPANSION * model.size_bytes))
         packings_read = [packed[i] for i in own if i in packed]
         if site.index in unpacking:
             layer = dataclasses.replace(layer, activation_bits=None)
@@ -107,6 +115,23 @@ def _with_packing(layer: LayerWidths, packing: Packing) -> LayerWidths:
         size_bytes=layer.size_bytes + packing.size_bytes,
         saved_bytes=layer.saved_bytes + dense - packing.size_bytes,
     )
+
+
+def _zeros(site: Site, packed: Mapping[int, Packing], most: int) -> float | None:
+    """The share of an operator's weights that are zero; None where they are no numbers, or too many to look at."""
+    weights = site.weights()
+    if weights is None or not _is_quantized(weights) or math.prod(weights.shape) > most:
+        return None
+    zero = int(weights.zero_point[0]) if weights.zero_point.size else 0
+    found = next((packed[i] for i in site.record.inputs if i in packed), None)
+    try:
+        if found is not None:
+            q, _ = found.unpack(tensor_type(weights, "").params())
+        else:
+            q = constant_array(weights, "")
+    except ModelError:
+        return None
+    return float((q == zero).mean()) if q.size else None
 
 
 def _of_site(site: Site, noted: Mapping[str, int], size: int, size_in_int8: int) -> LayerWidths:

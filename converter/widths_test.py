@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
 import pytest
 
+from converter.tflite import packing
+from converter.tflite.decoding import Carrier
 from converter.tflite.model_file import parse
 from converter.tflite.writer import to_bytes
 from converter.widths import LayerWidths, layer_widths, note_of, sentences
@@ -64,6 +67,32 @@ def test_weights_that_are_unpacked_count_what_holds_them():
     unpacking = [layer for layer in layers if layer.operator in ("CAST", "GATHER", "RESHAPE")]
     assert len(unpacking) == 3 and all((u.size_bytes, u.saved_bytes, u.text) == (0, 0, "") for u in unpacking)
     assert "weights unpacked at every inference in 1 layer" in sentences(layers)[0]
+
+
+@pytest.mark.parametrize("carrier", [Carrier.PLAIN, Carrier.PRUNED, Carrier.HUFFMAN])
+def test_zeros_are_counted_however_they_are_stored(monkeypatch, carrier):
+    monkeypatch.setattr(packing, "DECODE_COST", -1000)  # so few weights would not be packed
+    _, graph = emitted()
+    weight = next(node for node in graph.nodes if node.name == "conv").weight
+    q = np.arange(weight.type.size) % 5  # a fifth is zero
+    weight.data = (
+        np.where(np.arange(q.size) < 45, 0, q).astype(np.int8).reshape(weight.shape)
+    )  # and all of the first 45
+    layers = layer_widths(parse(to_bytes(graph, carriers={carrier})))
+    conv = next(layer for layer in layers if layer.layer == "conv")
+    assert conv.packed == (None if carrier is Carrier.PLAIN else carrier.value)
+    assert conv.zeros == (45 + 18) / 135 == conv.as_json()["zeros"]
+    assert all(layer.zeros is None for layer in layers if layer.weight_bits is None)
+
+
+def test_weights_that_claim_to_be_huge_are_not_looked_at():
+    _, graph = emitted()
+    model = parse(to_bytes(graph))
+    (tensor,) = (t for t in model.main.tensors if t.name == "conv/kernel")
+    huge = dataclasses.replace(tensor, shape=(1 << 20, 3, 3, 1 << 20))
+    tensors = tuple(huge if t is tensor else t for t in model.main.tensors)
+    broken = dataclasses.replace(model, subgraphs=(dataclasses.replace(model.main, tensors=tensors),))
+    assert {layer.layer: layer.zeros is None for layer in layer_widths(broken)}["conv"]
 
 
 def test_widths_below_their_containers_are_noted():

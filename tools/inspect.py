@@ -19,6 +19,7 @@ from absl import flags
 
 from converter.analysis.contents import contents_json, operators_json
 from converter.analysis.differences import compare_files
+from converter.analysis.unpacking import unpacking
 from converter.targets import TARGETS, CheckReport, Verdict, get_target, vela
 from converter.targets import edgetpu_log as compiler
 from converter.targets.edgetpu import TARGET as EDGETPU
@@ -75,6 +76,8 @@ def main(arguments: list[str]) -> None:
     show_contents(contents, operators, [v.layer for v in report.verdicts])
     for sentence in sentences(widths):
         say(sentence)
+    if (unpacked := unpacking(model)) is not None:
+        say(f"predicted: {unpacked}")
     if FLAGS.all:
         show_operators(report, operators, widths)
     show_report(report)
@@ -82,6 +85,7 @@ def main(arguments: list[str]) -> None:
     each = zip(content["operators"], operators, widths, strict=True)
     content["operators"] = [{**verdict, **held, **width.as_json()} for verdict, held, width in each]
     content["contents"] = contents
+    content["unpacking"] = None if unpacked is None else unpacked.as_json()
     if other is not None:
         difference = compare_files(model, other)
         show_difference(difference, path, FLAGS.diff)

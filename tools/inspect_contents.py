@@ -69,10 +69,22 @@ def show_contents(contents: dict[str, Any], operators: Sequence[dict[str, Any]],
 def show_operators(report: CheckReport, operators: Sequence[dict[str, Any]], widths: Sequence[LayerWidths]) -> None:
     """Every operator with its fate on the target, the type, shape and parameters of its result, and its constants.
 
-    `bits` are those of weights x activations, `saved` is against int8.
+    `bits` are those of weights x activations, with what unpacks the weights; `zeros` is their share of the weights;
+    `saved` is against int8.
     """
     table = Table(
-        "#", "operator", "status", "layer", "type", "shape", "scale", "zero point", "bits", "constants", "saved"
+        "#",
+        "operator",
+        "status",
+        "layer",
+        "type",
+        "shape",
+        "scale",
+        "zero point",
+        "bits",
+        "zeros",
+        "constants",
+        "saved",
     )
     for v, details, width in zip(report.verdicts, operators, widths, strict=True):
         result = details["results"][0] if details["results"] else {}
@@ -87,6 +99,7 @@ def show_operators(report: CheckReport, operators: Sequence[dict[str, Any]], wid
             _scale(result.get("scale")),
             "" if zero is None else str(zero),
             width.text,
+            "" if width.zeros is None else f"{width.zeros:.0%}",
             size_text(details["constant_bytes"]) if details["constant_bytes"] else "",
             saved_text(width.saved_bytes),
         )

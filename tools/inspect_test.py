@@ -9,7 +9,9 @@ import pytest
 from converter.analysis.analysis_testing import converted
 from converter.analysis.contents import contents_json, operators_json
 from converter.analysis.differences import compare_files
+from converter.analysis.unpacking_test import emitted
 from converter.tflite.model_file import load
+from converter.tflite.writer import to_bytes
 from tools._runs_testing import ROOT, run_process
 
 PAIRS = ROOT.parent / "shared" / "models" / "edgetpu"
@@ -119,6 +121,17 @@ def test_widths_and_what_they_save(tmp_path):
     assert [o["weight_bits"] for o in weighted] == [8, *[4] * 51, 8]
     assert {o["activation_bits"] for o in operators} == {7, 8}
     assert all((o["storage"] == "INT4") == (o["saved_bytes"] > 0) for o in weighted)
+
+
+def test_what_unpacking_costs_is_predicted(tmp_path):
+    (tmp_path / "x.tflite").write_bytes(to_bytes(emitted(coded=True)))
+    done = run(str(tmp_path / "x.tflite"), "--all", f"--json={tmp_path / 'out.json'}")
+    assert done.returncode == 0, done.stderr
+    content = json.loads((tmp_path / "out.json").read_text())
+    (packed,) = (o for o in content["operators"] if o["packed"])
+    assert (packed["packed"], packed["layer"]) == ("16 x 4 gather", "wide") and packed["zeros"] == 0
+    assert content["unpacking"]["layers"] == 1 and content["unpacking"]["weight_bytes"] == 64 * 9 * 16
+    assert "predicted: weights of 1 layer are unpacked at every inference" in done.stdout
 
 
 def test_what_differs_between_two_files(ours):

@@ -9,7 +9,7 @@ those it meets in time, aligned to 64 bytes. Scratch memory of kernels is not in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,8 +64,8 @@ class ArenaPlan:
         return {"size_bytes": self.size_bytes, "live_bytes": self.live_bytes, "busiest_operator": self.busiest}
 
 
-def lifetimes(graph: SubgraphRecord) -> list[Placed]:
-    """The tensors of the arena, in their order; constants are none of it."""
+def lifetimes(graph: SubgraphRecord, without: Collection[int] = ()) -> list[Placed]:
+    """The tensors of the arena, in their order; constants are none of it, nor are those that are left out."""
     end = max(len(graph.operators) - 1, 0)
     first: dict[int, int] = dict.fromkeys(graph.inputs, 0)
     last: dict[int, int] = dict.fromkeys(graph.inputs, end)
@@ -83,13 +83,13 @@ def lifetimes(graph: SubgraphRecord) -> list[Placed]:
     return [
         Placed(tensor=i, size=size, first=first[i], last=last.get(i, end))
         for i in sorted(first)
-        if graph.tensors[i].data is None and (size := tensor_bytes(graph.tensors[i]))
+        if graph.tensors[i].data is None and i not in without and (size := tensor_bytes(graph.tensors[i]))
     ]
 
 
-def plan(graph: SubgraphRecord) -> ArenaPlan:
-    """The arena of a subgraph as TFLite's interpreter lays it out."""
-    requested = lifetimes(graph)
+def plan(graph: SubgraphRecord, without: Collection[int] = ()) -> ArenaPlan:
+    """The arena of a subgraph as TFLite's interpreter lays it out; `without` some of its tensors."""
+    requested = lifetimes(graph, without)
     live, busiest = _most_alive(requested, len(graph.operators))
     if len(requested) > _MOST:
         return ArenaPlan(size_bytes=None, live_bytes=live, busiest=busiest)
