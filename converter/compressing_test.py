@@ -17,7 +17,7 @@ from converter.tflite.reader import to_graph
 from converter.tflite.writer import to_bytes
 from ir.errors import GateError, OptionError
 from ir.graph import Graph
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from ir.profile import TFLM
 from passes.compression.codebooks import Codebooks
 from passes.graph_testing import Net, random_inputs

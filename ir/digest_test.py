@@ -9,8 +9,8 @@ import pytest
 from ir.digest import digest
 from ir.graph import Graph
 from ir.opdef import FusedActivation
-from ir.ops.activation import RELU
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
+from ir.ops.relu import RELU
 from ir.quantization import QuantParams
 from ir.types import TensorType
 

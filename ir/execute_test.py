@@ -9,11 +9,11 @@ import pytest
 
 from ir.execute import batchable, compiled, run_float, run_integer
 from ir.graph import Graph, Value
-from ir.ops.activation import RELU
 from ir.ops.conversion import DEQUANTIZE, QUANTIZE
 from ir.ops.elementwise import ADD, DIV, SIN
 from ir.ops.joining import SPLIT, SplitAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from ir.profile import Profile
 from ir.quantization import asymmetric

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph
-from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU, RELU6
 from ir.printer import to_text
 from ir.types import TensorType
 from ir.verify import VerificationError, verify

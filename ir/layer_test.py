@@ -10,7 +10,6 @@ from ir.layer import Matrix, editable_layer, layer_of, layers, set_bias
 from ir.opdef import Attributes, OpDef, Operand, Role
 from ir.ops import OPERATORS
 from ir.ops._common import Padding
-from ir.ops.activation import RELU
 from ir.ops.convolution import (
     CONV_2D,
     DEPTHWISE_CONV_2D,
@@ -19,6 +18,7 @@ from ir.ops.convolution import (
     DepthwiseAttributes,
     FullyConnectedAttributes,
 )
+from ir.ops.relu import RELU
 from ir.ops.transposed import TRANSPOSE_CONV, TransposeConvAttributes
 from ir.quantization import symmetric
 from ir.types import TensorType, given

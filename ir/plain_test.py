@@ -9,9 +9,9 @@ import pytest
 
 from ir.digest import digest
 from ir.graph import Graph
-from ir.ops.activation import RELU6
 from ir.ops.convolution import CONV_2D, Conv2DAttributes
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
+from ir.ops.relu import RELU6
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.plain import from_plain, to_plain
 from ir.quantization import asymmetric, symmetric

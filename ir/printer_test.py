@@ -5,9 +5,9 @@ import numpy as np
 from ir.graph import Graph
 from ir.opdef import FusedActivation
 from ir.ops._common import Padding
-from ir.ops.activation import RELU
 from ir.ops.convolution import CONV_2D, Conv2DAttributes
 from ir.ops.joining import SPLIT, SplitAttributes
+from ir.ops.relu import RELU
 from ir.printer import node_text, to_text, type_text
 from ir.quantization import asymmetric, symmetric
 from ir.types import DType, TensorType

@@ -12,11 +12,12 @@ from ir.execute import run_integer
 from ir.graph import Graph
 from ir.kernels import Support
 from ir.opdef import OpDef
-from ir.ops.activation import LOGISTIC, PRELU, RELU6
+from ir.ops.activation import LOGISTIC
 from ir.ops.comparison import GREATER
 from ir.ops.conversion import CAST, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.elementwise import ADD, DIV
+from ir.ops.relu import PRELU, RELU6
 from ir.ops.shape import RESHAPE
 from ir.ops.softmax import SOFTMAX
 from ir.profile import JUDGES, TFLM, Kernels, Profile, Runtime

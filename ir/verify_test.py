@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph
-from ir.ops.activation import RELU
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD, MAXIMUM
 from ir.ops.normalization import BATCH_NORM
+from ir.ops.relu import RELU
 from ir.ops.softmax import SOFTMAX
 from ir.quantization import QuantParams, asymmetric
 from ir.types import DType, TensorType

@@ -7,20 +7,8 @@ import pytest
 from hypothesis import given
 
 from ir.opdef import Attributes, OpDef, ShapeError
-from ir.ops.activation import (
-    ELU,
-    GELU,
-    HARD_SWISH,
-    LEAKY_RELU,
-    LOGISTIC,
-    PRELU,
-    RELU,
-    RELU6,
-    RELU_N1_TO_1,
-    TANH,
-    GeluAttributes,
-    LeakyReluAttributes,
-)
+from ir.ops.activation import ELU, GELU, HARD_SWISH, LOGISTIC, TANH, GeluAttributes
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6, RELU_N1_TO_1, LeakyReluAttributes
 from ir.profile import Kernels, Profile
 from ir.types import DType, TensorType
 from runtime_tests.cases import ALL_PROFILES, check_claims, examples, read_back

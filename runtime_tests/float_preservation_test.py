@@ -21,12 +21,12 @@ from ir.graph import Graph
 from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops._common import Padding
-from ir.ops.activation import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ABS, ADD, DIV
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.widths import Widths

@@ -12,12 +12,13 @@ from converter.tflite.reader import to_graph
 from converter.tflite.writer import to_bytes
 from ir.execute import run_integer
 from ir.graph import Graph, Value
-from ir.ops.activation import HARD_SWISH, LEAKY_RELU, LOGISTIC, RELU, RELU6, TANH, LeakyReluAttributes
+from ir.ops.activation import HARD_SWISH, LOGISTIC, TANH
 from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.padding import PAD, PadAttributes
 from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.resize import RESIZE_BILINEAR, ResizeAttributes
 from ir.ops.shape import TRANSPOSE, TransposeAttributes
 from ir.ops.softmax import SOFTMAX

@@ -21,10 +21,11 @@ from converter.runtimes.local import WorkerSession, load_in
 from converter.runtimes.ssh import SshWorker, parse_ssh
 from ir.errors import RuntimeFailure
 from ir.opdef import OpDef
-from ir.ops.activation import HARD_SWISH, LOGISTIC, RELU6, TANH
+from ir.ops.activation import HARD_SWISH, LOGISTIC, TANH
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, Conv2DAttributes
 from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU6
 from ir.profile import ARM64
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType

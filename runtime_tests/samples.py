@@ -24,6 +24,7 @@ from ir.ops import (
     pooling,
     recurrent,
     reduction,
+    relu,
     resize,
     shape,
     slicing,
@@ -65,8 +66,8 @@ _CHOICE = Sample(shapes=(_IMAGE, _IMAGE, _IMAGE))
 
 # Those that are not here take one image, with the defaults of their attributes.
 _SAMPLES: dict[OpDef, Sample] = {
-    activation.LEAKY_RELU: _image(activation.LeakyReluAttributes(alpha=0.3)),
-    activation.PRELU: Sample(shapes=(_IMAGE, (1, 1, 8)), constant=(1,)),
+    relu.LEAKY_RELU: _image(relu.LeakyReluAttributes(alpha=0.3)),
+    relu.PRELU: Sample(shapes=(_IMAGE, (1, 1, 8)), constant=(1,)),
     activation.GELU: _image(activation.GeluAttributes()),
     blocks.DEPTH_TO_SPACE: _image(blocks.BlockAttributes(block_size=2)),
     blocks.SPACE_TO_DEPTH: _image(blocks.BlockAttributes(block_size=2)),

@@ -9,9 +9,10 @@ from converter.tflite.model_file import parse
 from ir.kernels import Granularity, Types
 from ir.opdef import OpDef
 from ir.ops import OPERATORS
-from ir.ops.activation import GELU, HARD_SWISH, RELU6
+from ir.ops.activation import GELU, HARD_SWISH
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU6
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.ops.unary import LOG
 from ir.types import DType

@@ -20,8 +20,9 @@ from converter.runtimes.local import LocalRuntime
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.opdef import Attributes, OpDef
-from ir.ops.activation import ELU, HARD_SWISH, LEAKY_RELU, LOGISTIC, RELU, TANH, LeakyReluAttributes
+from ir.ops.activation import ELU, HARD_SWISH, LOGISTIC, TANH
 from ir.ops.elementwise import ABS, MUL, RSQRT, BinaryAttributes
+from ir.ops.relu import LEAKY_RELU, RELU, LeakyReluAttributes
 from ir.profile import TFLM
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType

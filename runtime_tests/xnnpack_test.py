@@ -18,12 +18,12 @@ from converter.runtimes.local import LocalRuntime, installed_packages
 from ir.graph import Graph, Value
 from ir.opdef import OpDef
 from ir.ops import OPERATORS
-from ir.ops.activation import LEAKY_RELU
 from ir.ops.conversion import QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.matmul import BATCH_MATMUL
 from ir.ops.reduction import MEAN, SUM
+from ir.ops.relu import LEAKY_RELU
 from ir.ops.resize import RESIZE_BILINEAR
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.types import TensorType

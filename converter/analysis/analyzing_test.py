@@ -22,8 +22,8 @@ from converter.compare import compare
 from converter.conversion import convert
 from converter.data import InputSpec, from_arrays
 from ir.errors import DataError, ModelError
-from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, MUL, SUB
+from ir.ops.relu import RELU
 from passes.compression.prune_weights import PruneWeights
 from passes.contract.base import Context, Pass, PassReport, Range
 from passes.rewrites.fold_batch_norm import FoldBatchNorm

@@ -19,10 +19,10 @@ from ir.errors import ModelError, OptionError
 from ir.execute import batchable, run_float
 from ir.graph import Graph
 from ir.opdef import FusedActivation
-from ir.ops.activation import PRELU, RELU
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
 from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
 from ir.ops.reduction import REDUCE_MAX, SUM, ReduceAttributes
+from ir.ops.relu import PRELU, RELU
 from ir.ops.softmax import SOFTMAX
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType

@@ -19,11 +19,11 @@ from converter.frontends.tflite_compositions import compose
 from ir.graph import Graph, Node, Value
 from ir.opdef import FusedActivation, OpDef
 from ir.ops import OPERATORS
-from ir.ops.activation import PRELU, RELU
 from ir.ops.comparison import EQUAL, NOT_EQUAL
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ABS, ADD, DIV, EXP, LOG, MUL, NEG, SQUARE, SUB, BinaryAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
+from ir.ops.relu import PRELU, RELU
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
 from ir.types import DType, TensorType
 

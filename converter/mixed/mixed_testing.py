@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ir.graph import Graph
-from ir.ops.activation import RELU6
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU6
 from ir.ops.softmax import SOFTMAX
 from passes.graph_testing import Net
 

@@ -7,7 +7,7 @@ import pytest
 from converter.runtimes.emulator import _CHUNK, _MOST_ELEMENTS, EmulatorSession
 from ir.errors import RuntimeFailure
 from ir.graph import Graph
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from ir.profile import Profile
 from ir.types import TensorType
 

@@ -27,7 +27,8 @@ from converter.tflite.writer import to_bytes
 from ir.errors import OptionError, RuntimeFailure
 from ir.graph import Graph
 from ir.opdef import OpDef
-from ir.ops.activation import GELU, RELU
+from ir.ops.activation import GELU
+from ir.ops.relu import RELU
 from ir.profile import ARM64, TFLM, Kernels, Profile, Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType

@@ -19,7 +19,7 @@ from converter.tflite.writer import to_bytes
 from ir.errors import OptionError, RuntimeFailure
 from ir.graph import Graph
 from ir.opdef import Attributes
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 

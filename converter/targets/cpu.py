@@ -21,7 +21,7 @@ from converter.targets.site import Site, sites
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite.records import ModelFile
 from converter.tflite.writer import CODEBOOKS
-from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, resize, shape, slicing
+from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, relu, resize, shape, slicing
 from ir.ops.conversion import DEQUANTIZE, QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.transposed import TRANSPOSE_CONV
@@ -112,7 +112,7 @@ RULES: Rules = {
     **dict.fromkeys((elementwise.ADD, elementwise.SUB, elementwise.MUL, activation.LOGISTIC, activation.TANH), _PLAIN),
     **dict.fromkeys((activation.ELU, blocks.DEPTH_TO_SPACE, blocks.SPACE_TO_DEPTH, pooling.MAX_POOL_2D), _PLAIN),
     **dict.fromkeys((padding.PAD, shape.RESHAPE, slicing.SLICE, shape.TRANSPOSE), _STATIC),
-    activation.LEAKY_RELU: Rule(takes=_INT8, limits=(moderate_ratio,)),
+    relu.LEAKY_RELU: Rule(takes=_INT8, limits=(moderate_ratio,)),
     joining.CONCATENATION: Rule(takes=_INT8, limits=(joins_few,)),
     joining.SPLIT: Rule(takes=_INT8, limits=(splits_few,)),
     CONV_2D: _CONVOLUTION,

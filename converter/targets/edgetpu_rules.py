@@ -23,6 +23,7 @@ from ir.ops import (
     padding,
     pooling,
     reduction,
+    relu,
     resize,
     shape,
     slicing,
@@ -312,7 +313,7 @@ RULES: Rules = {
     **dict.fromkeys(
         (elementwise.ADD, elementwise.MUL, elementwise.SUB, elementwise.MAXIMUM, elementwise.MINIMUM), _PLAIN
     ),
-    **dict.fromkeys((activation.RELU, activation.RELU6, activation.RELU_N1_TO_1, activation.LOGISTIC), _PLAIN),
+    **dict.fromkeys((relu.RELU, relu.RELU6, relu.RELU_N1_TO_1, activation.LOGISTIC), _PLAIN),
     **dict.fromkeys((activation.TANH, softmax.L2_NORMALIZATION, slicing.SLICE, SPACE_TO_DEPTH), _PLAIN),
     pooling.AVERAGE_POOL_2D: Rule(takes=_INT8, limits=(no_fused_activation, pools_few)),
     pooling.MAX_POOL_2D: Rule(takes=_INT8, limits=(no_fused_activation, pools_few)),
@@ -328,7 +329,7 @@ RULES: Rules = {
     reduction.REDUCE_MIN: Rule(takes=_INT8, limits=(not_over_batch, reduces_few), since=14),
     joining.PACK: Rule(takes=_INT8, limits=(not_batch_axis,), since=13),
     padding.PAD: Rule(takes=_INT8, limits=(pads_within_sample,), before={13: (pads_spatial,)}),
-    activation.PRELU: Rule(takes=_INT8, limits=(alpha_per_channel,), since=13),
+    relu.PRELU: Rule(takes=_INT8, limits=(alpha_per_channel,), since=13),
     QUANTIZE: Rule(takes=_INT8, since=13),
     shape.RESHAPE: Rule(takes=_INT8, limits=(small_reshape,)),
     resize.RESIZE_BILINEAR: Rule(takes=_INT8, limits=(moderate_resize,)),
@@ -346,7 +347,7 @@ RULES: Rules = {
 
 # What to use in place of operators that do not map.
 INSTEAD = {
-    activation.LEAKY_RELU: "use PReLU with one alpha per channel, or ReLU",
+    relu.LEAKY_RELU: "use PReLU with one alpha per channel, or ReLU",
     activation.HARD_SWISH: "use ReLU6 instead of hard swish",
     activation.ELU: "use ReLU or PReLU instead",
     activation.GELU: "use its tanh form (approximate=True), which is written out for this target, or ReLU6",

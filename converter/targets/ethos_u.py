@@ -18,6 +18,7 @@ from ir.ops import (
     padding,
     pooling,
     reduction,
+    relu,
     resize,
     shape,
     slicing,
@@ -132,8 +133,8 @@ _WIDE_STATIC = Rule(takes=_OR_INT32, limits=(constant_parameters,))
 _PRODUCT = (constant_parameters, constant_bias, moderate_weight_sum)
 
 _ON_ALL = (
-    elementwise.MAXIMUM, elementwise.MINIMUM, elementwise.SQUARED_DIFFERENCE, activation.RELU, activation.RELU6,
-    activation.RELU_N1_TO_1, activation.LEAKY_RELU, activation.PRELU, activation.LOGISTIC, activation.TANH, unary.ABS, unary.EXP, unary.LOG, unary.NEG, unary.RSQRT,
+    elementwise.MAXIMUM, elementwise.MINIMUM, elementwise.SQUARED_DIFFERENCE, relu.RELU, relu.RELU6,
+    relu.RELU_N1_TO_1, relu.LEAKY_RELU, relu.PRELU, activation.LOGISTIC, activation.TANH, unary.ABS, unary.EXP, unary.LOG, unary.NEG, unary.RSQRT,
     softmax.SOFTMAX, joining.SPLIT, joining.SPLIT_V, joining.UNPACK, pooling.AVERAGE_POOL_2D, pooling.MAX_POOL_2D,
     UNIDIRECTIONAL_SEQUENCE_LSTM,
 )  # fmt: skip

@@ -16,12 +16,13 @@ from converter.tflite.reader import to_graph
 from converter.tflite.writer import to_bytes
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph
-from ir.ops.activation import LOGISTIC, PRELU
+from ir.ops.activation import LOGISTIC
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, DepthwiseAttributes
 from ir.ops.elementwise import ADD
 from ir.ops.joining import CONCATENATION, SPLIT
 from ir.ops.padding import PAD
 from ir.ops.pooling import MAX_POOL_2D
+from ir.ops.relu import PRELU
 from ir.ops.shape import RESHAPE
 from ir.ops.slicing import STRIDED_SLICE
 from ir.ops.softmax import SOFTMAX

@@ -11,9 +11,9 @@ from keras import ops as K
 from ir.errors import OptionError
 from ir.execute import run_float
 from ir.graph import Graph
-from ir.ops.activation import RELU
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, Conv2DAttributes, DepthwiseAttributes
 from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
+from ir.ops.relu import RELU
 from ir.types import TensorType
 from passes.channels import balance
 from passes.channels.balance import Balance

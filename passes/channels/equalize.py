@@ -21,7 +21,7 @@ import numpy as np
 
 from ir.errors import OptionError
 from ir.graph import Graph
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from passes.channels.headroom import with_headroom
 from passes.channels.links import Link, alive, links
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from ir.graph import Graph
-from ir.ops.activation import RELU, RELU6, RELU_N1_TO_1
+from ir.ops.relu import RELU, RELU6, RELU_N1_TO_1
 from passes.channels.equalize import Equalize, bounded_scales
 from passes.channels.links import links
 from passes.contract.base import ChannelNormal, Context, Given, PassReport, SideTables

@@ -9,11 +9,12 @@ from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.opdef import Attributes
 from ir.ops._common import Padding
-from ir.ops.activation import LOGISTIC, PRELU, RELU, RELU6
+from ir.ops.activation import LOGISTIC
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, Conv2DAttributes, DepthwiseAttributes
 from ir.ops.elementwise import ADD
 from ir.ops.joining import CONCATENATION
 from ir.ops.padding import PAD
+from ir.ops.relu import PRELU, RELU, RELU6
 from ir.types import TensorType
 from passes.channels.level_activations import LevelActivations
 from passes.contract.base import Context, Given

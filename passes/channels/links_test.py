@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from ir.graph import Graph, Value
 from ir.ops._common import Padding
-from ir.ops.activation import LEAKY_RELU, LOGISTIC, PRELU, RELU, RELU6, RELU_N1_TO_1, LeakyReluAttributes
+from ir.ops.activation import LOGISTIC
 from ir.ops.elementwise import ADD
 from ir.ops.joining import SPLIT, SplitAttributes
 from ir.ops.padding import PAD, PadAttributes
 from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6, RELU_N1_TO_1, LeakyReluAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from passes.channels.links import Link, alive, links
 from passes.contract.base import ChannelNormal, Context, Given, SideTables

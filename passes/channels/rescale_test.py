@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from ir.graph import Graph
-from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU, RELU6
 from passes.channels.links import links
 from passes.channels.rescale import Rescale, rescale_factors
 from passes.contract.base import ChannelNormal, Context, Given, PassReport, SideTables

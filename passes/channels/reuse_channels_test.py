@@ -9,7 +9,7 @@ import numpy as np
 from ir.graph import Graph, Value
 from ir.layer import Layer, layers
 from ir.ops._common import Padding
-from ir.ops.activation import RELU6
+from ir.ops.relu import RELU6
 from passes.channels.chains import chains
 from passes.channels.reuse_channels import ReuseChannels, constant_channels, is_plain
 from passes.contract.base import ChannelNormal, Context, Given

@@ -6,7 +6,7 @@ import pytest
 from ir.errors import OptionError
 from ir.graph import Graph
 from ir.layer import layers
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from passes.compression import codebooks
 from passes.compression.budget import other_bytes
 from passes.compression.codebooks import Codebooks

@@ -7,9 +7,9 @@ from ir.errors import OptionError
 from ir.graph import Graph
 from ir.layer import Layer, layers
 from ir.ops._common import Padding
-from ir.ops.activation import RELU, RELU6
 from ir.ops.convolution import DEPTHWISE_CONV_2D, DepthwiseAttributes
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU, RELU6
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from passes.channels.chains import chains
 from passes.compression.prune_channels import PruneChannels, keep_channels

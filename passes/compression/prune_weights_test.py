@@ -6,7 +6,7 @@ import pytest
 from ir.errors import DataError, OptionError
 from ir.graph import Graph
 from ir.layer import layers
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from passes.compression.prune_weights import PruneWeights
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net, outputs, random_inputs, run_alone

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph, Twin, Value
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from ir.types import TensorType
 from passes.contract.base import ChannelNormal, Copies, Needs, Range, SideTables, Statistics
 from passes.contract.tables import MEASURED

@@ -5,8 +5,8 @@ import pytest
 
 from ir.graph import Graph, Node
 from ir.ops._common import Padding
-from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU, RELU6
 from passes.contract.base import Context, Given, Pass
 from passes.graph_testing import Net, random_inputs
 from passes.measuring import lockstep

@@ -5,9 +5,9 @@ import pytest
 
 from ir.errors import DataError
 from ir.graph import Graph
-from ir.ops.activation import RELU6
 from ir.ops.elementwise import LOG, MUL
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU6
 from ir.types import TensorType
 from passes.contract.base import Context, Given, Statistics
 from passes.graph_testing import Net, outputs

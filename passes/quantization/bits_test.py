@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from ir.graph import Graph
-from ir.ops.activation import RELU
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
 from ir.widths import Widths

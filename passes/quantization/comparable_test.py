@@ -5,9 +5,9 @@ import pytest
 
 from ir.execute import run_float
 from ir.graph import Graph
-from ir.ops.activation import RELU
 from ir.ops.comparison import EXACT_SCALES, GREATER_EQUAL, LESS
 from ir.ops.elementwise import MAXIMUM
+from ir.ops.relu import RELU
 from ir.types import TensorType
 from ir.verify import verify
 from passes.contract.base import Context, Range, SideTables

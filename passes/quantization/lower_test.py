@@ -6,8 +6,8 @@ import pytest
 from ir.errors import ModelError, OptionError
 from ir.execute import run_float, run_integer
 from ir.graph import Graph
-from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, DIV, SIN
+from ir.ops.relu import RELU
 from ir.ops.softmax import SOFTMAX
 from ir.profile import Profile
 from ir.types import DType

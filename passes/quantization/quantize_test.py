@@ -9,11 +9,12 @@ from ir.errors import ModelError, OptionError
 from ir.fixed_point import Rounding, accumulator_bound, multiply, quantize_multiplier
 from ir.graph import Graph, Node, Value
 from ir.kernels import Granularity
-from ir.ops.activation import RELU6, TANH
+from ir.ops.activation import TANH
 from ir.ops.elementwise import ADD, MAXIMUM
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.padding import PAD, PadAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
+from ir.ops.relu import RELU6
 from ir.ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ir.quantization import QuantParams
 from ir.verify import verify

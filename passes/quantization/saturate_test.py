@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from ir.execute import run_float, run_integer
 from ir.graph import Graph, Value
 from ir.opdef import FusedActivation
-from ir.ops.activation import HARD_SWISH, RELU, RELU6
+from ir.ops.activation import HARD_SWISH
 from ir.ops.elementwise import ADD
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU, RELU6
 from ir.profile import Profile
 from ir.quantization import asymmetric
 from passes.contract.base import Context, Given

@@ -7,11 +7,12 @@ import pytest
 
 from ir.execute import run_float, run_integer
 from ir.graph import Value
-from ir.ops.activation import HARD_SWISH, LEAKY_RELU, LOGISTIC, PRELU, RELU, RELU6, LeakyReluAttributes
+from ir.ops.activation import HARD_SWISH, LOGISTIC
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import AVERAGE_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.profile import Profile
 from ir.quantization import asymmetric, symmetric

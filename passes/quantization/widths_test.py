@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph, Node, Value
-from ir.ops.activation import HARD_SWISH, RELU, RELU6, TANH
+from ir.ops.activation import HARD_SWISH, TANH
 from ir.ops.elementwise import ADD, MAXIMUM
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
+from ir.ops.relu import RELU, RELU6
 from ir.ops.shape import RESHAPE, TILE, ReshapeAttributes, TileAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.verify import verify

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from ir.errors import OptionError
 from ir.graph import Graph
 from ir.layer import layers
-from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
+from ir.ops.relu import RELU, RELU6
 from ir.quantization import QuantParams
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net, outputs, random_inputs

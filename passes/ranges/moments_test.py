@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ir.errors import ModelError
-from ir.ops.activation import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.elementwise import ABS, ADD, MUL
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.padding import PAD, PadAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, SUM, ReduceAttributes
+from ir.ops.relu import LEAKY_RELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.softmax import SOFTMAX
 from passes.contract.base import ChannelNormal, Context, Given, Range, SideTables
 from passes.graph_testing import Net, outputs

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from ir.graph import Graph
-from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.padding import PAD, PadAttributes
+from ir.ops.relu import RELU
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from passes.contract.base import Context, PassReport
 from passes.graph_testing import Net, assert_preserved

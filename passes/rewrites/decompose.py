@@ -28,10 +28,11 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
-from ir.ops.activation import GELU, HARD_SWISH, LEAKY_RELU, LOGISTIC, PRELU, RELU6
+from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, ConcatenationAttributes
 from ir.ops.padding import PAD, PADV2, PadAttributes
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU6
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
 from ir.types import given

@@ -7,16 +7,7 @@ import pytest
 
 from ir.graph import Graph, Value
 from ir.opdef import Attributes, OpDef
-from ir.ops.activation import (
-    GELU,
-    HARD_SWISH,
-    LEAKY_RELU,
-    LOGISTIC,
-    PRELU,
-    RELU6,
-    GeluAttributes,
-    LeakyReluAttributes,
-)
+from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC, GeluAttributes
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.joining import (
     CONCATENATION,
@@ -30,6 +21,7 @@ from ir.ops.joining import (
     UnpackAttributes,
 )
 from ir.ops.padding import PAD, PADV2, PadAttributes
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU6, LeakyReluAttributes
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ExpandDimsAttributes, SqueezeAttributes
 from ir.ops.slicing import SLICE
 from passes.contract.base import Context, Given, PassReport

@@ -9,8 +9,8 @@ from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.ops import TABLE
 from ir.ops._common import Padding
-from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD, MUL
+from ir.ops.relu import RELU
 from passes.contract.base import Context, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs
 from passes.rewrites.fold_batch_norm import FoldBatchNorm

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from ir.graph import Graph, Node
 from ir.opdef import FusedActivation, OpDef
 from ir.ops._common import Padding
-from ir.ops.activation import LEAKY_RELU, RELU, RELU6, RELU_N1_TO_1, LeakyReluAttributes
 from ir.ops.convolution import CONV_2D
 from ir.ops.elementwise import ADD
 from ir.ops.padding import PAD, PadAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
+from ir.ops.relu import LEAKY_RELU, RELU, RELU6, RELU_N1_TO_1, LeakyReluAttributes
 from ir.ops.transposed import TRANSPOSE_CONV, TransposeConvAttributes
 from passes.contract.base import Context, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs

@@ -10,8 +10,8 @@ import pytest
 from ir.errors import OptionError
 from ir.graph import Graph
 from ir.layer import layers
-from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU, RELU6
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net, outputs, random_inputs
 from passes.quantization.quantize import Quantize

@@ -6,10 +6,10 @@ import pytest
 from ir.errors import OptionError
 from ir.execute import run_float
 from ir.graph import Graph, Value
-from ir.ops.activation import RELU, RELU6
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from ir.ops.elementwise import ADD
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU, RELU6
 from passes.contract.base import Context, Given, Range
 from passes.graph_testing import Net
 from passes.quantization.lower import LowerToInteger

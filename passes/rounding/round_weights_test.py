@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ir.graph import Graph
 from ir.ops._common import Padding
-from ir.ops.activation import RELU, RELU6
+from ir.ops.relu import RELU, RELU6
 from passes.channels.absorb_bias import AbsorbBias
 from passes.contract.base import Context, Given, Pass, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs, run_alone

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph
-from ir.ops.activation import RELU6
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU6
 from ir.ops.softmax import SOFTMAX
 from passes.contract.base import Context, Given, Range, SamplesInMemory
 from passes.graph_testing import Net, run_pipeline

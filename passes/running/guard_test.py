@@ -9,7 +9,7 @@ from ir.digest import digest
 from ir.graph import Graph
 from ir.kernels import Granularity
 from ir.opdef import OpDef
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from ir.widths import Widths
 from passes.contract.base import Context, Given, Range, SamplesInMemory, SideTables
 from passes.graph_testing import Net

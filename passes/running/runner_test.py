@@ -12,7 +12,7 @@ import pytest
 from ir.digest import digest
 from ir.graph import Graph
 from ir.layer import Layer, layers
-from ir.ops.activation import RELU
+from ir.ops.relu import RELU
 from ir.verify import VerificationError
 from passes.contract.base import (
     Applied,

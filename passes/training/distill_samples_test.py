@@ -7,8 +7,8 @@ import pytest
 
 from ir.errors import ModelError, OptionError
 from ir.graph import Graph
-from ir.ops.activation import RELU6
 from ir.ops.reduction import MEAN, ReduceAttributes
+from ir.ops.relu import RELU6
 from passes.contract.base import ChannelNormal, Context, Given, Range, SamplesInMemory, SideTables
 from passes.graph_testing import Net, outputs
 from passes.running import pipeline

@@ -8,8 +8,8 @@ import pytest
 from ir.execute import run_float
 from ir.graph import Graph
 from ir.layer import layers
-from ir.ops.activation import RELU
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net
 from passes.measuring import drawn_samples, lockstep

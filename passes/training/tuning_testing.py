@@ -11,10 +11,10 @@ from ir.graph import Graph, Value
 from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops._common import Padding
-from ir.ops.activation import RELU, RELU6
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED, Conv2DAttributes, DepthwiseAttributes
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
+from ir.ops.relu import RELU, RELU6
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
 from ir.widths import Widths

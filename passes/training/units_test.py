@@ -6,8 +6,8 @@ import numpy as np
 
 from ir.execute import run_float
 from ir.graph import Graph, Value
-from ir.ops.activation import RELU, RELU6
 from ir.ops.elementwise import ADD
+from ir.ops.relu import RELU, RELU6
 from ir.ops.softmax import SOFTMAX
 from passes.graph_testing import Net, random_inputs
 from passes.training.units import Unit, block_units, extracted, layer_units

@@ -16,20 +16,10 @@ from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import follow_instead, layer, operation
 from converter.frontends.keras_layers._shapes import transpose
 from ir.graph import Value
-from ir.ops.activation import (
-    ELU,
-    GELU,
-    HARD_SWISH,
-    LEAKY_RELU,
-    LOGISTIC,
-    PRELU,
-    RELU,
-    RELU6,
-    RELU_N1_TO_1,
-    TANH,
-)
+from ir.ops.activation import ELU, GELU, HARD_SWISH, LOGISTIC, TANH
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SUB
 from ir.ops.joining import SPLIT
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6, RELU_N1_TO_1
 from ir.ops.softmax import LOG_SOFTMAX, SOFTMAX
 from ir.ops.unary import ABS, EXP, LOG, NEG
 
