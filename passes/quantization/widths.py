@@ -36,6 +36,11 @@ def available(op: OpDef, requested: Widths, per_channel: bool, context: Context)
     return limits.widths(op, requested, granularity)
 
 
+def has_wide_kernel(op: OpDef, context: Context) -> bool:
+    """Whether an operator computes right with int16 activations and int8 weights where the file will run."""
+    return available(op, Widths(activation_bits=WIDE, weight_bits=NARROW), True, context) is not None
+
+
 def assign_widths(graph: Graph, context: Context, requested: Requested) -> tuple[dict[Value, int], list[str]]:
     """Bits of every activation, and notes; adds the `quantize` nodes that they need."""
     solver = _Solver(graph, context, requested)
@@ -169,8 +174,7 @@ class _Solver:
 
     def _has_wide_kernel(self, node: Node) -> bool:
         if node.op not in self._wide:
-            asked = Widths(activation_bits=WIDE, weight_bits=NARROW)
-            self._wide[node.op] = available(node.op, asked, True, self._context) is not None
+            self._wide[node.op] = has_wide_kernel(node.op, self._context)
         return self._wide[node.op]
 
 

@@ -3,6 +3,7 @@
 | operator | is written as | where |
 |---|---|---|
 | leaky_relu | `prelu(x, alpha)`, or `max(x, alpha x)` | the second for `0 <= alpha <= 1` |
+| prelu | `max(x, alpha x)`, or `relu(x) + alpha min(x, 0)` | the first where every alpha is one of 0 to 1 |
 | hard_swish | `x (relu6(x + 3) / 6)` | |
 | gelu | `x / (1 + exp(-x (a x^2 + b)))`, `b = 2 sqrt(2 / pi)`, `a = 0.044715 b` | its tanh form |
 | div | `x (1 / c)` | the divisor is a constant without zeros |
@@ -14,6 +15,9 @@
 
 The first form is taken of which the target has every operator. Nothing is done without a target, nor where none fits:
 then the pass says so, and the target's check says where the operator runs.
+
+An operator that has no int16 kernel where 16 bits are requested is written with operators that have one: between two
+`quantize` operators it would compute in 8 bits.
 """
 
 from __future__ import annotations
@@ -29,14 +33,17 @@ import numpy as np
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
 from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC
-from ir.ops.elementwise import ADD, DIV, MAXIMUM, MUL, SQUARED_DIFFERENCE, SUB
+from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, ConcatenationAttributes
 from ir.ops.padding import PAD, PADV2, PadAttributes
-from ir.ops.relu import LEAKY_RELU, PRELU, RELU6
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
 from ir.types import given
-from passes.contract.base import Context, Limits, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
+from passes.quantization.bits import BitsPlan, parse_rules
+from passes.quantization.tied import NARROW
+from passes.quantization.widths import has_wide_kernel
 
 _WIDTH = 6.0  # of relu6, which hard_swish divides by
 
@@ -52,19 +59,31 @@ class _Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Decompose(Pass):
-    """Writes operators that the target does not have with operators that it has."""
+    """Writes operators that the target does not have, at the width requested of them, with operators that it has.
+
+    `activation_bits`, `ends` and `rules` are those of `quantize`.
+    """
 
     name: ClassVar[str] = "decompose"
     preserves: ClassVar[Preserves] = Preserves.FLOAT
+
+    activation_bits: int = 8
+    ends: int = 8
+    rules: str = ""
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []
         if context.given.limits is None:
             return PassReport()
+        plan = BitsPlan(activation_bits=self.activation_bits, ends=self.ends, rules=parse_rules(self.rules))
+        requested = plan.requested(graph)
         for node in graph.nodes:
-            if node.op not in FORMS or context.given.limits.runs(node.op) or not node.output.dtype.is_float:
+            if node.op not in FORMS or not node.output.dtype.is_float:
                 continue
-            form, reason = _choose(node, context.given.limits)
+            wide = requested(node).activation_bits > NARROW
+            if _has(node.op, wide, context):
+                continue
+            form, reason = _choose(node, wide, context)
             if form is None:
                 skipped.append(Skip(node.name, reason))
                 continue
@@ -74,10 +93,16 @@ class Decompose(Pass):
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
 
-def _choose(node: Node, limits: Limits) -> tuple[_Form | None, str]:
+def _has(op: OpDef, wide: bool, context: Context) -> bool:
+    """Whether the target has an operator, with a kernel for int16 if that is requested."""
+    assert context.given.limits is not None
+    return context.given.limits.runs(op) and (not wide or has_wide_kernel(op, context))
+
+
+def _choose(node: Node, wide: bool, context: Context) -> tuple[_Form | None, str]:
     reasons = []
     for form in FORMS[node.op]:
-        missing = [op.name for op in form.needs if not limits.runs(op)]
+        missing = [op.name for op in form.needs if not _has(op, wide, context)]
         reason = f"the target lacks {', '.join(missing)}, too" if missing else form.misfit(node)
         if not reason:
             return form, ""
@@ -106,6 +131,41 @@ def _larger(graph: Graph, node: Node) -> Sequence[Node]:
 
 def _steep(node: Node) -> str:
     return "" if 0 <= node.attrs.alpha <= 1 else f"alpha is {node.attrs.alpha:.4g}, not between 0 and 1"
+
+
+def _alpha(node: Node) -> np.ndarray | None:
+    return node.inputs[1].data if node.inputs[1] is not None else None
+
+
+def _varying_alpha(node: Node) -> str:
+    return "" if _alpha(node) is not None else "its slopes are no constants"
+
+
+def _steep_somewhere(node: Node) -> str:
+    alpha = _alpha(node)
+    if alpha is None:
+        return _varying_alpha(node)
+    return "" if np.all((alpha >= 0) & (alpha <= 1)) else "some slopes are not between 0 and 1"
+
+
+def _slopes(graph: Graph, node: Node) -> Value:
+    """Slopes of their own: each product may have other parameters."""
+    alpha = _alpha(node)
+    assert alpha is not None
+    return graph.constant(alpha, f"{node.name}/alpha")
+
+
+def _larger_by_channel(graph: Graph, node: Node) -> Sequence[Node]:
+    small = graph.add(MUL, [node.input, _slopes(graph, node)], name=f"{node.name}/mul")
+    return [graph.add(MAXIMUM, [node.input, small.output], name=f"{node.name}/max")]
+
+
+def _both_sides(graph: Graph, node: Node) -> Sequence[Node]:
+    positive = graph.add(RELU, [node.input], name=f"{node.name}/relu")
+    zero = _scalar(graph, 0.0, f"{node.name}/zero")
+    negative = graph.add(MINIMUM, [node.input, zero], name=f"{node.name}/min")
+    scaled = graph.add(MUL, [negative.output, _slopes(graph, node)], name=f"{node.name}/mul")
+    return [graph.add(ADD, [positive.output, scaled.output], name=f"{node.name}/add")]
 
 
 def _hard_swish(graph: Graph, node: Node) -> Sequence[Node]:
@@ -199,6 +259,10 @@ def _along_batch(node: Node) -> str:
 
 FORMS: Mapping[OpDef, tuple[_Form, ...]] = {
     LEAKY_RELU: (_Form((PRELU,), _prelu, _no_channels), _Form((MUL, MAXIMUM), _larger, _steep)),
+    PRELU: (
+        _Form((MUL, MAXIMUM), _larger_by_channel, _steep_somewhere),
+        _Form((RELU, MINIMUM, MUL, ADD), _both_sides, _varying_alpha),
+    ),
     HARD_SWISH: (_Form((ADD, RELU6, MUL), _hard_swish),),
     GELU: (_Form((MUL, ADD, LOGISTIC), _gelu, _with_erf),),
     DIV: (_Form((MUL,), _reciprocal, _varying_divisor),),

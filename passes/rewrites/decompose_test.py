@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph, Value
+from ir.kernels import Granularity
 from ir.opdef import Attributes, OpDef
 from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC, GeluAttributes
-from ir.ops.elementwise import ADD, DIV, MAXIMUM, MUL, SQUARED_DIFFERENCE, SUB
+from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.joining import (
     CONCATENATION,
     PACK,
@@ -21,9 +22,10 @@ from ir.ops.joining import (
     UnpackAttributes,
 )
 from ir.ops.padding import PAD, PADV2, PadAttributes
-from ir.ops.relu import LEAKY_RELU, PRELU, RELU6, LeakyReluAttributes
+from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6, LeakyReluAttributes
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ExpandDimsAttributes, SqueezeAttributes
 from ir.ops.slicing import SLICE
+from ir.widths import Widths
 from passes.contract.base import Context, Given, PassReport
 from passes.graph_testing import Net, assert_preserved
 from passes.rewrites.decompose import FORMS, Decompose
@@ -40,6 +42,17 @@ class Lacking:
 
     def weight_per_channel(self, op: OpDef) -> bool:
         return True
+
+
+@dataclass(frozen=True)
+class Narrow(Lacking):
+    """A target that has everything, but of some operators no int16 kernel."""
+
+    def runs(self, op: OpDef) -> bool:
+        return True
+
+    def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
+        return None if op in self.missing and requested.activation_bits > 8 else requested
 
 
 def spell(graph: Graph, *missing: OpDef) -> PassReport:
@@ -59,6 +72,7 @@ def built(op: OpDef, *shape: int, attrs: Attributes | None = None, constant: obj
 PADDED = PadAttributes(paddings=((0, 0), (1, 2), (0, 1), (0, 0)))
 CASES = [
     (built(LEAKY_RELU, 4, 4, 3, attrs=LeakyReluAttributes(alpha=0.3)), [PRELU]),
+    (built(PRELU, 4, 4, 3, constant=[0.0, 0.3, 1.0]), [MUL, MAXIMUM]),
     (built(HARD_SWISH, 4, 4, 3), [ADD, RELU6, MUL, MUL]),
     (built(GELU, 4, 4, 3, attrs=GeluAttributes(approximate=True)), [MUL, MUL, ADD, MUL, LOGISTIC, MUL]),
     (built(DIV, 4, 4, 3, constant=[2.0, -0.5, 8.0]), [MUL]),
@@ -92,6 +106,27 @@ def test_every_form_has_a_case():
 def test_the_first_form_that_the_target_has_is_taken():
     graph = built(LEAKY_RELU, 4, 4, 3, attrs=LeakyReluAttributes(alpha=0.3))
     spell(graph, LEAKY_RELU, PRELU)
+    assert operators(graph) == [MAXIMUM, MUL]
+
+
+def test_slopes_that_are_negative_or_steep_multiply_the_negative_side():
+    graph = built(PRELU, 4, 4, 3, constant=[-0.5, 0.3, 1.5])
+    spell(graph, PRELU)
+    assert operators(graph) == [ADD, MINIMUM, MUL, RELU]
+
+
+@pytest.mark.parametrize(("bits", "expected"), [(8, [PRELU]), (16, [MAXIMUM, MUL])])
+def test_what_has_no_int16_kernel_is_written_with_what_has_one(bits: int, expected: list[OpDef]):
+    graph = built(PRELU, 4, 4, 3, constant=[0.0, 0.3, 1.0])
+    context = Context(Given(limits=Narrow(frozenset({PRELU}))))
+    assert_preserved(graph, lambda g: Decompose(activation_bits=bits, ends=2).run(g, context))
+    assert operators(graph) == expected
+
+
+def test_a_rule_may_ask_for_16_bits_of_one_operator():
+    graph = built(PRELU, 4, 4, 3, constant=[0.0, 0.3, 1.0])
+    context = Context(Given(limits=Narrow(frozenset({PRELU}))))
+    Decompose(rules="operator:PRELU=a16").run(graph, context)
     assert operators(graph) == [MAXIMUM, MUL]
 
 
