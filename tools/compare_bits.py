@@ -77,6 +77,7 @@ class Start:
         from converter.mixed.sensitivities import Settings, agreement, measured, predicted
         from converter.targets import get_target
         from passes.contract.base import Context, Given
+        from passes.rounding.round_weights import RoundWeights
         from passes.running.runner import run_passes
 
         self._subject, target = subject, get_target(FLAGS.target)
@@ -91,7 +92,8 @@ class Start:
         given = Given(samples=subject.calibration, reference=reference, limits=target, seed=FLAGS.seed)
         context = Context(given)
         run_passes(graph, steps[:at], context)
-        self._candidates = Candidates(graph, context, steps[at])  # type: ignore[arg-type]
+        rounding = next(step for step in self._after if isinstance(step, RoundWeights))
+        self._candidates = Candidates(graph, context, steps[at], rounding)  # type: ignore[arg-type]
         with progress_bar() as progress:
             logits = measured(self._candidates, progress)
             curvature = predicted(self._candidates, FLAGS.seed, progress, Settings(rounds=FLAGS.rounds))

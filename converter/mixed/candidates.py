@@ -54,14 +54,19 @@ class Candidates:
     Attributes:
       graph: float, with the ranges of its activations in `context`.
       quantize: the pass that will annotate it, whose own width of weights is not used.
-      rounded, nearest: by bits, copies with all weights at that width, as far as the target has it; rounded as
-        `round_weights` does, and to the nearest.
+      rounded, nearest: by bits, copies with all weights at that width, as far as the target has it; rounded as they
+        will be, and to the nearest.
     """
 
-    def __init__(self, graph: Graph, context: Context, quantize: Quantize) -> None:
+    def __init__(
+        self, graph: Graph, context: Context, quantize: Quantize, rounding: RoundWeights | None = None
+    ) -> None:
+        """`rounding`: the pass that will round weights, None where they become the nearest numbers."""
         self.graph, self.context, self.quantize = graph, context, quantize
         self.nearest = dict(self._widths())
-        self.rounded = {b: twin if b == WIDEST else self._at(b, rounded=True) for b, twin in self.nearest.items()}
+        self.rounded = self.nearest
+        if rounding is not None:
+            self.rounded = {b: twin if b == WIDEST else self._at(b, rounding) for b, twin in self.nearest.items()}
         self.groups = self._groups()
 
     def _widths(self) -> Iterable[tuple[int, Twin]]:
@@ -71,13 +76,13 @@ class Candidates:
             if bits in map(_bits, layers(twin.graph)):
                 yield bits, twin
 
-    def _at(self, bits: int, *, rounded: bool = False) -> Twin:
+    def _at(self, bits: int, rounding: RoundWeights | None = None) -> Twin:
         twin = self.graph.twin()
         context = self.context.onto(twin)
         rules = rules_text([BitsRule(layer="*", weight_bits=bits)])
         dataclasses.replace(self.quantize, weight_bits=bits, rules=rules).run(twin.graph, context)
-        if rounded:
-            RoundWeights().run(twin.graph, context)
+        if rounding is not None:
+            rounding.run(twin.graph, context)
         return twin
 
     def _groups(self) -> list[Group]:

@@ -15,6 +15,7 @@ from ir.graph import Graph
 from passes.contract.base import Context, Needs, Pass
 from passes.quantization.bits import BitsPlan
 from passes.quantization.quantize import Quantize
+from passes.rounding.round_weights import RoundWeights
 from passes.running.runner import run_passes
 
 _NARROW = 4  # bits that channels are scaled for, where the widths are not known yet
@@ -55,7 +56,8 @@ def choose_widths(
     run_passes(twin.graph, narrow[:at], own)
     quantize = narrow[at]
     assert isinstance(quantize, Quantize)
-    candidates = Candidates(twin.graph, own, quantize)
+    rounding = next((step for step in narrow[at:] if isinstance(step, RoundWeights)), None)
+    candidates = Candidates(twin.graph, own, quantize, rounding)
     if not candidates.groups:
         raise OptionError(
             expected="a network with layers that are quantized", found="none", where=budget.flag, fix="leave it out"

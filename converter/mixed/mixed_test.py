@@ -153,3 +153,11 @@ def test_the_option_of_a_point_chooses_it():
     point = next(p for p in choice.points if not p.label and p.bits != choice.chosen.bits)
     again = converted(Budget(mean_bits=float(choice.command(point).partition("=")[2])))
     assert again.choice.chosen.bits == point.bits
+
+
+def test_layers_are_measured_as_the_pipeline_rounds_them():
+    fitted, nearest = (
+        converted(Budget(mean_bits=6.0), pipeline=name, granularity="per_channel").choice.losses[3][4]
+        for name in ("mixed", "fast")
+    )
+    assert fitted < nearest
