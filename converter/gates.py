@@ -86,7 +86,7 @@ class Gates:
                 expected=" and ".join(f.expected for f in failures),
                 found=" and ".join(f.found for f in failures),
                 where=", ".join(f.gate for f in failures),
-                fix="nothing was written: mend the model, its data or the options, or lower the gate",
+                fix="nothing was written: change the model, its data or the options, or lower the gate",
             )
 
     def _judge_answers(self, quality: Comparison | None) -> Iterator[_Failure]:

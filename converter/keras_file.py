@@ -2,7 +2,7 @@
 
 Files may come from anywhere, so they are looked at before Keras loads them: they must be what their suffix
 says, and must not claim to hold much more than they do. What older versions wrote and Keras 3 no longer takes
-is mended in a copy of the configuration: arguments that mean nothing any more, `/` in layer names (which becomes `_`),
+is corrected in a copy of the configuration: arguments that mean nothing any more, `/` in layer names (which becomes `_`),
 models within models, whose calls Keras 2 counted from 1, and lists of one end.
 """
 
@@ -70,7 +70,7 @@ def load_keras(path: str | Path) -> keras.Model:
         )
     kind = _kind(path)
     try:
-        with _mended(path, kind) as readable, warnings.catch_warnings():
+        with _corrected(path, kind) as readable, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return keras.models.load_model(str(readable), compile=False, safe_mode=True)
     except ModelError:
@@ -143,7 +143,7 @@ def _check_ends(path: Path) -> None:
 
 @contextmanager
 def _seekable(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[IO[bytes]]:
-    """A member to be read in any order; going back in a compressed one would unpack it anew every time."""
+    """A member to be read in any order; going back in a compressed one would unpack it again every time."""
     with archive.open(member) as stream:
         if member.compress_type == zipfile.ZIP_STORED:
             yield stream
@@ -211,9 +211,9 @@ def first_words(error: Exception) -> str:
 
 
 @contextmanager
-def _mended(path: Path, kind: str) -> Iterator[Path]:
+def _corrected(path: Path, kind: str) -> Iterator[Path]:
     """The file, or a temporary copy under the right suffix whose configuration Keras 3 takes."""
-    config, changed = _mended_config(_read_config(path, kind))
+    config, changed = _corrected_config(_read_config(path, kind))
     if not changed and path.suffix == kind:
         yield path
         return
@@ -249,7 +249,7 @@ def _read_config(path: Path, kind: str) -> Any:
         return json.loads(file.attrs["model_config"])
 
 
-def _mended_config(config: Any) -> tuple[Any, bool]:
+def _corrected_config(config: Any) -> tuple[Any, bool]:
     """The configuration without obsolete arguments and without `/` in names; and whether that changed it."""
     renamed = {name: name.replace("/", "_") for name in _layer_names(config) if "/" in name}
     taken = set(_layer_names(config))
@@ -258,9 +258,9 @@ def _mended_config(config: Any) -> tuple[Any, bool]:
             new += "_"
         renamed[old] = new
         taken.add(new)
-    mended = _without_obsolete(_renamed(config, renamed) if renamed else config)
-    mended = _with_single_ends(_counted_from_0(mended))
-    return mended, mended != config
+    corrected = _without_obsolete(_renamed(config, renamed) if renamed else config)
+    corrected = _with_single_ends(_counted_from_0(corrected))
+    return corrected, corrected != config
 
 
 def _counted_from_0(config: Any) -> Any:
@@ -348,13 +348,15 @@ def _without_obsolete(config: Any) -> Any:
         return [_without_obsolete(v) for v in config]
     if not isinstance(config, dict):
         return config
-    mended = {k: _without_obsolete(v) for k, v in config.items()}
+    corrected = {k: _without_obsolete(v) for k, v in config.items()}
     cls = getattr(keras.layers, str(config.get("class_name")), None)
-    if cls is not None and isinstance(mended.get("config"), dict):
-        mended["config"] = {
-            k: v for k, v in mended["config"].items() if k not in _OBSOLETE or v not in _OBSOLETE[k] or _takes(cls, k)
+    if cls is not None and isinstance(corrected.get("config"), dict):
+        corrected["config"] = {
+            k: v
+            for k, v in corrected["config"].items()
+            if k not in _OBSOLETE or v not in _OBSOLETE[k] or _takes(cls, k)
         }
-    return mended
+    return corrected
 
 
 def _takes(cls: type, argument: str) -> bool:

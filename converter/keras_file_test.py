@@ -19,7 +19,7 @@ from keras import layers
 from converter.frontends.keras_model import from_keras, load_keras
 from converter.frontends.keras_testing import assert_same_function, random_inputs, randomized
 from converter.frontends.tfmot_model import needs_tf_keras
-from converter.keras_file import _mended_config
+from converter.keras_file import _corrected_config
 from ir.errors import ModelError
 from ir.execute import run_float
 
@@ -113,7 +113,7 @@ def _old(config: dict[str, Any]) -> None:
             inner.update(fused=True, virtual_batch_size=None)
 
 
-def test_what_older_versions_wrote_is_mended(keras_file: Path, h5_file: Path) -> None:
+def test_what_older_versions_wrote_is_corrected(keras_file: Path, h5_file: Path) -> None:
     expected = _results(_model())
     _edit_zip(keras_file, _old)
     _edit_h5(h5_file, _old)
@@ -131,7 +131,7 @@ def test_what_older_versions_wrote_is_mended(keras_file: Path, h5_file: Path) ->
 
 def test_files_of_this_version_are_not_copied() -> None:
     config = json.loads(_model().to_json())
-    assert _mended_config(config) == (config, False)
+    assert _corrected_config(config) == (config, False)
 
 
 def test_obsolete_arguments_that_mean_something_are_not_dropped(h5_file: Path) -> None:

@@ -46,7 +46,7 @@ class RuntimeProof:
       samples: how many it ran.
       elements, differing: of the results of all operators, against the emulator; `largest` difference in steps of scale.
       not_run: why the file is not for this runtime, None where it is.
-      wrong: whether this runtime would compute something else, without a word.
+      wrong: whether this runtime would silently compute something else.
     """
 
     runtime: str

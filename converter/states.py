@@ -18,5 +18,5 @@ def keeps_state(graph: Graph) -> tuple[str, ...]:
     return (
         f"{shown} keeps its state from one invocation to the next, as TFLite's operator does: call reset_all_variables() of "
         "the interpreter before each sequence (as was done here), or convert with --pipeline=default "
-        "--passes='recurrence{form=steps}', which begins anew by itself and is larger",
+        "--passes='recurrence{form=steps}', which starts over by itself and is larger",
     )

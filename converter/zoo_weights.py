@@ -81,7 +81,7 @@ def _checked_whole(what: str, reference: keras.Model, model: keras.Model, path: 
 
 
 def _restore_input_scaling(model: keras.Model) -> None:
-    """Mends EfficientNet (the first version) with ImageNet weights from a file.
+    """Corrects EfficientNet (the first version) with ImageNet weights from a file.
 
     In these weights the variance of the `Normalization` layer holds standard deviations. Keras makes up for
     that by another layer, x / sqrt(deviation), but only for weights="imagenet"; here the variance v becomes

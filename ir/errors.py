@@ -1,7 +1,7 @@
 """The one family of errors that a user's model or arguments can cause.
 
 Every room raises these, so they stand at the bottom; `converter` re-exports them under its own name.
-`assert` is for our bugs, these are for the user's to mend: the commands print one sentence and exit with status 1.
+`assert` is for our bugs, these are for the user's to correct: the commands print one sentence and exit with status 1.
 """
 
 from __future__ import annotations

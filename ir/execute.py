@@ -136,7 +136,7 @@ def _as_stored(node: Node, result: np.ndarray, value: Value) -> np.ndarray:
             expected="operators that the emulator computes exactly",
             found=f"{node.op.name} of {result.dtype} where the file says {expected}",
             where=f"layer '{node.name}'",
-            fix="use another runtime, or convert the float network anew",
+            fix="use another runtime, or convert the float network again",
         )
     return result.astype(expected, copy=False)
 

@@ -24,7 +24,7 @@ class Support(enum.Enum):
     )
     UNPROVED = "unproved"  # it computes right, but the emulator has no exact form of that kernel
     ABSENT = "absent"  # it refuses the file, or ends
-    WRONG = "wrong"  # it computes something else, without a word
+    WRONG = "wrong"  # it silently computes something else
 
 
 class Granularity(enum.Enum):

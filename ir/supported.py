@@ -24,7 +24,7 @@ TITLES: Mapping[Runtime, str] = {
     Runtime.TFLM: "TensorFlow Lite Micro",
 }
 _SAYS: Mapping[Support, str] = {
-    Support.WRONG: "computes something else without a word",
+    Support.WRONG: "silently computes something else",
     Support.ABSENT: "has no such kernel",
     Support.UNPROVED: "has a kernel that the emulator has no exact form of",
 }
@@ -254,7 +254,7 @@ def refuse(graph: Graph, profile: Profile) -> None:
                 expected="operators that the emulator computes exactly",
                 found=f"{node.op.name} of {guessed}",
                 where=f"layer '{node.name}'",
-                fix="run it on real kernels (--runtime=ai-edge-litert), or convert the float network anew (--io=uint8 keeps "
+                fix="run it on real kernels (--runtime=ai-edge-litert), or convert the float network again (--io=uint8 keeps "
                 "uint8 inputs)",
             )
         if problem := asked.problem(profile):

@@ -73,7 +73,7 @@ def test_an_ordinary_layer_is_computed(profile: Profile) -> None:
             _layer(DEPTHWISE_CONV_2D, DType.INT16, DType.INT4, DType.INT64),
             LITERT,
             "layer 'layer': expected operators that the runtime computes right, found depthwise_conv_2d of int16 x int4 "
-            "with int64 bias, one scale for the weights: LiteRT 2.3 computes something else without a word; "
+            "with int64 bias, one scale for the weights: LiteRT 2.3 silently computes something else; "
             "store it as int16 x int8 with int64 bias.",
         ),
         (
@@ -84,7 +84,7 @@ def test_an_ordinary_layer_is_computed(profile: Profile) -> None:
         (
             _layer(CONV_2D, DType.INT16, DType.INT4, DType.INT64),
             OLD,
-            "tflite-runtime 2.14 computes something else without a word; store it as int16 x int8 with int64 bias.",
+            "tflite-runtime 2.14 silently computes something else; store it as int16 x int8 with int64 bias.",
         ),
         (
             _layer(CONV_2D, DType.INT16, DType.INT8, DType.INT32),
@@ -105,7 +105,7 @@ def test_an_ordinary_layer_is_computed(profile: Profile) -> None:
         (
             _alone(RELU6, [_type((1, 4), DType.INT8)], _type((1, 4), DType.INT8, 0.05)),
             TFLM,
-            "TensorFlow Lite Micro computes something else without a word; "
+            "TensorFlow Lite Micro silently computes something else; "
             "let its result share scale and zero point with what it reads.",
         ),
         (
@@ -148,7 +148,7 @@ def test_a_graph_is_judged_by_the_first_profile_that_computes_it() -> None:
     assert able(_layer(CONV_2D, DType.INT16, DType.INT4, DType.INT64), JUDGES) == LITERT
     nowhere = _layer(DEPTHWISE_CONV_2D, DType.INT16, DType.INT4, DType.INT64)
     assert able(nowhere, JUDGES) == JUDGES[0]
-    with pytest.raises(RuntimeFailure, match=r"tflite-runtime 2\.14 computes something else"):
+    with pytest.raises(RuntimeFailure, match=r"tflite-runtime 2\.14 silently computes something else"):
         _run(nowhere, able(nowhere, JUDGES))
 
 

@@ -96,6 +96,6 @@ class TensorType:
                 expected="integers that stand for real numbers, with a scale",
                 found=f"{self.dtype.value} {list(self.shape)} without one",
                 where="an operator",
-                fix="convert the float network anew",
+                fix="convert the float network again",
             )
         return self.quant

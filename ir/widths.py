@@ -54,7 +54,7 @@ def supported(op: OpDef, widths: Widths, granularity: Granularity, runtimes: Col
     """What some runtimes (their default kernels) make of an operator whose widths lie in their own containers.
 
     RIGHT with the bias that the kernels take (`types_for` says which). WRONG if one of the runtimes computes something
-    else without a word, else ABSENT if one of them refuses it.
+    else silently, else ABSENT if one of them refuses it.
     """
     if op.quantization.fixed and widths.activation_bits not in op.quantization.fixed:
         return Support.ABSENT  # the kernel requires the output parameters of other widths

@@ -32,13 +32,13 @@ from ir.errors import ConversionError, OptionError, ProofError
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
-DONE, USERS_TO_MEND, OURS = 0, 1, 2
+DONE, USERS_MISTAKE, OURS = 0, 1, 2
 
 
 def run_command(
     main: Callable[..., None], flag_values: flags.FlagValues = flags.FLAGS, *, positional: bool = False
 ) -> None:
-    """Parses flags and runs a command: exit status 0 done, 1 the user's to mend (one sentence), 2 ours.
+    """Parses flags and runs a command: exit status 0 done, 1 the user's to correct (one sentence), 2 ours.
 
     With `positional`, what is no flag is passed to `main` as a list; else it is an error.
     """
@@ -140,7 +140,7 @@ def _default(value: Any) -> str:
 
 def say_error(sentence: str) -> int:
     errors.print(f"[red]error:[/red] {plain(sentence)}", soft_wrap=True)
-    return USERS_TO_MEND
+    return USERS_MISTAKE
 
 
 def one_argument(

@@ -57,7 +57,7 @@ def define_flags() -> None:
 def main(arguments: list[str]) -> None:
     """Measures as the flags say."""
     path = one_argument(arguments, FLAGS.model, command="benchmark")
-    load(path)  # a damaged file is the user's to mend, before anything starts
+    load(path)  # a damaged file is the user's to correct, before anything starts
     affinity = processors(FLAGS.affinity)
     names = FLAGS.runtime or timed_here()
     runtimes = [_runtime(name, affinity, own_process=True) for name in names]

@@ -30,7 +30,7 @@ _RUNTIMES = {
 }
 _KERNELS = """What runtimes make of element types (their default kernels; runtime_tests/widths_test.py runs every row on
 those that are installed). Right: equal to the emulator on every element. Coarse: a kernel with larger errors than int8
-has. Unproved: right, but the emulator has no exact form of it. Wrong: it computes something else without a word. Absent:
+has. Unproved: right, but the emulator has no exact form of it. Wrong: it silently computes something else. Absent:
 it refuses the file. What is absent on tflite-runtime needs LiteRT: `--target=litert` takes it, `--target=cpu` does not
 where another width runs on both. What is said of `fully_connected` with a scale per channel is said of results with two
 axes: of more, tflite-runtime's reference kernels and its kernel of int16 make something else, so `convert` writes rows

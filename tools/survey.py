@@ -107,7 +107,7 @@ def read_options(path: str | None) -> dict[str, dict[str, Any]]:
             expected=f"an object by file name, with {', '.join(sorted(known))}",
             found="something else",
             where="--options",
-            fix="mend the file",
+            fix="correct the file",
         )
     return content
 

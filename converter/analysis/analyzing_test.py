@@ -155,7 +155,7 @@ def test_a_large_channel_that_its_batch_norm_expects():
 
 
 def test_an_outlier_that_the_pipeline_evens_out():
-    """A depthwise channel 200 times as large, taken back by the layer that reads it: per tensor, equalize mends it."""
+    """A depthwise channel 200 times as large, taken back by the layer that reads it: per tensor, equalize repairs it."""
     graph = outlier("block_1_depthwise", 200)
     norm = next(n for n in graph.nodes if n.name == "block_1_depthwise_BN")
     for index, factor in ((3, 200.0), (4, 200.0**2), (1, 200.0), (2, 200.0)):  # the layer as before, 200 times
@@ -171,9 +171,9 @@ def test_an_outlier_that_the_pipeline_evens_out():
     graph.set_input(reader, 1, graph.constant(data, reader.weight.name))
     lost = analyzed(graph, granularity="per_tensor").causes[0]
     assert lost.where == "block_1_depthwise" and lost.severity > ALARM
-    mended = analyzed(graph, granularity="per_tensor", pipeline="default", passes="-round_weights")
-    assert all(cause.severity < ALARM for cause in mended.causes)
-    told = [c for c in mended.causes if c.title == "An outlier channel was evened out"]
+    corrected = analyzed(graph, granularity="per_tensor", pipeline="default", passes="-round_weights")
+    assert all(cause.severity < ALARM for cause in corrected.causes)
+    told = [c for c in corrected.causes if c.title == "An outlier channel was evened out"]
     assert told[0].where == "block_1_depthwise" and "equalize" in told[0].explanation
 
 

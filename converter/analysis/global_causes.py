@@ -107,7 +107,7 @@ def _damaged(m: Mismatch, by: str, level: float, blame: Blame, size: float) -> C
         title=OUTLIER_TITLE if weights is not None else "A layer does not give what its batch norm saw in training",
         explanation=f"the output of '{m.layer}' is away from what '{m.name}' kept by {by}, while the batch norms "
         f"before it see what they saw: its weights, or what is between, were changed after training.{before}",
-        suggestion="check this layer of the float model; no conversion can mend it",
+        suggestion="check this layer of the float model; no conversion can correct it",
         where=where,
     )
 

@@ -45,16 +45,16 @@ class Reason:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A kind of reason, as it is told; `mended_by` is the pass to suggest where the pipeline lacks it."""
+    """A kind of reason, as it is told; `repaired_by` is the pass to suggest where the pipeline lacks it."""
 
     kind: str
     title: str
     suggestion: str
-    mended_by: type[Pass] | None = None
+    repaired_by: type[Pass] | None = None
 
     def reason(self, size: float, explanation: str, setting: Setting) -> Reason:
         """This trouble somewhere."""
-        kind = self.mended_by
+        kind = self.repaired_by
         return Reason(
             kind=self.kind,
             size=size,
@@ -97,16 +97,16 @@ _SHIFTED = Trouble(
     "shift",
     "Rounding the weights shifts the means",
     "more calibration samples: correct_bias did not take it back",
-    mended_by=CorrectBias,
+    repaired_by=CorrectBias,
 )
 _ISOLATED_WEIGHT = Trouble(
     "isolated",
     "A single weight is far larger than its channel",
     "look at this weight in the float model",
-    mended_by=RoundWeights,
+    repaired_by=RoundWeights,
 )
-_COARSE = Trouble("plain", "The weights are rounded coarsely", _FAT, mended_by=RoundWeights)
-_SENSITIVE = Trouble("plain", "The layer is sensitive to rounding", _FAT, mended_by=CorrectBias)
+_COARSE = Trouble("plain", "The weights are rounded coarsely", _FAT, repaired_by=RoundWeights)
+_SENSITIVE = Trouble("plain", "The layer is sensitive to rounding", _FAT, repaired_by=CorrectBias)
 _CALLED = {WEIGHTS: "the weights of", INPUT: "the input", OUTPUT: "the output of"}
 
 

@@ -173,7 +173,7 @@ class DataSource:
                 expected="finite numbers",
                 found=f"{int((~finite[bad]).sum())} NaN or infinite values",
                 where=f"sample '{self.reader.name(int(chosen[bad]))}' of input '{spec.name}'",
-                fix="remove the sample or mend its values",
+                fix="remove the sample or correct its values",
             )
         return result
 

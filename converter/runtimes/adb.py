@@ -45,7 +45,7 @@ _LOST = re.compile(r"closed|not found|offline|protocol fault|no devices|reset by
 # What is wrong with a device in one of adb's states, and what to do about it.
 _STATES = {
     "unauthorized": ("it has not authorized this computer", "unlock it and accept the question about USB debugging"),
-    "offline": ("it is offline", "connect it anew, or restart it"),
+    "offline": ("it is offline", "connect it again, or restart it"),
     "authorizing": ("it is still being authorized", "accept the question on its screen, then try again"),
     "connecting": ("it is still connecting", "try again in a moment"),
 }
@@ -330,7 +330,7 @@ class Device:
     def _lost(self, words: str) -> ConnectionLost:
         return ConnectionLost(
             expected="the connection to the device to last",
-            found=f"it was lost ({words or 'without a word'})",
+            found=f"it was lost ({words or 'without a message'})",
             where=self.where,
             fix="check the cable or the network, and see 'adb devices'",
         )

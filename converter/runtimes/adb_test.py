@@ -235,7 +235,7 @@ def test_no_such_device(server):
 @pytest.mark.parametrize(
     ("listed", "message"),
     [
-        ("R58M\toffline", "it is offline; connect it anew"),
+        ("R58M\toffline", "it is offline; connect it again"),
         ("R58M\tno permissions; see [http://developer.android.com]", "in the state 'no permissions"),
         ("other\tdevice", r"found other \(device\); connect it"),
     ],

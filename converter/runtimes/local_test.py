@@ -153,7 +153,7 @@ def test_a_worker_that_ends_says_how(script: str, said: str) -> None:
         _running(script).ask(_REQUEST)
 
 
-def test_a_shared_worker_that_ended_is_started_anew() -> None:
+def test_a_shared_worker_that_ended_is_started_again() -> None:
     if not installed_packages():
         pytest.skip("no runtime is installed")
     package = installed_packages()[0]

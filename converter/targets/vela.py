@@ -107,7 +107,7 @@ def _refused(model: str | Path, found: str) -> RuntimeFailure:
         expected="Vela to compile the file",
         found=found,
         where=str(model),
-        fix="mend the operator it names, or choose another target",
+        fix="change the operator it names, or choose another target",
     )
 
 

@@ -98,7 +98,7 @@ def _cell_bits(call: IntegerCall, place: int) -> int:
             expected="a cell state whose scale is a power of two from 2^-15 to 2^-9",
             found=f"{scale:.6g}",
             where="an LSTM of int8",
-            fix="convert the float network anew",
+            fix="convert the float network again",
         )
     return -exponent
 

@@ -60,7 +60,7 @@ def _integer_hard_swish(call: IntegerCall) -> list[np.ndarray]:
             expected="a result scale of 2^-7 to 2^8 times that of what it reads",
             found=f"{float(out.scale) / float(scale):.3g} times",
             where="hard_swish of int8",
-            fix="use another runtime, or convert the float network anew",
+            fix="use another runtime, or convert the float network again",
         )
 
     def one(q: np.ndarray, vector: bool = False) -> np.ndarray:

@@ -148,7 +148,7 @@ def test_statistics_are_collected_once_for_neighbours_that_ask():
     assert records[0].name == "statistics" and records[0].report.recorded == ("4 activations",)
 
 
-def test_statistics_are_collected_anew_after_a_change():
+def test_statistics_are_collected_again_after_a_change():
     records = run_passes(network(), [Look(), Double(), Look()], context_of())
     assert [r.name for r in records] == ["statistics", "look", "double", "statistics", "look"]
     (_, before), (_, after) = SEEN

@@ -146,7 +146,7 @@ def _channel_weights(targets: np.ndarray, importance: np.ndarray | None) -> np.n
 
 
 def fit_unit(model: UnitModel, fit: Fit, index: np.ndarray, seed: int, progress: Callable[[float], None]) -> None:
-    """Trains on these samples: every step takes the next ones of an order that is drawn anew when all have been seen."""
+    """Trains on these samples: every step takes the next ones of an order that is drawn again when all have been seen."""
     size, steps = min(model.samples_in_step(), len(index)), fit.annealing.steps
     rng = np.random.default_rng(seed)
     order = np.concatenate([rng.permutation(index) for _ in range(-(-steps * size // len(index)))])

@@ -6,7 +6,7 @@ the weights that have this step or the elements of the activation. Zero points s
 negatives is the lowest integer, which is LSQ's unsigned case, with `qmax` the levels above zero.
 
 Quant-Noise (A. Fan et al., arXiv:2004.07320): in training each weight (and, where asked, each element of an activation)
-is quantized with the probability `noise` only, drawn anew at every step; the rest stay in float, and their gradient is
+is quantized with the probability `noise` only, drawn again at every step; the rest stay in float, and their gradient is
 the float network's. `noise=1` is ordinary training. Outside training all are quantized.
 
 Codebooks (A. Fan et al., section 4; docs/methods/codebooks.md): of a weight that has one the entries are the variables, times

@@ -42,7 +42,7 @@ class Rates:
 
     Attributes:
       activations: factors of activation thresholds.
-      weights: factors of weight thresholds; the weights are rounded anew at every step.
+      weights: factors of weight thresholds; the weights are rounded again at every step.
       scales: factors of weight scales; the integers stay, so that no rounding error is redrawn.
       factors: pointwise factors of weights, within [0.75, 1.25].
       steps: pointwise shifts of weights, in quantization steps, within [-1, 1], rounded straight through.
@@ -348,7 +348,7 @@ class TrainableModel(keras.Model):
         return []
 
     def settle(self, data: TuningData, index: np.ndarray, batch_size: int) -> None:
-        """Measures anew, on these samples, what is not trained but follows from what is; here nothing."""
+        """Measures again, on these samples, what is not trained but follows from what is; here nothing."""
 
     def set_spread(self, teacher: np.ndarray) -> None:
         """The spread of the teacher's channel means `[samples, all channels]`, per layer, for the loss on features."""

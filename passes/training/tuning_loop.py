@@ -220,7 +220,7 @@ class Checkpoint:
                 expected="the checkpoint of the same run",
                 found=f"one with another {', '.join(differ)}",
                 where=str(self.path),
-                fix="use the same options and data, or begin anew without --resume",
+                fix="use the same options and data, or start over without --resume",
             )
         try:
             restore(model, parts["model_"])
@@ -250,5 +250,5 @@ class Checkpoint:
             expected="a checkpoint as a run writes it",
             found=f"a damaged one ({error})",
             where=str(self.path),
-            fix="begin anew without --resume",
+            fix="start over without --resume",
         )
