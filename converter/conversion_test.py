@@ -28,11 +28,6 @@ X = np.random.default_rng(0).uniform(-1, 1, (12, 8, 8, 3)).astype(np.float32)
 FAST = {"pipeline": "fast"}
 
 
-@pytest.fixture(autouse=True)
-def _seed() -> None:
-    keras.utils.set_random_seed(0)
-
-
 def classifier() -> keras.Model:
     x = keras.Input((8, 8, 3), name="image")
     y = layers.Conv2D(6, 3, use_bias=False, name="first")(x)

@@ -41,22 +41,22 @@ class _Classifier(keras.Layer):
 
 
 _SEQUENCES: dict[str, Callable[[Any], Any]] = {
-    "LSTM": layers.LSTM(3),
-    "GRU backwards": layers.GRU(3, go_backwards=True, return_sequences=True),
-    "LSTM zeroed": layers.LSTM(3, return_sequences=True, zero_output_for_mask=True),
-    "bidirectional": layers.Bidirectional(layers.LSTM(3)),
-    "bidirectional sequences": layers.Bidirectional(layers.GRU(3, return_sequences=True)),
+    "LSTM": lambda e: layers.LSTM(3)(e),
+    "GRU backwards": lambda e: layers.GRU(3, go_backwards=True, return_sequences=True)(e),
+    "LSTM zeroed": lambda e: layers.LSTM(3, return_sequences=True, zero_output_for_mask=True)(e),
+    "bidirectional": lambda e: layers.Bidirectional(layers.LSTM(3))(e),
+    "bidirectional sequences": lambda e: layers.Bidirectional(layers.GRU(3, return_sequences=True))(e),
     "two recurrent layers": lambda e: layers.LSTM(3)(layers.LSTM(4, return_sequences=True)(e)),
     "attention": lambda e: layers.MultiHeadAttention(2, 4)(e, e),
     "causal attention with dropout": lambda e: layers.MultiHeadAttention(2, 4, dropout=0.1)(e, e, use_causal_mask=True),
     "Luong attention": lambda e: layers.Attention()([e, e]),
     "additive attention": lambda e: layers.AdditiveAttention()([e, e], use_causal_mask=True),
-    "mean": layers.GlobalAveragePooling1D(),
+    "mean": lambda e: layers.GlobalAveragePooling1D()(e),
     "through other layers": lambda e: layers.LSTM(3)(
         layers.Dropout(0.2)(layers.Concatenate()([e, layers.Dense(8)(e)]))
     ),
     "through a sum": lambda e: layers.LSTM(3)(layers.BatchNormalization()(layers.Add()([e, e]))),
-    "a layer of the user's": _Classifier(),
+    "a layer of the user's": lambda e: _Classifier()(e),
 }
 
 

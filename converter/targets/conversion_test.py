@@ -31,7 +31,6 @@ layers = keras.layers
 
 def converted(*made: keras.Layer, shape: tuple[int, ...] = (12, 12, 3), **options) -> ConversionResult:
     """A network of layers, converted with random data."""
-    keras.utils.set_random_seed(0)
     model = keras.Sequential([keras.Input(shape, batch_size=1), *made])
     x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
     return convert(model, **{"target": "edgetpu", "calibration_data": [x], "pipeline": "fast", **options})

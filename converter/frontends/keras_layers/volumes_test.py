@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import keras
 import pytest
 from keras import layers
@@ -11,35 +13,37 @@ from converter.frontends.keras_testing import assert_same_function
 from ir.errors import ModelError
 
 
-def _model(layer: keras.Layer) -> keras.Model:
-    return keras.Sequential([keras.Input((7, 6, 5, 2)), layer])
+def _model(kind: type[keras.Layer], **options: Any) -> keras.Model:
+    return keras.Sequential([keras.Input((7, 6, 5, 2)), kind(**options)])
 
 
 @pytest.mark.parametrize(
-    "layer",
+    ("kind", "options"),
     [
-        layers.Conv3D(4, 3),
-        layers.Conv3D(4, (2, 3, 1), strides=(2, 1, 2), padding="same", activation="relu"),
-        layers.Conv3D(4, 2, dilation_rate=(3, 1, 2), use_bias=False),
-        layers.Conv3D(4, 1),
-        layers.MaxPooling3D((2, 3, 1), strides=(1, 2, 1)),
-        layers.AveragePooling3D((3, 2, 2)),
+        (layers.Conv3D, {"filters": 4, "kernel_size": 3}),
+        (
+            layers.Conv3D,
+            {"filters": 4, "kernel_size": (2, 3, 1), "strides": (2, 1, 2), "padding": "same", "activation": "relu"},
+        ),
+        (layers.Conv3D, {"filters": 4, "kernel_size": 2, "dilation_rate": (3, 1, 2), "use_bias": False}),
+        (layers.Conv3D, {"filters": 4, "kernel_size": 1}),
+        (layers.MaxPooling3D, {"pool_size": (2, 3, 1), "strides": (1, 2, 1)}),
+        (layers.AveragePooling3D, {"pool_size": (3, 2, 2)}),
     ],
-    ids=lambda layer: type(layer).__name__,
 )
-def test_they_compute_the_same(layer: keras.Layer) -> None:
-    graph = assert_same_function(_model(layer))
+def test_they_compute_the_same(kind: type[keras.Layer], options: dict[str, Any]) -> None:
+    graph = assert_same_function(_model(kind, **options))
     assert all(node.op.quantization.integer for node in graph.nodes)
 
 
 @pytest.mark.parametrize(
-    ("layer", "found"),
+    ("kind", "options", "found"),
     [
-        (layers.Conv3D(4, 3, groups=2), "2 groups"),
-        (layers.MaxPooling3D(2, padding="same"), "same"),
-        (layers.Conv3DTranspose(2, 3), "three spatial axes"),
+        (layers.Conv3D, {"filters": 4, "kernel_size": 3, "groups": 2}, "2 groups"),
+        (layers.MaxPooling3D, {"pool_size": 2, "padding": "same"}, "same"),
+        (layers.Conv3DTranspose, {"filters": 2, "kernel_size": 3}, "three spatial axes"),
     ],
 )
-def test_others_are_refused(layer: keras.Layer, found: str) -> None:
+def test_others_are_refused(kind: type[keras.Layer], options: dict[str, Any], found: str) -> None:
     with pytest.raises(ModelError, match=found):
-        from_keras(_model(layer))
+        from_keras(_model(kind, **options))
