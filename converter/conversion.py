@@ -15,7 +15,6 @@ from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
 from converter.compressing import PIPELINE, Compression, carriers_of
 from converter.data.given import Data
-from converter.doubts import doubts
 from converter.frontends import ModelOptions, ends_of
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
@@ -28,6 +27,7 @@ from converter.outputs import check_apart, check_place, write_atomically
 from converter.preprocess import Preprocess
 from converter.recording import Recorder, Trace
 from converter.result import ConversionResult
+from converter.result_warnings import result_warnings
 from converter.states import keeps_state
 from converter.targets import Target, get_target
 from converter.tflite.decoding import Carrier
@@ -175,7 +175,7 @@ def convert(
             *network.warnings,
             *data.warnings,
             *keeps_state(network.graph),
-            *_doubts(quality, network, data),
+            *_result_warnings(quality, network, data),
             *proof.warnings(proved, asked=prove),
         ),
         seconds=time.perf_counter() - start,
@@ -272,11 +272,11 @@ def _compare(network: Network, content: bytes, data: ConversionData, progress: P
     return compare.compare(network.reference, content, data.judged, data.judged.labels, progress=progress)
 
 
-def _doubts(quality: compare.Comparison | None, network: Network, data: ConversionData) -> tuple[str, ...]:
+def _result_warnings(quality: compare.Comparison | None, network: Network, data: ConversionData) -> tuple[str, ...]:
     """What the figures make doubtful, and whether it is the preprocessing."""
     accuracy = None if quality is None else quality.float_accuracy
     found = better_preprocess(network.reference, data.judged, accuracy)
-    return (*doubts(quality), *((found,) if found else ()))
+    return (*result_warnings(quality), *((found,) if found else ()))
 
 
 def _trace(

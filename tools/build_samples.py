@@ -125,7 +125,7 @@ SYSTEMS = {
 
 
 @dataclass(kw_only=True)
-class Story:
+class BuildRecord:
     """What the builds of one sample did; by the names of `BUILDS`."""
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -138,9 +138,9 @@ class Story:
     log: str = ""
 
 
-def tell(system: System, sample: Path, scratch: Path) -> Story:
+def build_in_turn(system: System, sample: Path, scratch: Path) -> BuildRecord:
     """Builds a copy of the folder `sample` in the folder `scratch`, as the docstring of this module says."""
-    folder, story = scratch / system.folder, Story()
+    folder, builds = scratch / system.folder, BuildRecord()
     shutil.copytree(sample, folder, ignore=shutil.ignore_patterns("build", "bazel-*", ".gradle", "src"))
     calibration = folder / "model" / "calibration.npz"
 
@@ -150,18 +150,18 @@ def tell(system: System, sample: Path, scratch: Path) -> Story:
             if status == 0:
                 status, printed = _run(command, folder)
                 text += printed
-        story.seconds[name] = time.perf_counter() - start
-        story.converted[name] = bool(_CONVERTED.search(text))
-        story.status[name] = status
-        story.log += f"--- {name}\n{text}"
+        builds.seconds[name] = time.perf_counter() - start
+        builds.converted[name] = bool(_CONVERTED.search(text))
+        builds.status[name] = status
+        builds.log += f"--- {name}\n{text}"
         return text
 
     build("first")
-    if story.status["first"] != 0:
-        return story
-    story.tflite = (folder / system.tflite).read_bytes()
-    story.report = (folder / system.report).read_bytes()
-    story.digit = _run(system.classify(), folder)[1]
+    if builds.status["first"] != 0:
+        return builds
+    builds.tflite = (folder / system.tflite).read_bytes()
+    builds.report = (folder / system.report).read_bytes()
+    builds.digit = _run(system.classify(), folder)[1]
     build("no-op")
     if system.looks_at_contents:
         shutil.copy(calibration, folder / "copy")
@@ -175,8 +175,8 @@ def tell(system: System, sample: Path, scratch: Path) -> Story:
     text = (folder / file).read_text()
     assert passes in text
     (folder / file).write_text(text.replace(passes, fails))
-    story.sentence = _GATE.findall(build("gate"))
-    return story
+    builds.sentence = _GATE.findall(build("gate"))
+    return builds
 
 
 def _run(command: list[str], folder: Path) -> tuple[int, str]:
@@ -196,18 +196,18 @@ def main() -> None:
         raise OptionError(
             expected=f"names of {', '.join(SYSTEMS)}", found=unknown[0], where="--systems", fix="choose among them"
         )
-    stories = {}
+    results = {}
     for name in FLAGS.systems:
         if SYSTEMS[name].missing:
             console.print(f"{name}: left out, {SYSTEMS[name].missing} is not installed")
             continue
         with tempfile.TemporaryDirectory() as scratch:
-            stories[name] = tell(SYSTEMS[name], EXAMPLES / name, Path(scratch))
+            results[name] = build_in_turn(SYSTEMS[name], EXAMPLES / name, Path(scratch))
             _writable(Path(scratch))
-    show(stories)
-    content = {name: asdict(story) for name, story in stories.items()}
+    show(results)
+    content = {name: asdict(builds) for name, builds in results.items()}
     keys = ("seconds", "converted", "status", "sentence", "digit")
-    write_json(FLAGS.json, {name: {key: told[key] for key in keys} for name, told in content.items()})
+    write_json(FLAGS.json, {name: {key: result[key] for key in keys} for name, result in content.items()})
 
 
 def _writable(folder: Path) -> None:
@@ -216,22 +216,22 @@ def _writable(folder: Path) -> None:
         os.chmod(path, 0o755)
 
 
-def show(stories: dict[str, Story]) -> None:
+def show(results: dict[str, BuildRecord]) -> None:
     """A column per sample."""
-    table = Table("build", *(f"{name}, s" for name in stories))
+    table = Table("build", *(f"{name}, s" for name in results))
     for build in BUILDS:
-        table.add_row(build, *(_cell(story, build) for story in stories.values()))
+        table.add_row(build, *(_cell(builds, build) for builds in results.values()))
     console.print(table)
-    for name, story in stories.items():
-        console.print(f"{name}: {story.digit.strip().splitlines()[-1] if story.digit else story.log}", markup=False)
-        console.print("\n".join(story.sentence), markup=False, soft_wrap=True)
+    for name, builds in results.items():
+        console.print(f"{name}: {builds.digit.strip().splitlines()[-1] if builds.digit else builds.log}", markup=False)
+        console.print("\n".join(builds.sentence), markup=False, soft_wrap=True)
 
 
-def _cell(story: Story, build: str) -> str:
-    if build not in story.seconds:
+def _cell(builds: BuildRecord, build: str) -> str:
+    if build not in builds.seconds:
         return "-"
-    did = "broke" if story.status[build] else "converted" if story.converted[build] else "nothing to do"
-    return f"{story.seconds[build]:.1f} {did}"
+    did = "broke" if builds.status[build] else "converted" if builds.converted[build] else "nothing to do"
+    return f"{builds.seconds[build]:.1f} {did}"
 
 
 def run() -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools.build_samples import EXAMPLES, ROOT, SYSTEMS, tell
+from tools.build_samples import EXAMPLES, ROOT, SYSTEMS, build_in_turn
 
 SHIPPED = ROOT / "converter" / "shipped"
 WHOLE_CHECKOUT = pytest.mark.skipif(
@@ -46,29 +46,31 @@ def test_a_sample(name, direct, tmp_path):
     system = SYSTEMS[name]
     if system.missing:
         pytest.skip(f"{system.missing} is not installed")
-    story = tell(system, EXAMPLES / name, tmp_path)
-    print(story.log, story.seconds)
+    builds = build_in_turn(system, EXAMPLES / name, tmp_path)
+    print(builds.log, builds.seconds)
     again = ["touched"] if system.looks_at_contents else []
-    assert story.status == {
+    assert builds.status == {
         "first": 0,
         "no-op": 0,
         **dict.fromkeys(again, 0),
         "changed": 0,
-        "gate": story.status["gate"],
+        "gate": builds.status["gate"],
     }
-    assert [step for step, converted in story.converted.items() if converted] == ["first", "changed"]
-    assert "digit 7, " in story.digit
+    assert [step for step, converted in builds.converted.items() if converted] == ["first", "changed"]
+    assert "digit 7, " in builds.digit
 
     # The same bytes, whichever system asked for them, and from whichever folder.
-    assert story.tflite == (direct / "digits.tflite").read_bytes()
-    assert story.report == (direct / "digits.json").read_bytes()
-    assert not {"seconds", str(tmp_path)} & set(json.loads(story.report)) and str(tmp_path).encode() not in story.report
+    assert builds.tflite == (direct / "digits.tflite").read_bytes()
+    assert builds.report == (direct / "digits.json").read_bytes()
+    assert (
+        not {"seconds", str(tmp_path)} & set(json.loads(builds.report)) and str(tmp_path).encode() not in builds.report
+    )
 
-    assert story.status["gate"] != 0
-    (sentence,) = story.sentence
+    assert builds.status["gate"] != 0
+    (sentence,) = builds.sentence
     assert sentence.startswith("--max_accuracy_drop: expected a loss of accuracy of at most -1 point, found ")
     assert "too many; nothing was written" in sentence
-    assert "Traceback" not in story.log
+    assert "Traceback" not in builds.log
 
 
 @WHOLE_CHECKOUT

@@ -217,10 +217,10 @@ def show(result: dict[str, Any]) -> None:
     for name, time_ms in result["per_image_ms"].items():
         console.print(f"{name}: {time_ms:.1f} ms per image", markup=False)
     for name, counts in result["differing"].items():
-        console.print(f"emulator against {name}: {_told(counts)}", markup=False)
+        console.print(f"emulator against {name}: {_difference_text(counts)}", markup=False)
 
 
-def _told(counts: dict[str, int] | None) -> str:
+def _difference_text(counts: dict[str, int] | None) -> str:
     if counts is None:
         return "that runtime is not installed"
     return f"{counts['differing']} of {counts['elements']} output elements differ ({counts['samples']} images)"

@@ -100,7 +100,7 @@ class _Work:
         measured = Measurement(twins, self.arrays, ends)
         measured.run(self.progress)
         facts = gather(twins, measured.table, measured.inputs, result.trace.history)
-        keys = suspects(twins, facts)
+        keys = worst_first(twins, facts)
         held = Held(twins.floats, self.arrays, ends[0])
         asked = keys[:_SUSPECTS] if budget is None else keys
         effects = measure_effects(held, twins.annotated, asked, _QUICK if budget is None else budget, self.progress)
@@ -149,8 +149,8 @@ class _Work:
         if heads and max(heads) > batch_norms.BROAD and isinstance(trace.preprocess, str):
             better = batch_norms.better_mode(result.reference, self.arrays, trace.preprocess, max(heads))
         setting = Setting(passes=result.kinds, data_free=trace.data is None)
-        blame = layer_causes.Blame(self.twins.floats, facts, setting)
-        found = global_causes.norm_causes(norms, better, blame)
+        origins = layer_causes.Origins(self.twins.floats, facts, setting)
+        found = global_causes.norm_causes(norms, better, origins)
         if not any(c.where == "input" for c in found):
             used = trace.preprocess if isinstance(trace.preprocess, str) else ""  # of a function nothing is known
             usual = global_causes.range_cause(self.arrays, used, trace.usual_preprocess)
@@ -285,7 +285,7 @@ def merged(causes: Sequence[Cause]) -> list[Cause]:
     return list(found.values())
 
 
-def suspects(twins: Twins, facts: Facts) -> list[Key]:
+def worst_first(twins: Twins, facts: Facts) -> list[Key]:
     """Every place that may be quantized alone, worst guess first: relative noise, raised by what is conspicuous."""
     guesses: dict[Key, float] = {(INPUT, name): f.noise * f.rarity for name, f in facts.inputs.items()}
     for name, f in facts.values.items():

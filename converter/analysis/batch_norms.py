@@ -81,7 +81,7 @@ def mismatches(graph: Graph, arrays: Sequence[np.ndarray]) -> list[Mismatch]:
     sums: dict[Node, list[Any]] = {n: [0.0, 0.0, 0] for n in nodes}
     by_value = {n.inputs[0]: n for n in nodes}
 
-    def look(value: Value, tensor: Any) -> Any:
+    def add_sums(value: Value, tensor: Any) -> Any:
         node = by_value.get(value)
         if node is not None:
             axes = tuple(range(len(tensor.shape) - 1))
@@ -95,7 +95,7 @@ def mismatches(graph: Graph, arrays: Sequence[np.ndarray]) -> list[Mismatch]:
     stop = len(chosen) if batchable(graph) else len(chosen) // size * size
     for start in range(0, stop, size):
         batch = [K.convert_to_tensor(a[chosen[start : start + size]]) for a in arrays]
-        run_float(graph, batch, transform=look)
+        run_float(graph, batch, transform=add_sums)
     behind = _behind(graph, nodes)
     return [_compare(n, sums[n], first=n not in behind) for n in nodes if sums[n][2] >= _FEWEST]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.analysis.batch_norms import BROAD, Mismatch
-from converter.analysis.layer_causes import SHOWN, Blame, severity
+from converter.analysis.layer_causes import SHOWN, Origins, severity
 from converter.analysis.reasons import OUTLIER_TITLE
 from converter.analysis.table import Cause
 from converter.evaluation import Share
@@ -60,10 +60,10 @@ def range_cause(arrays: Sequence[np.ndarray], used: str, usual: str) -> Cause | 
     )
 
 
-def norm_causes(found: Sequence[Mismatch], better: str | None, blame: Blame) -> list[Cause]:
+def norm_causes(found: Sequence[Mismatch], better: str | None, origins: Origins) -> list[Cause]:
     """From the first batch norms that do not see what they saw in training.
 
-    `better`: a preprocessing with which they would; `blame`: finds where values that are too large begin.
+    `better`: a preprocessing with which they would; `origins`: finds where values that are too large begin.
     """
     heads = [m for m in found if m.first and m.broad > BROAD]
     if heads:
@@ -72,9 +72,9 @@ def norm_causes(found: Sequence[Mismatch], better: str | None, blame: Blame) -> 
         channel, beyond = m.worst
         if m.broad > BROAD:
             by = f"{m.broad:.1f} (standard deviations, or powers of two of them)"
-            return [_damaged(m, by, m.broad / 5, blame, 2**m.broad)]
+            return [_damaged(m, by, m.broad / 5, origins, 2**m.broad)]
         if beyond > _DAMAGED:
-            return [_damaged(m, f"a factor of {2**beyond:.0f} in channel {channel}", beyond / 10, blame, 2**beyond)]
+            return [_damaged(m, f"a factor of {2**beyond:.0f} in channel {channel}", beyond / 10, origins, 2**beyond)]
     return []
 
 
@@ -93,9 +93,9 @@ def _input_cause(m: Mismatch, better: str | None) -> Cause:
     )
 
 
-def _damaged(m: Mismatch, by: str, level: float, blame: Blame, size: float) -> Cause:
-    where = blame.before(m.layer, size)
-    weights = blame.has_outlier(where)
+def _damaged(m: Mismatch, by: str, level: float, origins: Origins, size: float) -> Cause:
+    where = origins.before(m.layer, size)
+    weights = origins.has_outlier(where)
     before = "" if where == m.layer else f" The values are unusual from '{where}' on, which lies before it."
     if weights is not None:
         before += (

@@ -1,6 +1,6 @@
 """Why a layer costs accuracy: what was measured at the logits says how much, what is conspicuous about it says why.
 
-A huge value runs through the layers behind the one that makes it. Blame is carried back, against the flow of data, to
+A huge value runs through the layers behind the one that makes it. Its cause is sought, against the flow of data, to
 the first place where it is as conspicuous, so that this place is named and not those that suffer from it.
 """
 
@@ -27,7 +27,7 @@ from passes.measuring.effects import INPUT, OUTPUT, WEIGHTS, Effects, decibel
 
 SHOWN = 0.05  # causes of less severity are not worth a line
 _REPAIRED = 4.0
-_KIN = 0.25  # a place before is to blame if it is at least so conspicuous
+_LEAST_SHARE = 0.25  # of the size of what is explained: a place before it that is smaller is no cause
 
 
 def severity(ratio: float) -> float:
@@ -37,14 +37,14 @@ def severity(ratio: float) -> float:
 
 def layer_causes(floats: Graph, facts: Facts, effects: Effects, setting: Setting) -> list[Cause]:
     """A cause for each place that stands out, worst first; a place is named once, for its worst trouble."""
-    blame = Blame(floats, facts, setting)
+    origins = Origins(floats, facts, setting)
     found: dict[str, Cause] = {}
     for (kind, name), ratio in sorted(effects.noise.items(), key=lambda item: -item[1]):
         level = severity(ratio)
         if level < SHOWN:
             break
         reason = reason_of(kind, name, ratio, facts, setting)
-        where, reason = blame.origin(kind, name, reason)
+        where, reason = origins.origin(kind, name, reason)
         after = "" if kind == INPUT or where == name else f"; it is felt most at '{name}'"
         if where not in found:
             text = f"{reason.explanation}{after}. Alone it leaves {decibel(ratio):.1f} dB at the logits."
@@ -56,14 +56,14 @@ def layer_causes(floats: Graph, facts: Facts, effects: Effects, setting: Setting
 
 def conspicuous_causes(floats: Graph, facts: Facts, setting: Setting) -> list[Cause]:
     """Places whose range is far wider than usual although little is lost by it: for information, the widest first."""
-    blame = Blame(floats, facts, setting)
+    origins = Origins(floats, facts, setting)
     found: dict[str, tuple[float, Reason]] = {}
     for kind, table in ((INPUT, facts.inputs), (OUTPUT, facts.values)):
         for name, value in table.items():
             reason = value_reason(value, name, setting, is_input=kind == INPUT)
             if reason is None or reason.kind not in ("rare", "dominant"):
                 continue
-            where, reason = blame.origin(kind, name, reason)
+            where, reason = origins.origin(kind, name, reason)
             if where not in found or reason.size > found[where][0]:
                 found[where] = (reason.size, reason)
     ordered = sorted(found.items(), key=lambda item: -item[1][0])
@@ -79,8 +79,8 @@ def conspicuous_causes(floats: Graph, facts: Facts, setting: Setting) -> list[Ca
     ]
 
 
-class Blame:
-    """Walks against the flow of data to where a trouble begins."""
+class Origins:
+    """Walks against the flow of data to where a problem begins."""
 
     def __init__(self, floats: Graph, facts: Facts, setting: Setting) -> None:
         self._nodes = {n.name: n for n in floats.nodes}
@@ -103,7 +103,7 @@ class Blame:
         """Where values `size` times too large begin that a layer shows: the layer itself, or a place before it."""
         node = self._nodes.get(name)
         weights = self._facts.weights.get(name)
-        if node is None or (weights is not None and weights.outlier_before > max(OUTLIER, _KIN * size)):
+        if node is None or (weights is not None and weights.outlier_before > max(OUTLIER, _LEAST_SHARE * size)):
             return name
         return self._climb(node, RARE_VALUE.reason(size, "", self._setting))[0]
 
@@ -113,12 +113,14 @@ class Blame:
             if own is not None:
                 return node.name, own
             before = [(v, r) for v in node.operands if (r := self._of_value(v)) is not None]
-            kin = [
-                (v, r) for v, r in before if r.kind in ("rare", "dominant", "guessed") and r.size >= _KIN * reason.size
+            causes = [
+                (v, r)
+                for v, r in before
+                if r.kind in ("rare", "dominant", "guessed") and r.size >= _LEAST_SHARE * reason.size
             ]
-            if not kin:
+            if not causes:
                 return node.name, reason
-            value, reason = max(kin, key=lambda item: item[1].size)
+            value, reason = max(causes, key=lambda item: item[1].size)
             if value.producer is None:
                 return "input", reason
             node = value.producer
@@ -137,7 +139,7 @@ class Blame:
         facts = self._facts.weights.get(node.name)
         if facts is None or reason.kind != "dominant" or facts.outlier < OUTLIER:
             return None
-        if facts.outlier_before < max(OUTLIER, _KIN * reason.size):
+        if facts.outlier_before < max(OUTLIER, _LEAST_SHARE * reason.size):
             return None
         text = (
             f"the weights of channel {facts.channel} of '{node.name}' are {facts.outlier_before:.0f} times the median "

@@ -44,8 +44,8 @@ class Reason:
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """A kind of reason, as it is told; `repaired_by` is the pass to suggest where the pipeline lacks it."""
+class Problem:
+    """A kind of reason, as the report names it; `repaired_by` is the pass to suggest where the pipeline lacks it."""
 
     kind: str
     title: str
@@ -53,7 +53,7 @@ class Trouble:
     repaired_by: type[Pass] | None = None
 
     def reason(self, size: float, explanation: str, setting: Setting) -> Reason:
-        """This trouble somewhere."""
+        """This problem at one place."""
         kind = self.repaired_by
         return Reason(
             kind=self.kind,
@@ -67,46 +67,46 @@ class Trouble:
 OUTLIER_TITLE = "Outlier channel in the weights"
 _EVEN_OUT = "--pipeline=default, whose level_activations and equalize scale channels to a like range"
 _FAT = "--pipeline=fat, which trains thresholds and steps"
-_GUESSED = Trouble(
+_GUESSED = Problem(
     "guessed", "A range guessed without data does not fit", "--calibration_data with a few dozen samples"
 )
-RARE_VALUE = Trouble(
+RARE_VALUE = Problem(
     "rare",
     "A rare huge value sets the range",
     "remove the sample that causes it, or --passes='calibrate{method=percentile}' beside --pipeline",
 )
-_DOMINANT = Trouble("dominant", "One channel needs a far larger range than the others", _EVEN_OUT)
-_CUT_OFF = Trouble(
+_DOMINANT = Problem("dominant", "One channel needs a far larger range than the others", _EVEN_OUT)
+_CUT_OFF = Problem(
     "clipped", "Values are cut off", "more calibration samples (--calibration_samples), or calibrate{method=minmax}"
 )
-_WIDE = Trouble(
+_WIDE = Problem(
     "slack",
     "The range is wider than the values",
     "look at the layer that joins them; --passes='calibrate{method=mse}' beside --pipeline",
 )
-_RAISED_SCALE = Trouble(
+_RAISED_SCALE = Problem(
     "raised",
     "A huge bias makes the weights coarse",
     "look at the range of this layer's input and at its batch norm (a tiny variance?)",
 )
-_OUTLIER = Trouble(
+_OUTLIER = Problem(
     "dominant", OUTLIER_TITLE, "--granularity=per_channel, or --pipeline=default, whose equalize evens channels out"
 )
-OUTLIER_BEHIND = Trouble("dominant", OUTLIER_TITLE, _EVEN_OUT)
-_SHIFTED = Trouble(
+OUTLIER_BEHIND = Problem("dominant", OUTLIER_TITLE, _EVEN_OUT)
+_SHIFTED = Problem(
     "shift",
     "Rounding the weights shifts the means",
     "more calibration samples: correct_bias did not take it back",
     repaired_by=CorrectBias,
 )
-_ISOLATED_WEIGHT = Trouble(
+_ISOLATED_WEIGHT = Problem(
     "isolated",
     "A single weight is far larger than its channel",
     "look at this weight in the float model",
     repaired_by=RoundWeights,
 )
-_COARSE = Trouble("plain", "The weights are rounded coarsely", _FAT, repaired_by=RoundWeights)
-_SENSITIVE = Trouble("plain", "The layer is sensitive to rounding", _FAT, repaired_by=CorrectBias)
+_COARSE = Problem("plain", "The weights are rounded coarsely", _FAT, repaired_by=RoundWeights)
+_SENSITIVE = Problem("plain", "The layer is sensitive to rounding", _FAT, repaired_by=CorrectBias)
 _CALLED = {WEIGHTS: "the weights of", INPUT: "the input", OUTPUT: "the output of"}
 
 

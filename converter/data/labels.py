@@ -198,7 +198,7 @@ class FileLabels:
 
     numbers: np.ndarray
     classes: tuple[str, ...] = ()
-    said: str = ""
+    summary: str = ""
 
 
 def labels_of_files(
@@ -248,5 +248,5 @@ def labels_of_files(
         if known
         else "numbers"
     )
-    said = f", labels of {path.name}: {how}{'' if table.has_header else ', without a header'}"
-    return FileLabels(numbers=np.asarray(numbers, np.int64), classes=tuple(known), said=said)
+    summary = f", labels of {path.name}: {how}{'' if table.has_header else ', without a header'}"
+    return FileLabels(numbers=np.asarray(numbers, np.int64), classes=tuple(known), summary=summary)

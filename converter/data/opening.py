@@ -173,7 +173,8 @@ def _open_images(
     return DataSource(
         reader=ImageReader(root, chosen, size),
         inputs=inputs,
-        description=_describe(len(chosen), len(names), "images", str(path), preprocess) + (found.said if found else ""),
+        description=_describe(len(chosen), len(names), "images", str(path), preprocess)
+        + (found.summary if found else ""),
         preprocess=preprocess,
         labels=found.numbers if found else None,
         classes=found.classes if found else (),
@@ -185,8 +186,8 @@ def _labels_by_folder(folders: Sequence[str], chosen: Sequence[str], classes: in
     if len(folders) != classes:
         return None
     numbers = np.array([folders.index(Path(name).parts[0]) for name in chosen])
-    said = f", labels by its {len(folders)} folders ({', '.join(folders[:3])}, ...)"
-    return FileLabels(numbers=numbers, classes=tuple(folders), said=said)
+    summary = f", labels by its {len(folders)} folders ({', '.join(folders[:3])}, ...)"
+    return FileLabels(numbers=numbers, classes=tuple(folders), summary=summary)
 
 
 def _open_file(

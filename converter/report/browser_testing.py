@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to by its DevTools protocol: opens a page, listens to its console, takes pictures."""
+"""A headless Chromium, driven by its DevTools protocol: opens a page, listens to its console, takes pictures."""
 
 from __future__ import annotations
 

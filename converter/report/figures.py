@@ -112,14 +112,14 @@ def sqnr_overview(layers: Sequence[LayerAnalysis], key: str) -> Picture | None:
     lowest = min(together or alone, key=lambda point: point[1])
     words = f"SQNR of {len(layers)} layers; the lowest is {lowest[1]:.1f} dB at layer {lowest[0]}"
     svg = _drawn(plot, WIDE, key)
-    named = [(i, db, layers[i - 1].name, what) for i, db, what in _told(together, alone)]
+    named = [(i, db, layers[i - 1].name, what) for i, db, what in _point_texts(together, alone)]
     return Picture(svg, words, tuple(Spot(*_place(drawn_on[0], i, db), name, what) for i, db, name, what in named))
 
 
-def _told(
+def _point_texts(
     together: Sequence[tuple[int, float]], alone: Sequence[tuple[int, float]]
 ) -> Iterator[tuple[int, float, str]]:
-    """Points of the overview with what they say."""
+    """Points of the overview with their texts."""
     yield from ((i, db, f"{db:.1f} dB alone") for i, db in alone)
     yield from ((i, db, f"{db:.1f} dB with everything before it") for i, db in together)
 

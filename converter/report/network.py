@@ -56,11 +56,11 @@ class Row:
 
     @property
     def size_grade(self) -> str:
-        return _heaviness(self.size_share)
+        return _share_grade(self.size_share)
 
     @property
     def time_grade(self) -> str:
-        return _heaviness(self.time_share)
+        return _share_grade(self.time_share)
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -75,7 +75,7 @@ class Row:
         }
 
 
-def _heaviness(share: float | None) -> str:
+def _share_grade(share: float | None) -> str:
     """`bad` from a tenth of the whole on, `weak` from a thirtieth, `good`, `unknown`."""
     if share is None:
         return "unknown"

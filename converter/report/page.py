@@ -109,7 +109,7 @@ def _environment() -> jinja2.Environment:
         drawn=drawn,
         thumbnail=thumbnail,
         breakable=breakable,
-        spoken=spoken,
+        with_code=with_code,
     )
     return environment
 
@@ -181,7 +181,7 @@ _BREAKS = re.compile(r"(?<=[/_:;,])|(?<=\.)(?=[^\W\d])")
 _CODE = re.compile(r"(`[^`]+`|--[a-z]\w*(?:[= ]'[^']*'|=[^\s,;)]*[^\s,;).])?)")
 
 
-def spoken(text: str) -> Markup:
+def with_code(text: str) -> Markup:
     """A sentence, escaped, with its flags and what stands between backticks as code."""
     parts = _CODE.split(text)
     return Markup("").join(

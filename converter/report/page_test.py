@@ -16,7 +16,7 @@ from converter.analysis.table import Analysis
 from converter.report import wording
 from converter.report.browser_testing import Page, browsing, faults, screenshot_folder
 from converter.report.content import Content
-from converter.report.page import breakable, render, spoken
+from converter.report.page import breakable, render, with_code
 from converter.report.report_testing import BREAKING, HOSTILE, invented, invented_layer
 
 SCREENS = [(1280, False), (1280, True), (390, False), (390, True)]
@@ -91,7 +91,7 @@ def test_names_stay_text(page, file):
 def test_widths_and_their_cost_are_told(file):
     summary, _, layers = file.read_text().partition('id="layers"')
     assert "Weights of 8 bits in 1 layer, 4 in 4; activations of 8 bits in 5 layers" in summary
-    assert str(spoken(f"{wording.sentence(BREAKING)}")) in summary
+    assert str(with_code(f"{wording.sentence(BREAKING)}")) in summary
     cells = re.findall(r'<td class="n" data-value="\d+">(\d x \d)</td>', layers)
     assert cells == ["8 x 8", "4 x 8", "4 x 8", "4 x 8", "4 x 8"]
     assert layers.count(f'<td class="n" data-value="4000">{wording.size(4000)}</td>') == 4
@@ -275,7 +275,7 @@ def test_the_data_beside_the_page():
     ],
 )
 def test_flags_are_shown_as_code(text, html):
-    assert spoken(text) == html
+    assert with_code(text) == html
 
 
 def test_long_names_may_be_broken():

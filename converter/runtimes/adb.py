@@ -203,7 +203,7 @@ class _Worker(WorkerProcess):
     """A worker at the other end of adb."""
 
     def refused(self, error: str) -> RuntimeFailure:
-        """An answer of the worker that says no."""
+        """An error that the worker answered with."""
         if not error.startswith(("ImportError", "ModuleNotFoundError")):
             return super().refused(error)
         fix = "install one there: 'pip install tflite-runtime' or 'pip install ai-edge-litert', in Termux"
@@ -340,7 +340,7 @@ class Device:
 
 
 def _words(done: subprocess.CompletedProcess[bytes]) -> str:
-    """The last line that a client said."""
+    """The line of a client's output that names the error, else the last one."""
     lines = (done.stderr + b"\n" + done.stdout).decode(errors="replace").strip().splitlines()
     return next((line.strip() for line in lines if "error" in line or "adb:" in line), lines[-1] if lines else "")
 

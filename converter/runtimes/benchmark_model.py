@@ -25,18 +25,18 @@ _FIELDS = ("curr", "min", "max", "std", "p5", "median", "p95")
 
 
 def parse_report(text: str, where: str) -> dict[str, float | None]:
-    """Milliseconds, bytes and counts by the keys of `benchmark --json`; None for what the tool does not tell.
+    """Milliseconds, bytes and counts by the keys of `benchmark --json`; None for what the tool does not report.
 
     Raises RuntimeFailure if the text ends without the tool's summary: it failed.
     """
     summary = _SUMMARY.search(text)
     lines = _COUNT.findall(text)
     if summary is None or not lines:
-        said = [line for line in text.splitlines() if line.strip()]
-        error = next((line for line in said if re.search(r"error|fail|not found|denied", line, re.IGNORECASE)), None)
+        printed = [line for line in text.splitlines() if line.strip()]
+        error = next((line for line in printed if re.search(r"error|fail|not found|denied", line, re.IGNORECASE)), None)
         raise RuntimeFailure(
             expected="benchmark_model to measure the file",
-            found=f"it stopped with '{(error or (said[-1] if said else 'no word')).strip()}'",
+            found=f"it stopped with '{(error or (printed[-1] if printed else 'no output')).strip()}'",
             where=where,
             fix="see whether it is built for this device and supports the file's operators",
         )

@@ -45,13 +45,13 @@ def test_an_old_report_has_no_percentiles():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("STARTING!\nERROR: Could not open 'm.tflite'.\nBenchmarking failed.\n", "Could not open"),
         ("/system/bin/sh: benchmark_model: not found\n", "not found"),
-        ("", "no word"),
+        ("", "no output"),
     ],
 )
-def test_failures_are_told(text, said):
-    with pytest.raises(RuntimeFailure, match=said):
+def test_failures_are_reported(text, message):
+    with pytest.raises(RuntimeFailure, match=message):
         parse_report(text, "phone")

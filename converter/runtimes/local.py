@@ -146,19 +146,19 @@ class WorkerProcess:
             timer.cancel()
 
     def refused(self, error: str) -> RuntimeFailure:
-        """What to raise for an answer that tells of an error."""
+        """What to raise for an answer that is an error."""
         return RuntimeFailure(**self._failure(error))
 
     def ended(self, reason: str) -> RuntimeFailure:
         """Ends what is left of the worker; what to raise for it: its last words, else its exit status."""
         self.close()
-        words = [line for line in self.said().splitlines() if not line.startswith(_CHATTER)][-1:]
+        words = [line for line in self.stderr_text().splitlines() if not line.startswith(_CHATTER)][-1:]
         status = self._process.returncode
         words = words or [f"{signal.Signals(-status).name if status < 0 else f'exit status {status}'}, {reason}"]
         self.end()
         return WorkerLost(**self._failure(f"the process ended ({words[0]})"))
 
-    def said(self) -> str:
+    def stderr_text(self) -> str:
         """What it wrote to its standard error."""
         self._stderr.seek(0)
         return self._stderr.read().decode(errors="replace").strip()

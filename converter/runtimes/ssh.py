@@ -43,7 +43,7 @@ _OPTIONS = (
     "ClearAllForwardings=yes",
     "ForwardAgent=no",
     "ForwardX11=no",
-    "LogLevel=INFO",  # its messages tell what went wrong
+    "LogLevel=INFO",  # its messages name what went wrong
     "ConnectTimeout=20",
     "ServerAliveInterval=10",
     "ServerAliveCountMax=3",
@@ -121,7 +121,7 @@ class SshRuntime:
         where += ["-l", self.user] if self.user else []
         size = str(len(_script()))
         python = shlex.join([self.python, "-c", _BOOT, ",".join(map(str, self.processors)), size])
-        # A shell that stays tells by its exit status how the Python ended; ssh itself exits with 255.
+        # A shell that stays shows by its exit status how the Python ended; ssh itself exits with 255.
         return ["ssh", "-T", *options, *where, "--", self.host, shlex.join(["sh", "-c", f"{python}; exit $?"])]
 
 
@@ -197,21 +197,21 @@ class SshWorker(WorkerProcess):
             raise self.ended(str(error)) from error
 
     def refused(self, error: str) -> RuntimeFailure:
-        """An answer of the worker that says no."""
+        """An error that the worker answered with."""
         if not error.startswith(("ImportError", "ModuleNotFoundError")):
             return super().refused(error)
         return self._failed("the device's Python to have a TFLite runtime", error, self._install())
 
     def ended(self, reason: str) -> RuntimeFailure:
-        """The process ended, the one here or the one there: why, from its exit status and what it said."""
+        """The process ended, the one here or the one there: why, from its exit status and what it printed."""
         self.close()
-        said, status = self.said(), self._process.returncode
+        printed, status = self.stderr_text(), self._process.returncode
         self.end()
-        last = said.strip().splitlines()[-1:] or [reason]
+        last = printed.strip().splitlines()[-1:] or [reason]
         python, there = self._runtime.python, shlex.join(["ssh", self._destination])
         if status == _SSH_FAILED or status < 0:  # or ssh itself was killed
             for words, found, fix in _REFUSALS:
-                if words in said and not self._answered:
+                if words in printed and not self._answered:
                     return self._failed("an ssh connection", found, fix.format(host=self._destination))
             fix = f"check the device and the network with '{there}'"
             if not self._answered:
@@ -220,7 +220,7 @@ class SshWorker(WorkerProcess):
             return WorkerLost(expected="the connection to last", found=found, where=self.where, fix=fix)
         if status in (_NOT_FOUND, _NOT_EXECUTABLE):
             return self._failed(f"a Python at {python} there", last[0], "name one that is there: ?python=PATH")
-        if "No module named" in said:
+        if "No module named" in printed:
             return self._failed("the device's Python to have NumPy", last[0], self._install())
         if status > _BY_SIGNAL:
             number = status - _BY_SIGNAL

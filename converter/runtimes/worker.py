@@ -101,14 +101,14 @@ def abandoned(source: IO[bytes]) -> bool:
         return False
 
 
-def told() -> int:
+def stderr_size() -> int:
     """How many bytes were written to the standard error, which must be a file."""
     return os.fstat(2).st_size
 
 
-def told_since(start: int) -> str:
+def stderr_since(start: int) -> str:
     """What was written to the standard error since it had `start` bytes."""
-    return os.pread(2, told() - start, start).decode(errors="replace") if told() > start else ""
+    return os.pread(2, stderr_size() - start, start).decode(errors="replace") if stderr_size() > start else ""
 
 
 class MicroInterpreter:
@@ -120,16 +120,16 @@ class MicroInterpreter:
     def __init__(self, module: Any, model: bytes) -> None:
         graph = module.schema_fb.Model.GetRootAsModel(model, 0).Subgraphs(0)
         self._has_variables = any(graph.Tensors(i).IsVariable() for i in range(graph.TensorsLength()))
-        start = told()
+        start = stderr_size()
         try:
             self._interpreter = module.Interpreter.from_bytes(model, arena_size=ARENA_BYTES)
         except RuntimeError as error:
             raise self._failed(error, start) from error
-        start = told()
+        start = stderr_size()
         self._interpreter.print_allocations()
-        arena = re.search(r"Arena allocation total (\d+)", told_since(start))
+        arena = re.search(r"Arena allocation total (\d+)", stderr_since(start))
         self.arena_bytes = int(arena.group(1)) if arena else None
-        self._told = told()
+        self._stderr_start = stderr_size()
         self._counts = graph.InputsLength(), graph.OutputsLength()
 
     def get_input_details(self) -> list[dict[str, Any]]:
@@ -148,14 +148,14 @@ class MicroInterpreter:
         try:
             self._interpreter.invoke()
         except RuntimeError as error:
-            raise self._failed(error, self._told) from error
+            raise self._failed(error, self._stderr_start) from error
 
     def reset_all_variables(self) -> None:
         if self._has_variables:
             self._interpreter.reset()
 
     def _failed(self, error: RuntimeError, start: int) -> RuntimeError:
-        return RuntimeError("; ".join([str(error), *told_since(start).split("\n")]).strip("; "))
+        return RuntimeError("; ".join([str(error), *stderr_since(start).split("\n")]).strip("; "))
 
 
 def load(package: str, model: bytes, kernels: str, threads: int) -> Any:
@@ -209,9 +209,9 @@ def invoke(
 
 
 def peak_memory_bytes() -> int | None:
-    """Peak resident memory of this process, None where the system does not tell."""
+    """Peak resident memory of this process, None where the system does not report it."""
     try:
-        with open("/proc/self/status") as file:  # what getrusage tells begins with the peak of whoever started us
+        with open("/proc/self/status") as file:  # getrusage counts the peak of the parent process, too
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
     except (OSError, StopIteration):
         pass
@@ -261,7 +261,7 @@ def serve(source: IO[bytes], sink: IO[bytes]) -> None:
 if __name__ == "__main__":
     output = sys.stdout.buffer
     sys.stdout = sys.stderr  # libraries that print must not break the protocol
-    for name in sys.argv[1:]:  # imported before it is asked for; one that is missing is told of then
+    for name in sys.argv[1:]:  # imported before it is asked for; one that is missing is reported then
         with contextlib.suppress(ImportError):
             interpreter_module(name)
     output.write(READY)

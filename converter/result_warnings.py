@@ -1,4 +1,4 @@
-"""What makes a finished file doubtful: said always, in words, with the likely cause and what to do."""
+"""Warnings about a finished file whose figures are doubtful, with the likely cause and what to do; always printed."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _HELP = (
 )
 
 
-def doubts(quality: Comparison | None) -> tuple[str, ...]:
+def result_warnings(quality: Comparison | None) -> tuple[str, ...]:
     """Sentences on a comparison of a file with its float network; none where all is well."""
-    return () if quality is None or not quality.samples else tuple(_doubts(quality))
+    return () if quality is None or not quality.samples else tuple(_warnings(quality))
 
 
-def _doubts(quality: Comparison) -> Iterator[str]:
+def _warnings(quality: Comparison) -> Iterator[str]:
     for name in quality.constant_outputs:
         yield (
             f"output '{name}' is the same for every sample, of the float network, too: the samples are all alike, or "

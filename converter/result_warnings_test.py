@@ -10,7 +10,7 @@ import pytest
 
 from converter.compare import Comparison
 from converter.conversion import convert
-from converter.doubts import doubts
+from converter.result_warnings import result_warnings
 from ir.graph import Graph
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.softmax import SOFTMAX
@@ -23,8 +23,10 @@ _GOOD = Comparison(
 
 
 def test_a_good_result_is_not_doubted() -> None:
-    assert doubts(_GOOD) == doubts(None) == doubts(Comparison(samples=0, sqnr_db=-np.inf)) == ()
-    assert doubts(Comparison(samples=5, sqnr_db=22.0, agreement=0.6)) == ()  # five samples prove nothing
+    assert (
+        result_warnings(_GOOD) == result_warnings(None) == result_warnings(Comparison(samples=0, sqnr_db=-np.inf)) == ()
+    )
+    assert result_warnings(Comparison(samples=5, sqnr_db=22.0, agreement=0.6)) == ()  # five samples prove nothing
 
 
 @pytest.mark.parametrize(
@@ -48,7 +50,7 @@ def test_a_good_result_is_not_doubted() -> None:
     ],
 )
 def test_a_bad_result_is_said(change: dict, words: str) -> None:
-    (sentence,) = doubts(dataclasses.replace(_GOOD, **change))
+    (sentence,) = result_warnings(dataclasses.replace(_GOOD, **change))
     assert words in sentence and "--" in sentence
 
 
