@@ -33,7 +33,8 @@ class Comparison:
       sqnr_db: `10 log10(sum float^2 / sum (float - integer)^2)` of the logits (outputs, if there is no softmax).
       agreement: share of samples with the same top-1 answer, None for outputs that are no classes.
       float_accuracy, integer_accuracy: top-1, None without labels.
-      classes: how many there are, None for outputs that are no classes.
+      classes: how many there are, None for outputs that are no classes: those of an autoencoder, which rebuild an
+        input of the same shape, are none, unless there are labels.
       constant_outputs, stuck_outputs: names of outputs that do not vary over several samples: of the float network,
         or of the file alone. The SQNR is that of the outputs that vary, unless none does.
       integer_outputs: names of outputs that are integers in the float network, too; they have no SQNR.
@@ -101,6 +102,7 @@ class _Sums:
         self._outside = np.zeros(2)  # outside the range, and all
         self.classes = True
         self.labelled = False
+        self._rebuilds = any(v.shape[1:] == reference.outputs[0].shape[1:] for v in reference.inputs)
 
     def add_inputs(self, batch: Sequence[np.ndarray], held: Sequence[QuantParams | None]) -> None:
         """A batch of each input, in reals, and what the file's inputs hold."""
@@ -130,7 +132,8 @@ class _Sums:
         self.samples += len(expected[0])
         for known, outputs in zip(self._varying, (expected, found), strict=True):
             known.add(outputs)
-        self.classes = self.classes and len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1
+        scores = len(expected) == 1 and expected[0].ndim == 2 and expected[0].shape[1] > 1
+        self.classes = self.classes and scores and (labels is not None or not self._rebuilds)
         if not self.classes:
             return
         self._classes = expected[0].shape[1]

@@ -47,6 +47,15 @@ def test_figures_of_a_good_conversion():
     assert found.float_accuracy is None and found.integer_accuracy is None
 
 
+def test_what_rebuilds_its_input_has_no_classes_unless_there_are_labels():
+    net = Net(1)
+    graph = net.ends(net.dense(net.input(6), 6, name="rebuilt"))
+    found = compare(graph, emitted(graph), in_memory(X))
+    assert found.agreement is None and found.classes is None and found.sqnr_db > 25
+    found = compare(graph, emitted(graph), in_memory(X), labels=np.zeros(len(X), int))
+    assert found.classes == 6 and found.float_accuracy is not None
+
+
 @pytest.mark.parametrize("io", ["uint8", "float"])
 def test_the_type_of_the_ends_does_not_matter(io):
     assert compare(classifier(), emitted(classifier(), io=io), in_memory(X)) == compare(
