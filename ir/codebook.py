@@ -25,7 +25,7 @@ class Codebook:
     """The vectors that blocks of a weight may be.
 
     Attributes:
-      entries: int8 `[entries, length]`, in steps of the weight's scale, zero point included.
+      entries: int8 `[entries, length]`, in steps of the scale, zero point included.
       strided: the elements of a block lie `size / length` apart, instead of one after the other;
         of single elements there is no difference, and it is False.
 

@@ -90,11 +90,20 @@ def test_indices_lengths_and_shapes_that_do_not_fit_are_refused():
         book.blocks(np.zeros(3))
 
 
-def test_a_codebook_belongs_to_weights_of_8_bits_without_a_zero_point():
+def test_a_codebook_belongs_to_8_bits_and_to_one_zero_point():
     book = Codebook(entries=np.array([[1, 2]]))
-    for other in ({"bits": 4}, {"zero_point": 3}, {"signed": False}):
+    several = {"scale": np.ones(2), "zero_point": np.array([0, 1]), "axis": 0}
+    for other in ({"bits": 4}, several, {"signed": False}):
         with pytest.raises(ValueError, match="codebook"):
-            QuantParams(scale=1.0, codebook=book, **other)
+            QuantParams(**{"scale": 1.0, "codebook": book, **other})
+
+
+def test_entries_hold_the_zero_point_of_a_table():
+    params = QuantParams(scale=0.5, zero_point=-100, codebook=Codebook(entries=np.array([[-100, -98], [27, 127]])))
+    reals = np.array([[0.0, 1.0], [63.5, 113.5], [0.1, 0.9]], np.float32)
+    q = params.quantize(reals)
+    np.testing.assert_array_equal(q, [[-100, -98], [27, 127], [-100, -98]])
+    np.testing.assert_array_equal(params.dequantize(q)[:2], reals[:2])
 
 
 def _layer(q: np.ndarray, book: Codebook) -> Graph:

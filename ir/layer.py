@@ -14,6 +14,7 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import MatrixForm, OpDef
+from ir.ops.slicing import GATHER, GatherAttributes
 from ir.quantization import QuantParams
 from ir.types import given
 
@@ -161,6 +162,14 @@ def layer_of(node: Node) -> Layer | None:
 def layers(graph: Graph) -> Iterator[Layer]:
     """The layers of a graph, in its order."""
     return (layer for node in graph.nodes if (layer := layer_of(node)) is not None)
+
+
+def table_of(node: Node) -> Value | None:
+    """The constant `[rows, columns]` that a node picks rows of by computed indices (an embedding), None if it does not."""
+    if node.op is not GATHER or node.attrs != GatherAttributes():
+        return None
+    table, indices = (given(node.inputs, i) for i in range(2))
+    return table if table.is_constant and not indices.is_constant and len(table.shape) == 2 else None
 
 
 def editable_layer(node: Node) -> Layer | str:

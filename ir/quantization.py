@@ -7,6 +7,7 @@ interpreter then computes with fake-quantized numbers, and the pass that lowers 
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +29,7 @@ class QuantParams:
       bits: 2 to 16, or 32 and 64 for biases.
       narrow: leaves the lowest integer out (`[-127, 127]`), as weights do.
       signed: False for uint8.
-      codebook: the vectors that blocks of an 8-bit weight may be, None for any numbers.
+      codebook: the vectors that blocks of an 8-bit constant may be, None for any numbers.
     """
 
     scale: np.ndarray
@@ -54,8 +55,9 @@ class QuantParams:
             raise ValueError(f"scales must be positive, normal and finite: {scale.ravel()[:4]}")
         if (zero_point < self.qmin).any() or (zero_point > self.qmax).any():
             raise ValueError(f"zero point outside [{self.qmin}, {self.qmax}]: {zero_point.ravel()[:4]}")
-        if self.codebook is not None and (self.bits != 8 or not self.signed or zero_point.any()):
-            raise ValueError(f"a codebook on {self}: signed 8-bit weights with zero point 0 expected")
+        odd = zero_point.any() and self.axis is not None
+        if self.codebook is not None and (self.bits != 8 or not self.signed or odd):
+            raise ValueError(f"a codebook on {self}: signed 8 bits and, of several scales, zero points of 0 expected")
 
     @property
     def qmin(self) -> int:
@@ -88,7 +90,8 @@ class QuantParams:
         """Integers (int64) nearest to the reals `x`, ties to even, saturated to the range; of a codebook its nearest."""
         scale, zero_point = self.shaped(np.ndim(x))
         if self.codebook is not None:
-            return self.codebook.nearest(np.asarray(x, np.float64) / scale.astype(np.float64)).astype(np.int64)
+            steps = np.asarray(x, np.float64) / scale.astype(np.float64) + zero_point
+            return self.codebook.nearest(steps).astype(np.int64)
         q = np.rint(np.asarray(x, np.float64) / scale.astype(np.float64)) + zero_point
         return np.clip(q, self.qmin, self.qmax).astype(np.int64)
 
@@ -96,6 +99,11 @@ class QuantParams:
         """Reals (float32) that the integers `q` represent."""
         scale, zero_point = self.shaped(np.ndim(q))
         return ((np.asarray(q, np.int64) - zero_point) * scale.astype(np.float64)).astype(np.float32)
+
+    @property
+    def plain(self) -> QuantParams:
+        """The same map and range for any numbers."""
+        return self if self.codebook is None else dataclasses.replace(self, codebook=None)
 
     def same_as(self, other: QuantParams | None) -> bool:
         """Whether both stand for exactly the same map and range."""

@@ -155,7 +155,7 @@ class Computation:
         found = [t for i, t in enumerate(self.inputs) if t is not None and self.op.operand(i).name in tied]
         found += self.outputs if "output" in tied else []
         quants = [t.quant for t in found if t.quant is not None and not t.dtype.is_float]
-        return all(quants[0].same_as(q) for q in quants[1:])
+        return all(quants[0].plain.same_as(q.plain) for q in quants[1:])
 
     def _too_fine(self) -> bool:
         """Whether no multiplier of the kernels leads to the result's scale."""

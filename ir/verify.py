@@ -68,7 +68,9 @@ def _check_quantization(node: Node) -> list[str]:
     values = [v for i, v in enumerate(node.inputs) if v is not None and node.op.operand(i).name in tied]
     values += node.outputs if "output" in tied else []
     quants = [v.quant for v in values if v.quant is not None and not v.dtype.is_float]
-    found = [] if all(quants[0].same_as(q) for q in quants[1:]) else [f"{node}: parameters of {values} differ"]
+    found = (
+        [] if all(quants[0].plain.same_as(q.plain) for q in quants[1:]) else [f"{node}: parameters of {values} differ"]
+    )
     fixed = node.op.quantization.fixed
     for value in node.outputs:
         params = value.quant

@@ -32,6 +32,7 @@ from ir.ops.convolution import (
     DepthwiseAttributes,
     FullyConnectedAttributes,
 )
+from ir.ops.slicing import GATHER, GatherAttributes
 from ir.profile import TFLM, Profile, Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
@@ -133,6 +134,45 @@ def test_weights_that_are_unpacked_leave_xnnpack_no_other_rounding(case, seed):
     expected = runtime.load(model).invoke([x])
     found = EmulatorRuntime(Profile(runtime=Runtime.LITERT)).load(model).invoke([x])
     np.testing.assert_array_equal(found[0], expected[0])
+
+
+@st.composite
+def coded_tables(draw: st.DrawFn) -> tuple[np.ndarray, QuantParams]:
+    """The numbers of a table of odd size, and its parameters with a codebook and any zero point."""
+    rows, parts, length = draw(st.integers(1, 9)), draw(st.integers(1, 3)), draw(st.integers(1, 9))
+    entries = draw(st.sampled_from([1, 5, 128, 129, 256, 257, 300]))
+    rng = np.random.default_rng(draw(cases.seeds))
+    table = np.unique(rng.integers(-128, 128, (entries, length)), axis=0)
+    book = Codebook(entries=table)
+    q = book.decode(rng.integers(0, len(table), rows * parts), (rows, parts * length))
+    params = QuantParams(scale=np.float32(0.02), zero_point=np.int64(draw(st.integers(-128, 127))), codebook=book)
+    return q, params
+
+
+@given(coded_tables(), st.integers(1, 5), cases.seeds)
+@cases.examples(40)
+def test_rows_of_coded_tables_are_exact_on_every_runtime(case, count, seed):
+    q, params = case
+    operands = [TensorType((1, count), DType.INT32), (q, TensorType(q.shape, DType.INT8, params))]
+    model = one_op(GATHER, operands[::-1], GatherAttributes(), params.plain)
+    assert params.codebook is not None
+    micro = len(params.codebook.entries) <= _MOST_ON_MICRO
+    profiles = [p for p in cases.ALL_PROFILES if micro or p.runtime is not Runtime.TFLM]
+    ids = np.random.default_rng(seed).integers(0, len(q), (3, count)).astype(np.int32)
+    assert_exact(model, [ids], profiles)
+    for profile in profiles:
+        found = LocalRuntime.of(profile).load(model).invoke([ids[:1]])[0]
+        np.testing.assert_array_equal(found, q[ids[:1]])
+
+
+def test_a_coded_table_is_not_unpacked_whole():
+    q = np.arange(-128, 128).astype(np.int8).reshape(64, 4)
+    book = Codebook(entries=np.unique(q.reshape(-1, 2), axis=0))
+    params = QuantParams(scale=np.float32(0.02), zero_point=np.int64(7), codebook=book)
+    table = (q, TensorType(q.shape, DType.INT8, params))
+    graph = parse(one_op(GATHER, [table, TensorType((1, 3), DType.INT32)], GatherAttributes(), params.plain)).main
+    assert [op.code for op in graph.operators] == ["GATHER", "CAST", "GATHER", "RESHAPE"]
+    assert max(np.prod(graph.tensors[i].shape) for op in graph.operators for i in op.outputs) == 3 * 4
 
 
 @st.composite

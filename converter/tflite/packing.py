@@ -2,7 +2,8 @@
 
 A codebook is `GATHER(entries, indices)` and a RESHAPE: the entries `[entries, length]` along axis 0, strided ones as
 `[length, entries]` along axis 1. Indices of up to 128 entries are int8, of up to 256 uint8, both widened by a CAST; more
-are int16 as they are. TensorFlow Lite Micro also has `TFLM_DECODE` (`converter.tflite.decoding`). Whoever reads the
+are int16 as they are. Of a table whose rows are chosen (an embedding) the rows of indices are, and only their blocks are
+gathered. TensorFlow Lite Micro also has `TFLM_DECODE` (`converter.tflite.decoding`). Whoever reads the
 file gets the weights as constants, with their codebook: what unpacks them is no part of the network.
 """
 
@@ -22,6 +23,7 @@ from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, 
 from ir.codebook import MOST_BYTE_ENTRIES, Codebook
 from ir.errors import ModelError
 from ir.graph import Graph, Value
+from ir.layer import table_of
 from ir.opdef import OpDef
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.shape import RESHAPE, ReshapeAttributes
@@ -98,23 +100,45 @@ def expand(graph: Graph, values: Collection[Value]) -> None:
 def _gathered(graph: Graph, value: Value, book: Codebook) -> Value:
     name, direct = value.name, book.length == 1
     found = book.assign(value.array).reshape(value.shape if direct else -1)
-    small = DType.INT8 if len(book.entries) <= _SIGNED_ENTRIES else DType.of(np.zeros(0, book.index_dtype))
-    indices = graph.constant(found.astype(small.numpy), f"{name}/indices")
-    if small is not DType.INT16:
-        attrs = CastAttributes(in_data_type=small, out_data_type=DType.INT32)
-        indices = graph.add(CAST, [indices], attrs, f"{name}/cast").output
+    indices = _widened(graph, graph.constant(found.astype(_index_type(book).numpy), f"{name}/indices"))
     entries = book.entries.ravel() if direct else book.entries.T if book.strided else book.entries
     stored = graph.constant(np.ascontiguousarray(entries), f"{name}/codebook")
     attrs_ = GatherAttributes(axis=int(book.strided and not direct))
-    final = TensorType(value.shape, DType.INT8, _without_codebook(value.type.params()))
+    final = TensorType(value.shape, DType.INT8, value.type.params().plain)
     if direct:
         return graph.add(GATHER, [stored, indices], attrs_, f"{name}/gather", [final]).output
     gathered = graph.add(GATHER, [stored, indices], attrs_, f"{name}/gather").output
     return graph.add(RESHAPE, [gathered], ReshapeAttributes(shape=value.shape), f"{name}/reshape", [final]).output
 
 
-def _without_codebook(params: QuantParams) -> QuantParams:
-    return QuantParams(scale=params.scale, axis=params.axis)
+def expand_tables(graph: Graph) -> None:
+    """Gathers of the rows of a table with a codebook take its indices; blocks are gathered for the rows that were chosen."""
+    for node in list(graph.nodes):
+        table = table_of(node)
+        book = None if table is None or table.quant is None else table.quant.codebook
+        if table is None or book is None or book.strided:
+            continue
+        name, params = table.name, table.type.params().plain
+        indices = book.assign(table.array).reshape(table.shape[0], -1)
+        stored = graph.constant(indices.astype(_index_type(book).numpy), f"{name}/indices")
+        entries = graph.constant(book.entries, f"{name}/codebook", params)
+        rows = graph.add(GATHER, [stored, node.inputs[1]], GatherAttributes(), f"{name}/rows").output
+        found = TensorType((*rows.shape, book.length), DType.INT8, params)
+        blocks = graph.add(GATHER, [entries, _widened(graph, rows)], GatherAttributes(), f"{name}/blocks", [found])
+        shape = ReshapeAttributes(shape=node.output.shape)
+        graph.replace(node, [graph.add(RESHAPE, [blocks.output], shape, node.name, [node.output.type])])
+
+
+def _index_type(book: Codebook) -> DType:
+    return DType.INT8 if len(book.entries) <= _SIGNED_ENTRIES else DType.of(np.zeros(0, book.index_dtype))
+
+
+def _widened(graph: Graph, indices: Value) -> Value:
+    """Indices of a type that GATHER takes."""
+    if indices.dtype is DType.INT16:
+        return indices
+    attrs = CastAttributes(in_data_type=indices.dtype, out_data_type=DType.INT32)
+    return graph.add(CAST, [indices], attrs, f"{indices.name}/cast").output
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

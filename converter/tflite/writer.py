@@ -153,7 +153,9 @@ def _packed(graph: Graph, carriers: Collection[Carrier]) -> tuple[Graph, dict[Va
     graph = graph.copy()
     encoded = {v: made for v in packing.weights_of(graph) if (made := packing.smallest(v, carriers)) is not None}
     coded = [v for v in packing.weights_of(graph) if v not in encoded and v.type.params().codebook is not None]
-    packing.expand(graph, coded if Carrier.GATHER in carriers else [])
+    if Carrier.GATHER in carriers:
+        packing.expand(graph, coded)
+        packing.expand_tables(graph)
     return graph, encoded
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ir.graph import Graph
-from ir.layer import layers
+from ir.layer import layers, table_of
 from ir.quantization import QuantParams
 from passes.rewrites.fuse import will_be_fused
 
@@ -87,7 +87,7 @@ def _bytes(chosen: Sequence[Option]) -> int:
 
 def other_bytes(graph: Graph) -> int:
     """About what a file of an annotated graph takes beside its weights: records, biases, scales, other constants."""
-    weights = {layer.weight for layer in layers(graph)}
+    weights = {layer.weight for layer in layers(graph)} | {table_of(node) for node in graph.nodes}
     fused = {v for v in graph.values() if not v.is_constant and will_be_fused(graph, v)}
     total = _FILE_BYTES + _NODE_BYTES * (len(graph.nodes) - len(fused))
     for value in graph.values():

@@ -1,7 +1,7 @@
-"""Codebooks for the weights of a network, within so many bytes (product quantization; docs/methods/codebooks.md).
+"""Codebooks for weights and tables of a network, within so many bytes (product quantization; docs/methods/codebooks.md).
 
 Blocks of neighbouring weights `[out, kh, kw, in]` become entries of a codebook of int8 vectors, one for each layer; of
-depthwise layers whole filters do. What a layer's error costs is its share of the error of the logits: with `F` the
+depthwise layers whole filters do; of tables (embeddings) rows are cut (`passes.compression.tables`). What a layer's error costs is its share of the error of the logits: with `F` the
 logits' sensitivity to each output channel (`passes.measuring.sensitivity`) and `H` the second moments of the inputs,
 `sum_o F_o (v_o - w_o) H (v_o - w_o)^T`. That measure chooses how long each layer's blocks are and how many entries it
 gets (`budget`), k-means works in it (`codebook`), and assignment with error feedback does (`coding`).
@@ -13,7 +13,7 @@ Layers go in order, each with those before it in place, and aim at the float out
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,11 +21,12 @@ import numpy as np
 
 from ir.codebook import Codebook
 from ir.execute import batchable
-from ir.graph import Graph, Node, Twin
-from ir.layer import Matrix
+from ir.graph import Graph, Node, Twin, Value
+from ir.layer import Matrix, table_of
 from passes.compression.budget import Option, choose, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
 from passes.compression.coding import Rows
+from passes.compression.tables import Table, shares_of, tables
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import LayerError, mean_shift, measure_layer
@@ -43,6 +44,8 @@ _LEAST_SENSITIVITY = 1e-3  # of the largest: no channel is worth nothing
 _RIDGES = (np.inf, 1.0)
 _PROJECTIONS = 2
 _LEAST_SAVING = 0.93  # of fewer entries: what saves less is not worth measuring
+_Blocks = Callable[[int], np.ndarray]  # by their length
+_Metrics = Callable[[int], Metric]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,8 @@ class Codebooks(Pass):
     def plan(self, graph: Graph, context: Context) -> dict[Node, Option]:
         """What each layer gets."""
         drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
-        return _Plan(self, graph, context, drawn, _importance(graph, context)).chosen()
+        importance = _importance(graph, context)
+        return _Plan(self, graph, context, drawn, importance, _tables(graph, context, importance)).chosen()
 
     def apply(
         self,
@@ -105,6 +109,11 @@ class Codebooks(Pass):
         rounding = RoundWeights(samples=self.samples, tuning_samples=self.tuning_samples, rows=self.rows)
         changed: list[str] = []
         skipped: list[Skip] = []
+        chosen = [t for t in _tables(graph, context, importance) if only is None or t.node in only]
+        for table in (t for t in chosen if t.node in plan and plan[t.node].length):
+            option = plan[table.node]
+            noise = table.code(graph, option.length, option.entries)
+            changed.append(_told(table.node, option, table.value.type.size, noise))
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
             if only is not None and node not in only:
@@ -120,11 +129,7 @@ class Codebooks(Pass):
                 changed.append(f"{node.name}: int8, {gain:.2f} of the error of nearest rounding")
             else:
                 noise = self._code(graph, matrix, option, importance[node], drawn, (x, xq), rng)
-                size = matrix.layer.data.size
-                changed.append(
-                    f"{node.name}: {option}, {option.size_bytes / 1e3:.1f} kB of {size / 1e3:.1f}, "
-                    f"{-10 * np.log10(max(noise, 1e-12)):.1f} dB"
-                )
+                changed.append(_told(node, option, matrix.layer.data.size, noise))
             context.services.progress("layers coded", len(changed), max(len(changed), len(plan)))
 
         run_both(graph, drawn.arrays, floats=floats, before=before, room=TENSOR_BYTES)
@@ -178,9 +183,9 @@ class Codebooks(Pass):
     def notes(self, graph: Graph, plan: Mapping[Node, Option]) -> tuple[str, ...]:
         """How many layers have codebooks, how much smaller they are, and whether that is small enough."""
         total = sum(o.size_bytes for o in plan.values())
-        plain = sum(node.weight.type.size for node in plan if node.weight is not None)
+        plain = sum(stored(node).type.size for node in plan)
         coded = sum(bool(o.length) for o in plan.values())
-        note = f"{coded} of {len(plan)} layers have codebooks: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
+        note = f"{coded} of {len(plan)} layers and tables have codebooks: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
         least = total + other_bytes(graph)
         if self.max_bytes and least > self.max_bytes:
             return note, f"no codebooks make the file as small as {self.max_bytes / 1e3:.0f} kB: {least / 1e3:.0f} kB"
@@ -197,24 +202,26 @@ class _Plan:
         context: Context,
         drawn: DrawnSamples,
         importance: Mapping[Node, np.ndarray],
+        tables: Sequence[Table],
     ) -> None:
         self.asked, self.graph, self.context = asked, graph, context
-        self.drawn, self.importance = drawn, importance
+        self.drawn, self.importance, self.tables = drawn, importance, tables
 
     def chosen(self) -> dict[Node, Option]:
-        """By node, of all layers in matrix form."""
+        """By node, of all layers in matrix form and all tables."""
         if not self.asked.max_bytes:
-            found = {node: matrix_of(node) for node in self.importance}
-            return {node: self._longest(m) for node, m in found.items() if not isinstance(m, str)}
+            return {node: self._longest(node) for node in self.importance}
         options = self._options()
         budget = self.asked.max_bytes - other_bytes(self.graph)
         return dict(zip(options, choose(list(options.values()), budget), strict=True))
 
-    def _longest(self, matrix: Matrix) -> Option:
+    def _longest(self, node: Node) -> Option:
         """The longest blocks up to those asked for, with the most entries."""
-        sizes = {pair: size for pair, size in self._sizes(matrix).items() if pair[0] <= self.asked.length}
+        matrix = matrix_of(node)
+        lengths = _row_lengths(stored(node)) if isinstance(matrix, str) else _lengths(matrix)
+        sizes = self._sizes(stored(node), [n for n in lengths if n <= self.asked.length])
         if not sizes:
-            return Option(size_bytes=matrix.layer.data.size)
+            return Option(size_bytes=stored(node).type.size)
         length, entries = max(sizes)
         return Option(length=length, entries=entries, size_bytes=sizes[length, entries])
 
@@ -222,6 +229,13 @@ class _Plan:
         """With their costs, measured on a few samples of the float network."""
         few = tuple(array[:_FEW_SAMPLES] for array in self.drawn.arrays)
         found: dict[Node, list[Option]] = {}
+        for table in self.tables:
+            rng, sizes = (
+                np.random.default_rng(self.context.given.seed),
+                self._sizes(table.value, _row_lengths(table.value)),
+            )
+            plain = Option(size_bytes=table.value.type.size)
+            found[table.node] = [plain, *_measured(sizes, table.blocks, table.metric, rng)]
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
             matrix = matrix_of(node)
@@ -230,39 +244,28 @@ class _Plan:
             everyone = np.ones(sum(len(part) for part in x), bool)
             rng = np.random.default_rng(self.context.given.seed)
             error, _ = measure_layer(matrix, x, xq, everyone, _FEW_ROWS, rng)
-            found[node] = [Option(size_bytes=matrix.layer.data.size), *self._measured(matrix, error, rng)]
+            sizes = self._sizes(stored(node), _lengths(matrix))
+            blocks, metric = self._of_layer(matrix, error)
+            found[node] = [Option(size_bytes=matrix.layer.data.size), *_measured(sizes, blocks, metric, rng)]
             self.context.services.progress("layers measured", len(found), max(len(found), len(self.importance)))
 
         run_both(self.graph, few, floats=self.context.tables.unrounded, before=before, room=TENSOR_BYTES)
         return found
 
-    def _measured(self, matrix: Matrix, error: LayerError, rng: np.random.Generator) -> Iterator[Option]:
-        """With many blocks only the largest codebook of each length; `K` of `K0` entries cost `(K0 / K)^(2 / length)` as much.
-
-        That is what a quantizer of many vectors does (Zador, 1982); of few blocks a large codebook holds half.
-        """
+    def _of_layer(self, matrix: Matrix, error: LayerError) -> tuple[_Blocks, _Metrics]:
+        """Its blocks of a length, in steps, and what errors of them cost."""
         rows, scale = error.w.reshape(-1, error.w.shape[-1]), _scales(matrix)
-        h = error.gram + self.asked.damping * error.unit
-        costs: dict[int, tuple[int, float]] = {}
-        for (length, entries), size_bytes in self._sizes(matrix).items():
-            blocks = (rows / scale[:, None]).reshape(-1, length)
-            if length not in costs or len(blocks) <= _FEW_BLOCKS:
-                metric = _metric(h, len(rows), scale, length, self.importance[matrix.layer.node])
-                some = rng.permutation(len(blocks))[:_FEW_BLOCKS]
-                part = Metric(metric.moments, metric.position[some], metric.importance[some])
-                book = fit_codebook(blocks[some], entries, metric=part, iterations=_FEW_ITERATIONS)
-                cost = float(part.costs(blocks[some] - book.blocks).sum()) * len(blocks) / len(some)
-                costs[length] = entries, cost
-            most, least = costs[length]
-            yield Option(
-                length=length, entries=entries, size_bytes=size_bytes, cost=least * (most / entries) ** (2 / length)
-            )
+        h, importance = error.gram + self.asked.damping * error.unit, self.importance[matrix.layer.node]
+        return (
+            lambda length: (rows / scale[:, None]).reshape(-1, length),
+            lambda length: _metric(h, len(rows), scale, length, importance),
+        )
 
-    def _sizes(self, matrix: Matrix) -> dict[tuple[int, int], int]:
+    def _sizes(self, value: Value, lengths: Sequence[int]) -> dict[tuple[int, int], int]:
         """The bytes of codebooks `(length, entries)` that are smaller than int8, and than one with more entries."""
-        size, scales = matrix.layer.data.size, matrix.layer.params.scale.size
+        size, scales = value.type.size, value.type.params().scale.size
         found: dict[tuple[int, int], int] = {}
-        for length in _lengths(matrix):
+        for length in lengths:
             least = size
             for entries in _ENTRIES:
                 taken = self._bytes(length, entries, size, scales)
@@ -278,9 +281,57 @@ class _Plan:
         return limits.codebook_bytes(length, entries, size, scales)
 
 
+def _measured(
+    sizes: Mapping[tuple[int, int], int], blocks: _Blocks, metric: _Metrics, rng: np.random.Generator
+) -> Iterator[Option]:
+    """With many blocks only the largest codebook of each length; `K` of `K0` entries cost `(K0 / K)^(2 / length)` as much.
+
+    That is what a quantizer of many vectors does (Zador, 1982); of few blocks a large codebook holds half.
+    """
+    costs: dict[int, tuple[int, float]] = {}
+    for (length, entries), size_bytes in sizes.items():
+        every = blocks(length)
+        if length not in costs or len(every) <= _FEW_BLOCKS:
+            whole, some = metric(length), rng.permutation(len(every))[:_FEW_BLOCKS]
+            part = Metric(whole.moments, whole.position[some], whole.importance[some])
+            book = fit_codebook(every[some], entries, metric=part, iterations=_FEW_ITERATIONS)
+            costs[length] = entries, float(part.costs(every[some] - book.blocks).sum()) * len(every) / len(some)
+        most, least = costs[length]
+        yield Option(
+            length=length, entries=entries, size_bytes=size_bytes, cost=least * (most / entries) ** (2 / length)
+        )
+
+
+def stored(node: Node) -> Value:
+    """What is coded of a node: its weights, or its table."""
+    value = node.weight if node.weight is not None else table_of(node)
+    assert value is not None, f"{node} has neither weights nor a table"
+    return value
+
+
+def _told(node: Node, option: Option, size: int, noise: float) -> str:
+    return (
+        f"{node.name}: {option}, {option.size_bytes / 1e3:.1f} kB of {size / 1e3:.1f}, "
+        f"{-10 * np.log10(max(noise, 1e-12)):.1f} dB"
+    )
+
+
+def _tables(graph: Graph, context: Context, importance: Mapping[Node, np.ndarray]) -> list[Table]:
+    """The tables, with what their rows and columns count."""
+    nodes = tables(graph)
+    shares = shares_of(graph, context, nodes)
+    return [Table(node, share, importance[node]) for node, share in zip(nodes, shares, strict=True)]
+
+
+def _row_lengths(table: Value) -> list[int]:
+    """Of blocks that are parts of rows; single numbers would need an index each, which is no smaller."""
+    return [n for n in _LENGTHS if n > 1 and table.shape[-1] % n == 0]
+
+
 def _importance(graph: Graph, context: Context) -> dict[Node, np.ndarray]:
-    """`F` of the output channels of every layer."""
-    nodes = [node for node in graph.nodes if not isinstance(matrix_of(node), str)]
+    """`F` of the output channels of every layer, and of the columns of every table."""
+    chosen = tables(graph)
+    nodes = [node for node in graph.nodes if node in chosen or not isinstance(matrix_of(node), str)]
     values = [node.output for node in nodes]
     found = sensitivities(
         graph,

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from ir.graph import Graph, Node
 from passes.compression.budget import Option
-from passes.compression.codebooks import Codebooks
+from passes.compression.codebooks import Codebooks, stored
 from passes.contract.base import Context, Needs, PassReport, Skip
 from passes.training.lsq import Lsq
 
@@ -70,7 +70,7 @@ class Ipq(Lsq):
 def stages_of(graph: Graph, plan: Mapping[Node, Option], count: int) -> list[dict[Node, Option]]:
     """The layers that get a codebook, in order, in at most `count` parts of about as many weights."""
     coded = [node for node in graph.nodes if node in plan and plan[node].length]
-    sizes = [node.weight.type.size for node in coded if node.weight is not None]
+    sizes = [stored(node).type.size for node in coded]
     parts: list[dict[Node, Option]] = [{} for _ in range(count)]
     done = 0
     for node, size in zip(coded, sizes, strict=True):

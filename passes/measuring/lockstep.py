@@ -16,6 +16,7 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Node, Twin, Value
 from ir.keras_ops import K
+from ir.layer import table_of
 from ir.types import given
 from passes.quantization.simulate import quantized
 
@@ -76,7 +77,8 @@ class _Both:
         self._nodes, self._inputs = list(graph.nodes), list(graph.inputs)
         self._last_use = {v: i for i, node in enumerate(self._nodes) for v in node.operands}
         floating = {} if floats is None else {n: floats.nodes[n] for n in self._nodes if n in floats.nodes}
-        self._originals = {n: tuple(o.inputs) for n, o in floating.items() if o.weight is not None}
+        tables = {n for n in floating if table_of(n) is not None}
+        self._originals = {n: tuple(o.inputs) for n, o in floating.items() if o.weight is not None or n in tables}
 
     def before(self, index: int, part: Sequence[np.ndarray]) -> Tensors:
         """The tensors of one slice of samples that are alive before a node."""

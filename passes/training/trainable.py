@@ -128,7 +128,7 @@ class TrainableModel(keras.Model):
             params = group[0].quant
             if params is None:
                 continue
-            held = any(v in self._graph.inputs or fixed_params(v, params.bits) is not None for v in group)
+            held = any(v in self._graph.inputs or _is_held(v, params.bits) for v in group)
             self._groups.append((group, params, -1 if held else trained))
             trained += not held
         rate = self._rates.activations
@@ -365,6 +365,11 @@ def _inside(value: Value, floats: np.ndarray) -> np.ndarray:
     scale, _ = params.shaped(value.array.ndim)
     v = floats.astype(np.float64) / scale.astype(np.float64)
     return (np.clip(v, q - _CELL, q + _CELL) * scale).astype(np.float32)
+
+
+def _is_held(value: Value, bits: int) -> bool:
+    """Whether a value keeps its scale: a kernel fixes it, or a table's codebook is in steps of it."""
+    return fixed_params(value, bits) is not None or (value.quant is not None and value.quant.codebook is not None)
 
 
 def _plain(value: Value) -> str:

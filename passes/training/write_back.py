@@ -27,6 +27,7 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
             zero_point=np.asarray(np.rint(K.convert_to_numpy(zero_point)), np.int64),
             bits=start.bits,
             signed=start.signed,
+            codebook=old.codebook,
         )
         count += not value.quant.same_as(old)
     biases = [(layer, K.convert_to_numpy(model.bias(layer))) for layer in model.layers_trained]
