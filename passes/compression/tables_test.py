@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph
+from ir.keras_ops import K
 from ir.layer import table_of
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.slicing import GATHER, GatherAttributes
@@ -19,6 +20,7 @@ from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
 from passes.ranges.calibrate import Calibrate
 from passes.running.runner import run_passes
+from passes.training.coded import CodedWeight
 from passes.training.losses import kl
 from passes.training.stepped import SteppedModel, Steps
 from passes.training.write_back import write_back
@@ -120,13 +122,28 @@ def test_the_float_network_keeps_the_table_that_it_had():
     np.testing.assert_allclose(seen["rows"], expected, rtol=1e-6)
 
 
-def test_training_keeps_the_codebook_of_a_table_and_its_scale():
+def test_training_moves_entries_of_a_table_and_keeps_its_scale_and_the_choice_of_blocks():
     graph, _, _ = annotated()
     (node,) = tables(graph)
     Table(node, np.ones(ROWS) / ROWS, np.ones(SIZE)).code(graph, 8, 16)
-    before = stored(node).type.params()
+    before, indices = stored(node).type.params(), CodedWeight.of(stored(node)).indices
     model = SteppedModel(graph, logits_of(graph), kl, Steps())
-    assert model._activation_steps is not None
     model._activation_steps.assign(1.1 * model._activation_steps)
+    ids = np.arange(2 * WORDS, dtype=np.int32).reshape(2, WORDS)
+    np.testing.assert_allclose(_rows_of(model, graph, ids), stored(node).array[ids], atol=1e-6)
+    owner = model._owner[stored(node)]
+    owner.kernel.assign(owner.kernel + owner.unit)
     write_back(model, graph)
-    assert stored(node).type.params().same_as(before) and node.output.type.params().same_as(before.plain)
+    after = stored(node).type.params()
+    np.testing.assert_array_equal(after.codebook.entries, np.clip(before.codebook.entries + 1, -128, 127))
+    assert after.scale == before.scale == node.output.quant.scale and after.zero_point == before.zero_point
+    np.testing.assert_array_equal(after.quantize(stored(node).array), after.codebook.decode(indices, (ROWS, SIZE)))
+    np.testing.assert_allclose(_rows_of(model, graph, ids), stored(node).array[ids], atol=1e-6)
+
+
+def _rows_of(model: SteppedModel, graph: Graph, ids: np.ndarray) -> np.ndarray:
+    """What the trainable network chooses of its table."""
+    (node,) = tables(graph)
+    activations, _ = model.parameters()
+    table = model.on_grid(stored(node), K.convert_to_tensor(stored(node).array), *activations[stored(node)])
+    return K.convert_to_numpy(table)[ids]

@@ -1,4 +1,4 @@
-"""Weights with a codebook, as functions of its entries (product quantization, arXiv:2004.07320, eq. 4)."""
+"""Weights and tables with a codebook, as functions of its entries (product quantization, arXiv:2004.07320, eq. 4)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class CodedWeight:
         params = weight.type.params()
         if params.codebook is None:
             return None
-        scale, _ = params.shaped(weight.array.ndim)
-        indices = params.codebook.assign(weight.array / scale.astype(np.float64))
+        scale, zero_point = params.shaped(weight.array.ndim)
+        indices = params.codebook.assign(weight.array / scale.astype(np.float64) + zero_point)
         counts = np.bincount(indices, minlength=len(params.codebook.entries))
         return cls(params.codebook, weight.shape, indices, (1.0 / np.maximum(counts, 1))[:, None].astype(np.float32))
 

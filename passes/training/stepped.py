@@ -34,7 +34,7 @@ from ir.codebook import Codebook
 from ir.execute import compiled
 from ir.graph import Graph, Value
 from ir.keras_ops import K
-from ir.layer import layer_of
+from ir.layer import layer_of, table_of
 from ir.quantization import QuantParams
 from passes.contract.base import ChannelNormal
 from passes.quantization.simulate import result_of, rounded_twice, rounding_shift
@@ -97,7 +97,8 @@ class SteppedLayer(keras.layers.Layer):
             scale = weight.type.params().scale
             self.coded = CodedWeight.of(weight)
             self.unit = float(np.mean(scale))  # entries are variables as large as weights: Adam moves all by its rate
-            entries = None if self.coded is None else self.coded.book.entries * self.unit
+            self.zero = float(np.max(weight.type.params().zero_point))  # of weights 0
+            entries = None if self.coded is None else (self.coded.book.entries - self.zero) * self.unit
             self.kernel = self._variable("kernel", weight.array if entries is None else entries)
             self.step = self._variable("step", scale, _Above(scale * np.float32(_SMALLEST)), trainable=learned)
         if bias is not None:
@@ -131,14 +132,15 @@ class SteppedLayer(keras.layers.Layer):
     def in_steps(self, step: Any, qmax: int) -> Any:
         """The weights in steps, neither rounded nor clipped where they have no codebook."""
         if self.coded is not None:
-            return self.coded.decoded(self.entries(qmax))
+            return self.coded.decoded(self.entries(-qmax, qmax))
         there = K.not_equal(self.kernel, 0)
         kept = K.logical_or(there, K.logical_not(K.any(there)))
         return self.kernel * K.cast(kept, "float32") / step
 
-    def entries(self, qmax: int) -> Any:
-        """Those of the codebook, in whole steps."""
-        return fq.weight_steps(self.kernel, self.unit, qmax)
+    def entries(self, qmin: int, qmax: int) -> Any:
+        """Those of the codebook, in whole steps, zero point included."""
+        kernel: Any = self.kernel
+        return fq.round_through(K.clip(kernel / self.unit + self.zero, float(qmin), float(qmax)))
 
     def normalized(self, tensor: Any, momentum: Any) -> Any:
         """An output normalized by its own batch, whose statistics are remembered."""
@@ -215,6 +217,11 @@ class SteppedModel(TrainableModel):
                 self._owner[owned] = stepped
             if bias is not None:
                 self._own[bias] = stepped
+        for node in self._graph.nodes:
+            table = table_of(node)
+            if table is not None and table.quant is not None and table.quant.codebook is not None:
+                self._owner[table] = SteppedLayer(_layer_name(node.name, names), table, None, None, learned=False)
+                made.append(self._owner[table])
         self.stepped_layers = made
 
     def _normal(self, layer: TrainedLayer | None, weight: Value | None) -> ChannelNormal | None:
@@ -285,7 +292,10 @@ class SteppedModel(TrainableModel):
         owner = self._owner[value]
         if owner.coded is None:
             return None
-        entries = K.convert_to_numpy(owner.entries(value.type.params().qmax))
+        params = value.type.params()
+        entries = K.convert_to_numpy(
+            owner.entries(-params.qmax if value in self._weights else params.qmin, params.qmax)
+        )
         return dataclasses.replace(owner.coded.book, entries=entries.astype(np.int64))
 
     def _noised(self, exact: Any, rounded: Any, rate: float) -> Any:
@@ -306,6 +316,10 @@ class SteppedModel(TrainableModel):
         return [reals(t, v) for t, v in zip(inputs, self._graph.inputs, strict=False)]
 
     def on_grid(self, value: Value, tensor: Any, params: QuantParams, scale: Any, zero_point: Any) -> Any:
+        if value in self._owner:  # a table, whose scale is held
+            owner = self._owner[value]
+            assert owner.coded is not None
+            return (owner.coded.decoded(owner.entries(params.qmin, params.qmax)) - zero_point) * scale
         rounded = super().on_grid(value, tensor, params, scale, zero_point)
         rate = self._steps.activation_noise
         return self._noised(tensor, rounded, rate) if self._training and rate < 1.0 else rounded

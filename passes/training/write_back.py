@@ -21,14 +21,17 @@ def write_back(model: TrainableModel, graph: Graph) -> list[str]:
     activations, scales = model.parameters()
     count = 0
     for value, (start, scale, zero_point) in activations.items():
-        old = value.type.params()
+        old, data = value.type.params(), value.data
         value.quant = QuantParams(
             scale=K.convert_to_numpy(scale),
             zero_point=np.asarray(np.rint(K.convert_to_numpy(zero_point)), np.int64),
             bits=start.bits,
             signed=start.signed,
-            codebook=old.codebook,
+            codebook=None if old.codebook is None else model.codebook(value),
         )
+        if old.codebook is not None and value.quant.codebook is not None and data is not None:
+            indices = old.codebook.assign(old.quantize(data))
+            value.data = value.quant.dequantize(value.quant.codebook.decode(indices, value.shape))
         count += not value.quant.same_as(old)
     biases = [(layer, K.convert_to_numpy(model.bias(layer))) for layer in model.layers_trained]
     moved = 0
