@@ -70,7 +70,7 @@ def _named(graph: Graph, data: ConversionData, target: Target, requested: Reques
         pipeline = compressing.PIPELINE
     if pipeline is None and requested.budget is not None:
         pipeline = MIXED
-    usual = compressing.GRANULARITY if pipeline == compressing.PIPELINE else target.granularity
+    usual = compressing.GRANULARITY if pipeline in compressing.PIPELINES else target.granularity
     return pipelines.named(
         pipeline or (EMIT if annotated else _automatic(graph, data, requested.tuning)),
         changes=passes,

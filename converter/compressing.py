@@ -1,4 +1,4 @@
-"""What the pipeline `compress` is asked for: how large the file may be, and by which means it is made small."""
+"""What the pipelines `compress` and `ipq` are asked for: how large the file may be, and by which means it is made small."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ir.errors import GateError, OptionError
 from passes.contract.base import Pass
 
 PIPELINE = "compress"
+PIPELINES = (PIPELINE, "ipq")  # the second trains between
 GRANULARITY = "per_tensor"  # a scale for every channel takes 12 bytes, beside weights and again beside biases
 MEANS: Mapping[str, frozenset[Carrier]] = {
     "pq": frozenset({Carrier.GATHER, Carrier.LOOKUP}),
@@ -62,16 +63,23 @@ class Compression:
         return target.carriers & frozenset[Carrier]().union(*(MEANS[mean] for mean in self.means))
 
     def apply(self, steps: Sequence[Pass]) -> list[Pass]:
-        """The passes for this size; without codebooks weights are rounded instead."""
+        """The passes for this size; without codebooks weights are rounded instead.
+
+        Raises OptionError where passes train codebooks that are left out.
+        """
         from passes.compression.codebooks import Codebooks  # these bring Keras, which flags do not need
+        from passes.compression.ipq import Ipq
         from passes.rounding.round_weights import RoundWeights
 
-        def applied(step: Codebooks) -> Pass:
-            if "pq" not in self.means:
+        def applied(step: Codebooks | Ipq) -> Pass:
+            if "pq" in self.means:
+                return step if self.limit is None else dataclasses.replace(step, max_bytes=self.limit)
+            if isinstance(step, Codebooks):
                 return RoundWeights()
-            return step if self.limit is None else dataclasses.replace(step, max_bytes=self.limit)
+            fix = "add pq, or choose the pipeline compress"
+            raise OptionError(expected="pq among the means", found=", ".join(self.means), where="--compress", fix=fix)
 
-        return [applied(s) if isinstance(s, Codebooks) else s for s in steps]
+        return [applied(s) if isinstance(s, Codebooks | Ipq) else s for s in steps]
 
     def check(self, size_bytes: int) -> None:
         """Raises GateError for a file that is larger than was asked for."""

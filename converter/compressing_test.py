@@ -20,6 +20,7 @@ from ir.graph import Graph
 from ir.ops.relu import RELU
 from ir.profile import TFLM
 from passes.compression.codebooks import Codebooks
+from passes.compression.ipq import Ipq
 from passes.graph_testing import Net, random_inputs
 from passes.rounding.round_weights import RoundWeights
 
@@ -66,6 +67,12 @@ def test_a_target_unpacks_what_it_has_and_others_only_codebooks():
 def test_without_codebooks_weights_are_rounded():
     assert Compression(means=("huffman",)).apply([Codebooks()]) == [RoundWeights()]
     assert Compression(max_size=999).apply([Codebooks()]) == [Codebooks(max_bytes=999)]
+
+
+def test_codebooks_that_are_trained_keep_to_the_size_and_cannot_be_left_out():
+    assert Compression(max_size=999).apply([Ipq(epochs=3)]) == [Ipq(epochs=3, max_bytes=999)]
+    with pytest.raises(OptionError, match="--compress: expected pq among the means, found huffman"):
+        Compression(means=("huffman",)).apply([Ipq()])
 
 
 def test_a_file_for_a_cpu_has_the_size_that_was_asked_for():

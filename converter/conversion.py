@@ -13,7 +13,7 @@ import numpy as np
 from converter import compare, proof, version, widths
 from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
-from converter.compressing import PIPELINE, Compression, carriers_of
+from converter.compressing import PIPELINES, Compression, carriers_of
 from converter.data.given import Data
 from converter.frontends import ModelOptions, ends_of
 from converter.gates import Gates
@@ -114,7 +114,7 @@ def convert(
     start = time.perf_counter()
     _check_output(output, model=model, calibration_data=calibration_data, test_data=test_data, labels=labels)
     target = _target(target, min_runtime_version)
-    if pipeline == PIPELINE and compression is None:
+    if pipeline in PIPELINES and compression is None:
         compression = Compression()
     gates = gates or Gates()
     network = read_network(model, weights=weights, options=model_options, preprocess=preprocess)

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 from converter.c_array import c_array, header_path
-from converter.compressing import MEANS, PIPELINE, Compression
+from converter.compressing import MEANS, PIPELINES, Compression
 from converter.data import check_data
 from converter.frontends import check_there
 from converter.gates import Gates, share_of
@@ -147,7 +147,7 @@ def chosen_gates() -> Gates:
 
 def is_compressed() -> bool:
     """Whether the flags ask for other means than widths: what `--max_size` is for."""
-    return FLAGS.compress is not None or FLAGS.pipeline == PIPELINE
+    return FLAGS.compress is not None or FLAGS.pipeline in PIPELINES
 
 
 def chosen_compression() -> Compression | None:
