@@ -4,7 +4,8 @@ Everything before `quantize` is done once for a network; every row gives the lay
 and has the file judged by the kernels of ai-edge-litert on samples that nothing was calibrated on. Rows: uniform 8 bits;
 uniform 4 bits (the first and last layers keep 8); what is chosen for `--mean_bits` by each kind of sensitivity; the largest layers first in
 the narrowest width, and layers in random order, until the mean is reached. `--json` writes a list of rows: `model`, `choice`, `bits` (of each layer), `mean_bits`, `samples`, `float_score`, `score`, `agreement`, `sqnr_db`,
-`kilobytes`, `rank_correlation` (of the two kinds of sensitivity, over layers and widths).
+`kilobytes`, `rank_correlation` (of each kind of sensitivity with what a layer alone, its weights at a width, adds to the
+distillation loss; over layers and widths below 8 bits).
 """
 
 from __future__ import annotations
@@ -38,9 +39,6 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     )
     flags.DEFINE_float("mean_bits", 5.0, "Of a weight, as it is stored.", flag_values=values)
     flags.DEFINE_integer("randoms", 3, "Random choices.", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer(
-        "rounds", 30, "Random vectors for the curvature of a layer.", lower_bound=4, flag_values=values
-    )
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", flag_values=values)
@@ -64,8 +62,8 @@ def main() -> None:
             console.print(f"{model}, {name}: done", markup=False)
     show_scores(rows, _WORDS, _FIGURES)
     for row in {row["model"]: row for row in rows}.values():
-        text = f"rank correlation of the two sensitivities {row['rank_correlation']:.3f}"
-        console.print(f"{row['model']}: {text}", markup=False)
+        text = ", ".join(f"{kind} {value:.2f}" for kind, value in row["rank_correlation"].items())
+        console.print(f"{row['model']}: rank correlation with the loss of each layer alone: {text}", markup=False)
 
 
 class Start:
@@ -73,8 +71,9 @@ class Start:
 
     def __init__(self, subject: Any) -> None:
         from converter.frontends import load_model
+        from converter.mixed import sensitivities
+        from converter.mixed.budget import SENSITIVITIES
         from converter.mixed.candidates import Candidates
-        from converter.mixed.sensitivities import Settings, agreement, measured, predicted
         from converter.targets import get_target
         from passes.contract.base import Context, Given
         from passes.rounding.round_weights import RoundWeights
@@ -95,10 +94,12 @@ class Start:
         rounding = next(step for step in self._after if isinstance(step, RoundWeights))
         self._candidates = Candidates(graph, context, steps[at], rounding)  # type: ignore[arg-type]
         with progress_bar() as progress:
-            logits = measured(self._candidates, progress)
-            curvature = predicted(self._candidates, FLAGS.seed, progress, Settings(rounds=FLAGS.rounds))
-        self._losses = {"logits": logits, "curvature": curvature}
-        self._agreement = agreement(self._candidates.groups, logits, curvature)
+            own = self._candidates
+            self._losses = {kind: sensitivities.of(kind, own, FLAGS.seed, progress) for kind in SENSITIVITIES}
+            alone = sensitivities.measured(own, progress, sensitivities.distillation_of(own.graph))
+        self._agreement = {
+            kind: sensitivities.agreement(own.groups, losses, alone) for kind, losses in self._losses.items()
+        }
 
     def plans(self) -> Iterable[tuple[str, Any]]:
         """Names of rows, and their widths."""

@@ -103,7 +103,8 @@ def define_flags() -> None:
         "sensitivity",
         "logits",
         list(SENSITIVITIES),
-        "What bits are chosen by: what each layer does to the logits, measured, or the curvature of the loss (HAWQ-V2).",
+        "What bits are chosen by: what each layer does to the logits, measured; the second-order change of the loss by its "
+        "rounding errors; or the trace of the loss's Hessian (HAWQ-V2).",
     )
     flags.DEFINE_string(
         "write_bits", None, "Writes the chosen widths to this file: edit it, and give it back as --bits."

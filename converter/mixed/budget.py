@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ir.errors import GateError, OptionError
 
-SENSITIVITIES = ("logits", "curvature")
+LOGITS, QUADRATIC, CURVATURE = SENSITIVITIES = ("logits", "quadratic", "curvature")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "KIB": 1 << 10, "MIB": 1 << 20}
 _FLAGS = {"max_size": "--max_size", "mean_bits": "--mean_bits", "max_bops": "--max_bops"}
 
@@ -21,7 +21,8 @@ class Budget:
       max_size: bytes of the file; an int, or a text such as "1.2MB" or "400 KiB".
       mean_bits: of a weight, over all weights of all layers, as they are stored.
       max_bops: bit operations of an inference: multiplications times bits of the weights times bits of what they read.
-      sensitivity: of `SENSITIVITIES`: what each layer alone does to the logits, measured, or its Hessian's trace.
+      sensitivity: of `SENSITIVITIES`: what each layer alone does to the logits, measured; what the second term of the loss's
+        series predicts for it; or its Hessian's trace (HAWQ-V2).
 
     Raises OptionError where none or several are given, or one cannot be read.
     """
@@ -42,7 +43,7 @@ class Budget:
             )
         if self.sensitivity not in SENSITIVITIES:
             raise OptionError(
-                expected=" or ".join(SENSITIVITIES), found=self.sensitivity, where="--sensitivity", fix="choose one"
+                expected=", ".join(SENSITIVITIES), found=self.sensitivity, where="--sensitivity", fix="choose one"
             )
         if isinstance(self.max_size, str):
             object.__setattr__(self, "max_size", parse_size(self.max_size))

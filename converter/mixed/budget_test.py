@@ -23,7 +23,7 @@ def test_sizes(text: str, size: int):
         ({"max_size": 10, "mean_bits": 5.0}, "found --max_size and --mean_bits"),
         ({"max_size": "1.2 apples"}, "--max_size: expected a size such as .*, found 1.2 apples"),
         ({"mean_bits": -1.0}, "--mean_bits: expected more than 0, found -1"),
-        ({"mean_bits": 5.0, "sensitivity": "taste"}, "expected logits or curvature, found taste"),
+        ({"mean_bits": 5.0, "sensitivity": "taste"}, "expected logits, quadratic, curvature, found taste"),
     ],
 )
 def test_what_is_no_budget_is_refused(given: dict, message: str):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ir.graph import Graph, Twin
+from ir.graph import Graph, Twin, Value
 from ir.layer import Layer, layers
 from ir.widths import WEIGHT_CONTAINERS, container
 from passes.contract.base import Context, SamplesInMemory
@@ -106,6 +106,16 @@ class Candidates:
     def layer(self, layer: Layer, bits: int) -> Layer:
         """A layer of `graph`, with nearest weights of that width."""
         return dataclasses.replace(layer, node=self.nearest[bits].nodes[layer.node])
+
+    def changes(self, group: Group, bits: int) -> dict[Value, np.ndarray]:
+        """What rounding at a width changes of the constants of a group's layers."""
+        nodes = {layer.name: layer.node for layer in layers(self.graph)}
+        found: dict[Value, np.ndarray] = {}
+        for node in (nodes[name] for name in group.layers):
+            for value, other in zip(node.inputs, self.rounded[bits].nodes[node].inputs, strict=True):
+                if value is not None and other is not None and value.is_constant and other.quant is not None:
+                    found[value] = other.quant.dequantize(other.quant.quantize(other.array)) - value.array
+        return found
 
     def measured(self, bits: Sequence[int], samples: SamplesInMemory, expected: Sequence[np.ndarray]) -> float:
         """Noise to signal at the logits of a choice, activations quantized too; `expected`: of the float network."""

@@ -6,10 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from converter.bits import RequestedBits
+from converter.mixed import sensitivities
 from converter.mixed.budget import Budget, only_one
 from converter.mixed.candidates import Candidates
 from converter.mixed.choice import Choice, Chooser
-from converter.mixed.sensitivities import measured, predicted
 from ir.errors import DataError, OptionError
 from ir.graph import Graph
 from passes.contract.base import Context, Needs, Pass
@@ -63,11 +63,7 @@ def choose_widths(
             expected="a network with layers that are quantized", found="none", where=budget.flag, fix="leave it out"
         )
     progress = context.services.progress
-    losses = (
-        measured(candidates, progress)
-        if budget.sensitivity == "logits"
-        else predicted(candidates, context.given.seed, progress)
-    )
+    losses = sensitivities.of(budget.sensitivity, candidates, context.given.seed, progress)
 
     def size_of(plan: BitsPlan) -> int:
         return len(_quickly(candidates, steps(dataclasses.replace(bits, bits=plan)), emit))

@@ -76,14 +76,13 @@ class HessianProducts:
         if labels is not None:
             return cross_entropy(labels, logits[0])
         return sum(
-            distilled(z, softmax=logit is not output)
+            distilled(K.stop_gradient(z), z, softmax=logit is not output)
             for z, logit, output in zip(logits, self._logits, self._graph.outputs, strict=True)
         )
 
 
-def distilled(logits: Any, *, softmax: bool) -> Any:
-    """The loss against the same logits, held: 0, with the curvature of what a change of them loses."""
-    held = K.stop_gradient(logits)
+def distilled(held: Any, logits: Any, *, softmax: bool) -> Any:
+    """The loss of logits against those of the float network."""
     if softmax:
         return kl([held], [logits])
     return K.mean(K.square(logits - held)) / (K.mean(K.square(held)) + _SMALLEST)

@@ -23,12 +23,12 @@ from passes.measuring.logits import logits_of
 CLASSES = 5
 
 
-def network(softmax: bool = True) -> Graph:
+def network(softmax: bool = True, width: int = 1) -> Graph:
     """Some 230 weights in four layers, which curve differently; smooth, so that differences of gradients are exact."""
     net = Net(3)
-    x = net.then(TANH, net.conv(net.input(5, 5, 2), 6, name="first"))
+    x = net.then(TANH, net.conv(net.input(5, 5, 2), 6 * width, name="first"))
     x = net.then(TANH, net.depthwise(x, name="depthwise"))
-    x = net.then(TANH, net.conv(x, 8, kernel=1, name="pointwise"))
+    x = net.then(TANH, net.conv(x, 8 * width, kernel=1, name="pointwise"))
     x = net.then(MEAN, x, attrs=ReduceAttributes(axes=(1, 2)))
     x = net.dense(x, CLASSES, name="last")
     return net.ends(net.then(SOFTMAX, x) if softmax else x)
@@ -76,6 +76,30 @@ def exact(graph: Graph, labelled: bool) -> list[np.ndarray]:
     return blocks
 
 
+def factors(graph: Graph) -> list[np.ndarray]:
+    """`B_i` `[samples * classes, weights]` of every layer with `H_ii = B_i^T B_i`: all derivatives of all logits, times
+    the root of the loss's Hessian in them, which an eigendecomposition takes.
+    """
+    data, weights, logits = samples(graph), weights_of(graph), logits_of(graph)
+    found: list[list[np.ndarray]] = [[] for _ in weights]
+    z_all = np.asarray(run_float(graph, [data.arrays[0]], requested=logits)[0], np.float64)
+    for x, z in zip(data.arrays[0], z_all, strict=True):
+        tensors = [tf.constant(w.array) for w in weights]
+        known = dict(zip(weights, tensors, strict=True))
+        with tf.GradientTape(persistent=True) as tape:
+            tape.watch(tensors)
+            out = run_float(graph, [x[None]], requested=logits, transform=lambda v, t, known=known: known.get(v, t))[0]
+        if logits[0] is graph.outputs[0]:
+            root = np.eye(CLASSES) * np.sqrt(2 / CLASSES / np.mean(z_all**2))
+        else:
+            p = np.exp(z) / np.exp(z).sum()
+            values, vectors = np.linalg.eigh(np.diag(p) - np.outer(p, p))
+            root = np.sqrt(np.maximum(values, 0))[:, None] * vectors.T
+        for block, jacobian in zip(found, tape.jacobian(out, tensors, experimental_use_pfor=False), strict=True):
+            block.append(root @ jacobian.numpy().reshape(CLASSES, -1).astype(np.float64) / np.sqrt(len(z_all)))
+    return [np.concatenate(block) for block in found]
+
+
 @pytest.mark.parametrize(("softmax", "labelled"), [(True, False), (True, True), (False, False)])
 def test_traces_and_eigenvalues_are_those_of_the_exact_hessian(softmax: bool, labelled: bool):
     graph = network(softmax)
@@ -88,6 +112,12 @@ def test_traces_and_eigenvalues_are_those_of_the_exact_hessian(softmax: bool, la
         values = np.linalg.eigvalsh((block + block.T) / 2)
         found_value = top_eigenvalue(products, i, tolerance=0.001).value
         assert found_value == pytest.approx(values[np.abs(values).argmax()], rel=0.05)
+
+
+def test_factors_are_those_of_the_hessian_by_differences():
+    graph = network()
+    for factor, block in zip(factors(graph), exact(graph, labelled=False), strict=True):
+        np.testing.assert_allclose(factor.T @ factor, block, atol=2e-3 * np.abs(block).max())
 
 
 def test_the_order_of_layers_is_the_same_for_another_seed():

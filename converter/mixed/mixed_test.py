@@ -66,8 +66,9 @@ def test_no_other_point_of_the_front_is_both_smaller_and_predicted_to_lose_less(
     assert measured["8 bits"] < measured["chosen"] <= measured["4 bits"]
 
 
-def test_by_curvature_the_budget_is_kept_too():
-    result = converted(Budget(mean_bits=6.0, sensitivity="curvature"))
+@pytest.mark.parametrize("sensitivity", ["quadratic", "curvature"])
+def test_by_curvature_the_budget_is_kept_too(sensitivity: str):
+    result = converted(Budget(mean_bits=6.0, sensitivity=sensitivity))
     assert result.choice.chosen.mean_bits <= 6.0
     losses = [loss for each in result.choice.losses for loss in each.values()]
     assert min(losses) >= 0 and max(losses) > 0

@@ -8,7 +8,7 @@ ratio, which a single huge channel cannot hide.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ from passes.quantization.simulate import fake_quantize, quantized
 WEIGHTS, OUTPUT, INPUT = "weights", "output", "input"
 _MEMORY = 1 << 28  # bytes of float activations that are held
 Key = tuple[str, str]  # what, name of the node or of the input
+Loss = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], float]  # of the logits expected, and found
 
 
 def noise_ratio(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
@@ -95,8 +96,8 @@ class Held:
         found = walk(floats, inputs, lambda v: K.convert_to_tensor(v.data), self._compute, keep, self._logits)
         self._expected = [np.asarray(K.convert_to_numpy(t)) for t in found]
 
-    def effect(self, key: Key, annotated: Mapping[Node, Node]) -> float | None:
-        """Noise to signal at the logits, None where nothing is quantized there.
+    def effect(self, key: Key, annotated: Mapping[Node, Node], loss: Loss = noise_ratio) -> float | None:
+        """Noise to signal at the logits, or another loss; None where nothing is quantized there.
 
         `annotated`: of each node, the same with the parameters, and the constants, that it is quantized with.
         """
@@ -112,7 +113,7 @@ class Held:
                 )
                 tensors.update(zip(node.outputs, results, strict=True))
         found = [np.asarray(K.convert_to_numpy(tensors.get(v, self._tensors[v]))) for v in self._logits]
-        return noise_ratio(self._expected, found)
+        return loss(self._expected, found)
 
     def _change(self, kind: str, name: str, annotated: Mapping[Node, Node]) -> tuple[Value, Any] | None:
         if kind == INPUT:
