@@ -32,7 +32,7 @@ from tools.inspect_contents import say
 FLAGS = flags.FLAGS
 _MOST_S, _MOST_BYTES = 5.0, 2 << 30  # for one file
 _MOST_INPUTS = 1 << 16  # elements; larger inputs are read, not run
-_UNPACKABLE = (struct.error, TypeError, ValueError, AttributeError, OverflowError, AssertionError)
+UNPACKABLE = (struct.error, TypeError, ValueError, AttributeError, OverflowError, AssertionError)
 
 
 def _inspect(data: bytes) -> None:
@@ -58,14 +58,14 @@ def faults(data: bytes, count: int, seed: int) -> Iterator[tuple[str, str, bytes
     for _ in range(count):
         try:
             damaged = packed(mutant(model, rng))
-        except _UNPACKABLE:  # a number that its field does not hold: no file says it
+        except UNPACKABLE:  # a number that its field does not hold: no file says it
             continue
         for name, read in READERS.items():
-            if what := _fault(read, damaged):
+            if what := fault(read, damaged):
                 yield name, what, damaged
 
 
-def _fault(read: Callable[[bytes], Any], damaged: bytes) -> str:
+def fault(read: Callable[[bytes], Any], damaged: bytes) -> str:
     """What is wrong with how a reader takes a file, "" if nothing is."""
     start = time.process_time()
     try:
@@ -78,7 +78,7 @@ def _fault(read: Callable[[bytes], Any], damaged: bytes) -> str:
     return "more than 5 s of the processor" if time.process_time() - start > _MOST_S else ""
 
 
-def _limit_memory() -> None:
+def limit_memory() -> None:
     """From now on, allocations beyond 2 GiB raise MemoryError."""
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + _MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
@@ -96,7 +96,7 @@ def main() -> None:
     """Damages every file and counts what was found."""
     if not FLAGS.files:
         raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
-    _limit_memory()
+    limit_memory()
     found: Counter[tuple[str, str]] = Counter()
     for path in FLAGS.files:
         for name, what, damaged in faults(Path(path).read_bytes(), FLAGS.count, FLAGS.seed):
