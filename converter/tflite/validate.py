@@ -67,6 +67,8 @@ def _quantization_problem(tensor: TensorRecord) -> Problem:
         return "positive, finite scales", f"{scales[~(np.isfinite(scales) & (scales > 0))][0]}"
     if scales.size > 1 and not (0 <= axis < len(tensor.shape) and tensor.shape[axis] == scales.size):
         return "one scale, or one per index of an axis", f"{scales.size} scales along axis {axis} of {tensor.shape}"
+    if scales.size > 1 and tensor.is_variable:
+        return "one scale for what a file keeps between invocations", f"{scales.size} scales"
     if tensor.zero_point.size not in (0, scales.size):
         return "as many zero points as scales", f"{tensor.zero_point.size} for {scales.size}"
     return None

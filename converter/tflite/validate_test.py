@@ -72,6 +72,11 @@ def _longer_bias(graph: schema.SubGraphT) -> None:
     graph.operators[0].inputs = [X, FILTER, AXES]
 
 
+def _state_of_channels(graph: schema.SubGraphT) -> None:
+    """The filter becomes a variable: where it begins, one number, is its zero point."""
+    graph.tensors[FILTER].isVariable, graph.tensors[FILTER].buffer = True, 0
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -97,6 +102,7 @@ def _longer_bias(graph: schema.SubGraphT) -> None:
         (_scales(X, float("nan")), "positive, finite scales"),
         (lambda graph: setattr(graph.tensors[FILTER].quantization, "zeroPoint", [0, 0]), "as many zero points"),
         (lambda graph: setattr(graph.tensors[FILTER].quantization, "quantizedDimension", 9), "along axis 9"),
+        (_state_of_channels, "one scale for what a file keeps between invocations, found 4 scales"),
         (lambda graph: setattr(graph, "outputs", []), "a model with outputs"),
         (lambda graph: setattr(graph, "operators", graph.operators[:1]), "which nothing makes"),
     ],
