@@ -95,6 +95,11 @@ def main(arguments: list[str]) -> None:
         show_prediction(result.prediction, result.output)
         if micro is not None:
             console.print(str(micro), markup=False, soft_wrap=True)
+    write_beside(result, micro)
+
+
+def write_beside(result: Any, micro: Any) -> None:
+    """Writes what the flags ask for beside the file; `micro`: the needs of TensorFlow Lite Micro."""
     content = result.as_json()
     write_json(FLAGS.json, reproducible(content) if FLAGS.reproducible else content)
     if FLAGS.c_array:

@@ -108,6 +108,11 @@ def main(arguments: list[str]) -> None:
                 progress=progress,
             ),
         )
+    report(path, runtimes, results)
+
+
+def report(path: str, runtimes: list[Any], results: list[Any]) -> None:
+    """Shows and writes an evaluation, or what went wrong, of each runtime. Raises the first of the errors."""
     done = [r for r in results if not isinstance(r, ConversionError)]
     failed = [r for r in results if isinstance(r, ConversionError)]
     if done:

@@ -18,6 +18,7 @@ from passes.measuring.lockstep import Slices
 
 _ROW_ELEMENTS = 1 << 24
 _ROWS_A_COLUMN = 400
+_ROWS_AT_ONCE = 4096  # of both inputs, as float64
 _CG_STEPS = 100
 _CG_TOLERANCE = 1e-8  # of the first residual, squared
 
@@ -39,11 +40,7 @@ class LayerError:
     @classmethod
     def of(cls, w: np.ndarray, a: np.ndarray, b: np.ndarray) -> LayerError:
         """From centred inputs `[groups, rows, columns]` of the float and of the changed network."""
-        turned = b.transpose(0, 2, 1)
-        gram = (turned @ b).astype(np.float64) / b.shape[1]
-        cross = (turned @ a).astype(np.float64).transpose(0, 2, 1) / b.shape[1]
-        own = (a.transpose(0, 2, 1) @ a).astype(np.float64) / a.shape[1]
-        return cls(w, gram, cross, float(((w @ own) * w).sum()))
+        return cls(w, _moments(b, b), _moments(a, b), float(((w @ _moments(a, a)) * w).sum()))
 
     def __call__(self, v: np.ndarray) -> float:
         """`E |W x - V x~|^2`, summed over the outputs."""
@@ -90,6 +87,19 @@ def solve_kept(start: np.ndarray, h: np.ndarray, rhs: np.ndarray, kept: np.ndarr
         before, power = power, (residual * turned).sum(axis=2, keepdims=True)
         direction = turned + np.divide(power, before, out=np.zeros_like(power), where=before > 0) * direction
     return v
+
+
+def _moments(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`E[a b^T]` of `[groups, rows, columns]`, `[groups, columns, columns]`.
+
+    Summed as float64: matrix libraries add float32 in orders of their own, whose differences of 1e-7 decide roundings.
+    """
+    total = np.zeros((a.shape[0], a.shape[2], b.shape[2]))
+    for start in range(0, a.shape[1], _ROWS_AT_ONCE):
+        x = a[:, start : start + _ROWS_AT_ONCE].astype(np.float64)
+        y = x if b is a else b[:, start : start + _ROWS_AT_ONCE].astype(np.float64)  # with itself it costs half
+        total += x.transpose(0, 2, 1) @ y
+    return total / a.shape[1]
 
 
 Means = tuple[np.ndarray, np.ndarray]  # `[groups, columns]` of the inputs of both networks

@@ -200,7 +200,7 @@ def on_grid(x: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
 
 def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
     """GPTQ's loop: `[groups, out, columns]` weights onto the grid, the widest column of `h` first."""
-    order = np.argsort(-np.einsum("gkk->k", h))
+    order = np.argsort(-np.einsum("gkk->k", h), kind="stable")
     w, step = w[:, :, order].copy(), step[:, :, order]
     upper = np.linalg.cholesky(np.linalg.inv(h[:, order][:, :, order])).transpose(0, 2, 1)
     result = np.empty_like(w)
