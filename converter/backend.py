@@ -62,7 +62,7 @@ def tensorflow_for(what: str, instead: str) -> Any:
     """TensorFlow, where it is the subject.
 
     Args:
-      what: what it is wanted for, as "SavedModels"; `instead`: what does without it.
+      what: what it is needed for, as "SavedModels"; `instead`: what does without it.
 
     Raises:
       OptionError: it is not installed.

@@ -83,7 +83,7 @@ def _for_micro(name: str, needs: MicroNeeds) -> str:
     calls = " &&\n         ".join(f"resolver.{method}() == 0" for method in needs.register)
     return (
         f"// Of TensorFlow Lite Micro: bytes of the arena, {'used by' if needs.measured else 'estimated of'} its reference "
-        f"kernels with pointers of 64 bits;\n// with 32 bits less is enough, other kernels may want more.\n"
+        f"kernels with pointers of 64 bits;\n// with 32 bits less is enough, other kernels may need more.\n"
         f"enum {{ {name}_arena_bytes = {needs.arena_bytes}, {name}_operators = {len(needs.register)} }};\n\n"
         "#ifdef __cplusplus\n"
         f"// Registers the operators: tflite::MicroMutableOpResolver<{name}_operators> resolver; false where it refuses one.\n"

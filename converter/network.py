@@ -21,7 +21,7 @@ class Network:
       reference: the graph as it was read; never changed.
       graph: the copy that passes rewrite in place.
       learned: quantization ranges that the network brought with it, by value of `graph`.
-      preprocess: how its images are preprocessed, "" where nobody says.
+      preprocess: how its images are preprocessed, "" where it is not given.
       usual_preprocess: how the images that it was trained on were, "" where that is not known.
       warnings: what looks wrong with it.
     """

@@ -126,7 +126,7 @@ def _by_function(values: np.ndarray, function: Callable[[np.ndarray], np.ndarray
 
 
 def check_pixels(batch: Sequence[np.ndarray]) -> str | None:
-    """A warning where images reach a network as pixels of 0 to 255, though nobody said that it takes those.
+    """A warning where images reach a network as pixels of 0 to 255, without an option that says so.
 
     Args:
       batch: one array per input. Floats of rank 4, with the channels of an image, from 0 to between 32 and 255 count
@@ -146,7 +146,7 @@ def check_range(batch: np.ndarray | Sequence[np.ndarray], preprocess: Preprocess
 
     Looks at the float inputs of rank 4 (images), or at every float input where none has that rank. Warns of
     values far outside the usual range (by more than a quarter of its width) and of values that all lie in
-    less than a twentieth of it (preprocessed twice, or 0..1 fed to a network that wants 0..255). A part of
+    less than a twentieth of it (preprocessed twice, or 0..1 fed to a network that expects 0..255). A part of
     the range, such as 0..1 for a network of -1..1, is no reason to warn.
 
     Args:

@@ -27,7 +27,7 @@ RunFloat = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 
 
 def specs(graph: Graph) -> list[InputSpec]:
-    """What the data package wants to know of the inputs."""
+    """What the data package needs to know of the inputs."""
     return [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
 
 
@@ -79,7 +79,7 @@ def make_samples(
 
 
 def stateless(graph: Graph) -> list[InputSpec]:
-    """What the data package wants to know of the inputs that are no states."""
+    """What the data package needs to know of the inputs that are no states."""
     return [spec for i, spec in enumerate(specs(graph)) if i not in states(graph)]
 
 

@@ -102,7 +102,7 @@ def containers(op: OpDef, widths: Widths) -> tuple[DType, DType | None]:
 
 
 def _best(found: Iterable[Support]) -> Support:
-    """Of one runtime, with any bias: better wrong, which somebody has measured, than absent."""
+    """Of one runtime, with any bias: better wrong, which was measured, than absent."""
     return min(
         found,
         key=[Support.RIGHT, Support.COARSE, Support.UNPROVED, Support.WRONG, Support.ABSENT].index,

@@ -165,7 +165,7 @@ def one_argument(
 
 
 def import_backend() -> None:
-    """Imports Keras and its backend with their start-up messages muted: they are nobody's news."""
+    """Imports Keras and its backend with their start-up messages muted: no user needs them."""
     choose_backend()
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     sys.stderr.flush()

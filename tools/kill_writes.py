@@ -79,7 +79,7 @@ def kill_writes(kills: int, rng: np.random.Generator) -> Counter[str]:
             _check(content in _WHOLE, path)
             found[chr(content[0])] += 1
             for left in Path(folder).glob(".out.bin.*"):
-                left.unlink()  # nobody can take it away who is killed
+                left.unlink()  # a killed process leaves it
     return found
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets the project up in .venv at the root of the repository: an environment with the pinned packages of
-# requirements.txt, and the project's own commands (.venv/bin/convert and so on). Wants nothing but Python 3.10 to
+# requirements.txt, and the project's own commands (.venv/bin/convert and so on). Needs only Python 3.10 to
 # 3.12 with its venv module. Does nothing when all is in place; takes some minutes and about 2.5 GB otherwise.
 #
 #     bash tools/setup.sh                     the first Python found that fits

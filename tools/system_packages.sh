@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Installs the Debian packages that some tests want, where this runs as root and has apt-get; says which it could not.
+# Installs the Debian packages that some tests need, where this runs as root and has apt-get; says which it could not.
 # Nothing else needs them: a test whose package is missing is skipped and says so.
 set -euo pipefail
 
 # program:package
-readonly WANTED=(
+readonly PACKAGES=(
   bazel:bazel-bootstrap # with the next four: the samples of the build step
   cmake:cmake
   g++:g++
@@ -17,7 +17,7 @@ readonly WANTED=(
 )
 
 missing=()
-for entry in "${WANTED[@]}"; do
+for entry in "${PACKAGES[@]}"; do
   command -v "${entry%%:*}" >/dev/null || missing+=("${entry#*:}")
 done
 [ ${#missing[@]} -eq 0 ] && exit 0
@@ -27,8 +27,8 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   timeout 120 apt-get update -qq >/dev/null 2>&1 || true
   for package in "${missing[@]}"; do
     timeout 300 apt-get install -y -qq --no-install-recommends "$package" >/dev/null 2>&1 ||
-      printf 'system packages: %s could not be installed; the tests that want it are skipped\n' "$package" >&2
+      printf 'system packages: %s could not be installed; the tests that need it are skipped\n' "$package" >&2
   done
 else
-  printf 'system packages: not installed, the tests that want them are skipped: %s\n' "${missing[*]}" >&2
+  printf 'system packages: not installed, the tests that need them are skipped: %s\n' "${missing[*]}" >&2
 fi

@@ -122,7 +122,7 @@ def split(labels: np.ndarray, seed: int) -> Split:
 
 
 def preprocess(images: np.ndarray) -> np.ndarray:
-    """uint8 images as the model wants them: x / 127.5 - 1 (the preprocessing called `tf`)."""
+    """uint8 images as the model expects them: x / 127.5 - 1 (the preprocessing called `tf`)."""
     return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 

@@ -250,7 +250,7 @@ def test_one_huge_pixel():
 
 @pytest.mark.parametrize(("scale", "shift", "right"), [(127.5, 127.5, "tf"), (0.5, 0.5, "tf"), (-1, 0, None)])
 def test_wrong_preprocessing(scale, shift, right):
-    """Pixels of 0..255, of 0..1, and a negative, to a network that wants -1..1."""
+    """Pixels of 0..255, of 0..1, and a negative, to a network that expects -1..1."""
     analysis = analyzed(data=(images() * scale + shift).astype(np.float32))
     first = analysis.causes[0]
     assert (first.where, first.title) == ("input", PREPROCESSING) and first.severity > 2 * ALARM

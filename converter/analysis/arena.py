@@ -1,7 +1,7 @@
 """How much memory a .tflite file's activations take: the plan that TFLite's arena planner makes.
 
 `arena_planner.cc` and `simple_memory_arena.cc` upstream: a tensor lives from the operator that makes it to the last
-that reads it; inputs and outputs of the graph, variables and results that nobody reads live on. Tensors that live all
+that reads it; inputs and outputs of the graph, variables and unread results live on. Tensors that live all
 the time are placed first, in their order; then the others, the largest first; each goes into the smallest gap between
 those it meets in time, aligned to 64 bytes. Scratch memory of kernels is not in a file and not in the plan.
 """

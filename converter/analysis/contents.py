@@ -1,6 +1,6 @@
 """What a .tflite file holds, as plain data for `inspect`: operators with their tensors, sizes by type, signatures.
 
-Everything is read from the records, so that files with operators that nobody here knows are described, too.
+Everything is read from the records, so that files with unknown operators are described, too.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 from converter.analysis.table import LayerAnalysis
 from converter.mixed.choice import Choice
 
-logging.getLogger("matplotlib").setLevel(logging.ERROR)  # its notes on fonts are nobody's news
+logging.getLogger("matplotlib").setLevel(logging.ERROR)  # no user needs its notes on fonts
 
 # Placeholder -> CSS variable of the page.
 _COLOURS = {

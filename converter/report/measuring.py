@@ -40,7 +40,7 @@ def analysed(result: ConversionResult, progress: Progress = silent) -> Analysis:
 
 
 def _layers(result: ConversionResult, twins: Twins) -> tuple[LayerAnalysis, ...]:
-    """Rows with weights, ranges and sizes, and nothing that wants samples."""
+    """Rows with weights, ranges and sizes, and nothing that needs samples."""
     nothing_seen = {node.name: ChannelSums() for node in twins.floats.nodes}
     facts = gather(twins, nothing_seen, {}, result.trace.history)
     effects = Effects(noise={}, asked=0, seconds=0.0)

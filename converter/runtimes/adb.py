@@ -379,5 +379,5 @@ class _Private:
         return shlex.quote(f"{self.path}/{name}")
 
     def keep(self) -> None:
-        """Somebody else removes it."""
+        """From now on it is not removed at the end."""
         self._kept = True

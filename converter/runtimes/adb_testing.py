@@ -30,7 +30,7 @@ class _Gone(Exception):
 
 @dataclass
 class FakeDevice:
-    """A device that listens on the loopback; `serial` is what `adb connect` wants.
+    """A device that listens on the loopback; `serial` is what `adb connect` takes.
 
     Attributes:
       authorized: whether it trusts the computer.
@@ -121,7 +121,7 @@ class _Connection:
         return None
 
     def send(self, command: bytes, first: int, second: int, data: bytes = b"") -> None:
-        """Writes a message; what cannot be sent any more is nobody's."""
+        """Writes a message; what cannot be sent any more is dropped."""
         (word,) = struct.unpack("<I", command)
         head = struct.pack("<4sIIIII", command, first, second, len(data), sum(data) & 0xFFFFFFFF, word ^ 0xFFFFFFFF)
         with self._lock:
@@ -161,7 +161,7 @@ class _Service:
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:
-        """Sends data in pieces, each after the one before was taken; to nobody once the connection has ended."""
+        """Sends data in pieces, each after the one before was taken; dropped once the connection has ended."""
         for start in range(0, len(data), _MOST // 2):
             self.may_write.acquire()
             if self.gone:

@@ -69,7 +69,7 @@ class WorkerProcess:
     def __init__(self, command: Sequence[str], where: str) -> None:
         self.where, self.is_ready = where, False
         self._handles = itertools.count()
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`; a pipe that nobody reads would fill
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - until `end`; an unread pipe would fill
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr)
 
     def ask(

@@ -26,7 +26,7 @@ import numpy as np
 PACKAGES = ("tflite_runtime", "ai_edge_litert")
 MICRO = "tflite_micro"
 MOST_HEADER_BYTES, MOST_BYTES = 1 << 24, 1 << 33  # of a message
-READY = b"intact: ready\n"  # what comes before it is somebody else's
+READY = b"intact: ready\n"  # what comes before it is printed by other code
 ARENA_BYTES = 1 << 30  # only what a model touches of it takes memory
 
 

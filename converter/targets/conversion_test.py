@@ -223,7 +223,7 @@ def test_the_shipped_network_runs_whole_on_every_target(name):
     ],
 )
 def test_networks_in_use_run_whole(name):
-    """One file for all of them: what the Edge TPU wants of granularity, the others can take, too."""
+    """One file for all of them: the granularity that the Edge TPU requires, the others can take, too."""
     model = keras.models.load_model(NETWORKS / f"{name}.keras", compile=False)
     x = np.random.default_rng(0).uniform(-1, 1, (1, *model.inputs[0].shape[1:])).astype(np.float32)
     result = convert(model, target="edgetpu", calibration_data=[x], pipeline="fast", check=False)

@@ -17,10 +17,10 @@ _LISTED = 3  # operators that a sentence names
 
 def ending_at(model: ModelFile, tensors: Sequence[int]) -> ModelFile:
     """The file with these outputs, without the operators that they do not need."""
-    wanted, kept = set(tensors), []
+    needed, kept = set(tensors), []
     for record in reversed(model.main.operators):
-        if wanted & set(record.outputs):
-            wanted |= set(record.inputs)
+        if needed & set(record.outputs):
+            needed |= set(record.inputs)
             kept.append(record)
     main = dataclasses.replace(model.main, operators=tuple(reversed(kept)), outputs=tuple(tensors))
     return dataclasses.replace(model, subgraphs=(main, *model.subgraphs[1:]))

@@ -1,7 +1,7 @@
 """What runtimes make of operators with weights, by element types: measured on LiteRT 2.3, TFLite 2.14 and TFLM.
 
 Not one runtime looks at all the types that it is given: packed nibbles are read as bytes, 64-bit biases as 32-bit ones,
-and nobody says a word. `runtime_tests/widths_test.py` runs every combination on the runtimes that are installed and
+and none reports it. `runtime_tests/widths_test.py` runs every combination on the runtimes that are installed and
 holds this table to what happens.
 """
 

@@ -7,7 +7,7 @@ Both come from products of the Hessian with vectors alone; it is never formed. W
 
 One `v` over several blocks serves the traces of all of them: what other blocks add to `(H v)_i` has mean zero, and shows
 in the standard error. A block that is known well enough gets no vector any more, and disturbs the others no longer: the
-flattest come last, alone. These are PyHessian's conventions (Z. Yao et al., arXiv:1912.07145), block by block as HAWQ wants them
+flattest come last, alone. These are PyHessian's conventions (Z. Yao et al., arXiv:1912.07145), block by block as HAWQ needs them
 (arXiv:1905.03696, 1911.03852; docs/methods/hawq.md (1), (2)).
 """
 

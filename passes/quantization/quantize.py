@@ -137,7 +137,7 @@ def _group_params(group: Sequence[Value], context: Context, bits: int) -> QuantP
 
 def quantize_weights(graph: Graph, layer: Layer, per_channel: bool, bits: int) -> list[str]:
     """Annotates the weights and the bias of a layer that reads quantized data; returns what was raised, and why."""
-    if layer.bias is None:  # the kernels want one, if only of zeros
+    if layer.bias is None:  # the kernels need one, if only of zeros
         zeros = np.zeros(layer.channels, np.float32)
         graph.set_input(layer.node, layer.bias_index, graph.constant(zeros, f"{layer.name}/bias"))
     axis = layer.channel_axis if per_channel else None

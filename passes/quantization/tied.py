@@ -26,7 +26,7 @@ _NARROW_RANGE = 8.0  # three bits are lost
 
 
 def range_of(value: Value, context: Context) -> Range:
-    """The chosen range of a value. Raises ModelError if nobody has chosen one."""
+    """The chosen range of a value. Raises ModelError if none was chosen."""
     if value.data is not None:
         return Range(float(value.data.min(initial=0)), float(value.data.max(initial=0)))
     if value not in context.tables.ranges:

@@ -120,7 +120,7 @@ def _readers(graph: Graph) -> tuple[dict[Value, list[Matrix]], list[Skip]]:
 
 
 def _own_scales(graph: Graph) -> set[Value]:
-    """The tensors whose scale is nobody else's, and that no kernel fixes or limits."""
+    """The tensors whose scale no other tensor shares, and that no kernel fixes or limits."""
     found = set()
     for group in tie_groups(graph):
         value = group[0]

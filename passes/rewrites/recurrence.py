@@ -1,7 +1,7 @@
 """How an LSTM over a sequence is written: as TFLite's one operator, or step by step in operators of their own.
 
-The operator (`fused`) is small and quick, its cell state has 16 bits, and its file keeps the states until somebody
-resets the interpreter. Step by step (`steps`), with zeros before the first:
+The operator (`fused`) is small and quick, its cell state has 16 bits, and its file keeps the states until the
+interpreter is reset. Step by step (`steps`), with zeros before the first:
 
     z_t = W x_t + R h_{t-1} + b          (its quarters are i, f, g, o)
     c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)

@@ -192,7 +192,7 @@ class TrainableModel(keras.Model):
         rate = self._rates.activations
         gain = (size * params.qmax) ** -0.5 if self._rates.lsq else 1.0
         width = 1.0 + rate * fq.scale_gradient(self._widths[index], gain)
-        if params.bits > 8:  # 16-bit kernels want zero point 0
+        if params.bits > 8:  # 16-bit kernels require zero point 0
             scale = float(params.scale) * K.clip(width, *fq.WIDTH_FACTOR)
             return scale, K.zeros((), "float32")
         low, full = _low(params), float(params.scale) * (params.qmax - params.qmin)
@@ -339,7 +339,7 @@ class TrainableModel(keras.Model):
         return loss + self._features * means(teacher, list(y_pred)[count:], self._spread)
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
-        """As Keras has them; with `several_processes` as vectors of one element, which its mean over workers wants."""
+        """As Keras has them; with `several_processes` as vectors of one element, which its mean over workers requires."""
         found = super().compute_metrics(x, y, y_pred, sample_weight)
         return {k: K.reshape(v, (1,)) for k, v in found.items()} if self.several_processes else found
 

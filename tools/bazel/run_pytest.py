@@ -1,4 +1,4 @@
-"""Runs pytest on folders, as a test of Bazel: what is written goes where Bazel wants it.
+"""Runs pytest on folders, as a test of Bazel: what is written goes where Bazel expects it.
 
 run_pytest.py FOLDER...
 """

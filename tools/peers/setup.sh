@@ -21,5 +21,5 @@ make_environment() {
 
 # Its own requirement is TensorFlow's float file, which the benchmark writes; NumPy 2 comes with it.
 make_environment litert_quantizer litert-quantizer==0.11.0
-# 2.3.0 works with TensorFlow 2.15, which in turn wants NumPy 1.
+# 2.3.0 works with TensorFlow 2.15, which in turn requires NumPy 1.
 make_environment mct model-compression-toolkit==2.3.0 tensorflow-cpu==2.15.1 "numpy<2"
