@@ -62,8 +62,12 @@ class Compression:
         """How the target's files may hold weights."""
         return target.carriers & frozenset[Carrier]().union(*(MEANS[mean] for mean in self.means))
 
+    def limited(self, target: Target) -> Target:
+        """The target with the means that were asked for alone."""
+        return dataclasses.replace(target, carriers=self.carriers(target))
+
     def apply(self, steps: Sequence[Pass]) -> list[Pass]:
-        """The passes for this size; without codebooks weights are rounded instead.
+        """The passes for this size; weights that get neither codebooks nor, for a size, zeros are rounded instead.
 
         Raises OptionError where passes train codebooks that are left out.
         """
@@ -74,6 +78,8 @@ class Compression:
         def applied(step: Codebooks | Ipq) -> Pass:
             if "pq" in self.means:
                 return step if self.limit is None else dataclasses.replace(step, max_bytes=self.limit)
+            if isinstance(step, Codebooks) and "prune" in self.means and self.limit is not None:
+                return dataclasses.replace(step, max_bytes=self.limit)
             if isinstance(step, Codebooks):
                 return RoundWeights()
             fix = "add pq, or choose the pipeline compress"

@@ -67,6 +67,8 @@ def test_a_target_unpacks_what_it_has_and_others_only_codebooks():
 def test_without_codebooks_weights_are_rounded():
     assert Compression(means=("huffman",)).apply([Codebooks()]) == [RoundWeights()]
     assert Compression(max_size=999).apply([Codebooks()]) == [Codebooks(max_bytes=999)]
+    assert Compression(means=("prune",)).apply([Codebooks()]) == [RoundWeights()]  # without a size nothing has to go
+    assert Compression(means=("prune",), max_size=999).apply([Codebooks()]) == [Codebooks(max_bytes=999)]
 
 
 def test_codebooks_that_are_trained_keep_to_the_size_and_cannot_be_left_out():
@@ -113,6 +115,22 @@ def test_huffman_codes_alone_keep_every_weight():
     pairs = zip(to_graph(parse(plain.model)).constants(), to_graph(parse(result.model)).constants(), strict=True)
     for a, b in pairs:
         np.testing.assert_array_equal(a.data, b.data)
+
+
+@pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="tflite-micro is not installed")
+@pytest.mark.parametrize("means", [("prune",), ("prune", "huffman")])
+def test_without_codebooks_weights_become_zeros_for_a_size(means):
+    plain = converted("tflm", None, pipeline="fast", granularity="per_tensor")
+    limit = int(0.75 * plain.size_bytes)
+    result = converted("tflm", Compression(max_size=limit, means=means))
+    assert result.size_bytes <= limit
+    zeros = {w.layer: w.zeros for w in result.widths if w.packed}
+    assert zeros and max(zeros.values()) >= 0.5
+    (report,) = (r.report for r in result.passes if isinstance(r.step, Codebooks))
+    assert any("% zeros" in text for text in report.changed) and "zeros in place of weights" in report.notes[0]
+    found = {p.runtime: p for p in result.proof}
+    assert found["tflm"].samples and not found["tflm"].differing
+    assert {p.carrier.value for p in packings(parse(result.model)).values()} <= {"pruned", "huffman"}
 
 
 def test_a_size_that_no_codebooks_reach_is_refused_and_nothing_is_written(tmp_path):

@@ -145,7 +145,8 @@ def convert(
     if prove:
         proof.start_runtimes()
     recorder = Recorder(network.graph)
-    context = _context(network, data, steps, target, tuning=tuning, seed=seed, progress=progress)
+    limits = target if compression is None else compression.limited(target)
+    context = _context(network, data, steps, limits, tuning=tuning, seed=seed, progress=progress)
     choice = None
     if budget is not None:
         choice, steps = _chosen_widths(network, data, target, requested, context)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
+
 from converter.targets import Target
 from ir.graph import Graph
 from ir.kernels import Granularity
 from ir.layer import layers
 from ir.opdef import OpDef
+from ir.quantization import QuantParams
 from ir.widths import Widths
 
 
@@ -31,6 +34,9 @@ class KeptWidths:
 
     def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
         return self.target.codebook_bytes(length, entries, size, scales)
+
+    def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
+        return self.target.weight_bytes(q, params)
 
     def contain(self, graph: Graph) -> None:
         """Gives weights of an annotated graph the next width that the target has; their integers stay."""

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from converter.targets import cutting, hosts
 from converter.targets.rules import CheckReport, Rules
 from converter.tflite import packing
@@ -17,6 +19,7 @@ from ir.opdef import OpDef
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.profile import Runtime
+from ir.quantization import QuantParams
 from ir.widths import Widths, containers, supported, wider
 
 CONVOLUTIONS = frozenset({CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV})
@@ -118,6 +121,10 @@ class Target:
     def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
         """What `size` weights with a codebook take in its files, with what unpacks them; None if it cannot."""
         return packing.codebook_bytes(length, entries, size, scales, self.carriers)
+
+    def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
+        """What int8 weights take in its files, as they are or packed without loss."""
+        return packing.weight_bytes(q, params, self.carriers)
 
     def _computes(self, op: OpDef, widths: Widths, granularity: Granularity) -> bool:
         """Whether it runs where it must, and is not computed wrong in silence where it may be run."""

@@ -47,17 +47,27 @@ def weights_of(graph: Graph) -> Iterator[Value]:
 
 def smallest(value: Value, carriers: Collection[Carrier]) -> Encoded | None:
     """The operands of `TFLM_DECODE` for a weight, where these are allowed and smaller than what else there is."""
-    q, params = value.array, value.type.params()
+    best = _encoded(value.array, value.type.params(), carriers)
+    if best is None or best.size_bytes + DECODE_COST >= _other_bytes(value, carriers):
+        return None
+    return best
+
+
+def _encoded(q: np.ndarray, params: QuantParams, carriers: Collection[Carrier]) -> Encoded | None:
+    """The smallest operands of `TFLM_DECODE` for int8 weights, None if none of the carriers takes them."""
     makers = {
         Carrier.LOOKUP: lambda: decoding.lookup(q, params),
         Carrier.PRUNED: lambda: decoding.pruned(q, params),
         Carrier.HUFFMAN: lambda: decoding.coded(q),
     }
     made = [m for carrier, make in makers.items() if carrier in carriers and (m := make()) is not None]
-    best = min(made, key=lambda m: m.size_bytes, default=None)
-    if best is None or best.size_bytes + DECODE_COST >= _other_bytes(value, carriers):
-        return None
-    return best
+    return min(made, key=lambda m: m.size_bytes, default=None)
+
+
+def weight_bytes(q: np.ndarray, params: QuantParams, carriers: Collection[Carrier]) -> int:
+    """What int8 weights without a codebook take in a file, records of what unpacks them included."""
+    best = _encoded(q, params, carriers)
+    return q.size if best is None else min(q.size, best.size_bytes + DECODE_COST)
 
 
 def _other_bytes(value: Value, carriers: Collection[Carrier]) -> float:

@@ -28,16 +28,20 @@ class Option:
 
     Attributes:
       length, entries: of the codebook; 0 for plain int8.
+      zeros: the share of weights that are made zero, of int8.
       size_bytes: what it takes, with what unpacks it.
       cost: what it is predicted to add to the error.
     """
 
     length: int = 0
     entries: int = 0
+    zeros: float = 0.0
     size_bytes: int
     cost: float = 0.0
 
     def __str__(self) -> str:
+        if self.zeros:
+            return f"{self.zeros:.0%} zeros"
         return f"{self.entries} x {self.length}" if self.length else "int8"
 
 

@@ -23,6 +23,8 @@ from ir.codebook import Codebook
 from ir.execute import batchable
 from ir.graph import Graph, Node, Twin, Value
 from ir.layer import Matrix, table_of
+from ir.quantization import QuantParams
+from passes.compression import zeros
 from passes.compression.budget import Option, choose, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
 from passes.compression.coding import Rows
@@ -44,6 +46,7 @@ _LEAST_SENSITIVITY = 1e-3  # of the largest: no channel is worth nothing
 _RIDGES = (np.inf, 1.0)
 _PROJECTIONS = 2
 _LEAST_SAVING = 0.93  # of fewer entries: what saves less is not worth measuring
+_ROUNDING = 1.03  # how much more weights may take that were packed without loss, once they are rounded another way
 _Blocks = Callable[[int], np.ndarray]  # by their length
 _Metrics = Callable[[int], Metric]
 
@@ -124,7 +127,7 @@ class Codebooks(Pass):
                 return
             rng = np.random.default_rng(context.given.seed)
             option = plan.get(node)
-            if option is None or not option.length:
+            if option is None or not (option.length or option.zeros):
                 gain = rounding.round_layer(graph, matrix, x, xq, drawn, rng)
                 changed.append(f"{node.name}: int8, {gain:.2f} of the error of nearest rounding")
             else:
@@ -145,14 +148,17 @@ class Codebooks(Pass):
         slices: tuple[Slices, Slices],
         rng: np.random.Generator,
     ) -> float:
-        """Gives a layer its codebook; returns the squared error of its output relative to the output."""
+        """Gives a layer its codebook, or its zeros; returns the squared error of its output relative to the output."""
         fitting, judging = drawn.parted(sum(len(part) for part in slices[0]))
         fit, means = measure_layer(matrix, *slices, fitting, self.rows, rng)
         judge = fit if fitting is judging else measure_layer(matrix, *slices, judging, self.rows, rng)[0]
         scale = _scales(matrix)
-        found = [self._coded(fit, ridge, scale, option, importance) for ridge in _RIDGES]
-        entries, v = min(found, key=lambda made: judge(made[1]))
-        book = Codebook(entries=entries.astype(np.int64), strided=len(fit.w) > 1)
+        if option.zeros:
+            book, v = None, zeros.pruned(fit, judge, option.zeros, scale, importance, self.damping)
+        else:
+            found = [self._coded(fit, ridge, scale, option, importance) for ridge in _RIDGES]
+            entries, v = min(found, key=lambda made: judge(made[1]))
+            book = Codebook(entries=entries.astype(np.int64), strided=len(fit.w) > 1)
         params = dataclasses.replace(matrix.layer.params, codebook=book)
         stored = graph.constant(matrix.join(v).astype(np.float32), matrix.layer.weight.name, params)
         graph.set_input(matrix.layer.node, matrix.layer.weight_index, stored)
@@ -184,8 +190,9 @@ class Codebooks(Pass):
         """How many layers have codebooks, how much smaller they are, and whether that is small enough."""
         total = sum(o.size_bytes for o in plan.values())
         plain = sum(stored(node).type.size for node in plan)
-        coded = sum(bool(o.length) for o in plan.values())
-        note = f"{coded} of {len(plan)} layers and tables have codebooks: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
+        coded, zeroed = (sum(bool(getattr(o, what)) for o in plan.values()) for what in ("length", "zeros"))
+        also = f", {zeroed} zeros in place of weights" if zeroed else ""
+        note = f"{coded} of {len(plan)} layers and tables have codebooks{also}: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
         least = total + other_bytes(graph)
         if self.max_bytes and least > self.max_bytes:
             return note, f"no codebooks make the file as small as {self.max_bytes / 1e3:.0f} kB: {least / 1e3:.0f} kB"
@@ -246,11 +253,25 @@ class _Plan:
             error, _ = measure_layer(matrix, x, xq, everyone, _FEW_ROWS, rng)
             sizes = self._sizes(stored(node), _lengths(matrix))
             blocks, metric = self._of_layer(matrix, error)
-            found[node] = [Option(size_bytes=matrix.layer.data.size), *_measured(sizes, blocks, metric, rng)]
+            found[node] = [*self._without_codebook(matrix, error), *_measured(sizes, blocks, metric, rng)]
             self.context.services.progress("layers measured", len(found), max(len(found), len(self.importance)))
 
         run_both(self.graph, few, floats=self.context.tables.unrounded, before=before, room=TENSOR_BYTES)
         return found
+
+    def _without_codebook(self, matrix: Matrix, error: LayerError) -> list[Option]:
+        """The int8 weights as they are, and with zeros, where a file does not store these."""
+        limits, params = self.context.given.limits, matrix.layer.params
+        if limits is None:
+            return [Option(size_bytes=matrix.layer.data.size)]
+
+        def weight_bytes(q: np.ndarray, params: QuantParams) -> int:
+            return min(q.size, int(_ROUNDING * limits.weight_bytes(q, params)))
+
+        q = params.quantize(matrix.layer.data).astype(np.int8)
+        plain = Option(size_bytes=weight_bytes(q, params))
+        importance = self.importance[matrix.layer.node]
+        return [plain, *zeros.options(q, params, error, importance, weight_bytes)]
 
     def _of_layer(self, matrix: Matrix, error: LayerError) -> tuple[_Blocks, _Metrics]:
         """Its blocks of a length, in steps, and what errors of them cost."""

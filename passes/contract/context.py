@@ -8,10 +8,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from ir.errors import DataError
 from ir.graph import Graph, Twin
 from ir.kernels import Granularity
 from ir.opdef import OpDef
+from ir.quantization import QuantParams
 from ir.widths import Widths
 from passes.contract.samples import Samples
 from passes.contract.tables import Range, SideTables
@@ -47,6 +50,9 @@ class Limits(Protocol):
 
     def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
         """What `size` weights with a codebook take in its files, with what unpacks them; None if it cannot."""
+
+    def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
+        """What int8 weights take in its files, as they are or packed without loss."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.relu import RELU, RELU6
 from ir.ops.softmax import SOFTMAX
+from ir.quantization import QuantParams
 from ir.types import TensorType
 from ir.widths import Widths
 from passes.contract.base import Context, Given, SamplesInMemory
@@ -75,6 +76,9 @@ class _AllWidths:
 
     def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
         return None
+
+    def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
+        return q.size
 
     def weight_per_channel(self, op: OpDef) -> bool:
         return op.weight_operand.per_channel
