@@ -44,7 +44,7 @@ class EmulatorSession:
 
     def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
         """Runs a batch in chunks; `repeats` only makes timings."""
-        total = len(inputs[0]) if inputs[0].ndim else 1
+        total = len(inputs[0]) if inputs and inputs[0].ndim else 1
         parts, times = [], []
         for start in range(0, total, self._chunk):
             chunk = [x[start : start + self._chunk] if x.ndim else x for x in inputs]
