@@ -109,7 +109,7 @@ def test_dequantize(dtype: DType, seed: int, length: int, data: st.DataObject) -
 
 
 def test_one_scale_per_channel() -> None:
-    """The reference resolver of 2.14.0 does not register these versions, TensorFlow Lite Micro wants one scale."""
+    """The reference resolver of 2.14.0 does not register these versions, TensorFlow Lite Micro requires one scale."""
     rng = np.random.default_rng(4)
     quant = QuantParams(scale=rng.uniform(0.01, 0.3, 5), zero_point=np.array([0, 3, -9, 100, -128]), axis=2)
     profiles = [p for p in cases.ALL_PROFILES if p not in (PROFILES["ref"], TFLM)]

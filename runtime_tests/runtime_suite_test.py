@@ -186,11 +186,11 @@ def test_the_same_again(runtime, session, model, samples, answers) -> None:
         )
 
     assert same(session)
-    anew = runtime.load(model)
+    loaded_again = runtime.load(model)
     try:
-        assert same(anew)
+        assert same(loaded_again)
     finally:
-        anew.close()
+        loaded_again.close()
 
 
 def test_latency(session, samples, show) -> None:

@@ -127,7 +127,7 @@ def _signature(path: Path, keys: list[str], options: ModelOptions) -> str:
 
 
 def _fixed(path: Path, loaded: Any, key: str, options: ModelOptions) -> Any:
-    """The signature's function, traced anew where options give sizes that it leaves open."""
+    """The signature's function, traced again where options give sizes that it leaves open."""
     import tensorflow as tf
 
     function = loaded.signatures[key]
@@ -207,7 +207,7 @@ def _placeholders(definition: Any) -> tuple[str, ...]:
 
 
 def _ends(definition: Any) -> tuple[str, ...]:
-    """What nothing reads: the outputs, if nobody names them."""
+    """What nothing reads: the outputs, where none are named."""
     read = {name.lstrip("^").split(":")[0] for node in definition.node for name in node.input}
     idle = ("Const", "NoOp", "Assert", "Placeholder")
     return tuple(node.name for node in definition.node if node.name not in read and node.op not in idle)

@@ -1,7 +1,7 @@
 """TensorFlow in a process of its own, with limits of time, memory and files, for models that are programs.
 
 A SavedModel runs initializers when it is loaded, and the converter computes what is constant: what hangs, fills memory or
-ends the process does so there. One process serves all models of a run; it is started anew where it was lost.
+ends the process does so there. One process serves all models of a run; it is started again where it was lost.
 """
 
 from __future__ import annotations

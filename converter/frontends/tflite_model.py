@@ -127,7 +127,7 @@ def _is_quantized(record: TensorRecord) -> bool:
 
 
 class FloatReader(GraphReader):
-    """Reads the requested operators with shapes computed anew, and computes at once what is constant."""
+    """Reads the requested operators with shapes computed again, and computes at once what is constant."""
 
     def __init__(
         self,
@@ -175,7 +175,7 @@ class FloatReader(GraphReader):
 
     def _not_finite(self, bad: int, size: int, name: str) -> ModelError:
         found = f"{bad} NaN or infinite of the {size} values of '{name}'"
-        return file_error(self.model, "finite weights", found, "mend or train the network again")
+        return file_error(self.model, "finite weights", found, "correct them, or train the network again")
 
     def _operator(self, position: int, record: OperatorRecord) -> None:
         op = BY_CODE[record.code]

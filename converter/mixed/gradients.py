@@ -54,7 +54,7 @@ class Gradients:
     """Draws of (1) for `constants` of a float graph."""
 
     def __init__(self, graph: Graph, constants: Sequence[Value], samples: Samples, *, batch_size: int = 8) -> None:
-        self._tf = tensorflow_for("curvature", "choose by --sensitivity=logits, which wants no derivatives")
+        self._tf = tensorflow_for("curvature", "choose by --sensitivity=logits, which needs no derivatives")
         self._graph, self._constants, self._logits = graph, list(constants), logits_of(graph)
         self._batches = list(samples.batches(batch_size))
         self._compiled = self._tf.function(self._gradient, autograph=False)

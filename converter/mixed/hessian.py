@@ -33,7 +33,7 @@ class HessianProducts:
         self, graph: Graph, weights: Sequence[Value], samples: Samples, *, labelled: bool = False, batch_size: int = 8
     ) -> None:
         """`labelled`: the loss is that of the labels of `samples`. Raises OptionError where there are none."""
-        self._tf = tensorflow_for("curvature", "choose by --sensitivity=logits, which wants no second derivatives")
+        self._tf = tensorflow_for("curvature", "choose by --sensitivity=logits, which needs no second derivatives")
         self._graph, self._weights, self._logits = graph, list(weights), logits_of(graph)
         self._batches = list(samples.batches(batch_size))
         sizes = [len(batch[0]) for batch in self._batches]

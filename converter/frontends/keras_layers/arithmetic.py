@@ -71,7 +71,7 @@ def divide(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
         raise b.fail(
             "a divisor other than zero",
             f"{int(np.sum(divisor == 0.0))} zeros in a constant divisor",
-            "mend it",
+            "correct the constant",
         )
     return b.node(MUL, as_float(b, x1), b.constant(1.0 / divisor, "reciprocal"))
 

@@ -87,7 +87,7 @@ def _resized(b: Builder, x: Value, size: tuple[int, int], interpolation: str) ->
 
 @layer(keras.layers.CenterCrop)
 def center_crop(b: Builder, layer: Any, x: Value) -> Value:
-    top, left = (int((have - want) / 2) for have, want in zip(x.shape[1:3], (layer.height, layer.width), strict=True))
+    top, left = (int((old - new) / 2) for old, new in zip(x.shape[1:3], (layer.height, layer.width), strict=True))
     if top < 0 or left < 0 or x.shape[1] < layer.height or x.shape[2] < layer.width:
         raise b.fail(
             f"pictures of at least {layer.height} x {layer.width}",

@@ -233,14 +233,14 @@ def repeat(b: Builder, op: Any, x: Value) -> Value:
 
 def nearest(b: Builder, x: Value, size: tuple[int, int]) -> Value:
     """A picture enlarged by whole factors, every pixel repeated."""
-    half = not all(_divides_exactly(have, want) for have, want in zip(x.shape[1:3], size, strict=True))
+    half = not all(_divides_exactly(old, new) for old, new in zip(x.shape[1:3], size, strict=True))
     return b.node(RESIZE_NEAREST_NEIGHBOR, x, size=size, half_pixel_centers=half)
 
 
-def _divides_exactly(have: int, want: int) -> bool:
-    """Whether the kernel, which multiplies by the float have/want and cuts off, always finds the right pixel.
+def _divides_exactly(old: int, new: int) -> bool:
+    """Whether the kernel, which multiplies by the float old/new and cuts off, always finds the right pixel.
 
     It does for the usual factors; for the others the centres of pixels stay clear of the edges.
     """
-    places = np.arange(want)
-    return bool(np.all((places * (np.float32(have) / np.float32(want))).astype(np.int64) == places * have // want))
+    places = np.arange(new)
+    return bool(np.all((places * (np.float32(old) / np.float32(new))).astype(np.int64) == places * old // new))

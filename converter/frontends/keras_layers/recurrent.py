@@ -1,6 +1,6 @@
 """Recurrent layers over sequences of a fixed length: an LSTM as one node, others step by step from what their cells compute.
 
-The states before the first step are zeros; written out, a network starts every invocation anew. A step that a mask
+The states before the first step are zeros; written out, a network starts every invocation from them. A step that a mask
 leaves out keeps states and output as they were (the output zero, by `zero_output_for_mask`).
 """
 
@@ -73,7 +73,7 @@ def _check(b: Builder, layer: Any, x: Value, mask: Any, arguments: dict[str, Any
         fix = (
             "use an LSTM (tanh, sigmoid, no mask, no states as results), or give the states as inputs, and use the cell"
         )
-        raise b.fail("a layer that starts anew", "a stateful one", fix)
+        raise b.fail("a layer that starts over at every invocation", "a stateful one", fix)
     if isinstance(layer.cell, keras.layers.StackedRNNCells) and mask is not None:
         raise b.fail("one cell", "a stack of cells under a mask", "use one recurrent layer after the other")
 
