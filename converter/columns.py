@@ -86,7 +86,7 @@ def coarse_columns(
     reference: Graph, bounds: Sequence[Bounds], quants: Sequence[QuantParams | None]
 ) -> list[CoarseColumns]:
     """Of all outputs of the float network."""
-    triples = zip(reference.outputs, bounds, quants, strict=True)
+    triples = zip(reference.own_outputs, bounds, quants, strict=True)
     return [found for value, known, quant in triples if (found := known.coarse(value, quant)) is not None]
 
 

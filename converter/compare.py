@@ -16,6 +16,7 @@ from ir.execute import batchable, compiled, run_float, run_integer
 from ir.graph import Graph
 from ir.profile import JUDGES, Profile
 from ir.quantization import QuantParams
+from ir.stream import IntegerStream
 from ir.supported import able
 from ir.types import DType
 from passes.contract.base import Progress, Samples, silent
@@ -88,8 +89,8 @@ class _Sums:
     def __init__(self, reference: Graph) -> None:
         self._reference = reference
         self._logits = logits_of(reference)
-        self._names = [v.name for v in reference.outputs]
-        self._real = np.array([v.dtype.is_float for v in reference.outputs])
+        self._names = [v.name for v in reference.own_outputs]
+        self._real = np.array([v.dtype.is_float for v in reference.own_outputs])
         self._varying = Varying(), Varying()
         self._classes = 0
         self._power = np.zeros((2, len(self._names)))  # of signal and noise, by output
@@ -204,17 +205,23 @@ def compare(
     """
     integer = to_graph(parse(model))
     together = batchable(reference) and batchable(integer)
-    float_expected = [*reference.outputs, *logits_of(reference)]
-    integer_expected = [*integer.outputs, *logits_of(integer)]
+    float_expected = [*reference.own_outputs, *logits_of(reference)]
+    integer_expected = [*integer.own_outputs, *logits_of(integer)]
     transform = simulated(reference) if any(v.quant is not None for v in reference.values()) else None
     run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected, transform=transform))
-    sums, done, split = _Sums(reference), 0, len(reference.outputs)
+    sums, done, split = _Sums(reference), 0, len(reference.own_outputs)
     profile = profile or able(integer, JUDGES)
+    stream = IntegerStream(integer, profile)
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
         expected = run(batch)
-        sums.add_inputs(batch, [v.quant for v in integer.inputs])
-        inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, integer.inputs, strict=True)]
-        raw = run_integer(integer, inputs, profile, requested=integer_expected)
+        own = batch[: len(integer.own_inputs)]  # of the states the file keeps its own
+        sums.add_inputs(own, [v.quant for v in integer.own_inputs])
+        inputs = [to_integers(x, v.dtype, v.quant) for x, v in zip(own, integer.own_inputs, strict=True)]
+        raw = (
+            stream.run(inputs, integer_expected)
+            if integer.states
+            else run_integer(integer, inputs, profile, requested=integer_expected)
+        )
         found = [to_reals(y, v.quant) for y, v in zip(raw, integer_expected, strict=True)]
         part = None if labels is None else labels[done : done + len(batch[0])]
         sums.add_answers(expected[:split], found[:split], part)

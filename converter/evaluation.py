@@ -137,11 +137,11 @@ def sqnr_interval(signal: np.ndarray, noise: np.ndarray) -> tuple[float, tuple[f
 def with_logits(model: bytes) -> tuple[bytes, int]:
     """The file with the inputs of final softmaxes as further outputs, and the number of outputs that it had."""
     graph = to_graph(parse(model))
-    own = len(graph.outputs)
-    logits = [v for v in logits_of(graph) if v not in graph.outputs]
+    own = len(graph.own_outputs)
+    logits = [v for v in logits_of(graph) if v not in graph.own_outputs]
     if not logits:
         return model, own
-    graph.outputs.extend(logits)
+    graph.outputs[own:own] = logits
     return to_bytes(graph), own
 
 
@@ -163,16 +163,18 @@ def evaluate(
       labels: class of each sample.
     """
     graph = to_graph(parse(model))
-    content, own = with_logits(model) if reference is not None else (model, len(graph.outputs))
+    content, own = with_logits(model) if reference is not None else (model, len(graph.own_outputs))
     run = to_graph(parse(content)) if content is not model else graph
-    logit_positions = [] if reference is None else [run.outputs.index(v) for v in logits_of(run)[:own]]
+    logit_positions = [] if reference is None else [run.own_outputs.index(v) for v in logits_of(run)[:own]]
     judged = [] if reference is None else logits_of(reference)
     session = runtime.load(content)
     tally = _Tally()
     try:
         for inputs, expected, expected_logits, part in _batches(samples, graph, reference, labels, batch_size):
-            raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.inputs, strict=True)])
-            found = [to_reals(y, v.quant) for y, v in zip(raw, run.outputs, strict=True)]
+            raw = session.invoke(
+                [to_integers(x, v.dtype, v.quant) for x, v in zip(inputs, graph.own_inputs, strict=False)]
+            )
+            found = [to_reals(y, v.quant) for y, v in zip(raw, run.own_outputs, strict=True)]
             tally.samples += len(inputs[0])
             scores = _scores(found[:own])
             if part is not None and scores is not None:
@@ -210,12 +212,12 @@ def _batches(
             where="--labels",
             fix="give one label per sample",
         )
-    check_classes(labels, [v.shape for v in graph.outputs], "--labels")
+    check_classes(labels, [v.shape for v in graph.own_outputs], "--labels")
     together = batchable(graph) and (reference is None or batchable(reference))
     size = batch_size if together else max(1, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)
     run = None
     if reference is not None:
-        expected_values = [*reference.outputs, *logits_of(reference)]
+        expected_values = [*reference.own_outputs, *logits_of(reference)]
         run = compiled(lambda tensors: run_float(reference, tensors, requested=expected_values))
     done = 0
     for inputs in samples.batches(size):
@@ -225,4 +227,4 @@ def _batches(
             yield inputs, None, None, part
         else:
             results = run(inputs)
-            yield inputs, results[: len(reference.outputs)], results[len(reference.outputs) :], part
+            yield inputs, results[: len(reference.own_outputs)], results[len(reference.own_outputs) :], part

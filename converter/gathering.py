@@ -61,7 +61,7 @@ def gather(network: Network, requested: RequestedData) -> ConversionData:
     tuning, judged = requested.tuning, whole_batches(test, graph) if apart else calibration
     trained = None if tuning is None else tuning.source(given, graph, mode, requested.seed, None if apart else labels)
     for data, where in ((judged, "--labels"), (trained, "--tuning_labels")):
-        check_classes(None if data is None else data.labels, [v.shape for v in graph.outputs], where)
+        check_classes(None if data is None else data.labels, [v.shape for v in graph.own_outputs], where)
     return ConversionData(
         calibration=calibration,
         tuning=trained,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from converter.compare import to_integers
-from converter.runtimes.by_operator import Difference, differences, expose
+from converter.runtimes.by_operator import Difference, differences, expose, keeps
 from converter.runtimes.local import LocalRuntime, WorkerLost, shared_worker
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
@@ -154,6 +154,13 @@ class _Work:
         for difference in found:
             if difference.largest > _allowed(difference, runtime):
                 raise _differs(difference, runtime)
+        if not keeps(self.exposed, results):
+            raise ProofError(
+                expected="variables that hold what they were assigned at the invocation before",
+                found="others",
+                where=f"the file on {runtime.name}",
+                fix=_REPORT,
+            )
         if any(
             not np.array_equal(a, b)
             for answer, result in zip(answers, results, strict=True)
@@ -209,7 +216,7 @@ class _Work:
             except RuntimeFailure:
                 fails = middle
         tensors, last = parse(self.model).main.tensors, operators[fails - 1]
-        return f"{last.code} '{tensors[last.outputs[0]].name}'"
+        return f"{last.code} '{tensors[last.outputs[0]].name}'" if last.outputs else last.code
 
 
 def _answers(runtime: LocalRuntime, model: bytes, samples: Sequence[list[np.ndarray]]) -> list[list[np.ndarray]]:
@@ -242,11 +249,12 @@ def _inputs(graph: Graph, samples: Samples | None, seed: int) -> Iterator[list[n
     if samples is None or not len(samples):
         rng = np.random.default_rng(seed)
         for _ in range(_SAMPLES):
-            yield [_random(value, rng) for value in graph.inputs]
+            yield [_random(value, rng) for value in graph.own_inputs]
         return
     batch = graph.inputs[0].shape[0] if graph.inputs and graph.inputs[0].shape else 1
     for arrays in itertools.islice(samples.batches(max(1, batch)), _SAMPLES):
-        yield [to_integers(x, v.dtype, v.quant) for x, v in zip(arrays, graph.inputs, strict=True)]
+        own = arrays[: len(graph.own_inputs)]
+        yield [to_integers(x, v.dtype, v.quant) for x, v in zip(own, graph.own_inputs, strict=True)]
 
 
 def _random(value: Value, rng: np.random.Generator) -> np.ndarray:

@@ -4,6 +4,7 @@
   and crops them, for calibration random parts of them, mirrored half of the time.
 - An input that has an output of its own shape, beside another input, is a state: zeros at first, then what the float
   network gave out for the sample before.
+  (The states that a graph itself keeps are those of `converter.data.stateful`.)
 - Any other gets smooth noise between -1 and 1.
 
 What is counted are samples: of an input whose first axis is no batch a sample takes the whole of that axis.
@@ -11,7 +12,7 @@ What is counted are samples: of an input whose first axis is no batch a sample t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +20,10 @@ import numpy as np
 from converter.data import DataSource, InputSpec, from_arrays
 from converter.data.images import decode, find_images, fit
 from converter.data.source import choose
+from converter.data.stateful import RunFloat, own_specs, specs, steps, with_states
 from converter.preprocess import apply_mode
 from ir.graph import Graph, Value
 from ir.types import DType
-
-RunFloat = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
-
-
-def specs(graph: Graph) -> list[InputSpec]:
-    """What the data package needs to know of the inputs."""
-    return [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
 
 
 def is_image(value: Value) -> bool:
@@ -40,7 +35,7 @@ def is_image(value: Value) -> bool:
 def states(graph: Graph) -> dict[int, int]:
     """Inputs that are states: their position, and that of the output they are fed from."""
     found: dict[int, int] = {}
-    if len(graph.inputs) < 2:
+    if len(graph.inputs) < 2 or graph.states:
         return found
     for i, value in enumerate(graph.inputs):
         same = [j for j, out in enumerate(graph.outputs) if out.shape == value.shape and j not in found.values()]
@@ -68,12 +63,14 @@ def make_samples(
     """
     rng = np.random.default_rng(seed)
     fed_back = states(graph) if run is not None else {}
-    pictures = [v for v in graph.inputs if is_image(v)]
+    pictures = [v for v in graph.own_inputs if is_image(v)]
     files = find_images(photographs) if photographs is not None and pictures else []
     if files and not crops:
         count = min(count, len(files))
-    given = [v for i, v in enumerate(graph.inputs) if i not in fed_back]
+    given = [v for i, v in enumerate(graph.own_inputs) if i not in fed_back]
     arrays = [_array(v, count, files, photographs, preprocess, crops, rng) for v in given]
+    if graph.states:
+        return with_states(graph, from_arrays(arrays, own_specs(graph)))
     source = from_arrays(arrays, stateless(graph) if fed_back else specs(graph))
     return stream(graph, source, count, run) if fed_back and run is not None else source
 
@@ -91,15 +88,9 @@ def stream(graph: Graph, source: DataSource, count: int, run: RunFloat) -> DataS
     """
     fed_back = states(graph)
     kept = set(choose(len(source), count).tolist())
-    state = {i: np.zeros(graph.inputs[i].shape, np.float32) for i in fed_back}
-    rows = []
-    for position, sample in enumerate(source.batches(1)):
-        given = iter(sample)
-        arrays = [state[i] if i in fed_back else next(given) for i in range(len(graph.inputs))]
-        if position in kept:
-            rows.append(arrays)
-        results = run(arrays)
-        state = {i: np.asarray(results[output]) for i, output in fed_back.items()}
+    begin = {i: np.zeros(graph.inputs[i].shape, np.float32) for i in fed_back}
+    computed = enumerate(steps(graph, source, fed_back, begin, run))
+    rows = [arrays for position, (arrays, _) in computed if position in kept]
     return from_arrays([np.concatenate(parts) for parts in zip(*rows, strict=True)], specs(graph))
 
 

@@ -24,12 +24,13 @@ import numpy as np
 from converter.compare import Varying, to_integers, to_reals
 from converter.conversion import convert
 from converter.data import DataSource, open_data
+from converter.data.stateful import specs
 from converter.frontends import ModelOptions, load_model
 from converter.result import ConversionResult
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
-from converter.sample_inputs import make_samples, specs, stateless, states, stream
+from converter.sample_inputs import make_samples, stateless, states, stream
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.errors import ConversionError, RuntimeFailure
@@ -179,7 +180,7 @@ def first_inputs(model: bytes, judged: DataSource, count: int) -> list[np.ndarra
     """The first samples in the types of the file's inputs."""
     graph = to_graph(parse(model))
     batch = next(judged.batches(max(1, count, graph.inputs[0].shape[0] if graph.inputs[0].shape else 1)))
-    return [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, graph.inputs, strict=True)]
+    return [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, graph.own_inputs, strict=False)]
 
 
 def _runs(differing: Mapping[str, int | str]) -> ModelRuntime:
@@ -196,23 +197,25 @@ def measure(
     """Every output of the emitted file, on a runtime, against the float network's."""
     emitted = to_graph(parse(result.model))
     session = runtime.load(result.model)
-    sums: list[list[np.ndarray]] = [[] for _ in graph.outputs]
+    sums: list[list[np.ndarray]] = [[] for _ in graph.own_outputs]
     varying = Varying()
     together = batchable(graph)
     for batch in judged.batches(8 if together else max(1, graph.inputs[0].shape[0])):
-        expected = run(batch)
-        raw = session.invoke([to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.inputs, strict=True)])
-        found = [to_reals(y, v.quant) for y, v in zip(raw, emitted.outputs, strict=True)]
+        expected = run(batch)[: len(graph.own_outputs)]
+        raw = session.invoke(
+            [to_integers(x, v.dtype, v.quant) for x, v in zip(batch, emitted.own_inputs, strict=False)]
+        )
+        found = [to_reals(y, v.quant) for y, v in zip(raw, emitted.own_outputs, strict=True)]
         rows = len(batch[0]) if together else 1
         expected, found = ([by_sample(y, rows) for y in outputs] for outputs in (expected, found))
         varying.add(expected)
         for table, a, b in zip(sums, expected, found, strict=True):
             f, q = a.astype(np.float64), b.astype(np.float64)
             table.append(np.stack([(f * f).sum(1), (q * q).sum(1), (f * q).sum(1), np.square(f - q).sum(1)], axis=1))
-    still = varying.constant([v.name for v in graph.outputs])
+    still = varying.constant([v.name for v in graph.own_outputs])
     return [
         dataclasses.replace(quality(v.name, np.concatenate(table)), counts=v.dtype.is_float and v.name not in still)
-        for v, table in zip(graph.outputs, sums, strict=True)
+        for v, table in zip(graph.own_outputs, sums, strict=True)
     ]
 
 

@@ -34,6 +34,7 @@ def digest(graph: Graph) -> str:
         add(node.name, node.op.name, node.attrs)
         add([None if v is None else numbers[v] for v in node.inputs], [numbers[v] for v in node.outputs])
     add(graph.name, [numbers[v] for v in graph.inputs], [numbers[v] for v in graph.outputs])
+    add(*graph.states)
     return hashed.hexdigest()
 
 

@@ -137,13 +137,16 @@ class Graph:
 
     Attributes:
       name: of the model.
-      inputs, outputs: in the model's order; `input_names` and `output_names` are those of its signature.
+      inputs, outputs: in the model's order, behind them those of its states.
+      states: of a stream, what its last inputs begin with, in the graph's own numbers. At each invocation they are what
+        the last outputs, in the same order, were at the one before.
     """
 
     def __init__(self, name: str = "model") -> None:
         self.name = name
         self.inputs: list[Value] = []
         self.outputs: list[Value] = []
+        self.states: tuple[np.ndarray, ...] = ()
         self._nodes: dict[Node, None] = {}
         self._sorted: list[Node] | None = None
         self._names: dict[str, int] = {}
@@ -286,6 +289,22 @@ class Graph:
     # --- reading --------------------------------------------------------------------------------------------------
 
     @property
+    def own_inputs(self) -> list[Value]:
+        """What whoever runs the graph gives: the inputs without the states."""
+        return self.inputs[: len(self.inputs) - len(self.states)]
+
+    @property
+    def own_outputs(self) -> list[Value]:
+        """What whoever runs the graph gets: the outputs without the states that come next."""
+        return self.outputs[: len(self.outputs) - len(self.states)]
+
+    @property
+    def carried(self) -> list[tuple[Value, Value]]:
+        """Of every state, the input that it is and the output that it becomes."""
+        k = len(self.states)
+        return list(zip(self.inputs[len(self.inputs) - k :], self.outputs[len(self.outputs) - k :], strict=True))
+
+    @property
     def nodes(self) -> list[Node]:
         """All nodes in topological order, ties in the order they were added."""
         if self._sorted is None:
@@ -354,6 +373,7 @@ class Graph:
             duplicate._nodes[copied] = None
         duplicate.inputs = [values[v] for v in self.inputs]
         duplicate.outputs = [values[v] for v in self.outputs]
+        duplicate.states = self.states
         return Twin(duplicate, nodes, values)
 
     def copy(self) -> Graph:

@@ -39,6 +39,7 @@ def to_plain(graph: Graph) -> Plain:
         ],
         "inputs": [numbers[v] for v in graph.inputs],
         "outputs": [numbers[v] for v in graph.outputs],
+        "states": [_of(state) for state in graph.states],
     }
 
 
@@ -63,6 +64,9 @@ def from_plain(plain: Plain, constants: Sequence[np.ndarray] | None = None) -> G
             value.producer = node
     graph.inputs = [values[i] for i in plain["inputs"]]
     graph.outputs = [values[i] for i in plain["outputs"]]
+    begins = plain.get("states", [])
+    reads = graph.inputs[len(graph.inputs) - len(begins) :]
+    graph.states = tuple(np.asarray(b, v.dtype.numpy) for b, v in zip(begins, reads, strict=True))
     nodes = {node.name for node in graph.nodes}
     for value in values:
         if value.name not in nodes:  # those are taken already

@@ -36,4 +36,5 @@ def to_text(graph: Graph) -> str:
     lines += [f"  input %{v.name} : {type_text(v)}" for v in graph.inputs]
     lines += [f"  {node_text(node)}" for node in graph.nodes]
     lines += [f"  output %{v.name}" for v in graph.outputs]
+    lines += [f"  %{made.name} becomes %{read.name}" for read, made in graph.carried]
     return "\n".join(lines) + "\n"

@@ -30,11 +30,23 @@ def verify(graph: Graph, after: str = "") -> None:
                 problems.append(f"{node}: output {value} has another producer")
         known.update(node.outputs)
     problems += [f"output {v} is computed by nothing" for v in graph.outputs if v not in known and not v.is_constant]
+    problems += [
+        f"state {read} of {read.type} becomes {made} of {made.type}"
+        for read, made in graph.carried
+        if not _same(read, made)
+    ]
     taken = Counter(v.name for v in graph.values() if not v.is_constant)
     problems += [f"name '{name}' is used {count} times" for name, count in taken.items() if count > 1]
     if problems:
         more = f" (and {len(problems) - 5} more)" if len(problems) > 5 else ""
         raise VerificationError(f"after {after or 'building'}: " + "; ".join(problems[:5]) + more)
+
+
+def _same(read: Value, made: Value) -> bool:
+    """Whether a state can become this: annotated graphs are still being written to."""
+    a, b = read.quant, made.quant
+    fits = a is None or b is None or read.dtype.is_float or a.same_as(b)
+    return (read.shape, read.dtype) == (made.shape, made.dtype) and fits
 
 
 def _check_operands(node: Node) -> list[str]:

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from converter import preprocess
 from converter.data import InputSpec, check_data, open_data
 from converter.data.given import classes_of
+from converter.data.stateful import with_states
 from converter.frontends import check_there
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.machines import on_all
@@ -87,6 +88,8 @@ def main(arguments: list[str]) -> None:
         labels=FLAGS.labels,
         classes=classes_of(graph),
     )
+    if source is not None:
+        data = with_states(source.graph, data)
     warn_of_range(graph, data)
     if data.labels is None and source is None:
         raise DataError(
@@ -130,7 +133,7 @@ def report(path: str, runtimes: list[Any], results: list[Any]) -> None:
 
 def warn_of_range(graph: Any, data: Any) -> None:
     """Says where the data cannot be what the file was converted for: its inputs hold much less."""
-    for value, array in zip(graph.inputs, next(data.batches(8)), strict=True):
+    for value, array in zip(graph.own_inputs, next(data.batches(8)), strict=False):
         if value.quant is None or not array.size:
             continue
         low, high = (float(b) for b in value.quant.bounds)
@@ -150,14 +153,14 @@ def _input_specs(reference: Any, graph: Any) -> list[InputSpec]:
     def dtype(value: Any) -> str:
         return "float32" if value.quant is not None else value.dtype.numpy.name
 
-    if len(reference.inputs) != len(graph.inputs):
+    if len(reference.own_inputs) != len(graph.own_inputs):
         raise OptionError(
-            expected=f"a float network of {len(graph.inputs)} inputs",
-            found=str(len(reference.inputs)),
+            expected=f"a float network of {len(graph.own_inputs)} inputs",
+            found=str(len(reference.own_inputs)),
             where="--float_model",
             fix="pass the network that the file was converted from",
         )
-    return [InputSpec(name=v.name, shape=v.shape, dtype=dtype(v)) for v in reference.inputs]
+    return [InputSpec(name=v.name, shape=v.shape, dtype=dtype(v)) for v in reference.own_inputs]
 
 
 def show(results: list[Evaluation]) -> None:

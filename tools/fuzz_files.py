@@ -44,7 +44,7 @@ def _inspect(data: bytes) -> None:
 
 def _emulate(data: bytes) -> None:
     session = EmulatorRuntime().load(data)
-    values = session.graph.inputs
+    values = session.graph.own_inputs
     if sum(v.type.size for v in session.graph.values()) <= _MOST_INPUTS:
         session.invoke([np.zeros(v.shape, v.dtype.numpy) for v in values])
 

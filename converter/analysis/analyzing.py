@@ -135,11 +135,12 @@ class _Work:
     def _reference(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
         """Outputs and logits of the network as it was read, before any pass."""
         graph, size = self.result.reference, self.twins.together
-        requested = [*graph.outputs, *logits_of(graph)]
+        own = graph.own_outputs
+        requested = [*own, *logits_of(graph)]
         chunks = [[a[i : i + size] for a in self.arrays] for i in range(0, len(self.indices), size)]
         parts = [run_float(graph, [K.convert_to_tensor(x) for x in chunk], requested=requested) for chunk in chunks]
         found = [np.concatenate([np.atleast_1d(K.convert_to_numpy(t)) for t in c]) for c in zip(*parts, strict=True)]
-        return found[: len(graph.outputs)], found[len(graph.outputs) :]
+        return found[: len(own)], found[len(own) :]
 
     def _causes(self, measured: Measurement, facts: Facts, effects: Effects, total: float, scores: Any) -> list[Cause]:
         result, trace = self.result, self.result.trace

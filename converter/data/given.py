@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from converter.data.opening import from_arrays, open_data
-from converter.data.source import DataSource, InputSpec
+from converter.data.source import DataSource
+from converter.data.stateful import own_specs, with_states
 from converter.data.streams import Stream, collect, is_list_of_samples, is_stream
 from converter.preprocess import Preprocess, check_pixels, check_range
 from ir.errors import DataError
@@ -32,12 +33,25 @@ def as_source(
 ) -> DataSource | None:
     """Data in any form that `convert` takes, as a source for the inputs of a graph; options as of `open_data`.
 
+    Of a graph with states the samples are one stream, in their order; `samples` are then its first ones.
+
     Raises:
       DataError: as `open_data`.
     """
     if given is None or isinstance(given, DataSource):
         return given
-    inputs = [InputSpec(name=v.name, shape=v.shape, dtype=v.dtype.numpy.name) for v in graph.inputs]
+    if graph.states:
+        whole = _opened(given, graph, preprocess, samples=None, seed=seed, labels=labels)
+        return with_states(graph, whole if samples is None else whole.subset(np.arange(min(samples, len(whole)))))
+    return _opened(given, graph, preprocess, samples=samples, seed=seed, labels=labels)
+
+
+def _opened(
+    given: Data, graph: Graph, preprocess: Preprocess, *, samples: int | None, seed: int, labels: Any
+) -> DataSource:
+    inputs = own_specs(graph)
+    if isinstance(given, DataSource):
+        return given
     if isinstance(given, (str, Path)):
         return open_data(
             given,
@@ -63,7 +77,7 @@ def as_source(
 
 def classes_of(graph: Graph) -> int | None:
     """How many answers a classifier has, None for other networks."""
-    shapes = [v.shape for v in graph.outputs]
+    shapes = [v.shape for v in graph.own_outputs]
     return shapes[0][1] if len(shapes) == 1 and len(shapes[0]) == 2 and shapes[0][1] > 1 else None
 
 
@@ -108,7 +122,7 @@ def _few(samples: int) -> str | None:
 
 def _rescales(graph: Graph) -> bool:
     """Whether an input goes first into arithmetic, as of a Rescaling layer, and not into a layer with weights."""
-    nodes = [node for value in graph.inputs for node in value.consumers]
+    nodes = [node for value in graph.own_inputs for node in value.consumers]
     while any(node.op.pads_zeros for node in nodes):
         nodes = [n for node in nodes for n in (node.output.consumers if node.op.pads_zeros else [node])]
     return any(node.weight is None for node in nodes)

@@ -5,17 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 _DRAW = "random draws: draw in training only, or end the model before the draw with --output_nodes (a VAE's mean)"
-_STATE = (
-    "states that are kept between invocations: export the network with its states as inputs and outputs, which whoever runs "
-    "it feeds back (the external states of a streaming network), and calibrate on recorded states beside the inputs"
-)
 _LOOP = (
     "loops: export the network with a fixed number of steps, each written out (unroll=True), or from its .keras file"
 )
 _TEXT = "tables and text: look words up before the network, and give it their numbers"
 _FIXES: Mapping[str, str] = {
     **dict.fromkeys(("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"), _DRAW),
-    **dict.fromkeys(("VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"), _STATE),
     **dict.fromkeys(("WHILE", "IF"), _LOOP),
     **dict.fromkeys(("HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_LOOKUP", "HASHTABLE_IMPORT"), _TEXT),
 }

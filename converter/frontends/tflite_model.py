@@ -35,6 +35,7 @@ from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.model_file import load, parse
 from converter.tflite.reader import GraphReader, tensor_type
 from converter.tflite.records import ModelFile, OperatorRecord, Signature, SubgraphRecord, TensorRecord
+from converter.tflite.variables import CODES
 from ir.errors import ModelError
 from ir.graph import Graph, Value
 from ir.keras_ops import K
@@ -66,8 +67,14 @@ def from_tflite(model: str | Path | bytes | ModelFile, options: ModelOptions | N
     _check_operators(file, subgraph, requested)
     _check_quantization(file, subgraph, requested)
     shapes = input_shapes(file, subgraph, signature, options)
-    graph = FloatReader(file, subgraph, shapes, outputs, requested).read()
+    reader = FloatReader(file, subgraph, shapes, outputs, requested)
+    graph = reader.read()
     _rename(graph, subgraph, signature, outputs, options)
+    own = len(graph.outputs)
+    reader.variables.close(graph)
+    graph.outputs = list(
+        separate(graph, [v.name for v in graph.outputs[:own]] + [f"{r.name}/next" for r, _ in graph.carried])
+    )
     recognize(graph)
     return graph
 
@@ -79,7 +86,7 @@ def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[
     unknown = {}
     for position in requested:
         operator = subgraph.operators[position]
-        if operator.code not in BY_CODE:
+        if operator.code not in BY_CODE and operator.code not in CODES:
             makes = subgraph.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
             unknown[position] = f"{operator.code} '{makes}'"
     if not unknown:
@@ -150,9 +157,23 @@ class FloatReader(GraphReader):
             dtype = DType.FLOAT32 if dtype.is_float else dtype
             self.values[index] = self.graph.input(record.name or "input", TensorType(self._shapes[index], dtype))
         for position in self._requested:
-            self._operator(position, self.subgraph.operators[position])
+            operator = self.subgraph.operators[position]
+            (self._variable if operator.code in CODES else self._operator)(position, operator)
         self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
         return self.graph
+
+    def _read(self, name: str, record: TensorRecord, where: str) -> Value:
+        """A variable that nothing assigns is a constant."""
+        if name not in self.variables.assigned and name in self.variables.begins:
+            return self.graph.constant(self.variables.begins[name], record.name or name)
+        return super()._read(name, record, where)
+
+    def _state_type(self, name: str, record: TensorRecord) -> TensorType:
+        """In float32, of the shape that it begins with: a file may leave open in which it is read."""
+        dtype = tensor_type(record, self.model.path).dtype
+        begin = self.variables.begins.get(name)
+        shape = record.shape if begin is None else begin.shape
+        return TensorType(shape, DType.FLOAT32 if dtype.is_float else dtype)
 
     def _constant(self, record: TensorRecord) -> Value:
         """A constant; one that stands for reals becomes float32."""

@@ -261,7 +261,6 @@ def test_custom_operators_are_refused_by_name_and_can_be_cut_off() -> None:
     ("code", "fix"),
     [
         ("RANDOM_STANDARD_NORMAL", "draw in training only, or end the model before the draw"),
-        ("READ_VARIABLE", "states as inputs and outputs"),
         ("WHILE", "a fixed number of steps"),
     ],
 )

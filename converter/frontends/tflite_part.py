@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 from converter.frontends.options import ModelOptions
 from converter.tflite.records import ModelFile, Signature, SubgraphRecord, TensorRecord
+from converter.tflite.variables import ASSIGN, handles
 from ir.errors import ModelError, OptionError
 
 AGAIN = "write or download the file again"
@@ -53,10 +56,13 @@ def outputs_of(
 
 
 def reachable(file: ModelFile, subgraph: SubgraphRecord, outputs: tuple[int, ...]) -> list[int]:
-    """Positions of the operators that these outputs depend on, in the file's order."""
+    """Positions of the operators that these outputs depend on, in the file's order; with a variable, what is assigned to it."""
     makers: dict[int, int] = {}
+    named, assigns = handles(subgraph), defaultdict(list)
     for position, operator in enumerate(subgraph.operators):
         makers.update(dict.fromkeys(operator.outputs, position))
+        if operator.code == ASSIGN:
+            assigns[named.get(operator.inputs[0])].append(position)
     requested: set[int] = set()
     stack = [makers[i] for i in outputs if i in makers]
     while stack:
@@ -64,6 +70,8 @@ def reachable(file: ModelFile, subgraph: SubgraphRecord, outputs: tuple[int, ...
         if position not in requested:
             requested.add(position)
             stack.extend(makers[i] for i in subgraph.operators[position].inputs if i in makers)
+            read = named.get(next(iter(subgraph.operators[position].outputs), -1))
+            stack.extend(assigns[read] if read is not None else ())
     return sorted(requested)
 
 

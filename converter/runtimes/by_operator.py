@@ -62,7 +62,7 @@ def expose(model: bytes, operators: int | None = None) -> ExposedFile:
         outputs = []
         _keep_used_codes(content)
     shown = [op for position, op in enumerate(main.operators) if position not in unpacking]
-    results = [int(i) for op in shown for i in op.outputs]
+    results = [int(i) for op in shown for i in op.outputs if main.tensors[i].type != schema.TensorType.RESOURCE]
     main.outputs = list(dict.fromkeys([*outputs, *results]))
     content.signatureDefs = []
     return ExposedFile(_packed(content, len(model)), len(outputs))
@@ -142,11 +142,13 @@ def differences(
     """How far each operator is from the emulator, in the file's order.
 
     Args:
-      samples: inputs, an array each.
+      samples: inputs, an array each; the states of a stream are those that the runtime read.
       given: what the runtime gave for them as the exposed file's outputs.
     """
     found: list[Difference] = []
-    known = dict(zip(exposed.graph.outputs, given, strict=True))
+    graph = exposed.graph
+    known = dict(zip(graph.own_outputs, given, strict=True))
+    states = [known[read].reshape(read.shape) for read, _ in graph.carried]
 
     def compare(value: Value, computed: np.ndarray) -> np.ndarray:
         if value not in known or value.producer is None:
@@ -155,8 +157,24 @@ def differences(
         found.append(_difference(value.producer, computed, result))
         return result
 
-    run_integer(exposed.graph, samples, profile, transform=compare)
+    run_integer(graph, [*samples, *states], profile, transform=compare)
     return list(_joined(found))
+
+
+def keeps(exposed: ExposedFile, given: Sequence[Sequence[np.ndarray]]) -> bool:
+    """Whether the variables of a stream begin as the file says, and then hold what they were assigned.
+
+    Args:
+      given: what a runtime gave at consecutive invocations, from the first on, as the exposed file's outputs.
+    """
+    held = list(exposed.graph.states)
+    for results in given:
+        known = dict(zip(exposed.graph.own_outputs, results, strict=True))
+        carried = exposed.graph.carried
+        if any(not np.array_equal(known[read].ravel(), h.ravel()) for (read, _), h in zip(carried, held, strict=True)):
+            return False
+        held = [known.get(made, h) for (_, made), h in zip(carried, held, strict=True)]
+    return True
 
 
 def _difference(node: Node, expected: np.ndarray, found: np.ndarray) -> Difference:

@@ -15,6 +15,7 @@ from ir.errors import RuntimeFailure
 from ir.execute import batchable, run_integer
 from ir.graph import Graph
 from ir.profile import Profile
+from ir.stream import IntegerStream
 from ir.supported import refuse
 
 _CHUNK = 8  # samples at a time: enough to keep the matrix product busy, few enough for the caches
@@ -28,6 +29,7 @@ class EmulatorSession:
     graph: Graph
     profile: Profile
     timing: Timing = field(default_factory=Timing)
+    _stream: IntegerStream | None = None
 
     def __post_init__(self) -> None:
         largest = max(self.graph.values(), key=lambda value: value.type.size)
@@ -41,6 +43,8 @@ class EmulatorSession:
         batches = [v.shape[0] if v.shape else 1 for v in self.graph.inputs]
         several = min(_CHUNK, _MOST_ELEMENTS // max(1, largest.type.size))
         self._chunk = several if batchable(self.graph) else max([1, *batches])
+        if self.graph.states:
+            self._stream = IntegerStream(self.graph, self.profile)
 
     def invoke(self, inputs: Sequence[np.ndarray], repeats: int = 1) -> list[np.ndarray]:
         """Runs a batch in chunks; `repeats` only makes timings."""
@@ -50,11 +54,16 @@ class EmulatorSession:
             chunk = [x[start : start + self._chunk] if x.ndim else x for x in inputs]
             for _ in range(repeats):
                 begin = time.perf_counter_ns()
-                results = run_integer(self.graph, chunk, self.profile)
+                results = self._run(chunk)
                 times.append(time.perf_counter_ns() - begin)
             parts.append(results)
         self.timing = Timing(times_ns=tuple(times))
         return [p[0] if len(p) == 1 else np.concatenate(p) for p in zip(*parts, strict=True)]
+
+    def _run(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
+        """A file with variables goes on where its last invocation ended."""
+        stream = self._stream
+        return run_integer(self.graph, inputs, self.profile) if stream is None else stream.run(inputs)
 
     def close(self) -> None:
         """Nothing to give back."""

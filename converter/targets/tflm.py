@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from converter.targets.rules import CheckReport, Rule, Rules, Takes, check_each, kernel_takes, limit
 from converter.targets.site import BY_CODE, Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
-from converter.tflite import packing
+from converter.tflite import packing, variables
 from converter.tflite.decoding import Carrier
 from converter.tflite.records import ModelFile, TensorRecord
 from ir.opdef import OpDef
@@ -115,7 +115,7 @@ def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckRepo
         off="Not in TFLM",
         missing="TensorFlow Lite Micro has no such operator",
         fix="use other layers (ReLU6 in place of GELU)",
-        custom=UNPACKS,
+        custom={*UNPACKS, *variables.CODES},
     )
     arena = arena_bytes(model)
     note = f"the arena takes at least {arena} bytes ({arena / 1024:.1f} KiB); the interpreter adds its own records"

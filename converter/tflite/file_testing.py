@@ -63,17 +63,23 @@ class File:
             record.builtinOptionsType = getattr(schema.BuiltinOptions, type(options).__name__[:-1])
         self.operators.append(record)
 
-    def finish(self, inputs: Sequence[int], outputs: Sequence[int]) -> bytes:
+    def finish(
+        self, inputs: Sequence[int], outputs: Sequence[int], others: Sequence[Sequence[schema.OperatorT]] = ()
+    ) -> bytes:
+        """The file; `others` are the operators of further subgraphs without ends, on the same tensors."""
         graph = schema.SubGraphT(
             tensors=self.tensors, inputs=list(inputs), outputs=list(outputs), operators=self.operators, name=b"main"
         )
         model = schema.ModelT(
             version=3,
             operatorCodes=self.codes,
-            subgraphs=[graph],
+            subgraphs=[graph, *(self._without_ends(operators) for operators in others)],
             buffers=self.buffers,
             signatureDefs=self.signatures,
         )
         builder = flatbuffers.Builder(1024)
         builder.Finish(model.Pack(builder), b"TFL3")
         return bytes(builder.Output())
+
+    def _without_ends(self, operators: Sequence[schema.OperatorT]) -> schema.SubGraphT:
+        return schema.SubGraphT(tensors=self.tensors, inputs=[], outputs=[], operators=list(operators), name=b"other")

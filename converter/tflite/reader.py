@@ -8,6 +8,7 @@ from converter.tflite.codec import BY_CODE, decode_attributes, encoding_of, layo
 from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.packing import Packing, packings
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
+from converter.tflite.variables import ASSIGN, CODES, READ, Variables, check_begin, state
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, ShapeError
@@ -63,6 +64,7 @@ class GraphReader:
         self.model, self.subgraph = model, subgraph
         self.graph = Graph(subgraph.name or "model")
         self.values: dict[int, Value] = {}
+        self.variables = Variables(model, subgraph)
         self._packings: dict[int, Packing] = {}
         self._room = _SPARE_BYTES + _MOST_EXPANSION * model.size_bytes
 
@@ -74,9 +76,12 @@ class GraphReader:
             self.values[index] = self.graph.input(record.name, tensor_type(record, self.model.path))
         unpacking = {position for found in self._packings.values() for position in found.operators}
         for position, operator in enumerate(self.subgraph.operators):
-            if position not in unpacking:
+            if operator.code in CODES:
+                self._variable(position, operator)
+            elif position not in unpacking:
                 self._operator(position, operator)
         self.graph.outputs = [self._value(i, "the outputs") for i in self.subgraph.outputs]
+        self.variables.close(self.graph)
         return self.graph
 
     def _value(self, index: int, where: str) -> Value:
@@ -109,6 +114,45 @@ class GraphReader:
         zero = 0 if type_.quant is None else int(type_.params().zero_point)
         data = np.full(type_.shape, zero, type_.dtype.numpy)
         return self.graph.constant(data, record.name, type_.quant, type_.dtype)
+
+    def _variable(self, position: int, operator: OperatorRecord) -> None:
+        """A variable that is read is a state, until it is assigned something else."""
+        if operator.code not in (READ, ASSIGN):
+            return
+        where = f"operator {position} ({operator.code})"
+        name = self.variables.handles.get(operator.inputs[0])
+        if name is None:
+            raise ModelError(
+                expected="the handle of a variable",
+                found=f"tensor '{self.subgraph.tensors[operator.inputs[0]].name}'",
+                where=f"{self.model.path}, {where}",
+                fix="write or download the file again",
+            )
+        if operator.code == ASSIGN:
+            self.variables.now[name] = self._value(operator.inputs[1], where)
+            return
+        if name not in self.variables.now:
+            self.variables.now[name] = self._read(name, self.subgraph.tensors[operator.outputs[0]], where)
+        self.values[operator.outputs[0]] = self.variables.now[name]
+
+    def _read(self, name: str, record: TensorRecord, where: str) -> Value:
+        """The state that a variable is when an invocation begins."""
+        type_ = self._state_type(name, record)
+        self._take(type_.size * type_.dtype.numpy.itemsize, name)
+        try:
+            check_begin(self.variables.begins.get(name, np.zeros(type_.shape)), type_.shape)
+        except ValueError as error:
+            raise ModelError(
+                expected="variables that keep their shape",
+                found=str(error),
+                where=f"{self.model.path}, {where}",
+                fix="write or download the file again",
+            ) from error
+        self.variables.reads[name] = state(self.graph, record.name or name, type_)
+        return self.variables.reads[name]
+
+    def _state_type(self, name: str, record: TensorRecord) -> TensorType:
+        return tensor_type(record, self.model.path)
 
     def _unpacked(self, index: int) -> Value:
         """A weight that the file unpacks at every inference, as the constant that it is."""

@@ -13,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 from converter.tflite import decoding, packing
 from converter.tflite.codec import DTYPE_CODES, encode_options, encoding_of, layout, pack_bits
 from converter.tflite.decoding import Carrier, Encoded
+from converter.tflite.streams import Streams, quantization
 from ir.errors import ModelError
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef, Role
@@ -42,7 +43,7 @@ class _Writer:
     def tensor(self, value: Value) -> int:
         if value not in self.index_of:
             record = schema.TensorT(name=value.name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype])
-            record.quantization = _quantization(value)
+            record.quantization = quantization(value)
             record.buffer = 0 if value.data is None else self.buffer(_bytes(value.data, value.dtype))
             self.index_of[value] = len(self.tensors)
             self.tensors.append(record)
@@ -84,7 +85,7 @@ class _Writer:
         inputs = [self.bytes_tensor(f"{name}/encoded", encoded.encoded)]
         inputs.append(self.bytes_tensor(f"{name}/ancillary", encoded.ancillary))
         result = schema.TensorT(name=name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype], buffer=0)
-        result.quantization = _quantization(value)
+        result.quantization = quantization(value)
         self.index_of[value] = len(self.tensors)
         self.tensors.append(result)
         if (decoding.CODE, 1) not in self.code_of:
@@ -100,9 +101,12 @@ class _Writer:
 
     def opcode(self, node: Node) -> int:
         encoding = encoding_of(node.op)
-        code = getattr(schema.BuiltinOperator, encoding.code)
         version = encoding.version(node.attrs, node.in_types, node.out_types)
-        version = min(version, self.last_versions.get(node.op, 0) or version)
+        return self.code(encoding.code, min(version, self.last_versions.get(node.op, 0) or version))
+
+    def code(self, name: str, version: int = 1) -> int:
+        """Index of an operator's code."""
+        code = getattr(schema.BuiltinOperator, name)
         if (code, version) not in self.code_of:
             self.code_of[code, version] = len(self.codes)
             self.codes.append(
@@ -164,23 +168,12 @@ def _bytes(data: np.ndarray, dtype: DType) -> bytes:
     return np.ascontiguousarray(packed).tobytes()
 
 
-def _quantization(value: Value) -> Any:
-    if value.quant is None or value.dtype.is_float:
-        return None
-    params = value.quant
-    return schema.QuantizationParametersT(
-        scale=np.atleast_1d(params.scale).astype(np.float32),
-        zeroPoint=np.atleast_1d(params.zero_point).astype(np.int64),
-        quantizedDimension=params.axis or 0,
-    )
-
-
 def _signature(writer: _Writer, graph: Graph, key: str) -> Any:
     def entries(values: list[Value]) -> list[Any]:
         return [schema.TensorMapT(name=v.name.encode(), tensorIndex=writer.tensor(v)) for v in values]
 
     return schema.SignatureDefT(
-        inputs=entries(graph.inputs), outputs=entries(graph.outputs), signatureKey=key.encode(), subgraphIndex=0
+        inputs=entries(graph.own_inputs), outputs=entries(graph.own_outputs), signatureKey=key.encode(), subgraphIndex=0
     )
 
 
@@ -200,9 +193,14 @@ def to_bytes(
     """
     graph, encoded = _packed(graph, carriers)
     writer = _Writer(last_versions or {}, encoded)
-    inputs = [writer.tensor(v) for v in graph.inputs]
-    operators = [record for node in graph.nodes for record in writer.operators(node)]
-    outputs = [writer.tensor(v) for v in graph.outputs]
+    inputs = [writer.tensor(v) for v in graph.own_inputs]
+    streams = Streams(graph, writer)
+    operators = [
+        *streams.begin(),
+        *(record for node in graph.nodes for record in writer.operators(node)),
+        *streams.end(),
+    ]
+    outputs = [writer.tensor(v) for v in graph.own_outputs]
     entries = []
     for name, content in (metadata or {}).items():
         text = json.dumps(content, sort_keys=True).encode()
@@ -213,7 +211,7 @@ def to_bytes(
     model = schema.ModelT(
         version=3,
         operatorCodes=writer.codes,
-        subgraphs=[subgraph],
+        subgraphs=[subgraph, *streams.initializer()],
         description=b"Intact",
         buffers=writer.buffers,
         metadata=entries,

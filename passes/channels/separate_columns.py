@@ -55,7 +55,7 @@ class SeparateColumns(Pass):
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []
-        for value in graph.inputs:
+        for value in graph.own_inputs:
             layers = _readers(graph, value)
             if not layers or not context.has_data:
                 continue

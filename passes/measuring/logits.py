@@ -14,7 +14,7 @@ _LITTLE = 8.0  # exp(-8) is less than a tenth of a softmax's int8 step
 
 def logits_of(graph: Graph) -> list[Value]:
     """The outputs, those of a softmax (through what changes nothing after it) replaced by what goes into it."""
-    return [_before_softmax(value) for value in graph.outputs]
+    return [_before_softmax(value) for value in graph.own_outputs]
 
 
 def real_logits(graph: Graph) -> list[Value]:
@@ -37,13 +37,13 @@ def _changes_nothing(node: Node) -> bool:
 def _real_outputs(graph: Graph) -> list[Value]:
     """The outputs, in place of integers what they are chosen from (arg_max: the scores); all of them if none is real."""
     found = []
-    for output in graph.outputs:
+    for output in graph.own_outputs:
         value: Value | None = output
         while value is not None and not value.dtype.is_float:
             value = None if value.producer is None else value.producer.inputs[0]
         if value is not None:
             found.append(value)
-    return found or list(graph.outputs)
+    return found or list(graph.own_outputs)
 
 
 def told_apart(value: Value, expected: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ def _casts(node: Node) -> bool:
 def take_integers(graph: Graph) -> list[str]:
     """Makes inputs of the integers that inputs become; returns a note for each."""
     notes = []
-    for value in graph.inputs:
+    for value in graph.own_inputs:
         product = value.consumers[0] if becomes_integers(value) else None
         if product is None or product.op is not MUL or len(value.consumers) > 1:
             continue

@@ -43,6 +43,9 @@ def tie_groups(graph: Graph) -> list[list[Value]]:
         tied = [v for v in tied_values(node) if v in parent]
         for value in tied[1:]:
             parent[find(value)] = find(tied[0])
+    for read, made in graph.carried:  # what is kept is the same integers
+        if read in parent and made in parent:
+            parent[find(made)] = find(read)
     groups: dict[Value, list[Value]] = {}
     for value in parent:
         groups.setdefault(find(value), []).append(value)

@@ -57,6 +57,7 @@ class LowerToInteger(Pass):
         for value in graph.values():
             if value.quant is not None:
                 to_integer(value)
+        graph.states = tuple(_as_stored(b, read) for b, (read, _) in zip(graph.states, graph.carried, strict=True))
         saturation = saturate(graph)
         flatten_rows(graph)
         _check(graph, gaps)
@@ -68,6 +69,11 @@ class LowerToInteger(Pass):
         changed = [f"{len(graph.nodes)} operators", *ends]
         notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
         return PassReport(changed=tuple(changed), notes=(*entries, *notes, *saturation))
+
+
+def _as_stored(begin: np.ndarray, read: Value) -> np.ndarray:
+    """What a state begins with, in the numbers that it is kept in."""
+    return begin if read.quant is None else read.quant.quantize(begin).astype(read.dtype.numpy)
 
 
 def _refusal(graph: Graph, gaps: Mapping[Node, str]) -> ModelError:
@@ -175,7 +181,7 @@ def _ends(graph: Graph, io: str) -> list[str]:
     if io == "int8":
         return []
     added = []
-    for i, value in enumerate(graph.inputs):
+    for i, value in enumerate(graph.own_inputs):
         outer = _outer_type(value, io)
         if outer is None:
             continue
@@ -188,7 +194,7 @@ def _ends(graph: Graph, io: str) -> list[str]:
         graph.inputs[i] = entry
         graph.outputs = [node.output if v is value else v for v in graph.outputs]
         added.append(f"quantize at input '{name}'")
-    for value in dict.fromkeys(graph.outputs):
+    for value in dict.fromkeys(graph.own_outputs):
         outer = _outer_type(value, io)
         if outer is None:
             continue

@@ -94,6 +94,13 @@ def separate_fixed(graph: Graph, context: Context, widths: dict[Value, int]) -> 
         if not fixed or _fits(next(iter(fixed.values())), list(fixed.values()), hull(group, context)):
             continue
         for value in fixed:
+            kept = [made for _, made in graph.carried]
+            if value in kept:
+                again = requantized(graph, context, value, [])
+                widths[again] = widths[value]
+                own = len(graph.outputs) - len(kept)
+                graph.outputs[own:] = [again if made is value else made for made in kept]
+                notes.append(f"{value.name} is requantized to be kept")
             tied = [n for n in value.consumers if value in tied_values(n)]
             if tied:
                 widths[requantized(graph, context, value, tied)] = widths[value]
