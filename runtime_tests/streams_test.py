@@ -147,7 +147,7 @@ def test_every_step_is_that_of_the_runtimes(name: str, bits: int) -> None:
 
 def test_the_float_network_is_followed_from_step_to_step() -> None:
     """What the file is compared with is what TensorFlow computes, from the first step on."""
-    network = _Gated()
+    network = _Recurrent()
     result = _converted(network.float_file(), activation_bits=16, io="float")
     x = _signal(_STEPS, 2)
     expected = np.concatenate([network.step(x[i : i + 1])["y"] for i in range(_STEPS)])
