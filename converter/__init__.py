@@ -57,6 +57,10 @@ _HOMES = {  # of what is imported when asked for: it brings Keras, which errors 
 }
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def __getattr__(name: str) -> Any:
     """What `_HOMES` names, from its module."""
     if name not in _HOMES:

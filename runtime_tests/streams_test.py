@@ -172,7 +172,9 @@ class _Buffer(keras.Layer):
 def test_layers_of_keras_that_keep_steps(exported: bool, tmp_path: Path) -> None:
     keras.utils.set_random_seed(0)
     x = keras.Input((6,), batch_size=1, name="x")
-    model = keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv1D(8, 4)(_Buffer(name="buffer")(x)))))
+    model = keras.Model(
+        x, keras.layers.Dense(3)(keras.layers.Flatten()(keras.layers.Conv1D(8, 4)(_Buffer(name="buffer")(x))))
+    )
     if exported:
         model.export(tmp_path / "model", verbose=False)
     result = _converted(tmp_path / "model" if exported else model)

@@ -13,6 +13,8 @@ import numpy as np
 from converter.recording import History
 from converter.records import Record
 
+_SHOWN = 3  # of a kind, in few words
+
 
 @dataclass(frozen=True, kw_only=True)
 class Histogram(Record):
@@ -136,6 +138,14 @@ class Analysis(Record):
     passes: tuple[PassChange, ...] = ()
     history: History = field(default_factory=History)
 
+    def __repr__(self) -> str:
+        """A line each for the figure, the layers that cost most and the causes: a notebook prints it by itself."""
+        figure = self.summary.get("sqnr_db")
+        lines = [f"Analysis of {len(self.layers)} layers{'' if figure is None else f', {figure:.1f} dB'}"]
+        lines += [f"{layer.operator} '{layer.name}'{_alone(layer)}" for layer in self.worst(_SHOWN)]
+        lines += [f"{cause.title}: {cause.suggestion}" for cause in self.causes[:_SHOWN]]
+        return "\n  ".join(lines)
+
     def columns(self) -> dict[str, list[Any]]:
         """A list per column of the layer table, one entry per layer: what a DataFrame takes."""
         names = [f.name for f in dataclasses.fields(LayerAnalysis)]
@@ -148,6 +158,10 @@ class Analysis(Record):
     def worst(self, n: int = 5) -> tuple[LayerAnalysis, ...]:
         """The `n` layers that cost most: by what they do to the logits where it was measured, then by their own SQNR."""
         return tuple(sorted(self.layers, key=_badness)[:n])
+
+
+def _alone(layer: LayerAnalysis) -> str:
+    return "" if layer.sqnr_alone_db is None else f": {layer.sqnr_alone_db:.1f} dB alone"
 
 
 def _badness(layer: LayerAnalysis) -> tuple[float, float, float]:
