@@ -96,7 +96,7 @@ class Gradients:
             )
             along = [
                 tf.reduce_sum(z * _directions(tf.stop_gradient(z), e, softmax=logit is not output))
-                for z, e, logit, output in zip(logits, signs, self._logits, self._graph.outputs, strict=True)
+                for z, e, logit, output in zip(logits, signs, self._logits, self._graph.own_outputs, strict=True)
             ]
             total = tf.add_n(along)
         return tape.gradient(total, tensors, unconnected_gradients="zero")

@@ -77,7 +77,7 @@ class HessianProducts:
             return cross_entropy(labels, logits[0])
         return sum(
             distilled(K.stop_gradient(z), z, softmax=logit is not output)
-            for z, logit, output in zip(logits, self._logits, self._graph.outputs, strict=True)
+            for z, logit, output in zip(logits, self._logits, self._graph.own_outputs, strict=True)
         )
 
 

@@ -113,7 +113,7 @@ def _first(samples: Samples, count: int) -> SamplesInMemory:
 
 def distillation_of(graph: Graph) -> Loss:
     """The loss whose second term (2) and (3) are, as a function of logits."""
-    softmax = [logit is not output for logit, output in zip(logits_of(graph), graph.outputs, strict=True)]
+    softmax = [logit is not output for logit, output in zip(logits_of(graph), graph.own_outputs, strict=True)]
 
     def loss(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float:
         exact = (
