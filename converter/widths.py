@@ -16,7 +16,7 @@ from typing import Any
 
 from converter.targets.site import Site, sites
 from converter.tflite.constants import constant_array
-from converter.tflite.packing import Packing, packings
+from converter.tflite.packing import CodedTable, Packing, coded_tables, packings
 from converter.tflite.reader import tensor_type
 from converter.tflite.records import ModelFile, TensorRecord
 from ir.errors import ModelError
@@ -88,7 +88,7 @@ def note_of(annotated: Graph | None, emitted: Graph) -> dict[str, int]:
 
 def layer_widths(model: ModelFile) -> tuple[LayerWidths, ...]:
     """Every operator of a file's first subgraph, in its order."""
-    noted, packed = _noted(model), packings(model)
+    noted, packed, tables = _noted(model), packings(model), coded_tables(model.main)
     unpacking = {position for packing in packed.values() for position in packing.operators}
     counted = {i for packing in packed.values() for i in packing.stored}
     found = []
@@ -102,6 +102,8 @@ def layer_widths(model: ModelFile) -> tuple[LayerWidths, ...]:
         packings_read = [packed[i] for i in own if i in packed]
         if site.index in unpacking:
             layer = dataclasses.replace(layer, activation_bits=None)
+        if site.index in tables:
+            layer = _with_table(layer, tables[site.index])
         found.append(_with_packing(layer, packings_read[0]) if packings_read else layer)
     return tuple(found)
 
@@ -115,6 +117,12 @@ def _with_packing(layer: LayerWidths, packing: Packing) -> LayerWidths:
         size_bytes=layer.size_bytes + packing.size_bytes,
         saved_bytes=layer.saved_bytes + dense - packing.size_bytes,
     )
+
+
+def _with_table(layer: LayerWidths, table: CodedTable) -> LayerWidths:
+    """What gathers the entries of a table: the indices count as its own, too."""
+    saved = table.dense_bytes - table.size_bytes
+    return dataclasses.replace(layer, packed=table.described, size_bytes=table.size_bytes, saved_bytes=saved)
 
 
 def _zeros(site: Site, packed: Mapping[int, Packing], most: int) -> float | None:
@@ -177,8 +185,9 @@ def sentences(layers: Sequence[LayerWidths]) -> list[str]:
     """Sentences on widths and sizes; none where all is int8."""
     weights = Counter(layer.weight_bits for layer in layers if layer.weight_bits is not None)
     activations = Counter(layer.activation_bits for layer in layers if layer.activation_bits is not None)
-    packed = sum(layer.packed is not None for layer in layers)
-    if set(weights) | set(activations) <= {8} and not packed:
+    packed = sum(layer.packed is not None and layer.weight_bits is not None for layer in layers)
+    tables = sum(layer.packed is not None for layer in layers) - packed
+    if set(weights) | set(activations) <= {8} and not packed + tables:
         return []
     parts = [
         f"{what} of {_counted(counts)}"
@@ -187,6 +196,8 @@ def sentences(layers: Sequence[LayerWidths]) -> list[str]:
     ]
     if packed:
         parts.append(f"weights unpacked at every inference in {packed} layer{'s' if packed > 1 else ''}")
+    if tables:
+        parts.append(f"rows of {tables} table{'s' if tables > 1 else ''} unpacked where they are read")
     saved = sum(layer.saved_bytes for layer in layers)
     sentence = f"constants take {abs(saved) / 1e3:.1f} kB {'less' if saved >= 0 else 'more'} than in int8"
     return [f"{'; '.join(parts)}; {sentence}"]

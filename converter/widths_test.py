@@ -15,7 +15,9 @@ from converter.tflite.writer import to_bytes
 from converter.widths import LayerWidths, layer_widths, note_of, sentences
 from ir.codebook import Codebook
 from ir.graph import Graph
+from ir.ops.slicing import GATHER, GatherAttributes
 from ir.quantization import QuantParams
+from ir.types import DType, TensorType
 from passes.contract.base import Context, Given, SamplesInMemory
 from passes.graph_testing import Net, random_inputs
 from passes.running.pipeline import parse as parse_passes
@@ -83,6 +85,21 @@ def test_zeros_are_counted_however_they_are_stored(monkeypatch, carrier):
     assert conv.packed == (None if carrier is Carrier.PLAIN else carrier.value)
     assert conv.zeros == (45 + 18) / 135 == conv.as_json()["zeros"]
     assert all(layer.zeros is None for layer in layers if layer.weight_bits is None)
+
+
+def test_indices_of_a_coded_table_count_where_its_entries_are_read():
+    graph = Graph("text")
+    book = Codebook(entries=np.arange(12).reshape(3, 4))
+    params = QuantParams(scale=np.float32(0.1), zero_point=np.int64(5), codebook=book)
+    table = graph.constant(book.decode(np.arange(20) % 3, (10, 8)), "table", params)
+    ids = graph.input("ids", TensorType((1, 6), DType.INT32))
+    rows = TensorType((1, 6, 8), DType.INT8, params.plain)
+    graph.outputs = [graph.add(GATHER, [table, ids], GatherAttributes(), "rows", [rows]).output]
+    layers = layer_widths(parse(to_bytes(graph)))
+    (read,) = (layer for layer in layers if layer.packed)
+    assert (read.packed, read.size_bytes, read.saved_bytes) == ("3 x 4 gather", 20 + 12, 80 - 32)
+    assert sum(layer.size_bytes for layer in layers) == 32
+    assert "rows of 1 table unpacked where they are read; constants take 0.0 kB less" in sentences(layers)[0]
 
 
 def test_weights_that_claim_to_be_huge_are_not_looked_at():

@@ -9,6 +9,7 @@ file gets the weights as constants, with their codebook: what unpacks them is no
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -216,6 +217,52 @@ class Packing:
         entries = constant_array(self.graph.tensors[self.stored[0]], "")
         table = entries.reshape(len(entries), -1) if entries.ndim < 2 or not self.strided else entries.T
         return Codebook(entries=table, strided=self.strided)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodedTable:
+    """A table of a file whose rows of indices an operator chooses, and another their entries.
+
+    Attributes:
+      entries, indices: `[entries, length]` and `[rows, blocks of a row]`.
+    """
+
+    entries: TensorRecord
+    indices: TensorRecord
+
+    @property
+    def size_bytes(self) -> int:
+        return sum(t.data.size for t in (self.entries, self.indices) if t.data is not None)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Of the table in int8."""
+        return math.prod(self.indices.shape) * self.entries.shape[1]
+
+    @property
+    def described(self) -> str:
+        return f"{self.entries.shape[0]} x {self.entries.shape[1]} {Carrier.GATHER.value}"
+
+
+def coded_tables(graph: SubgraphRecord) -> dict[int, CodedTable]:
+    """By the position of the operator that gathers entries."""
+    makers = {i: op for op in graph.operators for i in op.outputs}
+    found = {}
+    for position, op in enumerate(graph.operators):
+        source = makers.get(op.inputs[1]) if _gathers(op) else None
+        if source is not None and BY_CODE.get(source.code) is CAST:
+            source = makers.get(source.inputs[0])
+        if source is None or not _gathers(source):
+            continue
+        entries, indices = (graph.tensors[o.inputs[0]] for o in (op, source))
+        stored = entries.data is not None and indices.data is not None and not indices.scale.size
+        if stored and len(entries.shape) == len(indices.shape) == 2 and entries.type_name == "INT8":
+            found[position] = CodedTable(entries=entries, indices=indices)
+    return found
+
+
+def _gathers(op: OperatorRecord) -> bool:
+    return BY_CODE.get(op.code) is GATHER and len(op.inputs) == 2
 
 
 def packings(model: ModelFile, graph: SubgraphRecord | None = None) -> dict[int, Packing]:
