@@ -33,10 +33,13 @@ from converter.targets import Target, get_target
 from converter.tflite.decoding import Carrier
 from converter.tflite.model_file import parse
 from converter.tflite.packing import packings
+from converter.tflite.reader import to_graph
 from converter.tflite.writer import to_bytes
 from converter.tuning import Tuning, trains
 from ir.graph import Graph
-from ir.profile import Runtime
+from ir.kernels import Support
+from ir.profile import Profile, Runtime
+from ir.supported import computation
 from passes.contract.base import Context, Given, Pass, Progress, Services, SideTables, silent
 from passes.running import pipeline as pipelines
 from passes.running.runner import run_passes
@@ -158,7 +161,7 @@ def convert(
         budget.check_size(len(content))
     target.refuse(parse(content))
     prediction = target.judge(parse(content), ends_of(network.reference))
-    required = {*_any_of(content), *target.promised, *(() if prediction.unmapped else target.computes)}
+    required = {*_any_of(content, target), *target.promised, *(() if prediction.unmapped else target.computes)}
     proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
     gates.judge(quality, prediction)
@@ -260,10 +263,13 @@ def _emit(
     return to_bytes(graph, {"intact": about}, last_versions=target.last_versions, carriers=carriers)
 
 
-def _any_of(content: bytes) -> tuple[Runtime, ...]:
-    """What runs any file, but for those whose weights only a target's own operator unpacks."""
-    portable = all(packing.carrier is Carrier.GATHER for packing in packings(parse(content)).values())
-    return (Runtime.LITERT,) if portable else ()
+def _any_of(content: bytes, target: Target) -> tuple[Runtime, ...]:
+    """What runs any file, but for those that only a target's own runtime computes, or whose weights only it unpacks."""
+    file, judge = parse(content), Profile(runtime=Runtime.LITERT)
+    portable = all(packing.carrier is Carrier.GATHER for packing in packings(file).values())
+    if portable and judge.runtime not in target.computes:
+        portable = all(computation(node).on(judge) is not Support.ABSENT for node in to_graph(file).nodes)
+    return (judge.runtime,) if portable else ()
 
 
 def _compare(network: Network, content: bytes, data: ConversionData, progress: Progress) -> compare.Comparison | None:

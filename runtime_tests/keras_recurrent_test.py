@@ -12,6 +12,8 @@ from keras import layers
 
 from converter.conversion import convert
 from converter.result import ConversionResult
+from converter.runtimes.local import LocalRuntime
+from ir.profile import TFLM
 
 _LEAST_DB = 28.0  # with seeds 0 to 22 these give 29.2 to 39.6
 _CALIBRATION = 100
@@ -63,6 +65,17 @@ def test_a_stateful_layer_is_the_operator_too_and_needs_no_reset() -> None:
     assert result.operators[_LSTM] == 1 and not result.warnings
     state = next(v for v in result.graph.constants() if v.name.endswith("cell_state"))
     assert float(state.type.params().scale) == 2.0**-12  # it may go on to 8, whatever samples of four steps show
+
+
+@pytest.mark.skipif(not LocalRuntime.of(TFLM).installed, reason="TensorFlow Lite Micro is not installed")
+def test_the_operator_of_16_bits_is_for_the_one_runtime_that_has_it() -> None:
+    """Written out, 12 steps take 54 kB and give 44.1 dB."""
+    result = _converted(lambda x: layers.LSTM(16)(x), target="tflm", activation_bits=16)
+    assert result.operators[_LSTM] == 1 and len(result.model) < 7000  # 6000
+    assert result.quality is not None and result.quality.sqnr_db > 40  # 43.3
+    of = {proof.runtime: proof for proof in result.proof}
+    assert of["tflm"].samples > 0 and not of["tflm"].differing
+    assert all("it refuses UNIDIRECTIONAL" in (p.not_run or "") for name, p in of.items() if name != "tflm")
 
 
 def test_where_there_is_no_kernel_it_is_written_out() -> None:

@@ -69,9 +69,9 @@ class Recurrence(Pass):
     def _is_fused(self, node: Node, context: Context) -> bool:
         if self.form != "auto":
             return self.form == "fused"
-        if self.activation_bits > NARROW:
-            return False  # one runtime alone has that kernel
         limits, asked = context.given.limits, Widths(activation_bits=self.activation_bits)
+        if limits is None and self.activation_bits > NARROW:
+            return False  # one runtime alone has that kernel
         return (limits is None or limits.runs(node.op)) and available(node.op, asked, False, context) is not None
 
 
