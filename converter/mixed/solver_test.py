@@ -45,6 +45,14 @@ def test_small_differences_beside_large_losses_decide():
     assert choose(options, 20) == [0, 1, 0]
 
 
+def test_the_solver_prints_nothing(capfd):
+    rng = np.random.default_rng(38)  # one of 60 for which HiGHS did
+    sizes = [2560, *[576, 4096] * 4, 768]
+    wide, narrow = (lambda: 10 ** rng.uniform(-6, -4)), (lambda: 10 ** rng.uniform(-4, -1))
+    choose([[Option(wide(), 8 * n), Option(narrow(), 4 * n)] for n in sizes], 5 * sum(sizes))
+    assert capfd.readouterr() == ("", "")
+
+
 def test_two_hundred_layers_are_chosen_for_exactly():
     rng = np.random.default_rng(0)
     sizes = rng.integers(100, 10**6, 200) * 4
