@@ -115,7 +115,7 @@ class Start:
         for kind, losses in self._losses.items():
             budget = Budget(mean_bits=FLAGS.mean_bits, sensitivity=kind)
             chooser = Chooser(self._candidates, losses, budget, lambda _: 0)
-            yield f"chosen by {kind}", chooser.plan(chooser.solve(FLAGS.mean_bits))
+            yield f"chosen by {kind}", chooser.plan(chooser.bits())
         assert chooser is not None
         groups = self._candidates.groups
         by_size = sorted(range(len(groups)), key=lambda i: -groups[i].elements)

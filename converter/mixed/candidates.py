@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -117,8 +118,9 @@ class Candidates:
                     found[value] = other.quant.dequantize(other.quant.quantize(other.array)) - value.array
         return found
 
-    def measured(self, bits: Sequence[int], samples: SamplesInMemory, expected: Sequence[np.ndarray]) -> float:
-        """Noise to signal at the logits of a choice, activations quantized too; `expected`: of the float network."""
+    def score(self, bits: Sequence[int]) -> Score:
+        """Noise to signal at the logits of a choice, activations quantized too, on samples that weights are not fitted to."""
+        samples, expected = self._held_out
         base = self.rounded[WIDEST]
         twin = base.graph.twin()
         width = {name: b for group, b in zip(self.groups, bits, strict=True) for name in group.layers}
@@ -132,10 +134,11 @@ class Candidates:
             np.square(a.astype(np.float64) - b).sum(axis=1) / max(np.square(a.astype(np.float64)).sum(), 1e-30)
             for a, b in zip(expected, found, strict=True)
         ]
-        return Score(errors=np.stack(errors, axis=1)).error
+        return Score(errors=np.stack(errors, axis=1))
 
-    def held_out(self) -> tuple[SamplesInMemory, list[np.ndarray]]:
-        """Samples that weights are not fitted to, and the float network's logits of them."""
+    @functools.cached_property
+    def _held_out(self) -> tuple[SamplesInMemory, list[np.ndarray]]:
+        """Samples, and the float network's logits of them."""
         samples = few_held_out(self.context.data, self.graph)
         return samples, values_of(self.graph, samples, before_fixed(self.graph))
 

@@ -16,6 +16,7 @@ from converter.mixed.sensitivities import Losses
 from converter.mixed.solver import Option, choose, least
 from ir.widths import container
 from passes.contract.base import Progress, silent
+from passes.measuring.scores import better
 from passes.quantization.bits import BitsPlan, BitsRule
 
 CHOSEN = "chosen"  # the label of its point
@@ -130,10 +131,11 @@ class Chooser:
     ) -> None:
         self.groups, self.losses = candidates.groups, losses
         self._candidates, self._budget, self._size_of = candidates, budget, functools.cache(size_of)
+        self._score = functools.cache(candidates.score)
 
     def choose(self, progress: Progress = silent) -> Choice:
         """The choice for the budget. Raises OptionError where none meets it."""
-        bits = self._within_size() if self._budget.max_size is not None else self._within(self._budget.limit)
+        bits = self.bits()
         return Choice(
             budget=self._budget,
             plan=self.plan(bits),
@@ -141,6 +143,11 @@ class Chooser:
             losses=tuple(self.losses),
             points=tuple(self._front(bits, progress)),
         )
+
+    def bits(self) -> tuple[int, ...]:
+        """Of each group, for the budget. Raises OptionError where none meets it."""
+        solved = self._within_size() if self._budget.max_size is not None else self._within(self._budget.limit)
+        return self._or_plain(solved)
 
     def plan(self, bits: Sequence[int]) -> BitsPlan:
         """With a rule for every layer: a file of it says all that may be edited."""
@@ -204,6 +211,31 @@ class Chooser:
             raise self._budget.refused(smallest)
         return self._narrowest
 
+    def _or_plain(self, bits: tuple[int, ...]) -> tuple[int, ...]:
+        """The choice, or plain widths that fit and are measured to be better: a sum over layers knows not what they do together."""
+        best = bits
+        for width in self._candidates.nearest:
+            for ends in (self._candidates.quantize.ends, width):
+                plain = self._plain(BitsPlan(weight_bits=width, ends=ends))
+                if plain != bits and self._fits(plain) and better(self._score(best), self._score(plain), 0.0):
+                    best = plain
+        return best
+
+    def _plain(self, plan: BitsPlan) -> tuple[int, ...]:
+        """The widths that groups have under a plan, as far as the target has them."""
+        requested = plan.requested(self._candidates.graph)
+        asked = {node.name: requested(node).weight_bits for node in self._candidates.graph.nodes}
+        return tuple(
+            min((b for b in g.bits if b >= max(asked[name] for name in g.layers)), default=g.bits[0])
+            for g in self.groups
+        )
+
+    def _fits(self, bits: tuple[int, ...]) -> bool:
+        if self._budget.max_size is not None:
+            return self._size_of(self.plan(bits)) <= self._budget.limit
+        spent = sum(self._cost(group, b) for group, b in zip(self.groups, bits, strict=True))
+        return spent <= math.floor(self._budget.limit * self._unit + _ROUNDING)
+
     @functools.cached_property
     def _rest(self) -> int:
         """Bytes of the file besides weights."""
@@ -233,10 +265,8 @@ class Chooser:
             uniform = tuple(next((b for b in g.bits if b <= width), g.bits[-1]) for g in self.groups)
             found[uniform] = self._point(uniform, f"{width} bits")
         found[chosen] = self._point(chosen, CHOSEN)
-        samples, expected = self._candidates.held_out()
         for number, (bits, point) in enumerate(found.items()):
             if point.label or kept[bits]:
-                noise = self._candidates.measured(bits, samples, expected)
-                found[bits] = replace(point, measured=noise)
+                found[bits] = replace(point, measured=self._score(bits).error)
             progress("points of the front", number + 1, len(found))
         return sorted(found.values(), key=lambda p: p.size_bytes)

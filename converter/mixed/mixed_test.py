@@ -8,15 +8,19 @@ import io
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from converter.bits import to_text
 from converter.compressing import Compression
 from converter.conversion import convert
+from converter.mixed import choosing
 from converter.mixed.budget import Budget
+from converter.mixed.candidates import Candidates
 from converter.mixed.mixed_testing import network, samples
 from converter.result import ConversionResult
 from ir.errors import DataError, OptionError
+from passes.measuring.scores import Score
 
 
 @functools.cache
@@ -137,6 +141,21 @@ def test_bit_operations_are_kept_within():
     chosen = result.choice.chosen.bits
     used = sum(g.multiplications * b * g.read_bits for g, b in zip(result.choice.groups, chosen, strict=True))
     assert used <= (spent[4] + spent[8]) / 2 and set(chosen) >= {4, 8}
+
+
+def test_plain_widths_that_fit_and_are_measured_to_be_better_are_taken(monkeypatch):
+    """Losses that are wrong, the narrower the better, choose what is worst; measured, the first layer is all that counts."""
+    monkeypatch.setattr(
+        choosing.sensitivities, "of", lambda kind, found, *_: [{b: float(b) for b in g.bits} for g in found.groups]
+    )
+    monkeypatch.setattr(Candidates, "score", lambda self, bits: Score(errors=np.full((8, 1), 1.0 / bits[0])))
+    chosen = {}
+    for limit in (5.5, 6.0):  # 8 bits at both ends are 5.6 in the mean
+        choice = convert(
+            network(), calibration_data=samples(), prove=False, check=False, budget=Budget(mean_bits=limit)
+        ).choice
+        chosen[limit] = choice.chosen.bits
+    assert chosen == {5.5: (4, 4, 4, 4, 8), 6.0: (8, 4, 4, 4, 8)}
 
 
 def test_the_front_is_a_table():
