@@ -62,7 +62,7 @@ class LayerWidths:
             "weight_bits": self.weight_bits,
             "storage": self.storage,
             "packed": self.packed,
-            "zeros": self.zeros,
+            "zeros": None if self.zeros is None else round(self.zeros, 4),
             "size_bytes": self.size_bytes,
             "saved_bytes": self.saved_bytes,
         }
