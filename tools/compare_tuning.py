@@ -56,6 +56,7 @@ _LSQ: dict[str, dict[str, Any]] = {
     "teacher=0": {"teacher": 0.0},
     "teacher=1": {"teacher": 1.0},
     "noise=0.5": {"noise": 0.5},
+    "augment=flip+shift": {"augment": "flip+shift"},
     "optimizer=sgd": {"optimizer": "sgd", "learning_rate": 0.001},
 }
 OPTIONS = {"fat": _FAT, "lsq": _LSQ}  # rows by pipeline

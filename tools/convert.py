@@ -218,6 +218,7 @@ def tuning() -> Any:
         "tensorboard": FLAGS.tensorboard,
         "teacher": FLAGS.teacher,
         "noise": FLAGS.noise,
+        "augment": "+".join(FLAGS.augment) or None,
     }
     return Tuning(
         data=FLAGS.tuning_data,

@@ -131,6 +131,11 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "noise", None, "For --pipeline lsq: the share of the weights quantized in a step, by default all."
     )
+    flags.DEFINE_list(
+        "augment",
+        [],
+        "For --pipeline fat or lsq: trains on new views of the pictures in every epoch: flip (mirrored), shift, or both.",
+    )
     flags.DEFINE_integer(
         "tuning_batch_size",
         None,

@@ -4,6 +4,9 @@ The teacher is the float network as it was read, its logits before softmax are c
 on held-out samples is kept; where none is better than the start by the share `least_gain` and by the standard error of
 the gain (less than that is chance, with some tens of samples), the start is.
 
+With `augment` every picture is trained on as a new view of itself in each epoch (`flip`: half are mirrored left to right;
+`shift`: moved by up to an eighth; `flip+shift`), and the teacher answers for the view, which costs its forward pass.
+
 A step takes `batch_size` samples; 0 stands for `usual_batch`, or for as many as memory allows of a network with large
 activations.
 """
@@ -25,11 +28,12 @@ from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, unsaid
 from passes.measuring.logits import real_logits
 from passes.measuring.scores import Score
+from passes.training.augment import VIEWS, ViewedBatches, check_pictures, views_of
 from passes.training.event_log import EventLog
 from passes.training.layers import channel_means, trained_layers
 from passes.training.losses import LOSSES
 from passes.training.trainable import TrainableModel
-from passes.training.tuning_data import Batches, TuningData, collect, split
+from passes.training.tuning_data import Batches, Teacher, TuningData, collect, split
 from passes.training.tuning_loop import Best, Checkpoint, Loop, restore
 from passes.training.write_back import write_back
 
@@ -43,6 +47,7 @@ class Run:
     graph: Graph
     outputs: Sequence[Value]
     data: TuningData
+    teacher: Teacher
     train: np.ndarray
     held: np.ndarray
     context: Context
@@ -64,6 +69,7 @@ class FineTune(Pass):
     average: float = 0.95
     patience: int = 3
     least_gain: float = 0.01
+    augment: str = ""
     resume: bool = unsaid(False)
     checkpoint_dir: str = unsaid("")
     tensorboard: str = unsaid("")
@@ -75,6 +81,7 @@ class FineTune(Pass):
             "learning_rate": (self.learning_rate > 0, "above 0"),
             "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
             "average": (0 <= self.average < 1, "at least 0, below 1"),
+            "augment": ({*views_of(self.augment)} <= {*VIEWS}, "flip, shift or flip+shift"),
             "resume": (not self.resume or bool(self.checkpoint_dir), "a checkpoint_dir beside it"),
         }
 
@@ -108,12 +115,15 @@ class FineTune(Pass):
         refusal = _refusal(graph)
         if refusal:
             return PassReport(skipped=(Skip(graph.name, refusal),))
+        if views_of(self.augment):
+            check_pictures(graph.inputs)
         outputs, put_back = real_logits(graph), graph.remember()
-        data = self._data(graph, context)
+        teacher = _teacher(graph, context)
+        data = self._data(graph, context, teacher)
         train, held = split(len(data))
         distribution = context.services.distribution
         with contextlib.nullcontext() if distribution is None else distribution.scope():
-            run = Run(graph, outputs, data, train, held, context, self._step(graph))
+            run = Run(graph, outputs, data, teacher, train, held, context, self._step(graph))
             model, loop = self._begin(run)
             best = self._fit(run, model, loop)
         gain = f"epoch {best.epoch}: held-out loss {best.start:.4g} -> {best.loss:.4g}"
@@ -132,12 +142,12 @@ class FineTune(Pass):
         kept = "no epoch was better than the start by enough: the start was kept"
         return PassReport(changed=tuple(changed), notes=(*notes, kept, gain), verdict=None if changed else Undone(kept))
 
-    def _data(self, graph: Graph, context: Context) -> TuningData:
+    def _data(self, graph: Graph, context: Context, teacher: Teacher) -> TuningData:
         samples = context.given.tuning if context.given.tuning is not None else context.data
         return collect(
             samples,
             graph.inputs,
-            _teacher(graph, context),
+            teacher,
             min(self._step(graph), len(samples)),
             context.services.progress,
             self._labels(graph, context),
@@ -207,7 +217,7 @@ class FineTune(Pass):
             loop.best, epoch = resumed
         if epoch < self.epochs and not loop.is_over(epoch) and model.trainable_variables:
             model.fit(
-                Batches(run.data, run.train, run.batch_size, seed=run.context.given.seed, epoch=epoch),
+                self._batches(run, epoch),
                 epochs=self.epochs,
                 verbose=0,
                 shuffle=False,
@@ -215,6 +225,21 @@ class FineTune(Pass):
                 callbacks=[loop],
             )
         return loop.best
+
+    def _batches(self, run: Run, epoch: int) -> Batches:
+        seed, views = run.context.given.seed, views_of(self.augment)
+        if not views:
+            return Batches(run.data, run.train, run.batch_size, seed=seed, epoch=epoch)
+        return ViewedBatches(
+            run.data,
+            run.train,
+            run.batch_size,
+            seed=seed,
+            epoch=epoch,
+            views=views,
+            inputs=run.graph.inputs,
+            teacher=run.teacher,
+        )
 
     def _identity(self) -> dict[str, Any]:
         return {
@@ -230,7 +255,7 @@ def _refusal(graph: Graph) -> str:
     return "" if batchable(graph) else "samples of this network cannot be put into batches"
 
 
-def _teacher(graph: Graph, context: Context) -> Any:
+def _teacher(graph: Graph, context: Context) -> Teacher:
     """From a batch of reals the float network's logits and the channel means of the layers that are trained."""
     reference = (
         context.given.reference

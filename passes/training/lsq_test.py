@@ -79,6 +79,16 @@ def test_with_labels_it_learns_the_classes(teacher: float) -> None:
     assert any(note.startswith("held-out accuracy after each epoch") for note in report.notes)
 
 
+def test_views_of_the_pictures_train_something_else_and_the_labels_stay_theirs() -> None:
+    options: dict[str, Any] = {**QUICK, "epochs": 6, "learning_rate": 0.003, "augment": "flip+shift"}
+    graph, _, report = trained(Lsq(**options), labels=True)
+    test = labelled(256, 99)
+    right = logits(graph, test.arrays[0]).argmax(axis=1) == test.labels
+    start = logits(annotated("per_channel", weight_bits=3)[0], test.arrays[0]).argmax(axis=1) == test.labels
+    assert isinstance(report.outcome, Applied) and right.mean() > start.mean() + 0.2
+    assert contents(graph) != contents(trained(Lsq(**{**options, "augment": ""}), labels=True)[0])
+
+
 def test_labels_are_not_looked_at_where_the_teacher_alone_counts() -> None:
     with_labels = contents(trained(Lsq(**QUICK, teacher=1.0), labels=True)[0])  # type: ignore[arg-type]
     graph, context = annotated("per_channel", weight_bits=3)
@@ -125,7 +135,7 @@ def test_an_activations_step_starts_at_twice_the_mean_of_the_first_batch() -> No
 
 def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     options: dict[str, Any] = dict(epochs=3, batch_size=16, learning_rate=0.01, noise=0.5, activation_noise=0.9)
-    options |= dict(average=0.9, checkpoint_dir=str(tmp_path))
+    options |= dict(average=0.9, augment="flip+shift", checkpoint_dir=str(tmp_path))
     expected = contents(trained(Lsq(**options), labels=True)[0])
     assert contents(trained(Lsq(**options), labels=True, seed=1)[0]) != expected
     for file in tmp_path.iterdir():
