@@ -55,7 +55,8 @@ def converted(model: keras.Model, **options: object) -> ConversionResult:
 @pytest.mark.parametrize("weight_bits", WEIGHTS)
 def test_every_combination_is_read_back(model, weight_bits, activation_bits, granularity):
     """Conversion proves it on the runtimes; a width that no kernel has became a wider one, never a narrower one."""
-    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits, "ends": 2}
+    everywhere = [{"layer": "*", "activation_bits": activation_bits}]
+    bits = {"weight_bits": weight_bits, "activation_bits": activation_bits, "ends": 2, "rules": everywhere}
     result = converted(model, bits=bits, granularity=granularity)
     assert all(p.not_run or not p.differing for p in result.proof if p.runtime.endswith("builtin"))
     for layer in result.widths:

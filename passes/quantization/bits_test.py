@@ -14,6 +14,7 @@ from ir.graph import Graph
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD
 from ir.ops.relu import RELU
+from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
 from ir.widths import Widths
@@ -55,6 +56,23 @@ def test_the_ends_keep_8_bits() -> None:
         "block_1/middle": (4, 6),
         "head": (8, 8),
     }
+
+
+def test_what_no_weights_are_multiplied_with_keeps_8_bits() -> None:
+    net = Net()
+    x = net.conv(net.input(8, 8, 2), 2, name="stem")
+    a = net.then(RELU, net.conv(x, 2, name="a"), name="a_relu")
+    b = net.conv(net.conv(a, 2, name="b"), 2, name="c")
+    total = net.then(ADD, b, a, name="sum")
+    graph = net.ends(net.conv(net.then(RESHAPE, total, attrs=ReshapeAttributes(shape=(1, 8, 8, 2)), name="view"), 2))
+    requested = BitsPlan(activation_bits=4).requested(graph)
+    few = {node.name for node in graph.nodes if requested(node).activation_bits == 4}
+    assert few == {"a", "a_relu", "b", "sum", "view"}  # c is an addend; what is only seen in another shape is read
+    rule = BitsRule(layer="c", activation_bits=4)
+    assert [node.name for node in BitsPlan(activation_bits=4).kept_results(graph)] == ["c"]
+    assert BitsPlan(activation_bits=4, rules=(rule,)).kept_results(graph) == []
+    addend = next(node for node in graph.nodes if node.name == "c")
+    assert BitsPlan(activation_bits=4, rules=(rule,)).requested(graph)(addend).activation_bits == 4
 
 
 def test_unless_told_otherwise() -> None:

@@ -92,7 +92,10 @@ class Quantize(Pass):
     def _kept(self, graph: Graph) -> list[str]:
         nodes = self.plan.kept(graph)
         what = f"layers at the ends whose weights keep {self.ends} bits (ends={self.ends})"
-        return [f"{what}: {named(nodes)}"] if nodes else []
+        notes = [f"{what}: {named(nodes)}"] if nodes else []
+        results = self.plan.kept_results(graph)
+        what = "results that no layer with weights reads, such as addends, keep 8 bits"
+        return [*notes, f"{what}: {named(results)}"] if results else notes
 
     def _weights(self, graph: Graph, context: Context, requested: Requested) -> list[str]:
         notes: list[str] = []

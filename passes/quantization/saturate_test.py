@@ -61,7 +61,7 @@ def prepared(case: str, bits: int) -> tuple[Graph, Graph, dict[str, tuple[int, i
     net = Net(5)
     graph = net.ends(NETS[case](net, net.input(6, 6, 3)))
     context = Context(given=Given(samples=in_memory(X[:4])))  # others saturate
-    run_passes(graph, [Calibrate(), Quantize(activation_bits=bits, ends=2), FuseActivation()], context)
+    run_passes(graph, [Calibrate(), Quantize(rules=f"layer:*=a{bits}"), FuseActivation()], context)
     annotated = graph.copy()
     narrow = [v for v in annotated.values() if v.quant is not None and v.quant.bits < 8 and not v.is_constant]
     records = run_passes(graph, [LowerToInteger()], context)

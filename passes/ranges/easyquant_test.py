@@ -45,7 +45,7 @@ def quantized_small(granularity: str = "per_channel", bits: int = 5, count: int 
     context = Context(Given(samples=in_memory(random_inputs(graph, count)[0])))
     run_passes(
         graph,
-        [Calibrate(), Quantize(granularity=granularity, weight_bits=bits, activation_bits=bits, ends=2)],
+        [Calibrate(), Quantize(granularity=granularity, weight_bits=bits, ends=2, rules=f"layer:*=a{bits}")],
         context,
     )
     return graph, reference, context
