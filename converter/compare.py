@@ -103,7 +103,7 @@ class _Sums:
         self._outside = np.zeros(2)  # outside the range, and all
         self.classes = True
         self.labelled = False
-        self._rebuilds = any(v.shape[1:] == reference.outputs[0].shape[1:] for v in reference.inputs)
+        self._rebuilds = any(v.shape[1:] == reference.outputs[0].shape[1:] for v in reference.own_inputs)
 
     def add_inputs(self, batch: Sequence[np.ndarray], held: Sequence[QuantParams | None]) -> None:
         """A batch of each input, in reals, and what the file's inputs hold."""
