@@ -161,7 +161,7 @@ def check(model: ModelFile, min_runtime_version: str | None = None, *, multiple_
                     site,
                     ONE_SUBGRAPH,
                     "it comes after an operator that runs on the CPU",
-                    "change what stands before it",
+                    "change what precedes it",
                 )
             )
     return _report(model, tuple(verdicts), None, allowed)
