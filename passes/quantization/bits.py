@@ -20,7 +20,7 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 from urllib.parse import quote, unquote
@@ -137,23 +137,26 @@ class BitsPlan:
 
     def kept(self, graph: Graph) -> list[Node]:
         """The layers at the ends that keep wider weights than `weight_bits`, although no rule says so."""
-        deciding = [rule for rule in self.rules if rule.weight_bits is not None]
         return [
             node
-            for node, place in _places(graph).items()
+            for node, place in self._undecided(graph, "weight_bits")
             if place.positions and node.weight is not None and self.weight_bits < self.ends
-            if not any(rule.fits(place) for rule in deciding)
         ]
 
     def kept_results(self, graph: Graph) -> list[Node]:
-        """The nodes whose results keep 8 bits because no layer with weights reads them, and no rule decides on them."""
-        deciding = [rule for rule in self.rules if rule.activation_bits is not None]
+        """The nodes whose results keep 8 bits because no layer with weights reads them, and for nothing else."""
         return [
             node
-            for node, place in _places(graph).items()
-            if not place.weighted and not place.positions and self.activation_bits < _UNREAD
-            if not any(rule.fits(place) for rule in deciding)
+            for node, place in self._undecided(graph, "activation_bits")
+            if not place.weighted and max(self.activation_bits, self.ends if place.positions else 0) < _UNREAD
         ]
+
+    def _undecided(self, graph: Graph, what: str) -> Iterator[tuple[Node, _Place]]:
+        """The nodes of which no rule says this."""
+        deciding = [rule for rule in self.rules if getattr(rule, what) is not None]
+        for node, place in _places(graph).items():
+            if not any(rule.fits(place) for rule in deciding):
+                yield node, place
 
     def _widths(self, place: _Place) -> Widths:
         least = self.ends if place.positions else 0

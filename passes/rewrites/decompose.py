@@ -123,40 +123,34 @@ def _no_channels(node: Node) -> str:
     return "" if len(node.input.shape) > 1 else "there is no axis of channels"
 
 
-def _larger(graph: Graph, node: Node) -> Sequence[Node]:
-    alpha = _scalar(graph, node.attrs.alpha, f"{node.name}/alpha")
-    small = graph.add(MUL, [node.input, alpha], name=f"{node.name}/mul")
-    return [graph.add(MAXIMUM, [node.input, small.output], name=f"{node.name}/max")]
+def _slopes(node: Node) -> np.ndarray | None:
+    """Of a leaky ReLU, or of a PReLU where they are constant."""
+    if node.op is LEAKY_RELU:
+        return np.array([node.attrs.alpha], np.float32)
+    return given(node.inputs, 1).data
+
+
+def _own_slopes(graph: Graph, node: Node) -> Value:
+    """A constant of its own: each product may have other parameters."""
+    slopes = _slopes(node)
+    assert slopes is not None
+    return graph.constant(slopes, f"{node.name}/alpha")
+
+
+def _varying_slopes(node: Node) -> str:
+    return "" if _slopes(node) is not None else "its slopes are no constants"
 
 
 def _steep(node: Node) -> str:
-    return "" if 0 <= node.attrs.alpha <= 1 else f"alpha is {node.attrs.alpha:.4g}, not between 0 and 1"
+    slopes = _slopes(node)
+    if slopes is None:
+        return _varying_slopes(node)
+    outside = slopes[(slopes < 0) | (slopes > 1)]
+    return f"alpha is {outside[0]:.4g}, not between 0 and 1" if outside.size else ""
 
 
-def _alpha(node: Node) -> np.ndarray | None:
-    return node.inputs[1].data if node.inputs[1] is not None else None
-
-
-def _varying_alpha(node: Node) -> str:
-    return "" if _alpha(node) is not None else "its slopes are no constants"
-
-
-def _steep_somewhere(node: Node) -> str:
-    alpha = _alpha(node)
-    if alpha is None:
-        return _varying_alpha(node)
-    return "" if np.all((alpha >= 0) & (alpha <= 1)) else "some slopes are not between 0 and 1"
-
-
-def _slopes(graph: Graph, node: Node) -> Value:
-    """Slopes of their own: each product may have other parameters."""
-    alpha = _alpha(node)
-    assert alpha is not None
-    return graph.constant(alpha, f"{node.name}/alpha")
-
-
-def _larger_by_channel(graph: Graph, node: Node) -> Sequence[Node]:
-    small = graph.add(MUL, [node.input, _slopes(graph, node)], name=f"{node.name}/mul")
+def _larger(graph: Graph, node: Node) -> Sequence[Node]:
+    small = graph.add(MUL, [node.input, _own_slopes(graph, node)], name=f"{node.name}/mul")
     return [graph.add(MAXIMUM, [node.input, small.output], name=f"{node.name}/max")]
 
 
@@ -164,7 +158,7 @@ def _both_sides(graph: Graph, node: Node) -> Sequence[Node]:
     positive = graph.add(RELU, [node.input], name=f"{node.name}/relu")
     zero = _scalar(graph, 0.0, f"{node.name}/zero")
     negative = graph.add(MINIMUM, [node.input, zero], name=f"{node.name}/min")
-    scaled = graph.add(MUL, [negative.output, _slopes(graph, node)], name=f"{node.name}/mul")
+    scaled = graph.add(MUL, [negative.output, _own_slopes(graph, node)], name=f"{node.name}/mul")
     return [graph.add(ADD, [positive.output, scaled.output], name=f"{node.name}/add")]
 
 
@@ -260,8 +254,8 @@ def _along_batch(node: Node) -> str:
 FORMS: Mapping[OpDef, tuple[_Form, ...]] = {
     LEAKY_RELU: (_Form((PRELU,), _prelu, _no_channels), _Form((MUL, MAXIMUM), _larger, _steep)),
     PRELU: (
-        _Form((MUL, MAXIMUM), _larger_by_channel, _steep_somewhere),
-        _Form((RELU, MINIMUM, MUL, ADD), _both_sides, _varying_alpha),
+        _Form((MUL, MAXIMUM), _larger, _steep),
+        _Form((RELU, MINIMUM, MUL, ADD), _both_sides, _varying_slopes),
     ),
     HARD_SWISH: (_Form((ADD, RELU6, MUL), _hard_swish),),
     GELU: (_Form((MUL, ADD, LOGISTIC), _gelu, _with_erf),),
