@@ -58,6 +58,13 @@ def run_command(
         sys.exit(say_error(str(error)))
 
 
+def run_own_command(main: Callable[..., None], own: flags.FlagValues) -> None:
+    """The same for a command whose flags stand apart until it runs, since other commands have some of the same names."""
+    flags.FLAGS.append_flag_values(own)
+    own.mark_as_parsed()  # the flags are shared: what is parsed of one is there of the other
+    run_command(main)
+
+
 def _run(main: Callable[[], None], arguments: list[str], flag_values: flags.FlagValues, files: list[str]) -> int:
     """The exit status of a command; `files`: those that it has written, which an interruption tells of."""
     try:

@@ -18,13 +18,14 @@ ones write. So what is shipped is made with Python 3.10.
 """
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
+
+from tools._command import import_backend, run_own_command
 
 NAME = "digits_mobilenet_v2"
 CALIBRATION_FILE = "digits_calibration.npz"
@@ -187,10 +188,9 @@ def describe(measured_accuracy: float, digits: Digits) -> dict[str, Any]:
     }
 
 
-def run(argv: list[str]) -> None:
+def main() -> None:
     """Trains, measures and writes."""
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only, found {argv[1:]}.")
+    import_backend()
     import keras
 
     keras.utils.set_random_seed(_SEED.value)
@@ -198,7 +198,7 @@ def run(argv: list[str]) -> None:
     parts = split(digits.labels, _SEED.value)
     train, calibration, test = (digits.take(part) for part in (parts.train, parts.calibration, parts.test))
     model = build_model()
-    logging.info("%d training images, %d parameters", len(train.labels), model.count_params())
+    print(f"{len(train.labels)} training images, {model.count_params()} parameters")
     fit(
         model,
         train,
@@ -218,5 +218,4 @@ def run(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app.run(run, flags_parser=_FLAGS)
+    run_own_command(main, _FLAGS)

@@ -12,11 +12,13 @@ number 2. `--judge=dev.tsv` writes `judged` and `judged_labels`, too.
 """
 
 import collections
-import os
 from pathlib import Path
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags
+
+from ir.errors import DataError, OptionError
+from tools._command import import_backend, run_own_command
 
 NAME = "sentences"
 OTHER = 1  # the number of words that are not in the vocabulary; 0 fills sentences up
@@ -40,9 +42,20 @@ Sentences = tuple[list[list[str]], np.ndarray]
 
 
 def read(path: str | Path) -> Sentences:
-    """Words of every sentence, and labels `[sentences]`."""
-    lines = [line.rsplit("\t", 1) for line in Path(path).read_text().splitlines()]
-    return [text.split() for text, _ in lines], np.array([int(label) for _, label in lines])
+    """Words of every sentence, and labels `[sentences]`. Raises DataError where the file is none of sentences."""
+    try:
+        lines = [line.rsplit("\t", 1) for line in Path(path).read_text().splitlines()]
+        found = [text.split() for text, _ in lines], np.array([int(label) for _, label in lines])
+        if not lines or not {*found[1]} <= {0, 1}:
+            raise ValueError("no lines, or other labels than 0 and 1")
+    except (OSError, ValueError) as error:
+        raise DataError(
+            expected="lines of a sentence, a tab, and 0 or 1",
+            found=getattr(error, "strerror", None) or str(error),
+            where=str(path),
+            fix="correct the file or its path",
+        ) from error
+    return found
 
 
 def vocabulary(sentences: list[list[str]], least: int) -> list[str]:
@@ -100,15 +113,18 @@ def train(x: np.ndarray, labels: np.ndarray, count: int):
     return model
 
 
-def parsed(argv: list[str]) -> list[str]:
-    """The flags; those of absl, which it wants to be parsed, have their defaults."""
-    flags.FLAGS(argv[:1])
-    return _FLAGS(argv)
-
-
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Trains and writes."""
+    if _TRAIN.value is None or _OUTPUT_DIR.value is None:
+        raise OptionError(
+            expected="--train and --output_dir",
+            found="one of them left out",
+            where="train_sentences",
+            fix="name both",
+        )
     sentences, labels = read(_TRAIN.value)
+    others, judged = read(_JUDGE.value) if _JUDGE.value else ([], np.zeros(0, int))  # before the work
+    import_backend()
     known = vocabulary(sentences, _LEAST.value)
     x = ids(sentences, known, _WORDS.value)
     model = train(x, labels, len(known) + _FIRST)
@@ -116,14 +132,12 @@ def main(argv: list[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"calibration": x[:: max(1, len(x) // _CALIBRATION)], "tuning": x, "tuning_labels": labels}
     if _JUDGE.value:
-        others, judged = read(_JUDGE.value)
         arrays |= {"judged": ids(others, known, _WORDS.value), "judged_labels": judged}
     model.save(folder / f"{NAME}.keras")
     np.savez_compressed(folder / f"{NAME}.npz", **arrays)
     (folder / "vocabulary.txt").write_text("\n".join(known) + "\n")
-    logging.info("%d words, %d parameters", len(known), model.count_params())
+    print(f"{len(known)} words, {model.count_params()} parameters; written to {folder}")
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    app.run(main, flags_parser=parsed)
+    run_own_command(main, _FLAGS)

@@ -1,11 +1,15 @@
 """Words to numbers, and that a network of a few steps is written with its data and converts to integers."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from converter.conversion import convert
+from ir.errors import DataError
 from tools import train_sentences
 
 GOOD, BAD = ("fine", "great", "warm"), ("dull", "flat", "cold")
@@ -34,6 +38,36 @@ def test_long_sentences_are_cut():
     assert train_sentences.ids([["a"] * 9], ["a"], 3).tolist() == [[2, 2, 2]]
 
 
+@pytest.mark.parametrize("text", ["", "no label\n", "a film\t2\n", "a film\tgood\n"])
+def test_what_are_no_sentences_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "train.tsv").write_text(text)
+    with pytest.raises(DataError, match="expected lines of a sentence, a tab, and 0 or 1"):
+        train_sentences.read(tmp_path / "train.tsv")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("train_sentences", ["--train=none.tsv", "--output_dir=out"], "none.tsv: expected lines of a sentence"),
+        ("train_sentences", ["--train=none.tsv"], "expected --train and --output_dir"),
+        ("train_digits", ["--epochs=0"], "--epochs"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, name: str, flags: list[str], message: str):
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(
+        [sys.executable, "-m", f"tools.{name}", *flags],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.trains
 def test_what_is_written_converts_to_integers(tmp_path: Path):
     (tmp_path / "train.tsv").write_text("\n".join(sentences(80)) + "\n")
@@ -41,7 +75,8 @@ def test_what_is_written_converts_to_integers(tmp_path: Path):
     folder = tmp_path / "out"
     names = {"train": tmp_path / "train.tsv", "judge": tmp_path / "dev.tsv", "output_dir": folder}
     options = {**names, "words": 6, "size": 8, "epochs": 2, "batch_size": 8}
-    train_sentences.main(train_sentences.parsed(["train", *(f"--{k}={v}" for k, v in options.items())]))
+    train_sentences._FLAGS(["train", *(f"--{k}={v}" for k, v in options.items())])
+    train_sentences.main()
     with np.load(folder / "sentences.npz") as arrays:
         data = dict(arrays)
     known = (folder / "vocabulary.txt").read_text().split()
