@@ -1,94 +1,50 @@
-"""How the weights of a layer are cut into blocks, each of weights that lie next to each other in an order of the axes.
+"""How weights are cut into blocks, each of neighbours in memory, and what errors of blocks cost.
 
-| weights                        | order of the axes  | a block                                     |
-|--------------------------------|--------------------|---------------------------------------------|
-| `[out, kh, kw, in]`            | `(0, 3, 1, 2)`     | the kernel of one pair of channels (3x3: 9)  |
-| the same, `[out, in]`, tables  | as they are stored | 1 to 16 neighbours along the last axis       |
-| `[1, kh, kw, out]` (depthwise) | `(3, 0, 1, 2)`     | the kernel of one channel                    |
+| weights | a block |
+|---|---|
+| `[out, kh, kw, in]`, `[out, in]`, rows of tables | 1 to 16 neighbours along the last axis |
+| `[1, kh, kw, out]` (depthwise) | the whole filter of one channel |
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-
 import numpy as np
 
+from ir.graph import Value
 from ir.layer import Matrix
 from passes.compression.codebook import Metric
 
-
-@dataclass(frozen=True, kw_only=True)
-class Cut:
-    """Weights of `shape`, with their axes in `order`, cut into blocks of `size`.
-
-    Raises ValueError where a block would not end with its row: `size` has to divide the last axis, or to be made of
-    whole last axes (a whole kernel).
-    """
-
-    shape: tuple[int, ...]
-    order: tuple[int, ...]
-    size: int
-
-    def __post_init__(self) -> None:
-        if sorted(self.order) != list(range(len(self.shape))):
-            raise ValueError(f"an order {self.order} of the axes of {self.shape}")
-        if self.size not in block_sizes(self.shape, self.order, self.size):
-            raise ValueError(f"blocks of {self.size} do not fit weights {self.shape} in the order {self.order}")
-
-    @property
-    def count(self) -> int:
-        """How many blocks there are."""
-        return math.prod(self.shape) // self.size
-
-    def split(self, w: np.ndarray) -> np.ndarray:
-        """Weights -> blocks `[count, size]`."""
-        return np.ascontiguousarray(w.transpose(self.order)).reshape(-1, self.size)
-
-    def join(self, blocks: np.ndarray) -> np.ndarray:
-        """The inverse of `split`."""
-        turned = blocks.reshape([self.shape[axis] for axis in self.order])
-        return np.ascontiguousarray(turned.transpose(np.argsort(self.order)))
+_LENGTHS = range(1, 17)
 
 
-def kernel_cut(shape: tuple[int, ...], channel_axis: int) -> Cut:
-    """Whole kernels of weights `[out, kh, kw, in]`, or `[1, kh, kw, out]` where channels run along the last axis."""
-    _, kh, kw, _ = shape
-    order = (0, 3, 1, 2) if channel_axis == 0 else (3, 0, 1, 2)
-    return Cut(shape=shape, order=order, size=kh * kw)
+def block_lengths(matrix: Matrix) -> list[int]:
+    """Of blocks that neither cross rows nor need a transposition: parts of rows, or whole rows that lie side by side."""
+    shape = matrix.layer.data.shape
+    places = matrix.split(np.arange(matrix.layer.data.size).reshape(shape))
+    groups, _, columns = places.shape
+    flat = places.reshape(-1, columns)
+    if groups == 1 and np.array_equal(flat.ravel(), np.arange(flat.size)):
+        return [n for n in _LENGTHS if shape[-1] % n == 0]
+    whole = np.array_equal(flat, np.arange(flat.size).reshape(columns, -1).T)
+    return [columns] if whole and columns in _LENGTHS else []
 
 
-def row_cut(shape: tuple[int, ...], size: int) -> Cut:
-    """Neighbours along the last axis: input channels of a convolution, of a fully connected layer, a row of a table."""
-    return Cut(shape=shape, order=tuple(range(len(shape))), size=size)
+def row_lengths(table: Value) -> list[int]:
+    """Of blocks that are parts of rows; single numbers would need an index each, which is no smaller."""
+    return [n for n in _LENGTHS if n > 1 and table.shape[-1] % n == 0]
 
 
-def block_sizes(shape: tuple[int, ...], order: tuple[int, ...], most: int = 16) -> list[int]:
-    """The sizes up to `most` of blocks that end with a row: divisors of the last axis, and whole last axes."""
-    found, whole = [size for size in range(1, most + 1) if shape[order[-1]] % size == 0], 1
-    for axis in reversed(order):
-        whole *= shape[axis]
-        found += [whole] if whole <= most else []
-    return sorted(set(found))
+def row_scales(matrix: Matrix) -> np.ndarray:
+    """The scale of every row of the layer's matrix, `[groups out]`."""
+    scale, _ = matrix.layer.params.shaped(matrix.layer.data.ndim)
+    return matrix.split(np.broadcast_to(scale.astype(np.float64), matrix.layer.data.shape))[..., 0].ravel()
 
 
-def input_metric(matrix: Matrix, cut: Cut, gram: np.ndarray, importance: np.ndarray | None = None) -> Metric:
-    """What errors of the blocks cost at the layer's output.
-
-    Args:
-      gram: second moments `E[x x^T]` of the layer's inputs in matrix form, `[groups, columns, columns]`.
-      importance: a factor per output channel, None for 1.
-
-    Correlations between the inputs of different blocks are left out.
-    """
-    shape = matrix.split(np.empty(cut.shape)).shape
-    group, row, column = (cut.split(matrix.join(index)) for index in np.indices(shape))
-    channel = group * shape[1] + row
-    alone = (channel == channel[:, :1]).all()  # blocks that start at the same input of any channel read the same
-    _, one, position = np.unique(
-        (group if alone else channel)[:, 0] * shape[2] + column[:, 0], return_index=True, return_inverse=True
-    )
-    moments = gram[group[one][:, :, None], column[one][:, :, None], column[one][:, None, :]]
-    summed = channel[one][:, :, None] == channel[one][:, None, :]  # weights of two channels never meet
-    shares = None if importance is None else importance[channel].mean(axis=1)
-    return Metric.of(moments * summed, position.reshape(-1), shares)
+def block_metric(h: np.ndarray, rows: int, scale: np.ndarray, length: int, importance: np.ndarray) -> Metric:
+    """What errors of the blocks of rows cost: `h` `[groups, columns, columns]`, `scale` and `importance` of every row."""
+    groups, columns = h.shape[:2]
+    starts = range(0, columns, length)
+    moments = np.concatenate([h[:, i : i + length, i : i + length] for i in starts], axis=0)
+    group = np.repeat(np.arange(groups), rows // groups)
+    position = (np.arange(len(starts))[None, :] * groups + group[:, None]).ravel()
+    return Metric(moments, position, np.repeat(importance * scale**2, len(starts)))

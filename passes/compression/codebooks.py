@@ -25,6 +25,7 @@ from ir.graph import Graph, Node, Twin, Value
 from ir.layer import Matrix, table_of
 from ir.quantization import QuantParams
 from passes.compression import zeros
+from passes.compression.blocks import block_lengths, block_metric, row_lengths, row_scales
 from passes.compression.budget import Option, choose, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
 from passes.compression.coding import Rows
@@ -39,7 +40,6 @@ from passes.quantization.quantize import annotate_bias
 from passes.rounding.correct_bias import shift_bias
 from passes.rounding.round_weights import RoundWeights, matrix_of
 
-_LENGTHS = range(1, 17)
 _ENTRIES = (256, 128, 64, 32, 16, 8, 4)
 _FEW_SAMPLES, _FEW_ROWS, _FEW_BLOCKS, _FEW_ITERATIONS = 16, 4000, 1 << 13, 4
 _LEAST_SENSITIVITY = 1e-3  # of the largest: no channel is worth nothing
@@ -152,7 +152,7 @@ class Codebooks(Pass):
         fitting, judging = drawn.parted(sum(len(part) for part in slices[0]))
         fit, means = measure_layer(matrix, *slices, fitting, self.rows, rng)
         judge = fit if fitting is judging else measure_layer(matrix, *slices, judging, self.rows, rng)[0]
-        scale = _scales(matrix)
+        scale = row_scales(matrix)
         if option.zeros:
             book, v = None, zeros.pruned(fit, judge, option.zeros, scale, importance, self.damping)
         else:
@@ -172,7 +172,7 @@ class Codebooks(Pass):
         """Entries in whole steps `[entries, length]`, and the weights `[groups, out, columns]` made of them."""
         target, h = error.best(ridge), error.gram + self.damping * error.unit
         rows = target.reshape(-1, target.shape[-1])
-        metric = _metric(h, len(rows), scale, option.length, importance)
+        metric = block_metric(h, len(rows), scale, option.length, importance)
         blocks = (rows / scale[:, None]).reshape(-1, option.length)
         book = fit_codebook(blocks, option.entries, metric=metric, iterations=10)
         if len(target) > 1:  # a block is a row: no other block's error is to be made up for
@@ -225,7 +225,7 @@ class _Plan:
     def _longest(self, node: Node) -> Option:
         """The longest blocks up to those asked for, with the most entries."""
         matrix = matrix_of(node)
-        lengths = _row_lengths(stored(node)) if isinstance(matrix, str) else _lengths(matrix)
+        lengths = row_lengths(stored(node)) if isinstance(matrix, str) else block_lengths(matrix)
         sizes = self._sizes(stored(node), [n for n in lengths if n <= self.asked.length])
         if not sizes:
             return Option(size_bytes=stored(node).type.size)
@@ -239,7 +239,7 @@ class _Plan:
         for table in self.tables:
             rng, sizes = (
                 np.random.default_rng(self.context.given.seed),
-                self._sizes(table.value, _row_lengths(table.value)),
+                self._sizes(table.value, row_lengths(table.value)),
             )
             plain = Option(size_bytes=table.value.type.size)
             found[table.node] = [plain, *_measured(sizes, table.blocks, table.metric, rng)]
@@ -251,7 +251,7 @@ class _Plan:
             everyone = np.ones(sum(len(part) for part in x), bool)
             rng = np.random.default_rng(self.context.given.seed)
             error, _ = measure_layer(matrix, x, xq, everyone, _FEW_ROWS, rng)
-            sizes = self._sizes(stored(node), _lengths(matrix))
+            sizes = self._sizes(stored(node), block_lengths(matrix))
             blocks, metric = self._of_layer(matrix, error)
             found[node] = [*self._without_codebook(matrix, error), *_measured(sizes, blocks, metric, rng)]
             self.context.services.progress("layers measured", len(found), max(len(found), len(self.importance)))
@@ -275,11 +275,11 @@ class _Plan:
 
     def _of_layer(self, matrix: Matrix, error: LayerError) -> tuple[_Blocks, _Metrics]:
         """Its blocks of a length, in steps, and what errors of them cost."""
-        rows, scale = error.w.reshape(-1, error.w.shape[-1]), _scales(matrix)
+        rows, scale = error.w.reshape(-1, error.w.shape[-1]), row_scales(matrix)
         h, importance = error.gram + self.asked.damping * error.unit, self.importance[matrix.layer.node]
         return (
             lambda length: (rows / scale[:, None]).reshape(-1, length),
-            lambda length: _metric(h, len(rows), scale, length, importance),
+            lambda length: block_metric(h, len(rows), scale, length, importance),
         )
 
     def _sizes(self, value: Value, lengths: Sequence[int]) -> dict[tuple[int, int], int]:
@@ -344,11 +344,6 @@ def _tables(graph: Graph, context: Context, importance: Mapping[Node, np.ndarray
     return [Table(node, share, importance[node]) for node, share in zip(nodes, shares, strict=True)]
 
 
-def _row_lengths(table: Value) -> list[int]:
-    """Of blocks that are parts of rows; single numbers would need an index each, which is no smaller."""
-    return [n for n in _LENGTHS if n > 1 and table.shape[-1] % n == 0]
-
-
 def _importance(graph: Graph, context: Context) -> dict[Node, np.ndarray]:
     """`F` of the output channels of every layer, and of the columns of every table."""
     chosen = tables(graph)
@@ -369,34 +364,6 @@ def _importance(graph: Graph, context: Context) -> dict[Node, np.ndarray]:
         node: np.maximum(f, max(_LEAST_SENSITIVITY * f.max(), 1e-30))
         for node, f in zip(nodes, found.values(), strict=True)
     }
-
-
-def _scales(matrix: Matrix) -> np.ndarray:
-    """The scale of every row of the layer's matrix, `[groups out]`."""
-    scale, _ = matrix.layer.params.shaped(matrix.layer.data.ndim)
-    return matrix.split(np.broadcast_to(scale.astype(np.float64), matrix.layer.data.shape))[..., 0].ravel()
-
-
-def _lengths(matrix: Matrix) -> list[int]:
-    """Of blocks that neither cross rows nor need a transposition: parts of rows, or whole rows that lie side by side."""
-    shape = matrix.layer.data.shape
-    places = matrix.split(np.arange(matrix.layer.data.size).reshape(shape))
-    groups, _, columns = places.shape
-    flat = places.reshape(-1, columns)
-    if groups == 1 and np.array_equal(flat.ravel(), np.arange(flat.size)):
-        return [n for n in _LENGTHS if shape[-1] % n == 0]
-    whole = np.array_equal(flat, np.arange(flat.size).reshape(columns, -1).T)
-    return [columns] if whole and columns in _LENGTHS else []
-
-
-def _metric(h: np.ndarray, rows: int, scale: np.ndarray, length: int, importance: np.ndarray) -> Metric:
-    """What errors of the blocks of rows cost, in steps of their scales."""
-    groups, columns = h.shape[:2]
-    starts = range(0, columns, length)
-    moments = np.concatenate([h[:, i : i + length, i : i + length] for i in starts], axis=0)
-    group = np.repeat(np.arange(groups), rows // groups)
-    position = (np.arange(len(starts))[None, :] * groups + group[:, None]).ravel()
-    return Metric(moments, position, np.repeat(importance * scale**2, len(starts)))
 
 
 def _whole(entries: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from ir.graph import Graph
 from ir.layer import layers
 from ir.ops.relu import RELU
 from passes.compression import codebooks
+from passes.compression.blocks import block_lengths
 from passes.compression.budget import other_bytes
 from passes.compression.codebooks import Codebooks
 from passes.contract.base import Context, Given, SamplesInMemory
@@ -60,9 +61,9 @@ def test_layers_get_codebooks_and_the_answers_stay(granularity):
 def test_whole_filters_of_depthwise_layers_are_entries():
     graph, _, context = annotated("per_tensor")
     depth = next(layer for layer in layers(graph) if layer.name == "depth")
-    assert codebooks._lengths(codebooks.matrix_of(depth.node)) == [9]
+    assert block_lengths(codebooks.matrix_of(depth.node)) == [9]
     first = next(layer for layer in layers(graph) if layer.name == "first")
-    assert codebooks._lengths(codebooks.matrix_of(first.node)) == [1, 2, 4, 8]
+    assert block_lengths(codebooks.matrix_of(first.node)) == [1, 2, 4, 8]
     step = Codebooks(length=9, entries=8)
     run_alone(graph, step, context)
     book = depth.params.codebook
