@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.measuring.small_matrices import solve
+
 _CHUNK_ELEMENTS = 1 << 22  # of the largest temporary array
 _SEEDS_AN_ENTRY = 32  # blocks that seeding looks at, for every entry
 _RIDGE = 1e-6  # of the mean power of the inputs: what weights that read nothing still count
@@ -149,7 +151,7 @@ def centroids(blocks: np.ndarray, book: Codebook, metric: Metric) -> np.ndarray:
     h[~used] = np.eye(size)
     turned = metric.turned(blocks) * metric.importance[:, None]
     sums = np.stack([np.bincount(book.indices, turned[:, i], count) for i in range(size)], axis=1)
-    best = np.linalg.solve(h, sums[..., None])[..., 0]
+    best = solve(h, sums[..., None])[..., 0]
     return np.where(used[:, None], best, book.entries)
 
 

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.measuring.small_matrices import inverse, inverse_factor, solve
+
 _COLUMNS = 64  # whose errors are gathered before one matrix product takes them out of the rest
 
 
@@ -57,7 +59,7 @@ class Rows:
         order = np.argsort(-energy, kind="stable")
         places = (order[:, None] * length + np.arange(length)).ravel()
         w, h = self.w[:, places].copy(), self.h[np.ix_(places, places)]
-        upper = np.linalg.cholesky(np.linalg.inv(h)).T
+        upper = inverse_factor(h)
         indices = np.empty((len(w), len(order)), np.int64)
         step = max(1, _COLUMNS // length) * length
         for start in range(0, columns, step):
@@ -65,9 +67,9 @@ class Rows:
             part, errors = w[:, start:stop].copy(), np.empty((len(w), stop - start))
             for i in range(0, stop - start, length):
                 block, u = slice(i, i + length), upper[start + i : start + i + length, start:stop]
-                inverse = np.linalg.inv(u[:, block])
-                found = self._nearest(part[:, block], entries, inverse @ inverse.T)
-                error = (part[:, block] - entries[found] * self.scale[:, None]) @ inverse
+                turn = inverse(u[:, block])
+                found = self._nearest(part[:, block], entries, turn @ turn.T)
+                error = (part[:, block] - entries[found] * self.scale[:, None]) @ turn
                 part[:, i + length :] -= error @ u[:, i + length :]
                 errors[:, block] = error
                 indices[:, order[(start + i) // length]] = found
@@ -82,7 +84,7 @@ class Rows:
         for i in range(indices.shape[1]):
             block = slice(i * length, (i + 1) * length)
             own = self.h[block, block]
-            best = v[:, block] - np.linalg.solve(own, slope[:, block].T).T
+            best = v[:, block] - solve(own, slope[:, block].T).T
             found = self._nearest(best, entries, own)
             moved = entries[found] * self.scale[:, None]
             slope += (moved - v[:, block]) @ self.h[block]

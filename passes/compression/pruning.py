@@ -18,6 +18,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from passes.measuring.small_matrices import inverse_factor
+
 _BLOCK = 64  # columns that are judged together where no pattern says how many
 
 Choose = Callable[[np.ndarray], np.ndarray]
@@ -66,7 +68,7 @@ def keep_with_feedback(w: np.ndarray, h: np.ndarray, choose: Choose, columns_at_
     """
     block = columns_at_once or _BLOCK
     w, columns = w.copy(), w.shape[2]
-    upper = np.linalg.cholesky(np.linalg.inv(h)).transpose(0, 2, 1)
+    upper = inverse_factor(h)
     diagonal = np.einsum("gkk->gk", upper)[:, None]
     kept = np.empty(w.shape, bool)
     for start in range(0, columns, block):

@@ -15,6 +15,7 @@ import numpy as np
 from ir.layer import Matrix
 from passes.measuring.drawn_samples import drawn_rows
 from passes.measuring.lockstep import Slices
+from passes.measuring.small_matrices import solve
 
 _ROW_ELEMENTS = 1 << 24
 _ROWS_A_COLUMN = 400
@@ -62,7 +63,7 @@ class LayerError:
             return self.w if kept is None else self.w * kept
         h, rhs = self.gram + ridge * self.unit, self.w @ (self.cross + ridge * self.unit)
         if kept is None:
-            return np.asarray(np.linalg.solve(h, rhs.transpose(0, 2, 1)).transpose(0, 2, 1))
+            return solve(h, rhs.transpose(0, 2, 1)).transpose(0, 2, 1)
         return solve_kept(self.w * kept, h, rhs, kept)
 
 

@@ -38,6 +38,7 @@ from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import LayerError, Means, mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
+from passes.measuring.small_matrices import inverse_factor
 from passes.quantization.quantize import annotate_bias, least_weight_scale
 from passes.rounding.correct_bias import shift_bias
 
@@ -202,7 +203,7 @@ def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: in
     """GPTQ's loop: `[groups, out, columns]` weights onto the grid, the widest column of `h` first."""
     order = np.argsort(-np.einsum("gkk->k", h), kind="stable")
     w, step = w[:, :, order].copy(), step[:, :, order]
-    upper = np.linalg.cholesky(np.linalg.inv(h[:, order][:, :, order])).transpose(0, 2, 1)
+    upper = inverse_factor(h[:, order][:, :, order])
     result = np.empty_like(w)
     columns = w.shape[2]
     for start in range(0, columns, _BLOCK):
