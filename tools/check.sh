@@ -8,6 +8,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export PATH="$PWD/.venv/bin:$PATH" TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow PYTHONHASHSEED=0
+export OPENBLAS_NUM_THREADS=1 # two workers fill two cores
 
 if [ $# -eq 0 ]; then
   mapfile -t changed < <({ git diff --name-only HEAD; git ls-files --others --exclude-standard; } | grep '\.py$' | xargs -r dirname | sort -u)

@@ -7,6 +7,7 @@ bash tools/setup.sh
 bash tools/system_packages.sh
 
 export TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow PYTHONHASHSEED=0 PYTHONUNBUFFERED=1
+export OPENBLAS_NUM_THREADS=1 # two workers fill two cores
 export PATH="$PWD/.venv/bin:$PATH"
 readonly PYTEST=(python -m pytest -q -n 2 --dist worksteal --durations=15)
 

@@ -21,12 +21,12 @@ from passes.running.runner import run_passes
 GRANULARITIES = ("per_tensor", "per_channel")
 
 
-def annotated(granularity: str) -> tuple[Graph, Graph, Context]:
+def annotated(granularity: str, size: int = 4, channels: int = 16) -> tuple[Graph, Graph, Context]:
     """A network with layers of each form, annotated; the float one; the context."""
     net = Net(0)
-    x = net.then(RELU, net.conv(net.input(6, 6, 8), 24, spread=1.0, name="first"), name="a")
+    x = net.then(RELU, net.conv(net.input(size, size, 8), channels, spread=1.0, name="first"), name="a")
     x = net.then(RELU, net.depthwise(x, spread=1.0, name="depth"), name="b")
-    x = net.then(RELU, net.conv(x, 48, 1, name="point"), name="c")
+    x = net.then(RELU, net.conv(x, 2 * channels, 1, name="point"), name="c")
     graph = net.ends(net.dense(x, 10, name="dense"))
     reference = graph.copy()
     samples = SamplesInMemory((random_inputs(graph, 60)[0],))
@@ -85,12 +85,12 @@ def test_fewer_bytes_cost_more_and_fit():
 
 
 def test_feedback_and_importance_do_better_than_k_means_alone(monkeypatch):
-    graph, reference, context = annotated("per_tensor")
+    graph, reference, context = annotated("per_tensor", channels=32)
     run_alone(graph, Codebooks(length=4, entries=32), context)
     best = noise(graph, reference)
     monkeypatch.setattr(codebooks.Rows, "with_feedback", lambda self, entries: _nearest(self, entries))
     monkeypatch.setattr(codebooks.Rows, "descend", lambda self, entries, indices: indices)
-    graph, reference, context = annotated("per_tensor")
+    graph, reference, context = annotated("per_tensor", channels=32)
     run_alone(graph, Codebooks(length=4, entries=32), context)
     assert best < 0.9 * noise(graph, reference)
 

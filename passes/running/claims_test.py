@@ -15,6 +15,8 @@ from passes.running.pipeline import GRANULARITIES, PIPELINES, named
 
 QUICK = "adaround{unit=block learning_rate=0.05 steps=20},tune_thresholds{epochs=1},lsq{epochs=1},ipq{epochs=1 stages=1},balance{steps=5 samples=8 granularity=per_tensor},distill_samples{samples=8 group=8 steps=2}"
 
+TRAINING = ("fat", "lsq", "ipq")
+
 
 def network() -> Graph:
     net = Net(0)
@@ -25,7 +27,9 @@ def network() -> Graph:
 
 
 @pytest.mark.parametrize("granularity", GRANULARITIES)
-@pytest.mark.parametrize("name", PIPELINES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.trains) if name in TRAINING else name for name in PIPELINES]
+)
 def test_reports_are_true(name: str, granularity: str):
     x = np.random.default_rng(0).normal(size=(24, 8, 8, 3)).astype(np.float32)
     graph = network()

@@ -55,6 +55,7 @@ def distilled(step: DistillSamples, seed: int = 0) -> tuple[np.ndarray, float]:
     return images, distance(graph, context, images)
 
 
+@pytest.mark.trains
 def test_layers_see_in_the_samples_what_their_batch_norms_remember():
     images, far = distilled(DistillSamples())
     _, at_first = distilled(DistillSamples(steps=1, learning_rate=1e-9))
@@ -63,6 +64,7 @@ def test_layers_see_in_the_samples_what_their_batch_norms_remember():
     assert far < at_first / 20  # 0.003 and 0.21 deviations when this was written
 
 
+@pytest.mark.trains
 def test_the_same_seed_gives_the_same_samples():
     first, again, other = (distilled(DistillSamples(steps=3), seed)[0] for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
@@ -121,6 +123,7 @@ def test_the_finest_level_of_a_pyramid_is_the_sample():
     assert level_shapes((640,)) == [(640,)]
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_the_pipeline_measures_its_steps_on_the_samples(granularity: str):
     graph, context = network()

@@ -168,6 +168,7 @@ def test_the_gradient_of_an_activations_step_has_its_scale(monkeypatch: pytest.M
     assert (gains < 0.1).all() and np.abs(plain).max() > 1e-2
 
 
+@pytest.mark.trains
 def test_only_a_share_of_the_weights_is_quantized_in_training_and_all_are_after_it() -> None:
     graph, model = made(Steps(noise=0.3))
     value = max((n.weight for n in graph.nodes if n.weight is not None), key=lambda v: v.type.size)
