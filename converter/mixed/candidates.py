@@ -65,26 +65,31 @@ class Candidates:
         """`rounding`: the pass that will round weights, None where they become the nearest numbers."""
         self.graph, self.context, self.quantize = graph, context, quantize
         self.nearest = dict(self._widths())
-        self.rounded = self.nearest
-        if rounding is not None:
-            self.rounded = {b: twin if b == WIDEST else self._at(b, rounding) for b, twin in self.nearest.items()}
+        self.rounded = self.nearest if rounding is None else {**self.nearest, **self._rounded(rounding)}
         self.groups = self._groups()
 
     def _widths(self) -> Iterable[tuple[int, Twin]]:
         """The containers that some layer has, the widest first, with all weights at that width."""
         for bits in (type_.bits for type_ in reversed(WEIGHT_CONTAINERS) if type_.bits <= WIDEST):
-            twin = self._at(bits)
+            twin, _ = self._annotated(bits)
             if bits in map(_bits, layers(twin.graph)):
                 yield bits, twin
 
-    def _at(self, bits: int, rounding: RoundWeights | None = None) -> Twin:
+    def _annotated(self, bits: int) -> tuple[Twin, Context]:
+        """A copy with all weights at a width, and what is known of it."""
         twin = self.graph.twin()
         context = self.context.onto(twin)
         rules = rules_text([BitsRule(layer="*", weight_bits=bits)])
         dataclasses.replace(self.quantize, weight_bits=bits, rules=rules).run(twin.graph, context)
-        if rounding is not None:
-            rounding.run(twin.graph, context)
-        return twin
+        return twin, context
+
+    def _rounded(self, rounding: RoundWeights) -> dict[int, Twin]:
+        """Copies at all narrower widths, rounded in one run: for what layers read where all have the widest of these."""
+        found = {bits: self._annotated(bits) for bits in self.nearest if bits != WIDEST}
+        if found:
+            (first, context), *others = found.values()
+            rounding.run_beside(first.graph, context, [twin.onto(first) for twin, _ in others])
+        return {bits: twin for bits, (twin, _) in found.items()}
 
     def _groups(self) -> list[Group]:
         by_weight: dict[int, list[Layer]] = {}

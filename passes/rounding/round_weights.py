@@ -26,13 +26,14 @@ sample, the last ones few, and it is there that more samples help. So more of th
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
 from ir.execute import batchable
-from ir.graph import Graph, Node
+from ir.graph import Graph, Node, Twin
 from ir.layer import Matrix, layer_of
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
@@ -60,6 +61,13 @@ class RoundWeights(Pass):
     clip: float = 0.4
 
     def run(self, graph: Graph, context: Context) -> PassReport:
+        return self.run_beside(graph, context)
+
+    def run_beside(self, graph: Graph, context: Context, others: Sequence[Twin] = ()) -> PassReport:
+        """Rounds a graph, and with it `others`, copies of it whose weights have other widths.
+
+        Their layers are rounded for what those of `graph` read: running it and measuring is what takes time.
+        """
         changed: list[str] = []
         skipped: list[Skip] = []
         weighted = sum(node.weight is not None for node in graph.nodes)
@@ -70,8 +78,14 @@ class RoundWeights(Pass):
                 skipped.append(Skip(node.name, matrix))
                 return
             rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
-            gain = self.round_layer(graph, matrix, x, xq, drawn, rng)
-            changed.append(f"{node.name}: {gain:.2f} of the error of nearest rounding")
+            measured = self._measured(matrix, x, xq, drawn, rng)
+            solution = self._solution(matrix, measured)
+            for other in others:
+                its = matrix_of(other.nodes[node])
+                assert isinstance(its, Matrix), its
+                _put(other.graph, its, measured, solution if _alike(its, matrix) else self._solution(its, measured))
+            _put(graph, matrix, measured, solution)
+            changed.append(f"{node.name}: {solution.gain:.2f} of the error of nearest rounding")
             context.services.progress("layers rounded", len(changed), max(len(changed), weighted))
 
         if not batchable(graph):
@@ -88,15 +102,50 @@ class RoundWeights(Pass):
 
         The slices hold the first of the samples that were drawn.
         """
+        measured = self._measured(matrix, x, xq, drawn, rng)
+        solution = self._solution(matrix, measured)
+        _put(graph, matrix, measured, solution)
+        return solution.gain
+
+    def _measured(
+        self, matrix: Matrix, x: Slices, xq: Slices, drawn: DrawnSamples, rng: np.random.Generator
+    ) -> _Measured:
         fitting, judging = drawn.parted(sum(len(part) for part in x))
         fit, means = measure_layer(matrix, x, xq, fitting, self.rows, rng)
         judge = fit if fitting is judging else measure_layer(matrix, x, xq, judging, self.rows, rng)[0]
-        problem = Problem.of(matrix, fit)
+        return _Measured(fit, judge, means)
+
+    def _solution(self, matrix: Matrix, measured: _Measured) -> _Solution:
+        problem, judge = Problem.of(matrix, measured.fit), measured.judge
         factor = np.maximum(problem.best_clip(self.clip, matrix.layer.params.per_channel), _least_factor(matrix))
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
         rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge)
-        _put(graph, matrix, fit.w, rounded, factor, means)
-        return judge(rounded) / max(judge(problem.nearest()), 1e-30)
+        return _Solution(rounded, factor, judge(rounded) / max(judge(problem.nearest()), 1e-30))
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the weights of a layer are fitted to and judged by, and the means of what it reads."""
+
+    fit: LayerError
+    judge: LayerError
+    means: Means
+
+
+@dataclass(frozen=True)
+class _Solution:
+    """Rounded weights `[groups, out, columns]`, the factors of their steps `[groups, out]`, and their share of nearest rounding's error."""
+
+    rounded: np.ndarray
+    factor: np.ndarray
+    gain: float
+
+
+def _alike(one: Matrix, other: Matrix) -> bool:
+    """Whether two copies of a layer have the same parameters for their weights, and for what these are multiplied with."""
+    a, b = one.layer, other.layer
+    pairs = ((a.params, b.params), (a.x.type.params(), b.x.type.params()))
+    return all(p.bits == q.bits and np.array_equal(p.scale, q.scale) for p, q in pairs)
 
 
 def _least_factor(matrix: Matrix) -> np.ndarray:
@@ -108,22 +157,15 @@ def _least_factor(matrix: Matrix) -> np.ndarray:
     )
 
 
-def _put(
-    graph: Graph,
-    matrix: Matrix,
-    w: np.ndarray,
-    rounded: np.ndarray,
-    factor: np.ndarray,
-    means: Means,
-) -> None:
+def _put(graph: Graph, matrix: Matrix, measured: _Measured, solution: _Solution) -> None:
     """Gives a layer its rounded weights, their steps times `factor`, and a bias that keeps the mean of its output."""
     layer, old = matrix.layer, matrix.layer.params
-    factors = factor.ravel() if old.per_channel else factor.ravel()[0]
+    factors = solution.factor.ravel() if old.per_channel else solution.factor.ravel()[0]
     params = dataclasses.replace(old, scale=(old.scale * factors).astype(np.float32))
-    moved = graph.constant(matrix.join(rounded).astype(np.float32), layer.weight.name, params)
+    moved = graph.constant(matrix.join(solution.rounded).astype(np.float32), layer.weight.name, params)
     graph.set_input(layer.node, layer.weight_index, moved)
     annotate_bias(graph, layer.node)
-    shift_bias(graph, layer.node, mean_shift(w, rounded, means))
+    shift_bias(graph, layer.node, mean_shift(measured.fit.w, solution.rounded, measured.means))
 
 
 def matrix_of(node: Node) -> Matrix | str:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ir.graph import Graph
+from ir.graph import Graph, Twin
+from ir.layer import layer_of
 from ir.ops._common import Padding
 from ir.ops.relu import RELU, RELU6
 from passes.channels.absorb_bias import AbsorbBias
@@ -282,3 +283,31 @@ def test_a_channel_of_tiny_weights_keeps_its_bias(bits):
     assert np.all(first.weight.quant.scale[:2] >= raised * 0.999)
     if bits == 8:
         assert np.abs(first.bias.quant.quantize(first.bias.data)).max() <= 1.01 * (1 << 30)
+
+
+def test_copies_of_other_widths_are_rounded_in_the_same_run():
+    """Each for what is read in the first: a layer of the same width becomes the same, the first layer what it becomes alone."""
+    plain = small()
+    base = context_of(plain)
+    run_passes(plain, [Calibrate()], base)
+
+    def annotated(bits: int) -> tuple[Twin, Context]:
+        twin = plain.twin()
+        context = base.onto(twin)
+        rules = f"layer:first=w{bits};layer:depth=w4;layer:last=w{bits}"
+        Quantize(granularity="per_channel", rules=rules).run(twin.graph, context)
+        return twin, context
+
+    def weights(twin: Twin) -> dict[str, np.ndarray]:
+        found = (layer_of(twin.nodes[node]) for node in plain.nodes)
+        return {layer.name: layer.rounded() for layer in found if layer is not None}
+
+    (four, context), (three, _), (alone, own) = annotated(4), annotated(3), annotated(3)
+    before = weights(three)
+    RoundWeights().run_beside(four.graph, context, [three.onto(four)])
+    RoundWeights().run(alone.graph, own)
+    one, other, expected = weights(four), weights(three), weights(alone)
+    np.testing.assert_array_equal(other["depth"], one["depth"])
+    np.testing.assert_array_equal(other["first"], expected["first"])
+    assert all((other[name] != before[name]).any() for name in before)
+    assert all((other[name] != one[name]).any() for name in ("first", "last"))
