@@ -2,7 +2,8 @@
 
 Everything before the methods (preparing, spreading, calibrating, quantizing) is done once for a network, a granularity
 and a pair of widths; every row runs its passes on a copy of that, emits it and has the file judged by the kernels of
-ai-edge-litert on samples that nothing was calibrated on. A row that cannot be made says why.
+ai-edge-litert on samples that nothing was calibrated on. A row that cannot be made says why. With `--data_free` samples
+are distilled from the batch norms, in the place of calibration's.
 `--json` writes a list of rows: `model`, `granularity`, `widths`, `method`, `passes`, `samples`, `float_score`, `score`,
 `agreement`, `sqnr_db`, `kilobytes`, `seconds`, `cpu_seconds`, `peak_gb` (of this process so far), `refusal`.
 """
@@ -55,6 +56,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         f"A row, or the passes of one; by default all of: {'; '.join(METHODS)}.",
         flag_values=values,
     )
+    flags.DEFINE_bool("data_free", False, "Gives no samples to anything but the judging.", flag_values=values)
     flags.DEFINE_string("quantize", "", "More options of quantize, as 'option=value option=value'.", flag_values=values)
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
@@ -106,7 +108,7 @@ class Start:
 
     def __init__(self, subject: Any, granularity: str, weight_bits: int, activation_bits: int) -> None:
         from converter.data.source import choose
-        from converter.frontends import load_model
+        from converter.network import read_network
         from converter.targets import get_target
         from passes.contract.base import Context, Given
         from passes.running.runner import run_passes
@@ -116,19 +118,25 @@ class Start:
         target = get_target("cpu")
         quantize = f"quantize{{granularity={granularity} weight_bits={weight_bits} "
         quantize += f"activation_bits={activation_bits} {FLAGS.quantize}}}"
-        steps = pipelines.named(
-            "default", granularity=granularity, io="int8", changes=quantize, rewrites=target.rewrites
-        )
+        name = "data_free" if FLAGS.data_free else "default"
+        steps = pipelines.named(name, granularity=granularity, io="int8", changes=quantize, rewrites=target.rewrites)
         steps = pipelines.for_widths(steps)
         names = [s.name for s in steps]
-        self._emit = steps[names.index("correct_bias") + 1 :]
-        reference = load_model(str(subject.path)).graph
-        self._graph = reference.copy()
+        self._emit = steps[names.index("fuse_activation") :]
+        network = read_network(str(subject.path), weights=None, options=None, preprocess=subject.preprocess)
+        self._graph = network.graph
         tuning = None
         if FLAGS.tuning_samples:
             count = min(FLAGS.tuning_samples, len(subject.tuning))
             tuning = subject.tuning.subset(choose(len(subject.tuning), count))
-        given = Given(samples=subject.calibration, tuning=tuning, reference=reference, limits=target, seed=FLAGS.seed)
+        given = Given(
+            samples=None if FLAGS.data_free else subject.calibration,
+            tuning=tuning,
+            reference=network.reference,
+            input_range=network.input_range,
+            limits=target,
+            seed=FLAGS.seed,
+        )
         self._context = Context(given)
         at = names.index("quantize") + 1
         run_passes(self._graph, steps[:at], self._context)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,16 @@ def test_one_row_per_method_and_widths(tmp_path, monkeypatch):
         assert set(row) == COLUMNS and row["method"].split(",")[0] in text and not row["refusal"]
         assert row["samples"] == 32 and row["float_score"] == 1
     assert min(r["sqnr_db"] for r in rows[:3]) > max(r["sqnr_db"] for r in rows[3:])
+
+
+def test_without_data_samples_are_distilled(monkeypatch):
+    digits = _subjects.load_subject("digits", Path(), 20, 32)
+    no_data = dataclasses.replace(digits, calibration=None)
+    monkeypatch.setattr(_subjects, "load_subject", lambda *_: no_data)
+    text = run_with_flags(
+        compare_rounding, models=["digits"], data_free=True, widths=["W4A8"], method=["round_weights"]
+    )
+    assert "W4A8" in text
 
 
 def test_all_methods_are_pipelines():
