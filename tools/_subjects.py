@@ -58,10 +58,18 @@ def area_under_curve(scores: np.ndarray, positive: np.ndarray) -> float:
 
 
 def load_subject(name: str, shared: Path, calibration_samples: int, test_samples: int | None) -> Subject:
-    """A subject by name. Raises OptionError for an unknown name, DataError where its files are missing."""
+    """A subject by name, or by the JSON file that describes it.
+
+    Raises OptionError for an unknown name, DataError where its files are missing.
+    """
+    if name.endswith(".json") and Path(name).is_file():
+        return _fewer(_described(Path(name).stem, Path(name))(shared, calibration_samples), test_samples)
     if name not in SUBJECTS:
         raise OptionError(
-            expected=f"models of {', '.join(SUBJECTS)}", found=name, where="--models", fix="choose some of them"
+            expected=f"models of {', '.join(SUBJECTS)}, or the .json of a trained one",
+            found=name,
+            where="--models",
+            fix="choose some of them",
         )
     if name != "digits" and not shared.is_dir():
         raise DataError(
@@ -71,7 +79,7 @@ def load_subject(name: str, shared: Path, calibration_samples: int, test_samples
             fix="name it with --shared, or measure the network that is shipped with --models=digits",
         )
     subject = SUBJECTS[name](shared, calibration_samples)
-    return subject if test_samples is None else _fewer(subject, test_samples)
+    return _fewer(subject, test_samples)
 
 
 def load_tuned_subject(name: str, shared: Path, calibration_samples: int, test_samples: int | None) -> Subject:
@@ -80,11 +88,11 @@ def load_tuned_subject(name: str, shared: Path, calibration_samples: int, test_s
     if subject.untouched is not None:
         chosen = subject.untouched
         subject = replace(subject, test=subject.test.subset(chosen), labels=subject.labels[chosen], untouched=None)
-    return subject if test_samples is None else _fewer(subject, test_samples)
+    return _fewer(subject, test_samples)
 
 
-def _fewer(subject: Subject, samples: int) -> Subject:
-    if subject.metric == "AUC":
+def _fewer(subject: Subject, samples: int | None) -> Subject:
+    if samples is None or subject.metric == "AUC":
         return subject
     chosen = choose(len(subject.test), samples)
     return replace(subject, test=subject.test.subset(chosen), labels=subject.labels[chosen], untouched=None)
@@ -195,21 +203,26 @@ def _jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(images), labels.astype(np.int64)
 
 
-def _digits(shared: Path, samples: int) -> Subject:
-    about = json.loads((SHIPPED / "digits_mobilenet_v2.json").read_text())
-    path = SHIPPED / about["file"]
-    specs, mode = _specs(path), about["preprocess"]
-    test = open_data(SHIPPED / about["data"]["test"], specs, preprocess=mode)
-    assert test.labels is not None
-    return Subject(
-        name="digits",
-        path=path,
-        preprocess=mode,
-        calibration=open_data(SHIPPED / about["data"]["calibration"], specs, preprocess=mode, samples=samples),
-        test=test,
-        labels=test.labels,
-        tuning=open_data(SHIPPED / about["data"]["calibration"], specs, preprocess=mode),
-    )
+def _described(name: str, description: Path) -> Callable[[Path, int], Subject]:
+    """A network that a script trained and described (`train_digits`, `train_fashion`), beside its data."""
+
+    def load(shared: Path, samples: int) -> Subject:
+        about, folder = json.loads(description.read_text()), description.parent
+        path, mode = folder / about["file"], about["preprocess"]
+        specs = _specs(path)
+        tuning, test = (open_data(folder / about["data"][k], specs, preprocess=mode) for k in ("calibration", "test"))
+        assert test.labels is not None
+        return Subject(
+            name=name,
+            path=path,
+            preprocess=mode,
+            calibration=tuning.subset(choose(len(tuning), samples)),
+            test=test,
+            labels=test.labels,
+            tuning=tuning,
+        )
+
+    return load
 
 
 SUBJECTS: dict[str, Callable[[Path, int], Subject]] = {
@@ -220,5 +233,5 @@ SUBJECTS: dict[str, Callable[[Path, int], Subject]] = {
     "keyword_spotting": _tiny("keyword_spotting", "kws_dscnn.keras", "none"),
     "anomaly_detection": _anomaly_detection,
     "resnet20_cifar10": _cifar10,
-    "digits": _digits,
+    "digits": _described("digits", SHIPPED / "digits_mobilenet_v2.json"),
 }
