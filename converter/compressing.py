@@ -67,7 +67,7 @@ class Compression:
         return dataclasses.replace(target, carriers=self.carriers(target))
 
     def apply(self, steps: Sequence[Pass]) -> list[Pass]:
-        """The passes for this size; weights that get neither codebooks nor, for a size, zeros are rounded instead.
+        """The passes for this size; weights that get neither codebooks nor, for a size, zeros or longer steps are rounded instead.
 
         Raises OptionError where passes train codebooks that are left out.
         """
@@ -76,11 +76,12 @@ class Compression:
         from passes.rounding.round_weights import RoundWeights
 
         def applied(step: Codebooks | Ipq) -> Pass:
-            if "pq" in self.means:
-                return step if self.limit is None else dataclasses.replace(step, max_bytes=self.limit)
-            if isinstance(step, Codebooks) and "prune" in self.means and self.limit is not None:
+            trained = isinstance(step, Ipq)
+            if self.limit is not None and ("pq" in self.means or not trained):
                 return dataclasses.replace(step, max_bytes=self.limit)
-            if isinstance(step, Codebooks):
+            if "pq" in self.means:
+                return step
+            if not trained:
                 return RoundWeights()
             fix = "add pq, or choose the pipeline compress"
             raise OptionError(expected="pq among the means", found=", ".join(self.means), where="--compress", fix=fix)

@@ -32,7 +32,7 @@ from ir.ops.slicing import GATHER, GatherAttributes
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
-DECODE_COST = 300  # bytes of the records of an operator and its tensors, that encoded numbers must save first
+DECODE_COST = 210  # bytes of the records of an operator and its tensors, that encoded numbers must save first
 GATHER_COST = 800  # the same of three operators
 _SIGNED_ENTRIES = 128
 CUSTOM = f"CUSTOM:{decoding.CODE}"

@@ -8,10 +8,10 @@ all choices that take no more bytes none costs less).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ir.graph import Graph
+from ir.graph import Graph, Node
 from ir.layer import layers, table_of
 from ir.quantization import QuantParams
 from passes.rewrites.fuse import will_be_fused
@@ -19,7 +19,7 @@ from passes.rewrites.fuse import will_be_fused
 _STEPS = 60
 _NODE_BYTES, _TENSOR_BYTES = 44, 90  # of the records of an operator and of a tensor, their names apart
 _CHANNEL_BYTES = 12  # of a scale and a zero point
-_FILE_BYTES = 1400  # of a signature and the metadata
+_FILE_BYTES = 1100  # of a signature and the metadata
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,7 @@ class Option:
     Attributes:
       length, entries: of the codebook; 0 for plain int8.
       zeros: the share of weights that are made zero, of int8.
+      coarser: how many times as long the steps of int8 become.
       size_bytes: what it takes, with what unpacks it.
       cost: what it is predicted to add to the error.
     """
@@ -36,16 +37,45 @@ class Option:
     length: int = 0
     entries: int = 0
     zeros: float = 0.0
+    coarser: float = 1.0
     size_bytes: int
     cost: float = 0.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the weights stay on their grid of int8, all of them."""
+        return not self.length and not self.zeros and self.coarser == 1
 
     def __str__(self) -> str:
         if self.zeros:
             return f"{self.zeros:.0%} zeros"
+        if self.coarser > 1:
+            return f"steps x {self.coarser:.1f}"
         return f"{self.entries} x {self.length}" if self.length else "int8"
 
 
-Bytes = Callable[[int, int, int, int], int | None]  # (block length, entries, weights, scales) -> bytes
+class Plan:
+    """What each layer gets, chosen again for the others whenever it is known what one of them took.
+
+    Sizes are predicted; what one layer leaves of its size, or takes beyond it, the layers after it have more or less.
+    """
+
+    def __init__(self, options: Mapping[Node, Sequence[Option]], budget: float = math.inf) -> None:
+        self._options, self._budget = dict(options), budget
+        self._choose()
+
+    def _choose(self) -> None:
+        self.chosen = dict(zip(self._options, choose(list(self._options.values()), self._budget), strict=True))
+
+    @classmethod
+    def fixed(cls, chosen: Mapping[Node, Option]) -> Plan:
+        """Of one option for each layer."""
+        return cls({node: [option] for node, option in chosen.items()})
+
+    def took(self, node: Node, option: Option) -> None:
+        """What a layer has been given, with the bytes that it takes."""
+        self._options[node] = [option]
+        self._choose()
 
 
 def choose(options: Sequence[Sequence[Option]], budget: float) -> list[Option]:

@@ -1,9 +1,12 @@
 import itertools
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passes.compression.budget import Option, choose
+from ir.graph import Node
+from ir.ops.relu import RELU
+from passes.compression.budget import Option, Plan, choose
 
 _OPTIONS = st.lists(
     st.lists(st.tuples(st.integers(1, 50), st.integers(0, 100)), min_size=1, max_size=4), min_size=1, max_size=4
@@ -42,3 +45,14 @@ def test_bytes_go_where_they_save_most():
     assert [o.size_bytes for o in choose(layers, 130)] == [20, 100]
     assert [o.size_bytes for o in choose(layers, 1)] == [20, 20]
     assert [o.size_bytes for o in choose(layers, 200)] == [100, 100]
+
+
+def test_what_a_layer_leaves_goes_to_the_others():
+    first, second = (Node(RELU, None, (), name) for name in ("first", "second"))
+    small = Option(coarser=2.0, size_bytes=60, cost=1.0)
+    plan = Plan({first: [Option(size_bytes=100), small], second: [Option(size_bytes=100), small]}, 150)
+    assert [o.size_bytes for o in plan.chosen.values()] == [60, 60]
+    plan.took(first, replace(small, size_bytes=50))
+    assert [o.size_bytes for o in plan.chosen.values()] == [50, 100]
+    plan.took(second, replace(small, size_bytes=70))
+    assert [o.size_bytes for o in plan.chosen.values()] == [50, 70]

@@ -24,9 +24,9 @@ from ir.execute import batchable
 from ir.graph import Graph, Node, Twin, Value
 from ir.layer import Matrix, table_of
 from ir.quantization import QuantParams
-from passes.compression import zeros
+from passes.compression import coarser, zeros
 from passes.compression.blocks import block_lengths, block_metric, row_lengths, row_scales
-from passes.compression.budget import Option, choose, other_bytes
+from passes.compression.budget import Option, Plan, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
 from passes.compression.coding import Rows
 from passes.compression.tables import Table, shares_of, tables
@@ -38,7 +38,7 @@ from passes.measuring.logits import before_fixed
 from passes.measuring.sensitivity import sensitivities
 from passes.quantization.quantize import annotate_bias
 from passes.rounding.correct_bias import shift_bias
-from passes.rounding.round_weights import RoundWeights, matrix_of
+from passes.rounding.round_weights import Problem, RoundWeights, matrix_of
 
 _ENTRIES = (256, 128, 64, 32, 16, 8, 4)
 _FEW_SAMPLES, _FEW_ROWS, _FEW_BLOCKS, _FEW_ITERATIONS = 16, 4000, 1 << 13, 4
@@ -86,17 +86,17 @@ class Codebooks(Pass):
         changed, skipped = self.apply(graph, context, plan, floats=context.tables.unrounded)
         return PassReport(changed=tuple(changed), skipped=tuple(skipped), notes=self.notes(graph, plan))
 
-    def plan(self, graph: Graph, context: Context) -> dict[Node, Option]:
+    def plan(self, graph: Graph, context: Context) -> Plan:
         """What each layer gets."""
         drawn = draw_samples(graph, context, self.samples, self.tuning_samples)
         importance = _importance(graph, context)
-        return _Plan(self, graph, context, drawn, importance, _tables(graph, context, importance)).chosen()
+        return _Measured(self, graph, context, drawn, importance, _tables(graph, context, importance)).plan()
 
     def apply(
         self,
         graph: Graph,
         context: Context,
-        plan: Mapping[Node, Option],
+        plan: Plan,
         *,
         floats: Twin | None = None,
         only: Collection[Node] | None = None,
@@ -113,8 +113,8 @@ class Codebooks(Pass):
         changed: list[str] = []
         skipped: list[Skip] = []
         chosen = [t for t in _tables(graph, context, importance) if only is None or t.node in only]
-        for table in (t for t in chosen if t.node in plan and plan[t.node].length):
-            option = plan[table.node]
+        for table in (t for t in chosen if t.node in plan.chosen and plan.chosen[t.node].length):
+            option = plan.chosen[table.node]
             noise = table.code(graph, option.length, option.entries)
             changed.append(_told(table.node, option, table.value.type.size, noise))
 
@@ -126,14 +126,17 @@ class Codebooks(Pass):
                 skipped.append(Skip(node.name, matrix))
                 return
             rng = np.random.default_rng(context.given.seed)
-            option = plan.get(node)
-            if option is None or not (option.length or option.zeros):
+            option = plan.chosen.get(node, Option(size_bytes=matrix.layer.data.size))
+            if option.plain:
                 gain = rounding.round_layer(graph, matrix, x, xq, drawn, rng)
                 changed.append(f"{node.name}: int8, {gain:.2f} of the error of nearest rounding")
+                taken = dataclasses.replace(option, size_bytes=_taken(node, option, context))
             else:
                 noise = self._code(graph, matrix, option, importance[node], drawn, (x, xq), rng)
-                changed.append(_told(node, option, matrix.layer.data.size, noise))
-            context.services.progress("layers coded", len(changed), max(len(changed), len(plan)))
+                taken = dataclasses.replace(option, size_bytes=_taken(node, option, context))
+                changed.append(_told(node, taken, matrix.layer.data.size, noise))
+            plan.took(node, taken)
+            context.services.progress("layers coded", len(changed), max(len(changed), len(plan.chosen)))
 
         run_both(graph, drawn.arrays, floats=floats, before=before, room=TENSOR_BYTES)
         return changed, skipped
@@ -153,13 +156,16 @@ class Codebooks(Pass):
         fit, means = measure_layer(matrix, *slices, fitting, self.rows, rng)
         judge = fit if fitting is judging else measure_layer(matrix, *slices, judging, self.rows, rng)[0]
         scale = row_scales(matrix)
+        book, params = None, coarser.lengthened(matrix.layer.params, option.coarser)
         if option.zeros:
-            book, v = None, zeros.pruned(fit, judge, option.zeros, scale, importance, self.damping)
+            v = zeros.pruned(fit, judge, option.zeros, scale, importance, self.damping)
+        elif option.coarser > 1:
+            v = coarser.rounded(Problem.of(matrix, fit), judge, option.coarser, self.damping)
         else:
             found = [self._coded(fit, ridge, scale, option, importance) for ridge in _RIDGES]
             entries, v = min(found, key=lambda made: judge(made[1]))
             book = Codebook(entries=entries.astype(np.int64), strided=len(fit.w) > 1)
-        params = dataclasses.replace(matrix.layer.params, codebook=book)
+        params = dataclasses.replace(params, codebook=book)
         stored = graph.constant(matrix.join(v).astype(np.float32), matrix.layer.weight.name, params)
         graph.set_input(matrix.layer.node, matrix.layer.weight_index, stored)
         annotate_bias(graph, matrix.layer.node)
@@ -186,21 +192,24 @@ class Codebooks(Pass):
         indices = problem.descend(entries, problem.with_feedback(entries))
         return entries, problem.decode(entries, indices)[None]
 
-    def notes(self, graph: Graph, plan: Mapping[Node, Option]) -> tuple[str, ...]:
+    def notes(self, graph: Graph, plan: Plan) -> tuple[str, ...]:
         """How many layers have codebooks, how much smaller they are, and whether that is small enough."""
-        total = sum(o.size_bytes for o in plan.values())
-        plain = sum(stored(node).type.size for node in plan)
-        coded, zeroed = (sum(bool(getattr(o, what)) for o in plan.values()) for what in ("length", "zeros"))
+        options = plan.chosen.values()
+        total = sum(o.size_bytes for o in options)
+        plain = sum(stored(node).type.size for node in plan.chosen)
+        coded, zeroed = (sum(bool(getattr(o, what)) for o in options) for what in ("length", "zeros"))
+        longer = sum(o.coarser > 1 for o in options)
         also = f", {zeroed} zeros in place of weights" if zeroed else ""
-        note = f"{coded} of {len(plan)} layers and tables have codebooks{also}: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
+        also += f", {longer} longer steps" if longer else ""
+        note = f"{coded} of {len(options)} layers and tables have codebooks{also}: weights take {total / 1e3:.1f} kB of {plain / 1e3:.1f}"
         least = total + other_bytes(graph)
         if self.max_bytes and least > self.max_bytes:
             return note, f"no codebooks make the file as small as {self.max_bytes / 1e3:.0f} kB: {least / 1e3:.0f} kB"
         return (note,)
 
 
-class _Plan:
-    """Which option each layer gets."""
+class _Measured:
+    """The options of each layer, measured."""
 
     def __init__(
         self,
@@ -214,13 +223,11 @@ class _Plan:
         self.asked, self.graph, self.context = asked, graph, context
         self.drawn, self.importance, self.tables = drawn, importance, tables
 
-    def chosen(self) -> dict[Node, Option]:
-        """By node, of all layers in matrix form and all tables."""
+    def plan(self) -> Plan:
+        """Of all layers in matrix form and all tables."""
         if not self.asked.max_bytes:
-            return {node: self._longest(node) for node in self.importance}
-        options = self._options()
-        budget = self.asked.max_bytes - other_bytes(self.graph)
-        return dict(zip(options, choose(list(options.values()), budget), strict=True))
+            return Plan({node: [self._longest(node)] for node in self.importance})
+        return Plan(self._options(), self.asked.max_bytes - other_bytes(self.graph))
 
     def _longest(self, node: Node) -> Option:
         """The longest blocks up to those asked for, with the most entries."""
@@ -271,7 +278,8 @@ class _Plan:
         q = params.quantize(matrix.layer.data).astype(np.int8)
         plain = Option(size_bytes=weight_bytes(q, params))
         importance = self.importance[matrix.layer.node]
-        return [plain, *zeros.options(q, params, error, importance, weight_bytes)]
+        longer = coarser.options(Problem.of(matrix, error), params, importance, weight_bytes)
+        return [plain, *zeros.options(q, params, error, importance, weight_bytes), *longer]
 
     def _of_layer(self, matrix: Matrix, error: LayerError) -> tuple[_Blocks, _Metrics]:
         """Its blocks of a length, in steps, and what errors of them cost."""
@@ -328,6 +336,20 @@ def stored(node: Node) -> Value:
     value = node.weight if node.weight is not None else table_of(node)
     assert value is not None, f"{node} has neither weights nor a table"
     return value
+
+
+def _taken(node: Node, option: Option, context: Context) -> int:
+    """What a layer's weights take in a file, now that it is known what they are."""
+    limits, value = context.given.limits, stored(node)
+    if limits is None:
+        return option.size_bytes
+    params = value.type.params()
+    sizes = [limits.weight_bytes(params.quantize(value.array).astype(np.int8), params)]
+    if (book := params.codebook) is not None:
+        sizes.append(
+            limits.codebook_bytes(book.length, len(book.entries), value.type.size, params.scale.size) or sizes[0]
+        )
+    return min(sizes)
 
 
 def _told(node: Node, option: Option, size: int, noise: float) -> str:

@@ -113,6 +113,9 @@ def test_a_target_without_what_unpacks_weights_keeps_int8():
         def codebook_bytes(self, *_: int) -> None:
             return None
 
+        def weight_bytes(self, q: np.ndarray, _: object) -> int:
+            return q.size
+
     context = dataclasses.replace(context, given=dataclasses.replace(context.given, limits=Nothing()))
     run_alone(graph, Codebooks(length=2), context)
     assert all(layer.params.codebook is None for layer in layers(graph))

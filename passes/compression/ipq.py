@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ir.graph import Graph, Node
-from passes.compression.budget import Option
+from passes.compression.budget import Option, Plan
 from passes.compression.codebooks import Codebooks, stored
 from passes.contract.base import Context, Needs, PassReport, Skip
 from passes.training.lsq import Lsq
@@ -53,12 +53,12 @@ class Ipq(Lsq):
     def run(self, graph: Graph, context: Context) -> PassReport:
         """In stages."""
         plan = self._coder.plan(graph, context)
-        parts = stages_of(graph, plan, self.stages)
+        parts = stages_of(graph, plan.chosen, self.stages)
         if not parts:
             return PassReport(skipped=(Skip(graph.name, "no layer gets smaller with such a codebook"),))
         changed, skipped, notes = list[str](), list[Skip](), list[str]()
         for number, part in enumerate(parts, 1):
-            coded, refused = self._coder.apply(graph, context, part, only=part.keys())
+            coded, refused = self._coder.apply(graph, context, Plan.fixed(part), only=part.keys())
             report = super().run(graph, context)
             changed += [*coded, *(f"stage {number}: {text}" for text in report.changed)]
             skipped += [*refused, *report.skipped]
@@ -69,7 +69,7 @@ class Ipq(Lsq):
 
 def stages_of(graph: Graph, plan: Mapping[Node, Option], count: int) -> list[dict[Node, Option]]:
     """The layers that get a codebook, in order, in at most `count` parts of about as many weights."""
-    coded = [node for node in graph.nodes if node in plan and plan[node].length]
+    coded = [node for node in graph.nodes if node in plan and not plan[node].plain]
     sizes = [stored(node).type.size for node in coded]
     parts: list[dict[Node, Option]] = [{} for _ in range(count)]
     done = 0
