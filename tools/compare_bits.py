@@ -38,6 +38,9 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         flag_values=values,
     )
     flags.DEFINE_float("mean_bits", 5.0, "Of a weight, as it is stored.", flag_values=values)
+    flags.DEFINE_list(
+        "sensitivities", ["logits", "quadratic", "curvature"], "Kinds of sensitivity to choose by.", flag_values=values
+    )
     flags.DEFINE_integer("randoms", 3, "Random choices.", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
@@ -48,10 +51,13 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 def main() -> None:
     """Compares as the flags say."""
     import_backend()
+    from converter.mixed.budget import Budget
     from tools._judging import float_answers
     from tools._subjects import load_subject
 
     rows: list[Row] = []
+    for kind in FLAGS.sensitivities:
+        Budget(mean_bits=FLAGS.mean_bits, sensitivity=kind)  # refused before anything is measured
     for model in FLAGS.models:
         subject = load_subject(model, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.test_samples)
         expected = float_answers(subject)
@@ -72,7 +78,6 @@ class Start:
     def __init__(self, subject: Any) -> None:
         from converter.frontends import load_model
         from converter.mixed import sensitivities
-        from converter.mixed.budget import SENSITIVITIES
         from converter.mixed.candidates import Candidates
         from converter.targets import get_target
         from passes.contract.base import Context, Given
@@ -80,6 +85,7 @@ class Start:
         from passes.running.runner import run_passes
 
         self._subject, target = subject, get_target(FLAGS.target)
+        self._known: dict[Any, Any] = {}  # files by widths, and how they were judged: rows may have the same
         steps = pipelines.named(
             "mixed", granularity="per_channel", io="int8", changes="quantize{weight_bits=4}", rewrites=target.rewrites
         )
@@ -95,7 +101,7 @@ class Start:
         self._candidates = Candidates(graph, context, steps[at], rounding)  # type: ignore[arg-type]
         with progress_bar() as progress:
             own = self._candidates
-            self._losses = {kind: sensitivities.of(kind, own, FLAGS.seed, progress) for kind in SENSITIVITIES}
+            self._losses = {kind: sensitivities.of(kind, own, FLAGS.seed, progress) for kind in FLAGS.sensitivities}
             alone = sensitivities.measured(own, progress, sensitivities.distillation_of(own.graph))
         self._agreement = {
             kind: sensitivities.agreement(own.groups, losses, alone) for kind, losses in self._losses.items()
@@ -139,8 +145,10 @@ class Start:
         from converter.widths import layer_widths
         from tools._judging import judge
 
-        content = self._made(plan)
-        result = judge(content, expected)
+        if plan not in self._known:
+            content = self._made(plan)
+            self._known[plan] = content, judge(content, expected)
+        content, result = self._known[plan]
         widths = [layer for layer in layer_widths(parse(content)) if layer.weight_bits is not None]
         elements = {name: g.elements for g in self._candidates.groups for name in g.layers}
         requested = plan.requested(self._candidates.graph)

@@ -21,6 +21,11 @@ from passes.quantization.quantize import Quantize
 from passes.rounding.round_weights import RoundWeights
 
 WIDEST = 8  # bits of weights; wider ones gain nothing
+_QUICK = {
+    "samples": 32,
+    "tuning_samples": 32,
+    "rows": 2000,
+}  # of `round_weights`, where it only has to tell choices apart
 
 
 @dataclass(frozen=True)
@@ -65,27 +70,29 @@ class Candidates:
         """`rounding`: the pass that will round weights, None where they become the nearest numbers."""
         self.graph, self.context, self.quantize = graph, context, quantize
         self.nearest = dict(self._widths())
+        self._scores: dict[tuple[int, ...], Score] = {}
+        self._rounding = None if rounding is None else dataclasses.replace(rounding, **_QUICK)
         self.rounded = self.nearest if rounding is None else {**self.nearest, **self._rounded(rounding)}
         self.groups = self._groups()
 
     def _widths(self) -> Iterable[tuple[int, Twin]]:
         """The containers that some layer has, the widest first, with all weights at that width."""
         for bits in (type_.bits for type_ in reversed(WEIGHT_CONTAINERS) if type_.bits <= WIDEST):
-            twin, _ = self._annotated(bits)
+            twin, _ = self._annotated([BitsRule(layer="*", weight_bits=bits)])
             if bits in map(_bits, layers(twin.graph)):
                 yield bits, twin
 
-    def _annotated(self, bits: int) -> tuple[Twin, Context]:
-        """A copy with all weights at a width, and what is known of it."""
+    def _annotated(self, rules: Sequence[BitsRule]) -> tuple[Twin, Context]:
+        """A copy with weights as rules that are for all of them say, and what is known of it."""
         twin = self.graph.twin()
         context = self.context.onto(twin)
-        rules = rules_text([BitsRule(layer="*", weight_bits=bits)])
-        dataclasses.replace(self.quantize, weight_bits=bits, rules=rules).run(twin.graph, context)
+        dataclasses.replace(self.quantize, rules=rules_text(rules)).run(twin.graph, context)
         return twin, context
 
     def _rounded(self, rounding: RoundWeights) -> dict[int, Twin]:
         """Copies at all narrower widths, rounded in one run: for what layers read where all have the widest of these."""
-        found = {bits: self._annotated(bits) for bits in self.nearest if bits != WIDEST}
+        narrow = [bits for bits in self.nearest if bits != WIDEST]
+        found = {bits: self._annotated([BitsRule(layer="*", weight_bits=bits)]) for bits in narrow}
         if found:
             (first, context), *others = found.values()
             rounding.run_beside(first.graph, context, [twin.onto(first) for twin, _ in others])
@@ -123,17 +130,26 @@ class Candidates:
                     found[value] = other.quant.dequantize(other.quant.quantize(other.array)) - value.array
         return found
 
-    def score(self, bits: Sequence[int]) -> Score:
-        """Noise to signal at the logits of a choice, activations quantized too, on samples that weights are not fitted to."""
+    def rules(self, bits: Sequence[int]) -> list[BitsRule]:
+        """One for every layer, of a choice."""
+        chosen = zip(self.groups, bits, strict=True)
+        return [BitsRule(layer=name, weight_bits=b) for group, b in chosen for name in group.layers]
+
+    def score(self, bits: tuple[int, ...]) -> Score:
+        """Noise to signal at the logits of a choice, activations quantized too, on samples that weights are not fitted to.
+
+        The network is rounded for it: layers make up for the errors of those before them, and ones that were rounded in
+        other company make up for errors that are not there.
+        """
+        if bits not in self._scores:
+            self._scores[bits] = self._measured(bits)
+        return self._scores[bits]
+
+    def _measured(self, bits: Sequence[int]) -> Score:
         samples, expected = self._held_out
-        base = self.rounded[WIDEST]
-        twin = base.graph.twin()
-        width = {name: b for group, b in zip(self.groups, bits, strict=True) for name in group.layers}
-        for layer in list(layers(self.graph)):
-            if width.get(layer.name, WIDEST) != WIDEST:
-                node = twin.nodes[base.nodes[layer.node]]
-                chosen = self.rounded[width[layer.name]].nodes[layer.node]
-                twin.graph.set_inputs(node, [node.inputs[0], *chosen.inputs[1:]])
+        twin, context = self._annotated(self.rules(bits))
+        if self._rounding is not None:
+            self._rounding.run(twin.graph, context)
         found = values_of(twin.graph, samples, before_fixed(twin.graph), simulate=True)
         errors = [
             np.square(a.astype(np.float64) - b).sum(axis=1) / max(np.square(a.astype(np.float64)).sum(), 1e-30)

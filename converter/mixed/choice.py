@@ -6,7 +6,7 @@ import csv
 import functools
 import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,12 +17,12 @@ from converter.mixed.solver import Option, choose, least
 from ir.widths import container
 from passes.contract.base import Progress, silent
 from passes.measuring.scores import better
-from passes.quantization.bits import BitsPlan, BitsRule
+from passes.quantization.bits import BitsPlan
 
 CHOSEN = "chosen"  # the label of its point
 _ROUNDING = 1e-6  # of a limit in whole bits or bytes, as a float
 _POINTS = 13  # of the front, between its ends
-_MEASURED_EACH = 3  # of them every third is measured
+_MEASURED_EACH = 4  # of them every fourth is measured
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +131,7 @@ class Chooser:
     ) -> None:
         self.groups, self.losses = candidates.groups, losses
         self._candidates, self._budget, self._size_of = candidates, budget, functools.cache(size_of)
-        self._score = functools.cache(candidates.score)
+        self._score = candidates.score
 
     def choose(self, progress: Progress = silent) -> Choice:
         """The choice for the budget. Raises OptionError where none meets it."""
@@ -147,21 +147,16 @@ class Chooser:
     def bits(self) -> tuple[int, ...]:
         """Of each group, for the budget. Raises OptionError where none meets it."""
         solved = self._within_size() if self._budget.max_size is not None else self._within(self._budget.limit)
-        return self._or_plain(solved)
+        return self._or_simple(solved)
 
     def plan(self, bits: Sequence[int]) -> BitsPlan:
         """With a rule for every layer: a file of it says all that may be edited."""
-        rules = [
-            BitsRule(layer=name, weight_bits=b)
-            for group, b in zip(self.groups, bits, strict=True)
-            for name in group.layers
-        ]
         own = self._candidates.quantize
         return BitsPlan(
             weight_bits=min(bits, default=own.weight_bits),
             activation_bits=own.activation_bits,
             ends=own.ends,
-            rules=tuple(rules),
+            rules=tuple(self._candidates.rules(bits)),
         )
 
     def solve(self, limit: float) -> tuple[int, ...]:
@@ -199,7 +194,7 @@ class Chooser:
     def _within_size(self) -> tuple[int, ...]:
         """For a file: what is left for weights is tightened until the file, written, is small enough."""
         limit = int(self._budget.limit)
-        left = limit - self._rest
+        left = self._room
         while left >= least(self._options()):
             bits = self.solve(left)
             excess = self._size_of(self.plan(bits)) - limit
@@ -211,15 +206,26 @@ class Chooser:
             raise self._budget.refused(smallest)
         return self._narrowest
 
-    def _or_plain(self, bits: tuple[int, ...]) -> tuple[int, ...]:
-        """The choice, or plain widths that fit and are measured to be better: a sum over layers knows not what they do together."""
+    def _or_simple(self, bits: tuple[int, ...]) -> tuple[int, ...]:
+        """The choice, or a simple one that fits and is measured to be better: a sum over layers knows not what they do together."""
         best = bits
-        for width in self._candidates.nearest:
-            for ends in (self._candidates.quantize.ends, width):
-                plain = self._plain(BitsPlan(weight_bits=width, ends=ends))
-                if plain != bits and self._fits(plain) and better(self._score(best), self._score(plain), 0.0):
-                    best = plain
+        for simple in dict.fromkeys(self._simple()):
+            wider = any(b > a for a, b in zip(best, simple, strict=True))  # one that is nowhere wider loses more
+            if wider and self._fits(simple) and better(self._score(best), self._score(simple), 0.0):
+                best = simple
         return best
+
+    def _simple(self) -> Iterator[tuple[int, ...]]:
+        """Choices that need no losses: uniform widths, with wide ends or without, and the largest layers the narrowest."""
+        for width in self._candidates.nearest:
+            for ends in dict.fromkeys((self._candidates.quantize.ends, width)):
+                yield self._plain(BitsPlan(weight_bits=width, ends=ends))
+        bits = [group.bits[0] for group in self.groups]
+        for i in sorted(range(len(bits)), key=lambda i: -self.groups[i].elements):
+            if self._spent(bits) <= self._room:
+                break
+            bits[i] = self.groups[i].bits[-1]
+        yield tuple(bits)
 
     def _plain(self, plan: BitsPlan) -> tuple[int, ...]:
         """The widths that groups have under a plan, as far as the target has them."""
@@ -233,8 +239,17 @@ class Chooser:
     def _fits(self, bits: tuple[int, ...]) -> bool:
         if self._budget.max_size is not None:
             return self._size_of(self.plan(bits)) <= self._budget.limit
-        spent = sum(self._cost(group, b) for group, b in zip(self.groups, bits, strict=True))
-        return spent <= math.floor(self._budget.limit * self._unit + _ROUNDING)
+        return self._spent(bits) <= self._room
+
+    def _spent(self, bits: Sequence[int]) -> int:
+        return sum(self._cost(group, b) for group, b in zip(self.groups, bits, strict=True))
+
+    @property
+    def _room(self) -> int:
+        """What may be spent; of a file's bytes, about."""
+        if self._budget.max_size is not None:
+            return int(self._budget.limit) - self._rest
+        return math.floor(self._budget.limit * self._unit + _ROUNDING)
 
     @functools.cached_property
     def _rest(self) -> int:

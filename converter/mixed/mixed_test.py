@@ -14,13 +14,21 @@ import pytest
 from converter.bits import to_text
 from converter.compressing import Compression
 from converter.conversion import convert
-from converter.mixed import choosing
+from converter.mixed import candidates, choosing
 from converter.mixed.budget import Budget
 from converter.mixed.candidates import Candidates
 from converter.mixed.mixed_testing import network, samples
 from converter.result import ConversionResult
 from ir.errors import DataError, OptionError
-from passes.measuring.scores import Score
+from passes.contract.base import Context, Given
+from passes.measuring.logits import before_fixed
+from passes.measuring.scores import Score, few_held_out, values_of
+from passes.quantization.bits import rules_text
+from passes.quantization.quantize import Quantize
+from passes.ranges.calibrate import Calibrate
+from passes.rounding.round_weights import RoundWeights
+from passes.running.runner import run_passes
+from passes.training.tuning_testing import in_memory
 
 
 @functools.cache
@@ -143,19 +151,26 @@ def test_bit_operations_are_kept_within():
     assert used <= (spent[4] + spent[8]) / 2 and set(chosen) >= {4, 8}
 
 
-def test_plain_widths_that_fit_and_are_measured_to_be_better_are_taken(monkeypatch):
-    """Losses that are wrong, the narrower the better, choose what is worst; measured, the first layer is all that counts."""
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (0, {5.5: (4, 4, 4, 4, 8), 6.0: (8, 4, 4, 4, 8)}),  # 8 bits at both ends are 5.6 in the mean
+        (1, {5.5: (4, 8, 4, 4, 8), 6.0: (4, 8, 8, 4, 8)}),  # the largest layers first
+    ],
+)
+def test_simple_choices_that_fit_and_are_measured_to_be_better_are_taken(monkeypatch, counts: int, expected: dict):
+    """Losses that are wrong, the narrower the better, choose what is worst; measured, one layer is all that counts."""
     monkeypatch.setattr(
         choosing.sensitivities, "of", lambda kind, found, *_: [{b: float(b) for b in g.bits} for g in found.groups]
     )
-    monkeypatch.setattr(Candidates, "score", lambda self, bits: Score(errors=np.full((8, 1), 1.0 / bits[0])))
+    monkeypatch.setattr(Candidates, "score", lambda self, bits: Score(errors=np.full((8, 1), 1.0 / bits[counts])))
     chosen = {}
-    for limit in (5.5, 6.0):  # 8 bits at both ends are 5.6 in the mean
+    for limit in expected:
         choice = convert(
             network(), calibration_data=samples(), prove=False, check=False, budget=Budget(mean_bits=limit)
         ).choice
         chosen[limit] = choice.chosen.bits
-    assert chosen == {5.5: (4, 4, 4, 4, 8), 6.0: (8, 4, 4, 4, 8)}
+    assert chosen == expected
 
 
 def test_the_front_is_a_table():
@@ -181,3 +196,20 @@ def test_layers_are_measured_as_the_pipeline_rounds_them():
         for name in ("mixed", "fast")
     )
     assert fitted < nearest
+
+
+def test_choices_are_measured_in_networks_that_are_rounded_for_them(monkeypatch):
+    """As the pipeline does it, where the few samples and rows that tell choices apart are all there are."""
+    monkeypatch.setattr(candidates, "_QUICK", {})
+    graph = network()
+    context = Context(Given(samples=in_memory(samples()), seed=0))
+    run_passes(graph, [Calibrate()], context)
+    rounding = RoundWeights()
+    found = Candidates(graph, context, Quantize(), rounding)
+    for bits in ((4, 8, 4, 8, 8), (8, 4, 4, 4, 4)):
+        twin = graph.twin()
+        Quantize(rules=rules_text(found.rules(bits))).run(twin.graph, own := context.onto(twin))
+        rounding.run(twin.graph, own)
+        held = few_held_out(context.data, graph)
+        a, b = (values_of(g, held, before_fixed(g), simulate=g is not graph)[0] for g in (graph, twin.graph))
+        assert found.score(bits).error == pytest.approx(np.square(a - b).sum() / np.square(a).sum(), rel=1e-4)
