@@ -83,7 +83,7 @@ def _named(graph: Graph, data: ConversionData, target: Target, requested: Reques
 def _check_budget(requested: RequestedPasses) -> None:
     if requested.pipeline == MIXED and requested.budget is None and requested.bits == RequestedBits():
         raise OptionError(
-            expected="a budget for the pipeline mixed: --max_size, --mean_bits or --max_bops",
+            expected="a budget for the pipeline mixed: --max_size, --mean_bits, --max_bops or --max_latency",
             found="none",
             where="--pipeline",
             fix="give one, or widths with --bits, or choose another pipeline",

@@ -249,7 +249,7 @@ def _chosen_widths(
     def emit(graph: Graph, steps: Sequence[Pass], annotated: Graph) -> bytes:
         return _emit(graph, steps, target, annotated, carriers)
 
-    choice = choose_widths(network.graph, context, requested.budget, requested.bits, steps, emit)
+    choice = choose_widths(network.graph, context, requested.budget, requested.bits, steps, emit, target)
     return choice, steps(dataclasses.replace(requested.bits, bits=choice.plan))
 
 

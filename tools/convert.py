@@ -168,12 +168,13 @@ def chosen_budget() -> Budget | None:
         "max_size": None if is_compressed() else FLAGS.max_size,
         "mean_bits": FLAGS.mean_bits,
         "max_bops": FLAGS.max_bops,
+        "max_latency": FLAGS.max_latency,
     }
     if all(limit is None for limit in limits.values()):
         for name in ("write_bits", "write_front"):
             if FLAGS[name].value:
                 raise OptionError(
-                    expected="a budget that widths are chosen for: --max_size, --mean_bits or --max_bops",
+                    expected="a budget that widths are chosen for: --max_size, --mean_bits, --max_bops or --max_latency",
                     found="none",
                     where=f"--{name}",
                     fix="give one, or leave it out",

@@ -99,6 +99,12 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "max_bops", None, "Chooses bits for so many bit operations: multiplications x bits of weights x bits of data."
     )
+    flags.DEFINE_string(
+        "max_latency",
+        None,
+        "Chooses bits for an inference of so long on one thread of this machine (5ms, 800us), as LiteRT takes for each "
+        "operator; also beside one of the other budgets.",
+    )
     flags.DEFINE_enum(
         "sensitivity",
         "logits",

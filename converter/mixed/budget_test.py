@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from converter.mixed.budget import Budget, parse_size
+from converter.mixed.budget import Budget, parse_latency, parse_size
 from ir.errors import GateError, OptionError
 
 
@@ -17,11 +17,23 @@ def test_sizes(text: str, size: int):
 
 
 @pytest.mark.parametrize(
+    ("text", "time_ms"), [("5", 5.0), ("5ms", 5.0), ("800 us", 0.8), ("0.1s", 100.0), ("250NS", 0.00025)]
+)
+def test_times(text: str, time_ms: float):
+    budget = Budget(max_latency=text)
+    assert parse_latency(text) == pytest.approx(time_ms) and budget.limit == budget.latency_ms == parse_latency(text)
+    beside = Budget(max_size=300, max_latency=text)
+    assert beside.limit == 300 and beside.latency_ms == parse_latency(text) and not beside.time_alone
+
+
+@pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "expected one of --max_size, --mean_bits, --max_bops, found none"),
+        ({}, "expected one of --max_size, --mean_bits, --max_bops, or --max_latency alone or beside one, found none"),
         ({"max_size": 10, "mean_bits": 5.0}, "found --max_size and --mean_bits"),
         ({"max_size": "1.2 apples"}, "--max_size: expected a size such as .*, found 1.2 apples"),
+        ({"max_latency": "5 miles"}, "--max_latency: expected a time such as .*, found 5 miles"),
+        ({"max_size": 10, "max_latency": 0}, "--max_latency: expected more than 0, found 0"),
         ({"mean_bits": -1.0}, "--mean_bits: expected more than 0, found -1"),
         ({"mean_bits": 5.0, "sensitivity": "taste"}, "expected logits, quadratic, curvature, found taste"),
     ],

@@ -49,6 +49,10 @@ class Group:
     def name(self) -> str:
         return self.layers[0]
 
+    def at_most(self, bits: int) -> int:
+        """The widest of its widths that is no wider, or the narrowest."""
+        return next((b for b in self.bits if b <= bits), self.bits[-1])
+
     def size_bytes(self, bits: int) -> int:
         """Of the weights as they are stored."""
         return math.ceil(self.elements * container(bits).bits / 8)

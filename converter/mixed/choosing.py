@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from converter.bits import RequestedBits
-from converter.mixed import sensitivities
+from converter.mixed import latency, sensitivities
 from converter.mixed.budget import Budget, only_one
 from converter.mixed.candidates import Candidates
 from converter.mixed.choice import Choice, Chooser
+from converter.runtimes.base import ModelRuntime
+from converter.targets import Target
 from ir.errors import DataError, OptionError
 from ir.graph import Graph
-from passes.contract.base import Context, Needs, Pass
-from passes.quantization.bits import BitsPlan
+from passes.contract.base import Context, Needs, Pass, Progress
+from passes.quantization.bits import BitsPlan, layer_names
 from passes.quantization.quantize import Quantize
 from passes.rounding.round_weights import RoundWeights
 from passes.running.runner import run_passes
@@ -25,7 +27,7 @@ Emit = Callable[[Graph, Sequence[Pass], Graph], bytes]
 
 
 def choose_widths(
-    graph: Graph, context: Context, budget: Budget, bits: RequestedBits, steps: Steps, emit: Emit
+    graph: Graph, context: Context, budget: Budget, bits: RequestedBits, steps: Steps, emit: Emit, target: Target
 ) -> Choice:
     """Widths of weights for a budget.
 
@@ -34,9 +36,10 @@ def choose_widths(
       bits: what was asked for; only a width of activations may stand beside a budget.
       steps: the passes of the conversion, for widths.
       emit: the file of an integer graph, of the passes that made it and of what it was before it was lowered.
+      target: what the file is for: whether its time can be measured here.
 
     Raises:
-      OptionError: the budget cannot be met, widths were given beside it, or the passes do not quantize.
+      OptionError: the budget cannot be met, or not be measured, widths were given beside it, or the passes do not quantize.
       DataError: there is no calibration data.
     """
     named = {"--weight_bits": bits.weight_bits, "--bits": bits.bits}
@@ -49,6 +52,7 @@ def choose_widths(
             where=budget.flag,
             fix="pass --calibration_data, or name the widths with --weight_bits or --bits",
         )
+    runtime = None if budget.latency_ms is None else latency.runtime_for(target)
     twin = graph.twin()
     narrow = steps(dataclasses.replace(bits, weight_bits=_NARROW))
     at = next(i for i, step in enumerate(narrow) if isinstance(step, Quantize))
@@ -65,10 +69,23 @@ def choose_widths(
     progress = context.services.progress
     losses = sensitivities.of(budget.sensitivity, candidates, context.given.seed, progress)
 
-    def size_of(plan: BitsPlan) -> int:
-        return len(_quickly(candidates, steps(dataclasses.replace(bits, bits=plan)), emit))
+    def file_of(plan: BitsPlan) -> bytes:
+        return _quickly(candidates, steps(dataclasses.replace(bits, bits=plan)), emit)
 
-    return Chooser(candidates, losses, budget, size_of).choose(progress)
+    times = None if runtime is None else _latencies(candidates, file_of, runtime, progress)
+    return Chooser(candidates, losses, budget, lambda plan: len(file_of(plan)), times).choose(progress)
+
+
+def _latencies(
+    candidates: Candidates, file_of: Callable[[BitsPlan], bytes], runtime: ModelRuntime, progress: Progress
+) -> latency.Latencies:
+    """The times of layers in files that `file_of` makes."""
+    names = {node.name: layer_names(candidates.graph, node) for node in candidates.graph.nodes}
+
+    def made(bits: Sequence[int]) -> bytes:
+        return file_of(dataclasses.replace(candidates.quantize.plan, rules=tuple(candidates.rules(bits))))
+
+    return latency.measure(candidates.groups, names.__getitem__, made, runtime, progress)
 
 
 def _quickly(candidates: Candidates, steps: Sequence[Pass], emit: Emit) -> bytes:

@@ -33,6 +33,34 @@ def test_no_other_choice_within_the_budget_loses_less(options: list[list[Option]
     assert loss <= best + 1e-6  # of losses up to 1: the tolerance of the solver, scaled by 1e6, and float sums
 
 
+@settings(deadline=None)
+@given(
+    rows=st.lists(
+        st.lists(st.tuples(st.floats(0, 1, width=32), st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=3),
+        min_size=1,
+        max_size=5,
+    ),
+    budget=st.integers(0, 150),
+    time=st.integers(-5, 150),
+)
+def test_within_a_budget_and_a_time_none_loses_less(rows: list[list[tuple[float, int, int]]], budget: int, time: int):
+    options = [[Option(loss, cost, spent) for loss, cost, spent in row] for row in rows]
+
+    def sums(chosen: Sequence[int]) -> tuple[float, int, int]:
+        picked = [row[i] for row, i in zip(options, chosen, strict=True)]
+        return sum(o.loss for o in picked), sum(o.cost for o in picked), sum(o.time for o in picked)
+
+    every = map(sums, itertools.product(*(range(len(row)) for row in options)))
+    fitting = [loss for loss, cost, spent in every if cost <= budget and spent <= time]
+    if not fitting:
+        with pytest.raises(ValueError, match=r"least cost|takes at most"):
+            choose(options, budget, time)
+        return
+    loss, cost, spent = sums(choose(options, budget, time))
+    assert cost <= budget and spent <= time
+    assert loss <= min(fitting) + 1e-6  # as above
+
+
 def test_a_budget_that_cannot_be_met_is_refused():
     options = [[Option(0.0, 8), Option(1.0, 4)]] * 3
     assert choose(options, 12) == [1, 1, 1] and choose(options, 24) == [0, 0, 0]

@@ -281,7 +281,10 @@ def _places(graph: Graph) -> dict[Node, _Place]:
     weighted = _weighted(graph)
     return {
         node: _Place(
-            node.op, _names(graph, node), tuple(end for end, found in ends.items() if node in found), node in weighted
+            node.op,
+            layer_names(graph, node),
+            tuple(end for end, found in ends.items() if node in found),
+            node in weighted,
         )
         for node in graph.nodes
     }
@@ -299,10 +302,11 @@ def _weighted(graph: Graph) -> set[Node]:
     return found
 
 
-def _names(graph: Graph, node: Node) -> tuple[str, ...]:
+def layer_names(graph: Graph, node: Node) -> tuple[str, ...]:
+    """What a layer may be called: by its own name, its results', and those of an activation that will be fused into it."""
     found = dict.fromkeys([node.name, *(v.name for v in node.outputs)])
     if len(node.outputs) == 1 and will_be_fused(graph, node.output):
-        found.update(dict.fromkeys(_names(graph, node.output.consumers[0])))
+        found.update(dict.fromkeys(layer_names(graph, node.output.consumers[0])))
     return tuple(found)
 
 
