@@ -38,7 +38,8 @@ def chosen(monkeypatch: pytest.MonkeyPatch, four_bits_ms: float, **budget: float
 
     monkeypatch.setattr(latency, "operator_times", times)
     monkeypatch.setattr(latency, "benchmark", lambda *_: SimpleNamespace(percentile=lambda _: WHOLE_MS))
-    result = convert(network(), calibration_data=samples(), prove=False, check=False, budget=Budget(**budget))
+    asked = Budget(**budget)
+    result = convert(network(), calibration_data=samples(), pipeline="fast", prove=False, check=False, budget=asked)
     assert result.choice is not None
     return result.choice
 
@@ -89,6 +90,7 @@ def test_targets_that_run_elsewhere_are_refused(name: str):
 @pytest.mark.skipif(not LocalRuntime(package="ai_edge_litert").installed, reason="ai-edge-litert is not installed")
 def test_real_times_are_those_of_layers():
     budget = Budget(mean_bits=6.0, max_latency="10s")
-    choice = convert(network(), calibration_data=samples(), prove=False, check=False, budget=budget).choice
+    result = convert(network(), calibration_data=samples(), pipeline="fast", prove=False, check=False, budget=budget)
+    choice = result.choice
     assert choice is not None and choice.chosen.latency_ms is not None
     assert 0 < choice.chosen.latency_ms < 1000
