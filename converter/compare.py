@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.columns import Bounds, CoarseColumns, coarse_columns
+from converter.held import HeldInput, clipped_samples
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
 from ir.execute import batchable, compiled, run_float, run_integer
@@ -45,6 +46,8 @@ class Comparison:
       commonest: the share of the float network's most frequent answer, None for outputs that are no classes.
       copies: how many samples are equal to one before them.
       saturated: the share of input elements that lie outside what the file's inputs hold, by more than a step.
+      idle_inputs: names of inputs whose samples span a few steps only, the usual ones among them.
+      clipped: the share of samples with logits far outside what the file holds (see `held.clipped_samples`).
     """
 
     samples: int
@@ -62,6 +65,8 @@ class Comparison:
     commonest: float | None = None
     copies: int = 0
     saturated: float = 0.0
+    idle_inputs: tuple[str, ...] = ()
+    clipped: float = 0.0
 
 
 class Varying:
@@ -100,7 +105,8 @@ class _Sums:
         self._answers: Counter[int] = Counter()
         self._shifted = Counter({1: 0, -1: 0})
         self._seen: set[bytes] = set()
-        self._outside = np.zeros(2)  # outside the range, and all
+        self._held = [HeldInput() for _ in reference.own_inputs]
+        self._clipped = 0
         self.classes = True
         self.labelled = False
         self._rebuilds = any(v.shape[1:] == reference.outputs[0].shape[1:] for v in reference.own_inputs)
@@ -109,14 +115,14 @@ class _Sums:
         """A batch of each input, in reals, and what the file's inputs hold."""
         rows = zip(*batch, strict=True)
         self._seen.update(hashlib.sha1(b"".join(x.tobytes() for x in row)).digest() for row in rows)
-        for x, quant in zip(batch, held, strict=True):
-            if quant is not None:
-                low, high = (float(b) for b in quant.bounds)
-                step = float(quant.scale.max())
-                self._outside += int((x < low - step).sum() + (x > high + step).sum()), x.size
+        for known, x, quant in zip(self._held, batch, held, strict=True):
+            known.add(x, quant)
 
-    def add_logits(self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> None:
-        """A batch of float and dequantized logits, one array per output."""
+    def add_logits(
+        self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray], held: Sequence[QuantParams | None]
+    ) -> None:
+        """A batch of float and dequantized logits, one array per output, and what the file's logits hold."""
+        clipped = np.zeros(len(expected[0]), bool)
         for i, (a, b) in enumerate(zip(expected, found, strict=True)):
             if not self._real[i]:
                 self._integers += (a == b.reshape(a.shape)).sum(), a.size
@@ -125,6 +131,8 @@ class _Sums:
             noise = np.square(a.astype(np.float64) - b.reshape(a.shape)).sum()
             self._power[:, i] += np.square(a, dtype=np.float64).sum(), noise
             self._bounds[i].add(a)
+            clipped |= clipped_samples(a, held[i])
+        self._clipped += int(clipped.sum())
 
     def add_answers(
         self, expected: Sequence[np.ndarray], found: Sequence[np.ndarray], labels: np.ndarray | None
@@ -173,7 +181,11 @@ class _Sums:
             label_shift=self._label_shift(),
             commonest=self._answers.most_common(1)[0][1] / self.samples if self._answers else None,
             copies=self.samples - len(self._seen),
-            saturated=float(self._outside[0] / self._outside[1]) if self._outside[1] else 0.0,
+            saturated=sum(known.outside for known in self._held) / max(1, sum(known.total for known in self._held)),
+            idle_inputs=tuple(
+                v.name for v, known in zip(self._reference.own_inputs, self._held, strict=True) if known.idle
+            ),
+            clipped=self._clipped / max(1, self.samples),
         )
 
 
@@ -212,6 +224,7 @@ def compare(
     sums, done, split = _Sums(reference), 0, len(reference.own_outputs)
     profile = profile or able(integer, JUDGES)
     stream = IntegerStream(integer, profile)
+    held = [v.quant for v in integer_expected[split:]]
     for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
         expected = run(batch)
         own = batch[: len(integer.own_inputs)]  # of the states the file keeps its own
@@ -225,7 +238,7 @@ def compare(
         found = [to_reals(y, v.quant) for y, v in zip(raw, integer_expected, strict=True)]
         part = None if labels is None else labels[done : done + len(batch[0])]
         sums.add_answers(expected[:split], found[:split], part)
-        sums.add_logits(expected[split:], found[split:])
+        sums.add_logits(expected[split:], found[split:], held)
         done += len(batch[0])
         progress("comparison with the float model", done, len(samples))
-    return sums.finish([v.quant for v in integer_expected[split:]])
+    return sums.finish(held)

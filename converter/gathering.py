@@ -11,6 +11,7 @@ from converter.data import DataSource
 from converter.data.given import Data, as_source, data_warnings, whole_batches
 from converter.data.labels import check_classes
 from converter.network import Network
+from converter.other_preprocess import unusual_input
 from converter.tuning import Tuning
 
 
@@ -62,10 +63,11 @@ def gather(network: Network, requested: RequestedData) -> ConversionData:
     trained = None if tuning is None else tuning.source(given, graph, mode, requested.seed, None if apart else labels)
     for data, where in ((judged, "--labels"), (trained, "--tuning_labels")):
         check_classes(None if data is None else data.labels, [v.shape for v in graph.own_outputs], where)
+    unusual = unusual_input(network.reference, calibration, mode)
     return ConversionData(
         calibration=calibration,
         tuning=trained,
         judged=judged,
         judged_on="test" if apart else "calibration",
-        warnings=data_warnings(given, calibration, network.reference, mode, network.usual_preprocess),
+        warnings=data_warnings(given, calibration, network.reference, mode, network.usual_preprocess, unusual),
     )

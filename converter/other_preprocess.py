@@ -1,4 +1,4 @@
-"""Whether a float network is right more often on the same labelled pictures when these are preprocessed in another way."""
+"""Whether a float network was trained on such numbers: what its first batch norms kept, and what it answers on labels."""
 
 from __future__ import annotations
 
@@ -6,14 +6,43 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from converter import batch_norms
 from converter.data import DataSource
-from converter.preprocess import MODES, preprocess_name
+from converter.data.source import choose
+from converter.preprocess import MODES, Preprocess, preprocess_name
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph
 
 RunFloat = Callable[[Sequence[np.ndarray]], list[np.ndarray]]
 _TRIED = 40  # samples
 _BETTER = 0.2  # of them
+_LOOKED_AT = 32  # samples, as reports do
+
+
+def unusual_input(reference: Graph, data: DataSource | None, preprocess: Preprocess) -> str | None:
+    """A sentence where the first batch norms see other numbers than in training; None without them, or without data.
+
+    Args:
+      preprocess: how `data` is preprocessed, "" where that was not said.
+    """
+    if data is None or not len(data) or reference.states:
+        return None
+    head = batch_norms.until_first(reference)
+    if not head.outputs:
+        return None
+    few = data.subset(choose(len(data), _LOOKED_AT))
+    arrays = [np.concatenate(parts) for parts in zip(*few.batches(8), strict=True)]
+    worst = max(batch_norms.mismatches(head, arrays), key=lambda m: m.broad, default=None)
+    if worst is None or worst.broad <= batch_norms.BROAD:
+        return None
+    used = preprocess if isinstance(preprocess, str) else ""
+    better = None if callable(preprocess) else batch_norms.better_mode(reference, arrays, used, worst.broad)
+    fix = f"--preprocess={better} would suit it" if better else "give samples as in training (--preprocess)"
+    return (
+        f"the network was trained on other numbers: what reaches its first batch norm, '{worst.name}', deviates "
+        f"{2.0 ** float(np.median(worst.ratio)):.3g} times as much as in training, and the mean is "
+        f"{float(np.median(worst.distance)):.1f} standard deviations away: {fix}"
+    )
 
 
 def better_preprocess(reference: Graph, data: DataSource | None, accuracy: float | None) -> str | None:

@@ -12,6 +12,7 @@ _MOST_LOST = 0.02
 _LEAST_ACCURACY = 0.05
 _MOST_COPIES = 0.1
 _MOST_SATURATED = 0.01
+_MOST_CLIPPED = 0.05
 _MOST_ALIKE = 0.95
 _ENOUGH = 20  # samples, for shares to mean something
 _HELP = (
@@ -32,10 +33,7 @@ def _warnings(quality: Comparison) -> Iterator[str]:
             "not what it was trained on (--preprocess); figures of this output say nothing"
         )
     for name in quality.stuck_outputs:
-        yield (
-            f"output '{name}' of the file is the same for every sample, where the float network's varies: look for a "
-            f"huge value in the calibration data, and {_HELP}"
-        )
+        yield _stuck(name, quality)
     for columns in quality.coarse_columns:
         yield str(columns)
     if quality.integer_agreement is not None and quality.integer_agreement < _LEAST_AGREEMENT:
@@ -49,6 +47,16 @@ def _warnings(quality: Comparison) -> Iterator[str]:
         yield (
             f"{quality.saturated:.1%} of the inputs lie outside what the file holds and saturate: calibrate on data like those, "
             "preprocessed alike (--calibration_data, --preprocess)"
+        )
+    for name in quality.idle_inputs:
+        yield (
+            f"input '{name}' has few of its steps left for what most samples hold: look for a huge value in the calibration "
+            "data, which its range is made for, or calibrate on data preprocessed like these (--calibration_data, --preprocess)"
+        )
+    if quality.clipped > _MOST_CLIPPED and quality.samples >= _ENOUGH:
+        yield (
+            f"on {quality.clipped:.1%} of the samples outputs lie far outside the range that was calibrated, and are cut off "
+            "at its ends: calibrate on more samples, of every class (--calibration_data, --calibration_samples)"
         )
     if quality.float_accuracy is not None and quality.integer_accuracy is not None and quality.samples >= _ENOUGH:
         least = max(_LEAST_ACCURACY, 2 / (quality.classes or 1))
@@ -71,6 +79,19 @@ def _warnings(quality: Comparison) -> Iterator[str]:
         yield f"the file gives the float network's answer on {quality.agreement:.1%} of the samples only: {_HELP}"
     elif quality.sqnr_db < _LEAST_DB:
         yield f"the file is only {quality.sqnr_db:.1f} dB from the float network (above 20 is usual): {_HELP}"
+
+
+def _stuck(name: str, quality: Comparison) -> str:
+    """An output that varies in float only: by little, where the file is near to it all the same."""
+    if quality.sqnr_db >= _LEAST_DB:
+        return (
+            f"output '{name}' of the file is the same for every sample, where the float network's varies by little: the "
+            "samples are alike, or of one class; judge it on others (--test_data)"
+        )
+    return (
+        f"output '{name}' of the file is the same for every sample, where the float network's varies: look for a "
+        f"huge value in the calibration data, and {_HELP}"
+    )
 
 
 def _wrong_labels(quality: Comparison) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from converter.compare import Comparison
 from converter.conversion import convert
+from converter.frontends import ModelOptions
 from converter.result_warnings import result_warnings
 from ir.graph import Graph
 from ir.ops.convolution import FULLY_CONNECTED
@@ -26,7 +27,9 @@ def test_a_good_result_is_not_doubted() -> None:
     assert (
         result_warnings(_GOOD) == result_warnings(None) == result_warnings(Comparison(samples=0, sqnr_db=-np.inf)) == ()
     )
-    assert result_warnings(Comparison(samples=5, sqnr_db=22.0, agreement=0.6)) == ()  # five samples prove nothing
+    assert result_warnings(Comparison(samples=5, sqnr_db=22.0, agreement=0.6, clipped=0.4)) == ()  # five prove nothing
+    lost, _ = result_warnings(dataclasses.replace(_GOOD, sqnr_db=3.0, stuck_outputs=("y",)))
+    assert "look for a huge value" in lost
 
 
 @pytest.mark.parametrize(
@@ -46,7 +49,9 @@ def test_a_good_result_is_not_doubted() -> None:
             {"integer_outputs": ("y",), "integer_agreement": 0.5},
             "integer outputs (y) equal those of the float network in 50.0%",
         ),
-        ({"stuck_outputs": ("y",)}, "output 'y' of the file is the same for every sample"),
+        ({"stuck_outputs": ("y",)}, "the float network's varies by little: the samples are alike"),
+        ({"idle_inputs": ("x",)}, "input 'x' has few of its steps left"),
+        ({"clipped": 0.2}, "on 20.0% of the samples outputs lie far outside the range that was calibrated"),
     ],
 )
 def test_a_bad_result_is_said(change: dict, words: str) -> None:
@@ -62,6 +67,10 @@ def _classifier() -> Graph:
     return graph
 
 
+def _warnings(**data: np.ndarray) -> tuple[str, ...]:
+    return convert(_classifier(), pipeline="fast", **data).warnings
+
+
 def test_conversions_warn_of_what_came_out() -> None:
     x = np.random.default_rng(1).normal(size=(40, 8)).astype(np.float32)
     assert convert(_classifier(), calibration_data=x, pipeline="fast").warnings == ()
@@ -71,6 +80,10 @@ def test_conversions_warn_of_what_came_out() -> None:
     assert stuck.startswith("output 'y' of the file is the same for every sample")
     outside = convert(_classifier(), calibration_data=x / 4, test_data=x, pipeline="fast").warnings
     assert "of the inputs lie outside what the file holds and saturate" in outside[0]
+    one_huge = np.concatenate([x, huge / 100])
+    assert any(w.startswith("input 'x' has few of") for w in _warnings(calibration_data=one_huge))
+    clipped = _warnings(calibration_data=np.concatenate([x[:8] / 5, x * [[1, -1] * 4]])[:8], test_data=x / 2)
+    assert any("outputs lie far outside the range that was calibrated" in w for w in clipped)
     copied = np.concatenate([x, x[:10]])
     (warning,) = convert(_classifier(), calibration_data=copied, pipeline="fast").warnings
     assert warning.startswith("10 of the 50 samples are copies of others")
@@ -94,3 +107,14 @@ def test_another_preprocessing_that_is_better_is_named() -> None:
         w.startswith("with --preprocess=tf the float network is right on 100.0% of the first 40") for w in warnings
     )
     assert convert(model, preprocess="tf", **options).warnings[:-1] == ()  # the last says that nothing is proved
+
+
+def test_samples_that_a_batch_norm_was_not_trained_on_are_said() -> None:
+    pixels = np.load(SHIPPED / "digits_calibration.npz")["images"][:8]
+    options = {"pipeline": "fast", "prove": False, "model_options": ModelOptions(output_nodes=("bn_Conv1",))}
+    model = SHIPPED / "digits_mobilenet_v2.keras"
+    wrong = convert(model, calibration_data=pixels, **options).warnings
+    assert "what reaches its first batch norm, 'bn_Conv1', deviates 1" in wrong[0] and "--preprocess=tf" in wrong[0]
+    assert not any("pixels of 0 to 255" in w for w in wrong)  # said once
+    right = convert(model, calibration_data=pixels.astype(np.float32) / 127.5 - 1, **options).warnings
+    assert not any("batch norm" in w for w in right)

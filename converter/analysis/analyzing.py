@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from converter.analysis import batch_norms, global_causes, layer_causes, rows
+from converter import batch_norms
+from converter.analysis import global_causes, layer_causes, rows
 from converter.analysis.facts import Facts, gather
 from converter.analysis.global_causes import Answers
 from converter.analysis.measure import Measurement, Twins, make_twins

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 
-from converter.analysis.batch_norms import better_mode, mismatches
 from converter.analysis.global_causes import (
     Answers,
     answer_causes,
@@ -15,6 +14,7 @@ from converter.analysis.global_causes import (
 from converter.analysis.layer_causes import severity
 from converter.analysis.reasons import Setting
 from converter.analysis.worst_inputs import thumbnail, worst_inputs
+from converter.batch_norms import better_mode, mismatches
 from ir.ops.normalization import BATCH_NORM, BatchNormAttributes
 from passes.contract.base import Trial
 from passes.graph_testing import Net

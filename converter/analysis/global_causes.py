@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from converter.analysis.batch_norms import BROAD, Mismatch
 from converter.analysis.layer_causes import SHOWN, Origins, severity
 from converter.analysis.reasons import OUTLIER_TITLE
 from converter.analysis.table import Cause
+from converter.batch_norms import BROAD, Mismatch
 from converter.evaluation import Share
 from converter.preprocess import USUAL_RANGE
 from passes.contract.base import Pass, Trial

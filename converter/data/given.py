@@ -97,7 +97,7 @@ def whole_batches(data: DataSource | None, graph: Graph) -> DataSource | None:
 
 
 def data_warnings(
-    given: Data | None, data: DataSource | None, graph: Graph, used: Preprocess, usual: str
+    given: Data | None, data: DataSource | None, graph: Graph, used: Preprocess, usual: str, unusual: str | None = None
 ) -> tuple[str, ...]:
     """What makes it doubtful that the network was trained on such values.
 
@@ -105,12 +105,17 @@ def data_warnings(
       given: what the user gave, `data` the samples of it.
       graph: the network as it was read.
       used, usual: how `data` is preprocessed and how the network's images usually are; "" where that is not known.
+      unusual: how the network's first batch norm finds it.
     """
     if data is None or not len(data):
         return ()
-    found = [_few(len(data)), check_range(next(data.batches(8)), usual or used or None)]
-    if not used and isinstance(given, (str, Path)) and not _rescales(graph):
-        found.append(check_pixels(next(data.batches(1))))
+    found = [_few(len(data)), check_range(next(data.batches(8)), usual or used or None) or unusual]
+    if not used and not unusual and not _rescales(graph):
+        pixels = check_pixels(next(data.batches(1)))
+        if isinstance(given, (str, Path)):
+            found.append(pixels)
+        elif pixels and np.issubdtype(getattr(given, "dtype", np.float32), np.integer):
+            found.append(f"{pixels} Arrays are fed as they are: preprocess them before.")
     return tuple(filter(None, found))
 
 

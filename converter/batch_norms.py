@@ -141,7 +141,7 @@ def better_mode(graph: Graph, arrays: Sequence[np.ndarray], used: str, present: 
     """The preprocessing with which the first batch norm sees what it kept, if there is one; `present` as it is now."""
     if len(arrays) != 1 or arrays[0].ndim != 4:
         return None
-    head = _until_first_norm(graph)
+    head = until_first(graph)
     few = arrays[0][usual_samples(arrays)[:_CHUNK]]
     best, found = min(present / 2, _MATCH), None
     for pixels in _as_pixels(_undone(few, used)):
@@ -155,7 +155,8 @@ def better_mode(graph: Graph, arrays: Sequence[np.ndarray], used: str, present: 
     return found
 
 
-def _until_first_norm(graph: Graph) -> Graph:
+def until_first(graph: Graph) -> Graph:
+    """A copy that ends at the batch norms which have no other before them; without outputs, if there is none."""
     head = graph.copy()
     norms = [n for n in head.nodes if n.op is BATCH_NORM]
     behind = _behind(head, norms)
