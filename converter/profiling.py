@@ -19,6 +19,7 @@ from converter.benchmarking import Options, benchmark, random_inputs
 from converter.runtimes.base import ModelRuntime
 from converter.runtimes.by_operator import alone, expose
 from converter.tflite.model_file import parse
+from converter.tflite.variables import CODES
 from ir.errors import ConversionError
 from passes.contract.base import Progress, silent
 
@@ -71,6 +72,8 @@ def tensor_values(model: bytes, runtime: ModelRuntime, inputs: Sequence[np.ndarr
 def _timed(
     model: bytes, index: int, name: str, layer: str, runtime: ModelRuntime, values: dict[int, np.ndarray]
 ) -> OperatorTime:
+    if name in CODES:
+        return OperatorTime(index=index, name=name, layer=layer, problem="a variable is not there without its network")
     file, reads = alone(model, index)
     try:
         found = benchmark(file, runtime, _EACH, inputs=[values[i] for i in reads])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from converter.analysis import analyze
 from converter.conversion import convert
+from converter.report import write_report
 from converter.result import ConversionResult
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
+from converter.targets import get_target
 from converter.tflite.file_testing import File
 from converter.tflite.model_file import parse
 from ir.errors import ModelError
@@ -219,3 +223,13 @@ def test_what_a_variable_begins_with_must_be_constant() -> None:
         convert(_file_with_variable("HASHTABLE_IMPORT", np.ones((1, 4), np.float32)), calibration_data=_signal(20, 0))
     with pytest.raises(ModelError, match=r"a variable that is a single number: give it the shape \[1\]"):
         convert(_file_with_variable("ASSIGN_VARIABLE", np.float32(1)), calibration_data=_signal(20, 0))
+
+
+def test_reports_and_inspections_know_of_streams(tmp_path: Path) -> None:
+    """What goes into a state alone has no effect on the logits of its sample, and no variable is timed without its network."""
+    result = convert(_Spotter().float_file(), calibration_data=_signal(20, 0), pipeline="fast", prove=False)
+    page = write_report(tmp_path, result, analyze(result))
+    shown = json.loads(page.with_name("report.json").read_text())
+    assert len(shown["analysis"]["layers"]) == 11  # the two that only states read are among them
+    reasons = {v.name: v.reason for v in get_target("cpu").judge(parse(result.model)).verdicts}
+    assert reasons["ASSIGN_VARIABLE"] == reasons["CALL_ONCE"] == "XNNPACK has no int8 kernel for it"

@@ -13,6 +13,7 @@ from typing import Any
 
 from converter.targets.site import Site, sites
 from converter.tflite.records import ModelFile
+from converter.tflite.variables import CODES
 from ir.kernels import Support
 from ir.opdef import OpDef
 from ir.profile import Profile
@@ -244,6 +245,8 @@ def check_each(
 
 def _obstacle(site: Site, rules: Rules, missing: str, fix: str, instead: Mapping[OpDef, str]) -> tuple[str, str]:
     """Why a device does not take an operator, and what to do about it; "" if it takes it."""
+    if site.record.code in CODES:
+        return missing, fix
     if site.op is None:
         return "nothing is known of this operator", "see the device's own manual"
     rule = rules.get(site.op)

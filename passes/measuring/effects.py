@@ -8,7 +8,7 @@ ratio, which a single huge channel cannot hide.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,6 +99,8 @@ class Held:
     def effect(self, key: Key, annotated: Mapping[Node, Node], loss: Loss = noise_ratio) -> float | None:
         """Noise to signal at the logits, or another loss; None where nothing is quantized there.
 
+        None, too, of what goes into states alone: it reaches the logits of the next sample.
+
         `annotated`: of each node, the same with the parameters, and the constants, that it is quantized with.
         """
         changed = self._change(*key, annotated)
@@ -106,7 +108,7 @@ class Held:
             return None
         value, tensor = changed
         tensors = {value: tensor}
-        for node in self._floats.nodes:
+        for node in self._reached():
             if any(v in tensors for v in node.inputs) and value not in node.outputs:
                 results = self._compute(
                     node, [None if v is None else tensors.get(v, self._tensors[v]) for v in node.inputs]
@@ -122,12 +124,18 @@ class Held:
         node = self._nodes[name]
         twin = annotated[node]
         value, quant = node.output, twin.output.quant
+        if value not in self._tensors:
+            return None
         if kind == OUTPUT:
             return None if quant is None else (value, fake_quantize(self._tensors[value], quant))
         if not quantized_constants(twin):
             return None
         tensors = [None if v is None else self._tensors[v] for v in node.inputs]
         return value, with_quantized_constants(twin, tensors)
+
+    def _reached(self) -> Iterator[Node]:
+        """The nodes that the logits follow from."""
+        return (node for node in self._floats.nodes if any(v in self._tensors for v in node.outputs))
 
     @staticmethod
     def _compute(node: Node, tensors: list[Any]) -> list[Any]:
