@@ -1,8 +1,8 @@
 """Weights that a file unpacks at every inference: how they are written as operators, and how these are recognised.
 
 A codebook is `GATHER(entries, indices)` and a RESHAPE: the entries `[entries, length]` along axis 0, strided ones as
-`[length, entries]` along axis 1. Indices of up to 128 entries are int8, of up to 256 uint8, both widened by a CAST; more
-are int16 as they are. Of a table whose rows are chosen (an embedding) the rows of indices are, and only their blocks are
+`[length, entries]` along axis 1. Indices of up to 128 entries are int8, of up to 256 uint8, of more int16, widened by a CAST
+(TensorFlow Lite Micro has none of uint8). Of a table whose rows are chosen (an embedding) the rows of indices are, and only their blocks are
 gathered. TensorFlow Lite Micro also has `TFLM_DECODE` (`converter.tflite.decoding`). Whoever reads the
 file gets the weights as constants, with their codebook: what unpacks them is no part of the network.
 """
@@ -145,9 +145,7 @@ def _index_type(book: Codebook) -> DType:
 
 
 def _widened(graph: Graph, indices: Value) -> Value:
-    """Indices of a type that GATHER takes."""
-    if indices.dtype is DType.INT16:
-        return indices
+    """Indices of the type that GATHER takes on every runtime."""
     attrs = CastAttributes(in_data_type=indices.dtype, out_data_type=DType.INT32)
     return graph.add(CAST, [indices], attrs, f"{indices.name}/cast").output
 
