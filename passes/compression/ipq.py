@@ -1,11 +1,12 @@
 """iPQ (A. Fan et al., arXiv:2004.07320, section 4.2; docs/methods/codebooks.md): codebooks layer by layer, training between.
 
-The layers that get a codebook (those of `codebooks`, within `max_bytes` or of `length` and `entries`) are taken in the
+The layers that get a codebook, zeros or longer steps (those of `codebooks`, within `max_bytes` or of `length` and `entries`) are taken in the
 network's order, in `stages` parts of about as many weights. A part is coded as `codebooks` codes it, to what the network
 as it is then computes from it, its inputs quantized. Then everything is trained as `lsq` trains: layers that have
 no codebook yet make up for those that have, on their int8 grids; of those that have, entries learn, by the mean gradient
 of their blocks, and biases and steps do. Blocks keep the entry that they were given.
-Entries are int8 throughout, and activations are quantized: what is judged is what the file holds.
+Entries are int8 throughout, and activations are quantized: what is judged is what the file holds. Weights in Huffman codes
+may take more bytes once they are trained; nothing here holds them to the size, but `convert` refuses such a file.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Ipq(Lsq):
 
 
 def stages_of(graph: Graph, plan: Mapping[Node, Option], count: int) -> list[dict[Node, Option]]:
-    """The layers that get a codebook, in order, in at most `count` parts of about as many weights."""
+    """The layers that do not stay as they are, in order, in at most `count` parts of about as many weights."""
     coded = [node for node in graph.nodes if node in plan and not plan[node].plain]
     sizes = [stored(node).type.size for node in coded]
     parts: list[dict[Node, Option]] = [{} for _ in range(count)]

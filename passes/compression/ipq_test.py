@@ -53,7 +53,8 @@ def test_stages_are_parts_of_about_as_many_weights_in_order():
     for name, out in (("a", 8), ("b", 8), ("c", 32), ("d", 8)):
         x = net.conv(x, out, 1, name=name)
     graph = net.ends(x)
-    plan = {node: Option(length=0 if node.name == "b" else 4, size_bytes=1) for node in graph.nodes}
+    longer = {"a": Option(coarser=2.0, size_bytes=1), "b": Option(size_bytes=1)}
+    plan = {node: longer.get(node.name, Option(length=4, size_bytes=1)) for node in graph.nodes}
     parts = stages_of(graph, plan, 3)
     assert [[n.name for n in part] for part in parts] == [["a"], ["c"], ["d"]]
     assert [n.name for part in stages_of(graph, plan, 1) for n in part] == ["a", "c", "d"]
