@@ -29,7 +29,8 @@ class _Writer:
         self.buffer_of: dict[bytes, int] = {}
         self.tensors: list[Any] = []
         self.index_of: dict[Value, int] = {}
-        self.shape_constants: dict[tuple[str, bytes], int] = {}
+        self.shape_constants: dict[tuple[tuple[int, ...], bytes], int] = {}
+        self.constants: dict[tuple[Any, ...], int] = {}
         self.codes: list[Any] = []
         self.code_of: dict[tuple[int | str, int], int] = {}
 
@@ -42,11 +43,28 @@ class _Writer:
 
     def tensor(self, value: Value) -> int:
         if value not in self.index_of:
-            record = schema.TensorT(name=value.name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype])
-            record.quantization = quantization(value)
-            record.buffer = 0 if value.data is None else self.buffer(_bytes(value.data, value.dtype))
-            self.index_of[value] = len(self.tensors)
-            self.tensors.append(record)
+            self.index_of[value] = self.add(self.record(value))
+        return self.index_of[value]
+
+    def record(self, value: Value) -> Any:
+        record = schema.TensorT(name=value.name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype])
+        record.quantization = quantization(value)
+        record.buffer = 0 if value.data is None else self.buffer(_bytes(value.data, value.dtype))
+        return record
+
+    def add(self, record: Any) -> int:
+        self.tensors.append(record)
+        return len(self.tensors) - 1
+
+    def operand(self, value: Value) -> int:
+        """What an operator reads; constants that are equal in the file share a tensor: a recurrence has them at every step."""
+        if value.data is None or value in self.index_of:
+            return self.tensor(value)
+        record = self.record(value)
+        key = (record.type, value.shape, record.buffer, _parameters(record.quantization))
+        if key not in self.constants:
+            self.constants[key] = self.add(record)
+        self.index_of[value] = self.constants[key]
         return self.index_of[value]
 
     def state(self, value: Value) -> int:
@@ -63,21 +81,19 @@ class _Writer:
         return listed
 
     def shape_constant(self, name: str, data: np.ndarray) -> int:
-        """A constant operand that stands for an attribute; equal ones of one purpose share a tensor."""
-        key = (f"{name}/{data.shape}", data.tobytes())
+        """A constant operand that stands for an attribute; equal ones share a tensor."""
+        key = (data.shape, data.tobytes())
         if key not in self.shape_constants:
             record = schema.TensorT(name=name.encode(), shape=list(data.shape), type=schema.TensorType.INT32)
             record.buffer = self.buffer(data.tobytes())
-            self.shape_constants[key] = len(self.tensors)
-            self.tensors.append(record)
+            self.shape_constants[key] = self.add(record)
         return self.shape_constants[key]
 
     def bytes_tensor(self, name: str, data: bytes) -> int:
         """A constant of uint8."""
         record = schema.TensorT(name=name.encode(), shape=[len(data)], type=schema.TensorType.UINT8)
         record.buffer = self.buffer(data)
-        self.tensors.append(record)
-        return len(self.tensors) - 1
+        return self.add(record)
 
     def decoder(self, value: Value) -> Any:
         """The operator that unpacks an encoded weight; each reader has its own, what it makes lives no longer."""
@@ -86,8 +102,7 @@ class _Writer:
         inputs.append(self.bytes_tensor(f"{name}/ancillary", encoded.ancillary))
         result = schema.TensorT(name=name.encode(), shape=list(value.shape), type=DTYPE_CODES[value.dtype], buffer=0)
         result.quantization = quantization(value)
-        self.index_of[value] = len(self.tensors)
-        self.tensors.append(result)
+        self.index_of[value] = self.add(result)
         if (decoding.CODE, 1) not in self.code_of:
             self.code_of[decoding.CODE, 1] = len(self.codes)
             custom = schema.BuiltinOperator.CUSTOM
@@ -136,7 +151,7 @@ class _Writer:
         names = layout(node.op)
         roles = [node.op.operand(i).role for i in range(len(node.inputs))] if node.op.operands else []
         indices = [
-            -1 if v is None else self.state(v) if role is Role.STATE else self.tensor(v)
+            -1 if v is None else self.state(v) if role is Role.STATE else self.operand(v)
             for v, role in zip(node.inputs, roles, strict=True)
         ]
         if names is None:
@@ -166,6 +181,11 @@ def _packed(graph: Graph, carriers: Collection[Carrier]) -> tuple[Graph, dict[Va
 def _bytes(data: np.ndarray, dtype: DType) -> bytes:
     packed = pack_bits(data, dtype.bits) if dtype in (DType.INT2, DType.INT4) else data.astype(dtype.numpy, copy=False)
     return np.ascontiguousarray(packed).tobytes()
+
+
+def _parameters(record: Any) -> tuple[Any, ...]:
+    """What tells the parameters of two tensors apart."""
+    return () if record is None else (record.scale.tobytes(), record.zeroPoint.tobytes(), record.quantizedDimension)
 
 
 def _signature(writer: _Writer, graph: Graph, key: str) -> Any:
