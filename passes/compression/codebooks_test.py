@@ -74,7 +74,7 @@ def test_whole_filters_of_depthwise_layers_are_entries():
 def test_fewer_bytes_cost_more_and_fit():
     found = []
     for share in (1.0, 0.6, 0.35):
-        graph, reference, context = annotated("per_tensor")
+        graph, reference, context = annotated("per_tensor", channels=8)
         plain = sum(layer.data.size for layer in layers(graph))
         step = Codebooks(max_bytes=int(other_bytes(graph) + share * plain))
         report = run_alone(graph, step, context)
@@ -85,12 +85,12 @@ def test_fewer_bytes_cost_more_and_fit():
 
 
 def test_feedback_and_importance_do_better_than_k_means_alone(monkeypatch):
-    graph, reference, context = annotated("per_tensor", channels=32)
+    graph, reference, context = annotated("per_tensor", channels=24)
     run_alone(graph, Codebooks(length=4, entries=32), context)
     best = noise(graph, reference)
     monkeypatch.setattr(codebooks.Rows, "with_feedback", lambda self, entries: _nearest(self, entries))
     monkeypatch.setattr(codebooks.Rows, "descend", lambda self, entries, indices: indices)
-    graph, reference, context = annotated("per_tensor", channels=32)
+    graph, reference, context = annotated("per_tensor", channels=24)
     run_alone(graph, Codebooks(length=4, entries=32), context)
     assert best < 0.9 * noise(graph, reference)
 
@@ -101,7 +101,7 @@ def _nearest(rows: codebooks.Rows, entries: np.ndarray) -> np.ndarray:
 
 
 def test_what_no_codebooks_can_reach_is_said():
-    graph, _, context = annotated("per_tensor")
+    graph, _, context = annotated("per_tensor", channels=8)
     report = run_alone(graph, Codebooks(max_bytes=1000), context)
     assert any("no codebooks make the file as small as 1 kB" in note for note in report.notes)
 
