@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from converter.conversion import convert
+from converter.mixed import choice as choice_module
 from converter.mixed import latency
 from converter.mixed.budget import Budget
 from converter.mixed.choice import Choice
@@ -72,6 +73,14 @@ def test_beside_a_size_both_limits_hold(monkeypatch):
     )
     with pytest.raises(OptionError, match=message):
         chosen(monkeypatch, 3.0, mean_bits=6.0, max_latency=13)
+
+
+def test_what_is_better_but_too_slow_is_not_chosen(monkeypatch):
+    monkeypatch.setattr(choice_module, "better", lambda *_: True)  # whichever simple choice is within the limits
+    found = chosen(monkeypatch, 3.0, max_size="1MB", max_latency=10).chosen
+    assert found.latency_ms == pytest.approx(10.0)
+    found = chosen(monkeypatch, 0.4, mean_bits=8.0, max_latency=8.8).chosen
+    assert found.latency_ms is not None and found.latency_ms <= 8.8 + 1e-9
 
 
 def test_a_layer_that_cannot_be_timed_is_named(monkeypatch):

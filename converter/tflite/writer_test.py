@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -123,6 +125,13 @@ def test_constants_of_other_parameters_and_variables_keep_tensors_of_their_own()
         return [t.name for t in parse(to_bytes(graph)).main.tensors if t.name.startswith("c")]
 
     assert tensors(0.5, 0.5) == ["c0"] and tensors(0.5, 0.25) == ["c0", "c1"]
+    graph = Graph()
+    y = graph.input("x", _int8(0.1))
+    for i, shape in enumerate([(4,), (1, 4)]):
+        constant = graph.constant(np.ones(shape, np.int8), f"c{i}", QuantParams(scale=0.5, zero_point=0))
+        y = graph.add(ADD, [y, constant], out_types=[dataclasses.replace(_int8(0.1), shape=shape)]).output
+    graph.outputs = [y]
+    assert [t.shape for t in parse(to_bytes(graph)).main.tensors if t.name.startswith("c")] == [(4,), (1, 4)]
     graph, writer = Graph(), _Writer({}, {})
     states = [graph.constant(np.zeros(4, np.int8), f"state{i}") for i in range(2)]
     assert writer.state(states[0]) != writer.state(states[1])
