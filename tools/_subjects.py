@@ -207,10 +207,20 @@ def _described(name: str, description: Path) -> Callable[[Path, int], Subject]:
     """A network that a script trained and described (`train_digits`, `train_fashion`), beside its data."""
 
     def load(shared: Path, samples: int) -> Subject:
-        about, folder = json.loads(description.read_text()), description.parent
-        path, mode = folder / about["file"], about["preprocess"]
+        folder = description.parent
+        try:
+            about = json.loads(description.read_text())
+            path, mode = folder / about["file"], about["preprocess"]
+            files = [folder / about["data"][part] for part in ("calibration", "test")]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(
+                expected="the description of a trained network: file, preprocess, data with calibration and test",
+                found=f"{type(error).__name__} {error}",
+                where=str(description),
+                fix="take the .json that the training script wrote",
+            ) from error
         specs = _specs(path)
-        tuning, test = (open_data(folder / about["data"][k], specs, preprocess=mode) for k in ("calibration", "test"))
+        tuning, test = (open_data(file, specs, preprocess=mode) for file in files)
         assert test.labels is not None
         return Subject(
             name=name,

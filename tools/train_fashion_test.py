@@ -1,9 +1,6 @@
 """Reading MNIST's files, and that what is written can be compared with."""
 
 import gzip
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +8,7 @@ import pytest
 
 from ir.errors import DataError
 from tools import _subjects, train_fashion
-
-ROOT = Path(__file__).resolve().parent.parent
+from tools._runs_testing import run_process
 
 
 def write(folder: Path, part: str, count: int, *, pixels: int = 28 * 28) -> np.ndarray:
@@ -25,16 +21,6 @@ def write(folder: Path, part: str, count: int, *, pixels: int = 28 * 28) -> np.n
         head = b"".join(n.to_bytes(4, "big") for n in (magic, *sizes))
         (folder / f"{part}-{kind}-ubyte.gz").write_bytes(gzip.compress(head + values.tobytes()))
     return pictures
-
-
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tools.train_fashion", *arguments],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
 
 
 def test_pictures_and_labels_are_read(tmp_path: Path):
@@ -58,7 +44,7 @@ def test_what_is_no_file_of_mnist_is_refused(tmp_path: Path):
 
 def test_a_mistake_is_one_sentence(tmp_path: Path):
     for arguments, message in (((), "expected --output_dir"), (("--output_dir=out",), "expected one of MNIST's files")):
-        done = run(tmp_path, f"--data={tmp_path}", *arguments)
+        done = run_process("train_fashion", f"--data={tmp_path}", *arguments, cwd=tmp_path)
         assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -66,10 +52,17 @@ def test_a_mistake_is_one_sentence(tmp_path: Path):
 def test_what_is_written_is_a_subject_of_the_comparisons(tmp_path: Path):
     write(tmp_path, "train", 64)
     pictures = write(tmp_path, "t10k", 20)
-    done = run(tmp_path, f"--data={tmp_path}", "--output_dir=out", "--epochs=1")
+    done = run_process("train_fashion", f"--data={tmp_path}", "--output_dir=out", "--epochs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     subject = _subjects.load_tuned_subject(str(tmp_path / "out" / "fashion.json"), tmp_path, 10, 15)
     assert (len(subject.calibration), len(subject.tuning), len(subject.test)) == (10, 64, 15)
     (shown,) = next(iter(subject.test.batches(15)))
     assert {*shown.reshape(15, -1)[:, 0]} <= {*(pictures[:, 0].astype(np.float32) / np.float32(127.5) - 1)}
     assert subject.tuning.labels is not None and subject.labels.max() == 9
+
+
+@pytest.mark.parametrize("text", ["none", "[]", '{"file": "fashion.keras"}'])
+def test_a_description_that_is_none_is_refused(tmp_path: Path, text: str):
+    (tmp_path / "fashion.json").write_text(text)
+    with pytest.raises(DataError, match=r"fashion\.json: expected the description of a trained network"):
+        _subjects.load_subject(str(tmp_path / "fashion.json"), tmp_path, 10, None)

@@ -1,8 +1,5 @@
 """Words to numbers, and that a network of a few steps is written with its data and converts to integers."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +8,7 @@ import pytest
 from converter.conversion import convert
 from ir.errors import DataError
 from tools import train_sentences
+from tools._runs_testing import run_process
 
 GOOD, BAD = ("fine", "great", "warm"), ("dull", "flat", "cold")
 
@@ -54,16 +52,7 @@ def test_what_are_no_sentences_is_refused(tmp_path: Path, text: str):
     ],
 )
 def test_a_mistake_is_one_sentence(tmp_path: Path, name: str, flags: list[str], message: str):
-    root = Path(__file__).resolve().parent.parent
-    done = subprocess.run(
-        [sys.executable, "-m", f"tools.{name}", *flags],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_process(name, *flags, cwd=tmp_path)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 
