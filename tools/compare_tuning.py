@@ -28,38 +28,15 @@ from tools._score_table import Columns, Row, show_scores
 FLAGS = flags.FLAGS
 _HERE = Path(__file__).resolve().parent
 NONE = "no tuning"
-_FAT: dict[str, dict[str, Any]] = {
-    NONE: {},
-    "fat": {},
-    "activations=0": {"activations": 0.0},
-    "scales=0": {"scales": 0.0},
-    "biases=0": {"biases": 0.0},
-    "scales=0 weights=1": {"scales": 0.0, "weights": 1.0},
-    "scales=0 factors=0.5": {"scales": 0.0, "factors": 0.5},
-    "scales=0 steps=1": {"scales": 0.0, "steps": 1.0},
-    "centre=true correct=100": {"centre": True, "correct": 100},
-    "lsq=true": {"lsq": True},
-    "loss=kl": {"loss": "kl"},
-    "loss=cosine": {"loss": "cosine"},
-    "loss=mixed": {"loss": "mixed"},
-    "features=0.1": {"features": 0.1},
-    "average=0": {"average": 0.0},
-    "reset_every=20": {"reset_every": 20},
-}
-_LSQ: dict[str, dict[str, Any]] = {
-    NONE: {},
-    "lsq": {},
-    "steps=minmax": {"steps": "minmax"},
-    "batch_norm=frozen": {"batch_norm": "frozen"},
-    "start=mean": {"start": "mean"},
-    "start=range": {"start": "range"},
-    "teacher=0": {"teacher": 0.0},
-    "teacher=1": {"teacher": 1.0},
-    "noise=0.5": {"noise": 0.5},
-    "augment=flip+shift": {"augment": "flip+shift"},
-    "optimizer=sgd": {"optimizer": "sgd", "learning_rate": 0.001},
-}
-OPTIONS = {"fat": _FAT, "lsq": _LSQ}  # rows by pipeline
+_FAT = (
+    NONE, "fat", "activations=0", "scales=0", "biases=0", "scales=0 weights=1", "scales=0 factors=0.5", "scales=0 steps=1",
+    "centre=true correct=100", "lsq=true", "loss=kl", "loss=cosine", "loss=mixed", "features=0.1", "average=0", "reset_every=20",
+)  # fmt: skip
+_LSQ = (
+    NONE, "lsq", "steps=minmax", "batch_norm=frozen", "start=mean", "start=range", "teacher=0", "teacher=1", "noise=0.5",
+    "augment=flip+shift", "optimizer=sgd learning_rate=0.001",
+)  # fmt: skip
+ROWS = {"fat": _FAT, "lsq": _LSQ}  # of the whole table, by pipeline
 _TRAINS = {"fat": "tune_thresholds", "lsq": "lsq"}
 
 
@@ -71,13 +48,14 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_string(
         "shared", str(_HERE.parent.parent / "shared"), "The folder with networks and data.", flag_values=values
     )
-    flags.DEFINE_enum("pipeline", "fat", list(OPTIONS), "What comes before training, and trains.", flag_values=values)
+    flags.DEFINE_enum("pipeline", "fat", list(ROWS), "What comes before training, and trains.", flag_values=values)
     flags.DEFINE_list("widths", ["W8A8"], "Bits of weights and activations, such as W4A4.", flag_values=values)
     flags.DEFINE_list("granularities", ["per_tensor", "per_channel"], "Scales of weights.", flag_values=values)
     flags.DEFINE_multi_string(
         "row",
         [],
-        f"A row of the table, by default all of: {'; '.join(_FAT)}, or {'; '.join(_LSQ)}.",
+        f"A row of the table: '{NONE}', the pipeline's name, or options of the pass that trains. By default all of: "
+        f"{'; '.join(_FAT)}, or {'; '.join(_LSQ)}.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -96,12 +74,9 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
 
 def main() -> None:
     """Compares as the flags say."""
-    options = OPTIONS[FLAGS.pipeline]
-    unknown = [row for row in FLAGS.row if row not in options]
-    if unknown:
-        raise OptionError(
-            expected=f"rows of: {'; '.join(options)}", found=unknown[0], where="--row", fix="choose some of them"
-        )
+    names = FLAGS.row or ROWS[FLAGS.pipeline]
+    for name in names:
+        _options(name)  # what is mistyped is found before anything is loaded
     import_backend()
     from tools._judging import float_answers
     from tools._subjects import load_tuned_subject
@@ -111,11 +86,21 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for granularity, widths in itertools.product(FLAGS.granularities, FLAGS.widths):
         start = _Start(subject, granularity, widths)
-        for name in FLAGS.row or options:
+        for name in names:
             rows.append(start.row(name, expected))
             write_json(FLAGS.json, rows)
             console.print(f"{granularity}, {widths}, {name}: done", markup=False, soft_wrap=True)
     show(rows)
+
+
+def _options(row: str) -> dict[str, Any]:
+    """Options of the pass that trains, by name. Raises OptionError for ones that it does not have."""
+    if row in (NONE, FLAGS.pipeline):
+        return {}
+    kind = pipelines.registry()[_TRAINS[FLAGS.pipeline]]
+    options = dict(pipelines.option_of(word, kind.name) for word in row.split())
+    step = pipelines.make(kind, options)
+    return {name: getattr(step, name) for name in options}
 
 
 class _Start:
@@ -164,7 +149,7 @@ class _Start:
         from tools._converters import Clock
         from tools._judging import judge
 
-        changes = dict(OPTIONS[FLAGS.pipeline][name])
+        changes = _options(name)
         if FLAGS.epochs is not None:
             changes["epochs"] = FLAGS.epochs
         twin = self._graph.twin()

@@ -57,13 +57,13 @@ def test_one_row_per_choice_of_options(tmp_path, monkeypatch):
     text = run_with_flags(
         compare_tuning,
         granularities=["per_channel"],
-        row=["no tuning", "fat", "activations=0"],
+        row=["no tuning", "fat", "activations=0 batch_size=4"],
         tuning_samples=32,
         epochs=1,
         json=str(tmp_path / "rows.json"),
     )
     rows = json.loads((tmp_path / "rows.json").read_text())
-    assert [r["options"] for r in rows] == ["no tuning", "fat", "activations=0"]
+    assert [r["options"] for r in rows] == ["no tuning", "fat", "activations=0 batch_size=4"]
     assert [r["tuning_samples"] for r in rows] == [0, 32, 32]
     for row in rows:
         assert set(row) == COLUMNS and row["options"] in text
@@ -120,9 +120,18 @@ def test_a_conversion_tunes_by_itself_where_that_fits(tmp_path):
     assert "tune_thresholds" not in made(None).pipeline
 
 
-def test_unknown_rows_are_refused():
-    with pytest.raises(OptionError, match=r"--row: expected rows of: no tuning; fat;.*, found scales=2"):
-        run_with_flags(compare_tuning, row=["scales=2"])
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("scalse=2", "pass tune_thresholds: expected an option of .*scales.*, found scalse"),
+        ("scales=many", "pass tune_thresholds, option scales: expected float, found many"),
+        ("lsq", "pass tune_thresholds: expected option=value, found lsq"),
+        ("scales=1},fold{", "option scales: expected float, found 1},fold{"),
+    ],
+)
+def test_rows_that_the_pass_does_not_have_are_refused(row, message):
+    with pytest.raises(OptionError, match=message):
+        run_with_flags(compare_tuning, row=[row])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder ../shared is not here")

@@ -61,12 +61,13 @@ def parse(text: str) -> list[Pass]:
             raise OptionError(
                 expected=f"a pass of {', '.join(sorted(known))}", found=name, where="--passes", fix="see --list_passes"
             )
-        result.append(make(known[name], dict(_option(o, name) for o in (options or "").split())))
+        result.append(make(known[name], dict(option_of(o, name) for o in (options or "").split())))
         position = match.end()
     return result
 
 
-def _option(text: str, name: str) -> tuple[str, str]:
+def option_of(text: str, name: str) -> tuple[str, str]:
+    """An option of a pass and its value, from `option=value`. Raises OptionError where there is none."""
     key, equals, value = text.partition("=")
     if not equals:
         raise OptionError(
