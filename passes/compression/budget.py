@@ -11,10 +11,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from ir.graph import Graph, Node
 from ir.layer import layers, table_of
 from ir.quantization import QuantParams
 from passes.rewrites.fuse import will_be_fused
+
+Int = npt.NDArray[np.intp]
 
 _STEPS = 60
 _NODE_BYTES, _TENSOR_BYTES = 44, 90  # of the records of an operator and of a tensor, their names apart
@@ -55,17 +60,18 @@ class Option:
 
 
 class Plan:
-    """What each layer gets, chosen again for the others whenever it is known what one of them took.
+    """What each layer gets, chosen again for those that are left whenever it is known what one of them took.
 
     Sizes are predicted; what one layer leaves of its size, or takes beyond it, the layers after it have more or less.
     """
 
     def __init__(self, options: Mapping[Node, Sequence[Option]], budget: float = math.inf) -> None:
-        self._options, self._budget = dict(options), budget
+        self._left, self._budget = dict(options), budget
+        self.chosen: dict[Node, Option] = {}
         self._choose()
 
     def _choose(self) -> None:
-        self.chosen = dict(zip(self._options, choose(list(self._options.values()), self._budget), strict=True))
+        self.chosen |= zip(self._left, choose(list(self._left.values()), self._budget), strict=True)
 
     @classmethod
     def fixed(cls, chosen: Mapping[Node, Option]) -> Plan:
@@ -74,49 +80,63 @@ class Plan:
 
     def took(self, node: Node, option: Option) -> None:
         """What a layer has been given, with the bytes that it takes."""
-        self._options[node] = [option]
+        del self._left[node]
+        self.chosen[node] = option
+        self._budget -= option.size_bytes
         self._choose()
 
 
 def choose(options: Sequence[Sequence[Option]], budget: float) -> list[Option]:
     """One option of every layer: those of least cost within the budget, the smallest of all where nothing fits."""
-    smallest = [min(each, key=lambda o: (o.size_bytes, o.cost)) for each in options]
-    free = _at(options, 0.0)
-    if _bytes(free) <= budget or not options:
-        return free
-    if _bytes(smallest) >= budget:
-        return smallest
-    low, high = -60.0, 60.0  # logarithms of the price
-    for _ in range(_STEPS):
-        middle = (low + high) / 2
-        fits = _bytes(_at(options, math.exp(middle))) <= budget
-        low, high = (low, middle) if fits else (middle, high)
-    return _filled(options, _at(options, math.exp(high)), budget)
+    if not options:
+        return []
+    rows = [sorted(each, key=lambda o: (o.size_bytes, o.cost)) for each in options]
+    chosen = _Table(rows).choose(budget)
+    return [row[i] for row, i in zip(rows, chosen, strict=True)]
 
 
-def _at(options: Sequence[Sequence[Option]], price: float) -> list[Option]:
-    return [min(each, key=lambda o: (o.cost + price * o.size_bytes, o.size_bytes)) for each in options]
+class _Table:
+    """Sizes and costs, `[layers, options]`: options of a layer by size, its last one repeated up to the longest row."""
 
+    def __init__(self, rows: Sequence[Sequence[Option]]) -> None:
+        width = max(map(len, rows))
+        filled = [[row[min(i, len(row) - 1)] for i in range(width)] for row in rows]
+        self._sizes = np.array([[o.size_bytes for o in row] for row in filled], np.float64)
+        self._costs = np.array([[o.cost for o in row] for row in filled], np.float64)
+        self._layers = np.arange(len(rows))
 
-def _filled(options: Sequence[Sequence[Option]], chosen: list[Option], budget: float) -> list[Option]:
-    """What room is left goes to the layers that gain most by it."""
-    chosen, left = list(chosen), budget - _bytes(chosen)
-    while True:
-        gains = [
-            (chosen[i].cost - o.cost, i, o)
-            for i, each in enumerate(options)
-            for o in each
-            if 0 < o.size_bytes - chosen[i].size_bytes <= left and o.cost < chosen[i].cost
-        ]
-        if not gains:
-            return chosen
-        _, i, option = max(gains, key=lambda g: (g[0], -g[1]))
-        left -= option.size_bytes - chosen[i].size_bytes
-        chosen[i] = option
+    def choose(self, budget: float) -> Int:
+        """The number of each layer's option."""
+        free, smallest = self._at(0.0), np.zeros_like(self._layers)
+        if self._bytes(free) <= budget:
+            return free
+        if self._bytes(smallest) >= budget:
+            return smallest
+        low, high = -60.0, 60.0  # logarithms of the price
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            fits = self._bytes(self._at(math.exp(middle))) <= budget
+            low, high = (low, middle) if fits else (middle, high)
+        return self._filled(self._at(math.exp(high)), budget)
 
+    def _at(self, price: float) -> Int:
+        return np.argmin(self._costs + price * self._sizes, axis=1)  # the smallest of equals: it comes first
 
-def _bytes(chosen: Sequence[Option]) -> int:
-    return sum(o.size_bytes for o in chosen)
+    def _bytes(self, chosen: Int) -> float:
+        return float(self._sizes[self._layers, chosen].sum())
+
+    def _filled(self, chosen: Int, budget: float) -> Int:
+        """What room is left goes to the layers that gain most by it."""
+        chosen, left = chosen.copy(), budget - self._bytes(chosen)
+        while True:
+            more = self._sizes - self._sizes[self._layers, chosen][:, None]
+            gains = self._costs[self._layers, chosen][:, None] - self._costs
+            gains[(more <= 0) | (more > left)] = 0.0
+            layer, option = np.unravel_index(np.argmax(gains), gains.shape)
+            if gains[layer, option] <= 0:
+                return chosen
+            left -= more[layer, option]
+            chosen[layer] = option
 
 
 def other_bytes(graph: Graph) -> int:
