@@ -21,6 +21,7 @@ from converter.gathering import ConversionData, RequestedData, gather
 from converter.mixed.budget import Budget
 from converter.mixed.choice import Choice
 from converter.mixed.choosing import choose_widths
+from converter.mixed.hessian import HessianProducts
 from converter.network import Network, described, read_network
 from converter.other_preprocess import better_preprocess
 from converter.outputs import check_apart, check_place, write_atomically
@@ -223,7 +224,9 @@ def _context(
         input_range=network.input_range,
         seed=seed,
     )
-    services = Services(progress=progress, distribution=None if tuning is None else tuning.distribution)
+    services = Services(
+        progress=progress, distribution=None if tuning is None else tuning.distribution, products=HessianProducts
+    )
     return Context(given, SideTables(learned=dict(network.learned)), services)
 
 

@@ -27,13 +27,15 @@ _SMALLEST = 1e-12
 
 
 class HessianProducts:
-    """`passes.measuring.curvature.Products` of a float graph; a block is one of `weights`, which are constants of it."""
+    """`passes.contract.base.Products` of a float graph; a block is one of `weights`, which are constants of it."""
 
     def __init__(
         self, graph: Graph, weights: Sequence[Value], samples: Samples, *, labelled: bool = False, batch_size: int = 8
     ) -> None:
         """`labelled`: the loss is that of the labels of `samples`. Raises OptionError where there are none."""
-        self._tf = tensorflow_for("curvature", "choose by --sensitivity=logits, which needs no second derivatives")
+        self._tf = tensorflow_for(
+            "curvature", "choose what needs no second derivatives: --sensitivity=logits, or hawq{order=network}"
+        )
         self._graph, self._weights, self._logits = graph, list(weights), logits_of(graph)
         self._batches = list(samples.batches(batch_size))
         sizes = [len(batch[0]) for batch in self._batches]

@@ -20,6 +20,7 @@ from passes.compression.budget import Option, Plan
 from passes.compression.codebooks import Codebooks, stored
 from passes.contract.base import Context, Needs, PassReport, Skip
 from passes.training.lsq import Lsq
+from passes.training.stages import parts_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,11 +72,5 @@ class Ipq(Lsq):
 def stages_of(graph: Graph, plan: Mapping[Node, Option], count: int) -> list[dict[Node, Option]]:
     """The layers that do not stay as they are, in order, in at most `count` parts of about as many weights."""
     coded = [node for node in graph.nodes if node in plan and not plan[node].plain]
-    sizes = [stored(node).type.size for node in coded]
-    parts: list[dict[Node, Option]] = [{} for _ in range(count)]
-    done = 0
-    for node, size in zip(coded, sizes, strict=True):
-        middle = done + size / 2  # of the layer, among all: one that holds most weights does not take the others along
-        parts[min(count - 1, int(middle * count / sum(sizes)))][node] = plan[node]
-        done += size
-    return [part for part in parts if part]
+    parts = parts_of(coded, [stored(node).type.size for node in coded], count)
+    return [{node: plan[node] for node in part} for part in parts]

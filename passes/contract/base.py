@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from ir.errors import OptionError
 from ir.graph import Graph
-from passes.contract.context import Context, Distribution, Given, Limits, Progress, Services, Snapshot, silent
+from passes.contract.context import Context, Distribution, Given, Limits, Products, Progress, Services, Snapshot, silent
 from passes.contract.report import Applied, LeftOut, NothingToDo, Outcome, PassReport, Skip, Trial, Undone
 from passes.contract.samples import HELD_OUT, FittingSamples, Samples, SamplesInMemory, labels_of
 from passes.contract.tables import ChannelNormal, Copies, Range, SideTables, Statistics
@@ -32,6 +32,7 @@ __all__ = [
     "Pass",
     "PassReport",
     "Preserves",
+    "Products",
     "Progress",
     "Range",
     "Samples",

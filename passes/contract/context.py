@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ir.errors import DataError
-from ir.graph import Graph, Twin
+from ir.graph import Graph, Twin, Value
 from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.quantization import QuantParams
@@ -34,6 +34,24 @@ class Distribution(Protocol):
 
     def scope(self) -> AbstractContextManager[Any]:
         """Within it, models and optimizers are made and fitted."""
+
+
+class Products(Protocol):
+    """The Hessian of a loss, of batches of samples, by what it makes of vectors.
+
+    Attributes:
+      shapes: of the blocks.
+      shares: of the samples in each batch; they sum to 1.
+    """
+
+    @property
+    def shapes(self) -> Sequence[tuple[int, ...]]: ...
+
+    @property
+    def shares(self) -> Sequence[float]: ...
+
+    def __call__(self, blocks: Sequence[int], vectors: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:
+        """`H[blocks, blocks] v` of a batch: a vector, in the block's shape, for each of `blocks`."""
 
 
 class Limits(Protocol):
@@ -84,10 +102,12 @@ class Services:
     Attributes:
       progress: to say how far they are.
       distribution: of training over devices or processes, None for this process alone.
+      products: of a float graph's Hessian, for some of its weights and samples; None where nothing differentiates twice.
     """
 
     progress: Progress = silent
     distribution: Distribution | None = None
+    products: Callable[[Graph, Sequence[Value], Samples], Products] | None = None
 
 
 @dataclass

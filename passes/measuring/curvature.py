@@ -15,34 +15,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from passes.contract.base import Progress, silent
+from passes.contract.base import Products, Progress, silent
 
 _LEAST_ROUNDS = 4  # a standard error of fewer draws says nothing
 _ENOUGH = 16  # draws whose standard error may be compared with that of others
 _SMALLEST = 1e-30
 _SIGNS = np.array([-1.0, 1.0], np.float32)
-
-
-class Products(Protocol):
-    """The Hessian of a loss, of batches of samples, by what it makes of vectors.
-
-    Attributes:
-      shapes: of the blocks.
-      shares: of the samples in each batch; they sum to 1.
-    """
-
-    @property
-    def shapes(self) -> Sequence[tuple[int, ...]]: ...
-
-    @property
-    def shares(self) -> Sequence[float]: ...
-
-    def __call__(self, blocks: Sequence[int], vectors: Sequence[np.ndarray], batch: int) -> list[np.ndarray]:
-        """`H[blocks, blocks] v` of a batch: a vector, in the block's shape, for each of `blocks`."""
 
 
 @dataclass(frozen=True)

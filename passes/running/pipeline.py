@@ -176,6 +176,7 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "narrow": (*_PREPARE, Step("prune_channels"), *_FROM_DATA[len(_PREPARE) :], *_CORRECT, *_EMIT),
     "emit": _EMIT,
     "lsq": (*_ANNOTATED, Step("lsq"), *_EMIT),
+    "hawq": (*_ANNOTATED, Step("hawq"), *_EMIT),
     "ipq": (*_ANNOTATED, Step("ipq"), *_EMIT),
     "data_free": (
         *_PREPARE,

@@ -15,6 +15,7 @@ whatever the steps start at.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -24,7 +25,7 @@ import numpy as np
 from ir.execute import eager, release, run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
-from ir.layer import layers
+from ir.layer import Layer, layers
 from passes.contract.base import Context, labels_of
 from passes.measuring.logits import real_logits
 from passes.measuring.scores import Score
@@ -40,7 +41,7 @@ from passes.training.tuning_loop import Loop
 STARTS = {"auto": 4, "mean": 8, "range": 0}  # steps of fewer bits start at the mean
 STEPS = ("learned", "minmax")
 _OPTIMIZERS = ("sgd", "adam")
-_FIRST = 64  # samples of the first batch
+FIRST_SAMPLES = 64  # of the first batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +99,7 @@ class Lsq(FineTune):
         self.compile(as_it_came, run)
         score = loop.measure(as_it_came)
         release(as_it_came)
-        first = run.train[:_FIRST]
+        first = run.train[:FIRST_SAMPLES]
         start_steps(run.graph, [x[first] for x in run.data.inputs], STARTS[self.start])
         return score
 
@@ -135,6 +136,12 @@ def start_steps(graph: Graph, inputs: list[np.ndarray], bits: int) -> None:
     Args:
       inputs: of a first batch, as integers. What a kernel fixes, and the network's inputs, keep their steps.
     """
+    start_activations(graph, inputs, bits)
+    start_weights(graph, layers(graph), bits)
+
+
+def start_activations(graph: Graph, inputs: list[np.ndarray], bits: int) -> None:
+    """`start_steps` of activations."""
     groups = [g for g in tie_groups(graph) if _starts(g, graph, bits)]
     requested = [v for g in groups for v in g]
     magnitudes = dict(zip(requested, _magnitudes(graph, inputs, requested), strict=True))
@@ -145,14 +152,19 @@ def start_steps(graph: Graph, inputs: list[np.ndarray], bits: int) -> None:
             params = dataclasses.replace(params, scale=np.asarray(2 * mean / np.sqrt(above), np.float32))
         for value in group:
             value.quant = params
-    for layer in layers(graph):
+    for node in graph.nodes:
+        annotate_bias(graph, node)
+
+
+def start_weights(graph: Graph, which: Iterable[Layer], bits: int) -> None:
+    """`start_steps` of the weights of some layers."""
+    for layer in which:
         if layer.weight.quant is not None and layer.params.bits < bits:
             axes = layer.within_output if layer.params.per_channel else None
             scale = 2 * np.abs(layer.data).mean(axis=axes) / np.sqrt(layer.params.qmax)
             scale = np.where(scale > 0, scale, layer.params.scale).astype(np.float32)
             layer.weight.quant = dataclasses.replace(layer.params, scale=scale)
-    for node in graph.nodes:
-        annotate_bias(graph, node)
+            annotate_bias(graph, layer.node)
 
 
 def _starts(group: list[Value], graph: Graph, bits: int) -> bool:
