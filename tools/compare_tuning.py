@@ -1,6 +1,6 @@
 """`compare_tuning`: what each option of fine-tuning does: one network, one start, a file for every choice of options.
 
-Everything before `tune_thresholds` (or `lsq`, with `--pipeline=lsq`) is done once for each of the `--widths`; every row
+Everything before `tune_thresholds` (or `lsq`, `hawq`, with the pipelines of these names) is done once for each of the `--widths`; every row
 tunes a copy of that, emits it and has the file judged by the kernels of ai-edge-litert on samples that were used for nothing else. Of the ImageNet networks these are 200 images,
 and the other 800 (calibration's among them) are what can be tuned on; of MLPerf Tiny and the shipped network they are
 the test data, and tuning sees the calibration data. Weights of a width that no kernel has (2 bits of a convolution) are
@@ -36,8 +36,9 @@ _LSQ = (
     NONE, "lsq", "steps=minmax", "batch_norm=frozen", "start=mean", "start=range", "teacher=0", "teacher=1", "noise=0.5",
     "augment=flip+shift", "optimizer=sgd learning_rate=0.001",
 )  # fmt: skip
-ROWS = {"fat": _FAT, "lsq": _LSQ}  # of the whole table, by pipeline
-_TRAINS = {"fat": "tune_thresholds", "lsq": "lsq"}
+_HAWQ = (NONE, "hawq", "order=flattest", "order=network", "stages=1 epochs=12")
+ROWS = {"fat": _FAT, "lsq": _LSQ, "hawq": _HAWQ}  # of the whole table, by pipeline
+_TRAINS = {"fat": "tune_thresholds", "lsq": "lsq", "hawq": "hawq"}
 
 
 def define_flags(values: flags.FlagValues = FLAGS) -> None:
@@ -55,7 +56,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         "row",
         [],
         f"A row of the table: '{NONE}', the pipeline's name, or options of the pass that trains. By default all of: "
-        f"{'; '.join(_FAT)}, or {'; '.join(_LSQ)}.",
+        f"{', or '.join('; '.join(rows) for rows in ROWS.values())}.",
         flag_values=values,
     )
     flags.DEFINE_string(
@@ -143,6 +144,7 @@ class _Start:
         run_passes(self._graph, steps[:at], self._context)
 
     def row(self, name: str, expected: Any) -> dict[str, Any]:
+        from converter.mixed.hessian import HessianProducts
         from converter.tflite.writer import to_bytes
         from passes.contract.base import Services
         from passes.running.runner import run_passes
@@ -157,7 +159,7 @@ class _Start:
         context.tables.forget_measured()
         clock, notes = Clock(), ""
         with progress_bar() as progress:
-            context.services = Services(progress=progress)
+            context.services = Services(progress=progress, products=HessianProducts)
             if name != NONE:
                 step = dataclasses.replace(self._tune, **changes)
                 report = run_passes(graph, [step], context)[-1].report
@@ -166,7 +168,7 @@ class _Start:
         self._kept.contain(graph)
         run_passes(graph, self._emit, context)
         result = judge(to_bytes(graph, {}), expected)
-        found = re.search(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)
+        *_, found = None, *re.finditer(r"epoch (\d+): held-out loss (\S+) -> (\S+)", notes)  # of the last stage
         return {
             "model": self.subject.name,
             "metric": self.subject.metric,

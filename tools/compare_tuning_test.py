@@ -92,6 +92,15 @@ def test_widths_that_no_kernel_has_are_measured_in_wider_containers(tmp_path, mo
     assert rows[0]["sqnr_db"] > rows[2]["sqnr_db"] + 6 and "W2A8" in text  # two bits are two bits
 
 
+def test_the_order_of_layers_is_an_option(tmp_path, monkeypatch):
+    monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
+    file, rows = str(tmp_path / "rows.json"), ["hawq", "order=network", "stages=1"]
+    options = dict(granularities=["per_channel"], widths=["W3A8"], tuning_samples=32, epochs=1)
+    run_with_flags(compare_tuning, pipeline="hawq", row=rows, json=file, **options)
+    found = json.loads(Path(file).read_text())
+    assert [r["options"] for r in found] == rows and all(r["held_out_before"] > 0 for r in found)
+
+
 def test_what_comes_before_training_can_be_changed(tmp_path, monkeypatch):
     monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
 
