@@ -137,7 +137,7 @@ class Matrix:
 
     def split(self, w: np.ndarray) -> np.ndarray:
         """Of the weights' shape -> `[groups, out, columns]`."""
-        return self.form.split(self.layer.attrs, w)
+        return self.form.split(self.layer.attrs, w, self.layer.x.shape[-1])
 
     def join(self, w: np.ndarray) -> np.ndarray:
         """The inverse of `split`."""

@@ -104,6 +104,17 @@ def test_a_matrix_joins_what_it_splits(case):
     np.testing.assert_array_equal(matrix.join(matrix.split(layer.data)), layer.data)
 
 
+def test_each_group_of_a_convolution_reads_its_own_channels():
+    (layer,) = layers(network(CONV_2D, Conv2DAttributes(padding=Padding.VALID), (1, 5, 6, 6), (4, 2, 3, 3)))
+    matrix = Matrix(layer, given((layer.op.matrix,)))
+    x = np.random.default_rng(0).normal(size=(2, 5, 6, 6)).astype(np.float32)
+    rows = matrix.rows(x, 1000, np.random.default_rng(0))
+    y = np.einsum("gok,gnk->ngo", matrix.split(layer.data), rows).reshape(2, 4, 4, 4)
+    expected = layer.op.compute(layer.attrs, x, layer.data)
+    np.testing.assert_allclose(y, expected, atol=1e-5)  # sums of 18 products in another order
+    np.testing.assert_array_equal(matrix.join(matrix.split(layer.data)), layer.data)
+
+
 def test_rounded_weights_are_whole_steps():
     (layer,) = layers(network(*CASES[2][:4]))
     layer.weight.quant = symmetric(np.abs(layer.data).max(axis=1), axis=0)

@@ -209,13 +209,13 @@ class MatrixForm:
     """How an operator is a matrix product of its weights: `y[g, n] = W[g] x[g, n]` (see `ir.ops._matrix`).
 
     Attributes:
-      split: weights as stored -> `[groups, out, columns]`.
+      split: `(attrs, weights as stored, channels of the input) -> [groups, out, columns]`.
       join: the inverse, given the stored shape.
       rows: `(attrs, weight shape, x, count, rng) -> [groups, n, columns]`, the inputs of at most `count` output
         positions drawn at random (all of them if there are no more).
     """
 
-    split: Callable[[Any, np.ndarray], np.ndarray]
+    split: Callable[[Any, np.ndarray, int], np.ndarray]
     join: Callable[[Any, np.ndarray, tuple[int, ...]], np.ndarray]
     rows: Callable[[Any, tuple[int, ...], np.ndarray, int, np.random.Generator], np.ndarray]
 

@@ -35,16 +35,24 @@ def _windows(attrs: Any, kh: int, kw: int, x: np.ndarray, count: int, rng: np.ra
     return windows
 
 
-def _flat(attrs: Any, w: np.ndarray) -> np.ndarray:
+def _flat(attrs: Any, w: np.ndarray, channels: int) -> np.ndarray:
     return w.reshape(1, w.shape[0], -1)
+
+
+def _grouped(attrs: Any, w: np.ndarray, channels: int) -> np.ndarray:
+    """Of `[out, ..., in]`: where the input has more channels than the weights, each group reads its own."""
+    groups = channels // w.shape[-1]
+    return w.reshape(groups, w.shape[0] // groups, -1)
 
 
 def _conv_rows(attrs: Any, shape: tuple[int, ...], x: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     windows = _windows(attrs, shape[1], shape[2], x, count, rng)
-    return windows.reshape(1, len(windows), -1)
+    count, taps, channels = windows.shape
+    groups = channels // shape[3]
+    return windows.reshape(count, taps, groups, shape[3]).transpose(2, 0, 1, 3).reshape(groups, count, -1)
 
 
-def _depthwise_split(attrs: Any, w: np.ndarray) -> np.ndarray:
+def _depthwise_split(attrs: Any, w: np.ndarray, channels: int) -> np.ndarray:
     taps = w.reshape(w.shape[1] * w.shape[2], -1, attrs.depth_multiplier)
     return taps.transpose(1, 2, 0)
 
@@ -68,6 +76,6 @@ def _reshape_join(attrs: Any, m: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
     return m.reshape(shape)
 
 
-CONVOLUTION = MatrixForm(split=_flat, join=_reshape_join, rows=_conv_rows)
+CONVOLUTION = MatrixForm(split=_grouped, join=_reshape_join, rows=_conv_rows)
 DEPTHWISE = MatrixForm(split=_depthwise_split, join=_depthwise_join, rows=_depthwise_rows)
 DENSE = MatrixForm(split=_flat, join=_reshape_join, rows=_dense_rows)
