@@ -42,7 +42,6 @@ def _on(*made: keras.Layer) -> keras.Model:
 _MODELS: dict[str, Callable[[], keras.Model]] = {
     "TensorFlow inside": lambda: _on(_Opaque(), layers.Dense(3)),
     "Lambda": lambda: _on(layers.Lambda(lambda x: tensorflow.math.softplus(x)), layers.Dense(3)),
-    "time steps as a batch": lambda: _on(layers.Reshape((2, 3)), layers.TimeDistributed(layers.Dense(3))),
 }
 
 
@@ -63,8 +62,8 @@ def test_a_subclassed_model_of_two_inputs() -> None:
 
 
 def test_where_that_is_no_way_either_the_layer_is_named() -> None:
-    model = keras.Sequential([keras.Input((4, 6, 6, 2)), layers.ConvLSTM2D(3, 3, name="inner")])
-    with pytest.raises(ModelError, match=r"layer 'inner' \(ConvLSTM2D\).*recurrent layer of convolutions"):
+    model = keras.Sequential([keras.Input((3, 4, 6, 6, 2)), layers.ConvLSTM3D(3, 3, name="inner")])
+    with pytest.raises(ModelError, match=r"layer 'inner' \(ConvLSTM3D\).*recurrent layer of convolutions"):
         load_model(model)
 
 

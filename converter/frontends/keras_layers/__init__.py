@@ -12,6 +12,7 @@ from converter.frontends.keras_layers import (
     pooling,
     recurrent,
     refused,
+    timed,
     volumes,
 )
 from converter.frontends.keras_layers._registry import followable, layer_handler, operation_handler, refusal
@@ -28,6 +29,7 @@ FAMILIES = (
     pooling,
     recurrent,
     refused,
+    timed,
     volumes,
 )
 

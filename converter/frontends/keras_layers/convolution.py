@@ -127,6 +127,13 @@ def _transposed(
     )
 
 
+def transposed_over_pictures(
+    b: Builder, spec: Any, x: Value, kernel: np.ndarray, bias: Value | None, shape: tuple[int, ...]
+) -> Value:
+    """A transposed convolution `[kh, kw, out, in]` to a shape, with the strides and padding of `spec`."""
+    return _transposed(b, spec, x, 2, kernel, bias, shape)
+
+
 def _given(bias: Value | None) -> tuple[Value, ...]:
     return () if bias is None else (bias,)
 

@@ -1,12 +1,13 @@
 """Recurrent layers over sequences of a fixed length: an LSTM as one node, others step by step from what their cells compute.
 
-The states before the first step are zeros; written out, a network starts every invocation from them. A step that a mask
+The states before the first step are the cell's, zeros as a rule; written out, a network starts every invocation from them. A step that a mask
 leaves out keeps states and output as they were (the output zero, by `zero_output_for_mask`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import keras
 import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
-from converter.frontends.keras_layers._registry import layer
+from converter.frontends.keras_layers._registry import layer, refusal
 from ir.graph import Value
 from ir.ops.joining import PACK, UNPACK
 from ir.ops.recurrent import GATES, STATES, UNIDIRECTIONAL_SEQUENCE_LSTM
@@ -23,37 +24,57 @@ _MOST_STEPS = 512
 _FIX = "use convolutions over time (Conv1D), or convert the part of the model without recurrence"
 
 
-@layer(keras.layers.LSTM, keras.layers.GRU, keras.layers.SimpleRNN, keras.layers.RNN)
+@layer(
+    keras.layers.LSTM,
+    keras.layers.GRU,
+    keras.layers.SimpleRNN,
+    keras.layers.RNN,
+    keras.layers.ConvLSTM1D,
+    keras.layers.ConvLSTM2D,
+)
 def recurrent(b: Builder, layer: Any, x: Value, mask: Any = None, initial_state: Any = None, **arguments: Any) -> Any:
     """The last output, or all of them; and the last states, if the layer returns them."""
     _check(b, layer, x, mask, arguments)
-    if _is_plain(layer, mask) and initial_state is None:
-        return _ends(b, layer, _sequence(b, layer, x))
-    _check_length(b, x)
-    outputs, states = _steps(b, layer, x, mask, initial_state)
-    result = _stacked(b, outputs) if layer.return_sequences else outputs[-1]
-    return (result, *keras.tree.flatten(states)) if layer.return_state else result
+    result, states = _results(b, layer, x, mask, initial_state)
+    return (result, *states) if layer.return_state else result
 
 
 @layer(keras.layers.Bidirectional)
-def bidirectional(b: Builder, layer: Any, x: Value, mask: Any = None, **arguments: Any) -> Any:
+def bidirectional(
+    b: Builder, layer: Any, x: Value, mask: Any = None, initial_state: Any = None, **arguments: Any
+) -> Any:
     """Two layers, one from each end; the steps of the second in the order of the first."""
     directions = (layer.forward_layer, layer.backward_layer)
     for one in directions:
-        if not isinstance(one, keras.layers.RNN) or one.return_state:
-            raise b.fail("a recurrent layer inside, without states as results", type(one).__name__, _FIX)
+        if not isinstance(one, keras.layers.RNN):
+            raise b.fail("a recurrent layer inside", type(one).__name__, _FIX)
+        if (refused := refusal(one)) is not None:
+            raise b.fail("a layer that can be converted", *refused)
         _check(b, one, x, mask, arguments)
-    if all(_is_plain(one, mask) for one in directions):
-        results = [_sequence(b, one, x, one.name) for one in directions]
-        ends = [_ends(b, one, y) for one, y in zip(directions, results, strict=True)]
-        return _merged(b, layer, [ends[0], b.apply(_backwards, ends[1]) if layer.return_sequences else ends[1]])
+    given: Any = [None, None]
+    if initial_state is not None:
+        half = len(initial_state) // 2
+        given = [initial_state[:half], initial_state[half:]]
+    forward = _results(b, directions[0], x, mask, given[0], name=directions[0].name)
+    backward = _results(b, directions[1], x, mask, given[1], name=directions[1].name, turned=True)
+    merged = _merged(b, layer, [forward[0], backward[0]])
+    if not layer.return_state:
+        return merged
+    return (*(merged if isinstance(merged, tuple) else (merged,)), *forward[1], *backward[1])
+
+
+def _results(
+    b: Builder, layer: Any, x: Value, mask: Any, initial_state: Any, name: str = "", turned: bool = False
+) -> tuple[Value, list[Any]]:
+    """The last output, or all of them (`turned`: from the last step to the first), and the last states if written out."""
+    if _is_plain(layer, mask) and initial_state is None:
+        y = _ends(b, layer, _sequence(b, layer, x, name))
+        return (b.apply(_backwards, y) if turned and layer.return_sequences else y), []
     _check_length(b, x)
-    runs = [_steps(b, one, x, mask)[0] for one in directions]
-    if layer.return_sequences:
-        ends = [_stacked(b, runs[0]), _stacked(b, runs[1][::-1])]
-    else:
-        ends = [outputs[-1] for outputs in runs]
-    return _merged(b, layer, ends)
+    outputs, states = _steps(b, layer, x, mask, initial_state)
+    if not layer.return_sequences:
+        return outputs[-1], keras.tree.flatten(states)
+    return _stacked(b, outputs[::-1] if turned else outputs), keras.tree.flatten(states)
 
 
 def _merged(b: Builder, layer: Any, ends: list[Value]) -> Any:
@@ -122,10 +143,11 @@ def _steps(b: Builder, layer: Any, x: Value, mask: Any, initial_state: Any = Non
     parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
     order = range(x.shape[1])[::-1] if layer.go_backwards else range(x.shape[1])
     cell, outputs, shown = layer.cell, list[Any](), list[Value]()
-    states = _first_states(cell, x.shape[0]) if initial_state is None else _listed(initial_state)
+    states = _first_states(b, layer, x.shape[0]) if initial_state is None else _listed(initial_state)
+    inference = {"training": False} if "training" in inspect.signature(cell.call).parameters else {}
     with _without_dropout(cell):
         for step in order:
-            output, made = b.apply(lambda x, s: cell.call(x, s, training=False), parts[step], states)
+            output, made = b.apply(lambda x, s: cell.call(x, s, **inference), parts[step], states)
             made = _listed(made)
             if mask is not None:
                 holds = b.apply(lambda m, at=step: m[:, at : at + 1], mask)
@@ -162,13 +184,10 @@ def _without_dropout(cell: Any) -> Iterator[None]:
             setattr(one, name, value)
 
 
-def _first_states(cell: Any, batch: int) -> list[Any]:
-    """Zeros, in a list; of a stack of cells a list of them each."""
-
-    def zeros(size: int) -> np.ndarray:
-        return np.zeros((batch, size), np.float32)
-
-    return list(keras.tree.map_structure(zeros, _listed(cell.state_size)))
+def _first_states(b: Builder, layer: Any, batch: int) -> list[Any]:
+    """What the layer begins with, in a list; of a stack of cells a list of them each."""
+    begins = keras.tree.map_structure(lambda x: b.constant(x, "begin"), layer.get_initial_state(batch))
+    return _listed(begins)
 
 
 def _listed(states: Any) -> list[Any]:

@@ -7,21 +7,9 @@ import keras
 from converter.frontends.keras_layers._registry import refuse
 
 refuse(
-    keras.layers.ConvLSTM1D,
-    keras.layers.ConvLSTM2D,
     keras.layers.ConvLSTM3D,
-    found="a recurrent layer of convolutions",
+    found="a recurrent layer of convolutions over three axes",
     fix="use convolutions over time (Conv1D), or convert the part of the model without recurrence",
-)
-refuse(
-    keras.layers.TimeDistributed,
-    found="a layer that treats time steps as a batch",
-    fix="apply the inner layer directly (Dense and pointwise layers take any rank), or reshape around it",
-)
-refuse(
-    keras.layers.Conv3DTranspose,
-    found="a layer over three spatial axes",
-    fix="split the depth into channels or frames and use the layer for two axes",
 )
 refuse(
     keras.layers.StringLookup,

@@ -27,6 +27,9 @@ def _model(kind: type[keras.Layer], **options: Any) -> keras.Model:
         ),
         (layers.Conv3D, {"filters": 4, "kernel_size": 2, "dilation_rate": (3, 1, 2), "use_bias": False}),
         (layers.Conv3D, {"filters": 4, "kernel_size": 1}),
+        (layers.Conv3DTranspose, {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same"}),
+        (layers.Conv3DTranspose, {"filters": 3, "kernel_size": (2, 3, 4), "strides": (3, 2, 1), "activation": "relu"}),
+        (layers.Conv3DTranspose, {"filters": 3, "kernel_size": (4, 2, 2), "padding": "same", "use_bias": False}),
         (layers.MaxPooling3D, {"pool_size": (2, 3, 1), "strides": (1, 2, 1)}),
         (layers.AveragePooling3D, {"pool_size": (3, 2, 2)}),
     ],
@@ -41,7 +44,7 @@ def test_they_compute_the_same(kind: type[keras.Layer], options: dict[str, Any])
     [
         (layers.Conv3D, {"filters": 4, "kernel_size": 3, "groups": 2}, "2 groups"),
         (layers.MaxPooling3D, {"pool_size": 2, "padding": "same"}, "same"),
-        (layers.Conv3DTranspose, {"filters": 2, "kernel_size": 3}, "three spatial axes"),
+        (layers.Conv3DTranspose, {"filters": 2, "kernel_size": 3, "dilation_rate": 2}, "dilation"),
     ],
 )
 def test_others_are_refused(kind: type[keras.Layer], options: dict[str, Any], found: str) -> None:
