@@ -18,6 +18,7 @@ from converter.data.given import Data
 from converter.frontends import ModelOptions, ends_of
 from converter.gates import Gates
 from converter.gathering import ConversionData, RequestedData, gather
+from converter.mixed import latency
 from converter.mixed.budget import Budget
 from converter.mixed.choice import Choice
 from converter.mixed.choosing import choose_widths
@@ -166,6 +167,7 @@ def convert(
     proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None
     gates.judge(quality, prediction)
+    late = _late(content, budget, target)
     if output is not None:
         write_atomically(output, content)
     return ConversionResult(
@@ -180,6 +182,7 @@ def convert(
             *network.warnings,
             *data.warnings,
             *keeps_state(network.graph),
+            *late,
             *_result_warnings(quality, network, data),
             *proof.warnings(proved, asked=prove),
         ),
@@ -197,6 +200,12 @@ def _check_output(output: str | Path | None, **reads: Any) -> None:
     if output is not None:
         check_place(output)
         check_apart(reads, {"output": output})
+
+
+def _late(content: bytes, budget: Budget | None, target: Target) -> tuple[str, ...]:
+    """A warning where the file takes longer than was asked for."""
+    limit = None if budget is None else budget.latency_ms
+    return () if limit is None else latency.warnings(content, limit, latency.runtime_for(target))
 
 
 def _target(target: str | Target, min_runtime_version: str | int | None) -> Target:

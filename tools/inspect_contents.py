@@ -44,8 +44,7 @@ def short(layer: str) -> str:
 
 def show_contents(contents: dict[str, Any], operators: Sequence[dict[str, Any]], layers: Sequence[str]) -> None:
     """What operators compute in, constants by type, the arena, signatures, the largest layers."""
-    kinds = contents["computes_in"].items()  # an operator without tensors has no kind
-    computes = ", ".join(f"{count} in {kind.lower()}" for kind, count in kinds if kind)
+    computes = ", ".join(f"{count} in {kind.lower()}" for kind, count in contents["computes_in"].items())
     say(f"they compute: {computes or 'nothing'}")
     constants = ", ".join(f"{kind.lower()} {size_text(size)}" for kind, size in contents["constants"].items())
     say(f"constants: {size_text(sum(contents['constants'].values()))} ({constants or 'none'})")

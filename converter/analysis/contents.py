@@ -111,7 +111,7 @@ def contents_json(model: ModelFile) -> dict[str, Any]:
     return {
         "description": model.description,
         "subgraphs": len(model.subgraphs),
-        "computes_in": dict(Counter(data_type(graph, op) for op in graph.operators).most_common()),
+        "computes_in": dict(Counter(filter(None, (data_type(graph, op) for op in graph.operators))).most_common()),
         "constants": constants_by_type(model.subgraphs),
         "arena": plan(graph).as_json(),
         "signatures": signatures_json(model),

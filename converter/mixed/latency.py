@@ -78,6 +78,18 @@ def measure(
     return Latencies(layers=tuple(found), rest=whole - sum(known[WIDEST] for known in found))
 
 
+def warnings(file: bytes, limit_ms: float, runtime: ModelRuntime) -> tuple[str, ...]:
+    """What to say where the written file takes longer than its layers were chosen for."""
+    taken = benchmark(file, runtime, Options()).percentile(50)
+    if taken <= limit_ms:
+        return ()
+    return (
+        f"the file takes {taken:.4g} ms in the median on {runtime.name}, {limit_ms:.4g} ms were asked for with {_FLAG}: operators "
+        "together take other times than alone, and other work on the machine counts; ask for less, or measure again "
+        "with intact benchmark",
+    )
+
+
 def _nanoseconds(times: dict[str, OperatorTime], names: Sequence[str]) -> int:
     found = next((times[name] for name in names if name in times), None)
     if found is None or found.median_ms is None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from converter import conversion
 from converter.conversion import convert
 from converter.mixed import choice as choice_module
 from converter.mixed import latency
@@ -103,3 +104,19 @@ def test_real_times_are_those_of_layers():
     choice = result.choice
     assert choice is not None and choice.chosen.latency_ms is not None
     assert 0 < choice.chosen.latency_ms < 1000
+    assert not [w for w in result.warnings if "--max_latency" in w]
+
+
+def test_a_file_that_takes_longer_than_its_layers_said_is_warned_of(monkeypatch):
+    runtime = LocalRuntime(package="ai_edge_litert", kernels="xnnpack", threads=1)
+    monkeypatch.setattr(latency, "benchmark", lambda *_: SimpleNamespace(percentile=lambda _: 9.0))
+    assert latency.warnings(b"", 9.0, runtime) == ()
+    [warning] = latency.warnings(b"", 8.9, runtime)
+    assert warning.startswith("the file takes 9 ms in the median on ai-edge-litert/xnnpack, 8.9 ms were asked for")
+    monkeypatch.setattr(
+        conversion, "latency", SimpleNamespace(warnings=lambda *_: ("late",), runtime_for=lambda _: runtime)
+    )
+    result = convert(
+        network(), calibration_data=samples(), pipeline="fast", prove=False, check=False, budget=Budget(mean_bits=6.0)
+    )
+    assert "late" not in result.warnings

@@ -59,6 +59,14 @@ def test_every_point_of_the_front_stands_with_the_option_that_chooses_it():
     assert "Bits of layers" in html and "Bits of layers" not in without
 
 
+def test_points_of_the_front_have_a_time_where_time_is_limited():
+    content = invented()
+    timed = tuple(dataclasses.replace(p, latency_ms=float(i + 1)) for i, p in enumerate(content.choice.points))
+    html = render(dataclasses.replace(content, choice=dataclasses.replace(content.choice, points=timed)))
+    assert re.findall(r"<td class=\"n\">(\d) ms</td>", html) == ["1", "2", "3", "4"]
+    assert ">time</th>" in html and ">time</th>" not in render(content)
+
+
 def test_the_check_sees_what_is_wrong(page, file, tmp_path):
     """The judge of the tests above, judged."""
     html = file.read_text()
