@@ -15,7 +15,7 @@ from passes.running.pipeline import GRANULARITIES, PIPELINES, named
 
 QUICK = "adaround{unit=block learning_rate=0.05 steps=20},tune_thresholds{epochs=1},lsq{epochs=1},ipq{epochs=1 stages=1},hawq{epochs=1 stages=1 order=network},balance{steps=5 samples=8 granularity=per_tensor},distill_samples{samples=8 group=8 steps=2}"
 
-TRAINING = ("fat", "lsq", "hawq", "ipq")
+TRAINING = ("fat", "lsq", "share", "hawq", "ipq")
 
 
 def network() -> Graph:

@@ -176,6 +176,16 @@ PIPELINES: Mapping[str, tuple[Step | Part, ...]] = {
     "narrow": (*_PREPARE, Step("prune_channels"), *_FROM_DATA[len(_PREPARE) :], *_CORRECT, *_EMIT),
     "emit": _EMIT,
     "lsq": (*_ANNOTATED, Step("lsq"), *_EMIT),
+    "share": (
+        *_PREPARE,
+        *_FITTED,
+        Step("share_weights"),
+        Part.CHANNELS,
+        Step("calibrate"),
+        *_QUANTIZE,
+        Step("lsq"),
+        *_EMIT,
+    ),
     "hawq": (*_ANNOTATED, Step("hawq"), *_EMIT),
     "ipq": (*_ANNOTATED, Step("ipq"), *_EMIT),
     "data_free": (
