@@ -241,6 +241,8 @@ class OpDef:
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
+      misfit: what does not fit of operands that `infer` does not look at, since they are known by their places:
+        `(attrs, input types, None where one is absent) -> str`, "" if all do.
       as_read: `(attrs, input types, output types) -> attrs` where a file's options do not say all: for any size of
         axis 0 where the file may spell out a batch of 1 (slice), by the tensors' types where the options may be
         empty (cast). The reader calls it.
@@ -269,6 +271,7 @@ class OpDef:
     is_conversion: bool = False
     matrix: MatrixForm | None = None
     is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False
+    misfit: Callable[[Any, Sequence[TensorType | None]], str] = lambda *_: ""
     as_read: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], Any] = lambda attrs, *_: attrs
     limit: float | None = None
     xnnpack_steps: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], int] = lambda *_: 0

@@ -70,6 +70,8 @@ def _check_types(node: Node) -> list[str]:
         inferred = node.op.infer(node.attrs, [v.type for v in node.operands])
     except ShapeError as error:
         return [f"{node}: {error}"]
+    if misfit := node.op.misfit(node.attrs, node.in_types):
+        return [f"{node}: {misfit}"]
     expected, stated = [t.shape for t in inferred], [v.shape for v in node.outputs]
     return [] if expected == stated else [f"{node}: output shapes {stated}, inferred {expected}"]
 

@@ -26,7 +26,7 @@ from converter.tflite.model_file import parse
 from converter.tflite.mutating import mutant, packed, unpacked
 from converter.widths import layer_widths
 from ir.errors import ConversionError, OptionError
-from tools._command import run_command
+from tools._command import import_backend, run_command
 from tools.inspect_contents import say
 
 FLAGS = flags.FLAGS
@@ -96,6 +96,7 @@ def main() -> None:
     """Damages every file and counts what was found."""
     if not FLAGS.files:
         raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
+    import_backend()  # not within the time of the first file that computes in float
     limit_memory()
     found: Counter[tuple[str, str]] = Counter()
     for path in FLAGS.files:

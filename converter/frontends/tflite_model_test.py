@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,16 +12,20 @@ from ai_edge_litert import schema_py_generated as schema
 from converter.frontends import load_model
 from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.frontends.tflite_model import from_tflite
+from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
 from converter.tflite.codec import BY_CODE
 from converter.tflite.file_testing import File
+from converter.tflite.model_file import parse
+from converter.tflite.mutating import packed
 from converter.tflite.writer import to_bytes
-from ir.errors import ModelError, OptionError
+from ir.errors import ModelError, OptionError, RuntimeFailure
 from ir.execute import batchable, run_float
 from ir.graph import Graph
 from ir.opdef import FusedActivation
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
 from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
+from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.ops.reduction import REDUCE_MAX, SUM, ReduceAttributes
 from ir.ops.relu import PRELU, RELU
 from ir.ops.softmax import SOFTMAX
@@ -228,6 +233,45 @@ def _lstm(file: File, *, clip: float = 0.0, time_major: bool = False, peephole: 
 def test_lstm_is_one_node(clip: float, time_major: bool) -> None:
     graph = _check(_lstm(File(), clip=clip, time_major=time_major), _numbers(*((4, 1, 3) if time_major else (1, 4, 3))))
     assert [node.op.name for node in graph.nodes] == ["unidirectional_sequence_lstm"]
+
+
+@pytest.mark.parametrize(
+    ("operand", "shape", "message"),
+    [
+        ("input_to_output_weights", [5, 5], r"input_to_output_weights of shape \(5, 5\), where \(5, 3\)"),
+        ("recurrent_to_cell_weights", [5, 4], r"\(5, 5\) is expected"),
+        ("forget_bias", [5, 5], "forget_bias"),
+        ("output_state", [1], "output_state"),
+        ("cell_state", [1, 3], "cell_state"),
+    ],
+)
+def test_operands_of_an_lstm_that_do_not_fit(operand: str, shape: list[int], message: str) -> None:
+    """Found by `tools.fuzz_files`: the emulator failed in the middle of the products."""
+    model = schema.ModelT.InitFromPackedBuf(_lstm(File()), 0)
+    graph = model.subgraphs[0]
+    place = [o.name for o in UNIDIRECTIONAL_SEQUENCE_LSTM.operands].index(operand)
+    tensor = graph.tensors[graph.operators[0].inputs[place]]
+    tensor.shape = np.array(shape, np.int32)
+    if not tensor.isVariable:
+        model.buffers[tensor.buffer].data = np.zeros(4 * math.prod(shape), np.uint8)
+    with pytest.raises(ModelError, match=message):
+        parse(packed(model))
+
+
+@pytest.mark.parametrize(
+    "absent", ["cell_state", "output_bias", "recurrent_to_output_weights", "input_to_cell_weights"]
+)
+def test_an_lstm_without_one_of_its_parts_is_not_computed(absent: str) -> None:
+    """Found by `tools.fuzz_files`; peepholes were passed over in silence."""
+    model = schema.ModelT.InitFromPackedBuf(_lstm(File()), 0)
+    place = [o.name for o in UNIDIRECTIONAL_SEQUENCE_LSTM.operands].index(absent)
+    operator = model.subgraphs[0].operators[0]
+    operator.inputs = [-1 if at == place else i for at, i in enumerate(operator.inputs)]
+    x = np.zeros((1, 4, 3), np.float32)
+    with pytest.raises(RuntimeFailure, match=f"one with no {absent}"):
+        EmulatorRuntime().load(packed(model)).invoke([x])
+    with pytest.raises(RuntimeFailure, match="one with cell_to_forget_weights"):
+        EmulatorRuntime().load(_lstm(File(), peephole=True)).invoke([x])
 
 
 def test_lstm_with_peepholes_is_refused() -> None:

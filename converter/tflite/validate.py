@@ -115,6 +115,8 @@ def _operator_problem(graph: SubgraphRecord, operator: OperatorRecord) -> Proble
         in_types, out_types = [_type(t) for t in _graph_order(op, operands)], [_type(t) for t in results]
         attrs = op.as_read(attrs, in_types, [t for t in out_types if t is not None])
         inferred = [t.shape for t in op.infer(attrs, [t for t in in_types if t is not None])]
+        if misfit := op.misfit(attrs, in_types):
+            return "operands that fit together", misfit
     except (ModelError, *MISFITS) as error:
         return "operands and options that fit together", str(error) or type(error).__name__
     found = [t.shape for t in results]

@@ -83,8 +83,38 @@ def _infer(attrs: LstmAttributes, types: Sequence[TensorType]) -> list[TensorTyp
     return [TensorType((*x.shape[:2], weights.shape[0]), x.dtype)]
 
 
+def _misfit(attrs: LstmAttributes, types: Sequence[TensorType | None]) -> str:
+    """An operand of another shape than the input and the rows of the first weights ask for."""
+    given = {name: t for name, t in zip(_NAMES, types, strict=False) if t is not None}
+    if not set(given) <= PLAIN:  # a projection gives the output a size of its own
+        return ""
+    x, units = given["input"], given["input_to_forget_weights"].shape[0]
+    expected = {
+        **{f"input_to_{g}_weights": (units, x.shape[2]) for g in GATES},
+        **{f"recurrent_to_{g}_weights": (units, units) for g in GATES},
+        **dict.fromkeys(_BIASES, (units,)),
+        **dict.fromkeys(STATES, (x.shape[1 if attrs.time_major else 0], units)),
+    }
+    wrong = (name for name in expected if name in given and given[name].shape != expected[name])
+    return next((f"{n} of shape {given[n].shape}, where {expected[n]} is expected" for n in wrong), "")
+
+
+def _refuse_others(attrs: LstmAttributes, operands: Sequence[Any]) -> None:
+    """Raises RuntimeFailure for layers that are not computed here."""
+    given = {name for name, x in zip(_NAMES, operands, strict=False) if x is not None}
+    odd = sorted(given - PLAIN) + [f"no {name}" for name in sorted(PLAIN - given)]
+    if odd or attrs.activation_function != TANH or attrs.proj_clip:
+        raise RuntimeFailure(
+            expected="an LSTM of four gates and tanh",
+            found=f"one with {', '.join(odd) or 'another activation, or a bound on its projection'}",
+            where="an LSTM",
+            fix="use another runtime",
+        )
+
+
 def _run(attrs: LstmAttributes, operands: Sequence[Any]) -> tuple[Any, Any]:
     """Outputs and cell states of all steps, in the layout of the inputs."""
+    _refuse_others(attrs, operands)
     time = 0 if attrs.time_major else 1
     weights, recurrent, bias = (K.concatenate([operands[_OF_GATE[g][i]] for g in GATES], axis=0) for i in range(3))
     fresh = K.matmul(operands[0], K.transpose(weights)) + bias
@@ -107,14 +137,7 @@ def _traced(attrs: LstmAttributes, *operands: Any) -> dict[int, Any]:
 
 
 def _integer(call: IntegerCall) -> list[np.ndarray]:
-    odd = [name for name, x in zip(_NAMES, call.inputs, strict=False) if x is not None and name not in PLAIN]
-    if odd or call.attrs.activation_function != TANH or call.attrs.proj_clip:
-        raise RuntimeFailure(
-            expected="an LSTM of four gates and tanh",
-            found=f"one with {', '.join(odd) or 'another activation, or a bound on its projection'}",
-            where="an LSTM of int8",
-            fix="use another runtime",
-        )
+    _refuse_others(call.attrs, call.inputs)
     return [lstm(call, _OF_GATE, _OF_STATES)]
 
 
@@ -129,6 +152,7 @@ UNIDIRECTIONAL_SEQUENCE_LSTM = OpDef(
     operands=tuple(map(_operand, _NAMES)),
     attributes=LstmAttributes,
     infer=_infer,
+    misfit=_misfit,
     compute=lambda attrs, *operands: _run(attrs, operands)[0],
     traced=_traced,
     integer=_integer,
