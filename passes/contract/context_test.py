@@ -51,7 +51,7 @@ def context_of(graph: Graph) -> Context:
         seed=3,
         batch_size=5,
     )
-    services = Services(progress=lambda *_: None, distribution=object())  # type: ignore[arg-type]
+    services = Services(progress=lambda *_: None, distribution=object(), products=lambda *_: object())  # type: ignore[arg-type, return-value]
     return Context(given, tables, services)
 
 
