@@ -6,7 +6,7 @@ The taps of a convolution along the depth are channels of a picture: with stride
     conv3d(x, W)[d] = conv2d(x'[d], [W[0], W[1], ...])
 
 and a pooling is one over pictures, then one over the taps. A transposed convolution is one with the taps in the other
-order along a depth between whose places there are s - 1 zeros. Groups are convolutions of their own.
+order along a depth between whose places there are s - 1 zeros.
 """
 
 from __future__ import annotations
