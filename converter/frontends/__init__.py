@@ -23,6 +23,11 @@ KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 TFLITE_SUFFIXES = (".tflite", ".lite")
 _UNTRAINED = "the weights are random: the file shows sizes and times, its answers mean nothing"
 _KINDS = ".keras, .h5, .tflite, a frozen .pb, or a SavedModel directory"
+_PYTORCH = "make a float .tflite of the PyTorch module with litert-torch, and convert that"
+_EXPORT = {
+    ".onnx": "make a float .tflite or a SavedModel of it with onnx2tf, and convert that",
+    **dict.fromkeys((".pt", ".pt2", ".pth", ".torchscript"), _PYTORCH),
+}  # what makes files of other kinds into ones that are read
 
 
 def load_model(model: Any, *, weights: str | None = None, options: ModelOptions | None = None) -> Source:
@@ -57,7 +62,7 @@ def _load(model: Any, weights: str | None, options: ModelOptions) -> Source:
             expected=_KINDS,
             found="a directory without saved_model.pb" if path.is_dir() else f"'{path.suffix or 'no suffix'}'",
             where=str(path),
-            fix="save the model with model.save('model.keras')",
+            fix=_EXPORT.get(path.suffix, "save the model with model.save('model.keras')"),
         )
     return _ending_at(_from_zoo(str(model), weights, options), options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -137,6 +138,15 @@ def test_a_path_where_nothing_is(tmp_path: Path) -> None:
     for name in ("nothing", "net.onnx", "folder/net"):
         with pytest.raises(ModelError, match="found nothing; check the path"):
             load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("net.onnx", "with onnx2tf"), ("net.pt2", "with litert-torch"), ("net.bin", "model.save")]
+)
+def test_files_of_other_kinds_are_refused_with_what_makes_them_readable(tmp_path: Path, name: str, remedy: str) -> None:
+    (tmp_path / name).write_bytes(b"net")
+    with pytest.raises(ModelError, match=rf"expected \.keras, .*found '\.\w+'; .*{re.escape(remedy)}"):
+        load_model(tmp_path / name)
 
 
 # --- Keras 2 and TensorFlow Model Optimization ------------------------------------------------------------------------
