@@ -13,6 +13,7 @@ from converter.conversion import convert
 from converter.data import InputSpec, from_arrays
 from converter.tuning import Tuning
 from ir.errors import OptionError
+from passes.training.tune_thresholds import TuneThresholds
 from tools import _subjects, compare_tuning
 from tools._flags_testing import run_with_flags
 
@@ -99,6 +100,21 @@ def test_the_order_of_layers_is_an_option(tmp_path, monkeypatch):
     run_with_flags(compare_tuning, pipeline="hawq", row=rows, json=file, **options)
     found = json.loads(Path(file).read_text())
     assert [r["options"] for r in found] == rows and all(r["held_out_before"] > 0 for r in found)
+
+
+def test_the_options_of_a_row_are_those_of_the_pass(tmp_path, monkeypatch):
+    monkeypatch.setattr(_subjects, "load_tuned_subject", lambda *_: small_subject(tmp_path))
+    seen, run = [], TuneThresholds.run
+
+    def spied(self, graph, context):
+        seen.append((self.scales, self.batch_size, self.epochs))
+        return run(self, graph, context)
+
+    monkeypatch.setattr(TuneThresholds, "run", spied)
+    run_with_flags(
+        compare_tuning, granularities=["per_tensor"], row=["scales=0.5 batch_size=4", "epochs=1"], tuning_samples=8
+    )
+    assert seen == [(0.5, 4, TuneThresholds().epochs), (TuneThresholds().scales, TuneThresholds().batch_size, 1)]
 
 
 def test_what_comes_before_training_can_be_changed(tmp_path, monkeypatch):

@@ -266,7 +266,7 @@ def changed_cause(ratio: float, passes: Sequence[Pass]) -> Cause | None:
     if level < SHOWN:
         return None
     taking = [p for p in passes if p.takes_away]
-    less = [f"--passes='{p.name}{{{p.takes_away}={getattr(p, p.takes_away) / 2:g}}}'" for p in taking]
+    less = [f"--passes='{p.name}{{{p.takes_away}={_half(getattr(p, p.takes_away)):g}}}'" for p in taking]
     named = ", ".join(f"--passes=-{p.name}" for p in passes) or "none of them promises less"
     return Cause(
         severity=level,
@@ -276,6 +276,11 @@ def changed_cause(ratio: float, passes: Sequence[Pass]) -> Cause | None:
         if less
         else f"leave out passes that need not keep the function, one by one: {named}",
     )
+
+
+def _half(value: float) -> float:
+    """Of an option's value; of a whole number a whole number."""
+    return max(1, value // 2) if isinstance(value, int) else value / 2
 
 
 def spread_cause(

@@ -56,3 +56,19 @@ def test_what_a_layer_leaves_goes_to_the_others():
     assert [o.size_bytes for o in plan.chosen.values()] == [50, 100]
     plan.took(second, replace(small, size_bytes=70))
     assert [o.size_bytes for o in plan.chosen.values()] == [50, 70]
+
+
+def test_what_a_layer_takes_beyond_its_size_the_others_do_not_have():
+    first, second = (Node(RELU, None, (), name) for name in ("first", "second"))
+    small = Option(coarser=2.0, size_bytes=60, cost=1.0)
+    plan = Plan({first: [small], second: [Option(size_bytes=100), small]}, 160)
+    assert [o.size_bytes for o in plan.chosen.values()] == [60, 100]
+    plan.took(first, replace(small, size_bytes=61))
+    assert [o.size_bytes for o in plan.chosen.values()] == [61, 60]
+
+
+def test_room_that_no_price_fills_is_filled():
+    """The middle option saves little for its bytes: at every price of a byte one of the others is better."""
+    layer = [Option(size_bytes=100), Option(size_bytes=60, cost=0.9), Option(size_bytes=20, cost=1.0)]
+    assert [o.size_bytes for o in choose([layer], 99)] == [60]
+    assert [o.size_bytes for o in choose([layer], 59)] == [20]
