@@ -2,7 +2,8 @@
 
 A tensor that is next to nothing beside what it is computed from (a variance that is always 0, plus an epsilon; a product
 that cancels) would get a scale that no multiplier leads to: kernels abort, or the file does not load. Its range is
-widened until one does, together with the values that share its parameters.
+widened until one does, together with the values that share its parameters. Where a result saturates (`OpDef.limit`: 6 of ReLU6),
+kernels hold that bound in steps as an int32.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from passes.contract.base import Context, Range
 from passes.quantization.groups import tie_groups
 from passes.quantization.tied import fixed_params, range_of
 from passes.quantization.widths import Requested
+
+_MOST_STEPS = float(1 << 30)  # of a bound: half of what an int32 holds
 
 
 def raise_scales(
@@ -44,7 +47,7 @@ def raise_scales(
 
 def _result(node: Node, params: Mapping[Value, QuantParams]) -> Value | None:
     """The value whose parameters a node's kernel writes: behind an activation that will be fused into it."""
-    if node.op.quantization.ratio is None:
+    if node.op.quantization.ratio is None and node.op.limit is None:
         return None
     value = node.output
     if value not in params and value.uses:
@@ -54,12 +57,12 @@ def _result(node: Node, params: Mapping[Value, QuantParams]) -> Value | None:
 
 def _needed(node: Node, scales: Mapping[Value, float], result: QuantParams, widths: Widths) -> float:
     """The least scale of a node's result, 0 where there is no limit."""
-    ratio = node.op.quantization.ratio
+    ratio, bound = node.op.quantization.ratio, (node.op.limit or 0.0) / _MOST_STEPS
     operands = [_scale(node, i, v, scales, widths) for i, v in enumerate(node.inputs) if v is not None]
     known = [s for s in operands if s is not None]
     if ratio is None or result.bits not in ratio.most or not known:
-        return 0.0
-    return ratio.of(known) / ratio.most[result.bits]
+        return bound
+    return max(bound, ratio.of(known) / ratio.most[result.bits])
 
 
 def _scale(node: Node, index: int, value: Value, scales: Mapping[Value, float], widths: Widths) -> float | None:

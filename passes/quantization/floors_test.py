@@ -7,6 +7,7 @@ import pytest
 
 from ir.graph import Graph
 from ir.ops.elementwise import ADD, BinaryAttributes
+from ir.ops.relu import RELU6
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.types import TensorType
 from passes.contract.base import Context, Given, Range, SideTables
@@ -38,3 +39,16 @@ def test_a_sum_that_is_next_to_nothing_gets_a_scale_that_kernels_reach(bits: int
 def test_other_sums_keep_their_scales() -> None:
     graph = _sum(0.0, 1.0, 1.0, 8)
     assert float(graph.nodes[0].output.type.params().scale) == pytest.approx(1 / 255)
+
+
+@pytest.mark.parametrize(("high", "raised"), [(1e-9, True), (1.0, False)])
+def test_the_bound_of_an_activation_fits_an_int32_in_steps(high: float, raised: bool) -> None:
+    """A network that was never trained makes next to nothing in its late layers; LiteRT did not load such a file."""
+    graph = Graph("bounded")
+    x = graph.input("x", TensorType((1, 4)))
+    graph.outputs = [y] = [graph.add(RELU6, [x], name="clip").output]
+    context = Context(Given(), SideTables(ranges={x: Range(-1.0, 1.0), y: Range(0.0, high)}))
+    report = Quantize().run(graph, context)
+    scale = float(y.type.params().scale)
+    assert (6.0 / scale < 2**30 * (1 + 1e-6)) and any("raised" in note for note in report.notes) == raised
+    assert scale == pytest.approx(6.0 / 2**30 if raised else high / 255, rel=1e-3)
