@@ -98,8 +98,8 @@ def convert(
       budget: what weights may cost: their widths are chosen for it, layer by layer (pipeline `mixed`, if none is named).
       io: element type of inputs and outputs: int8, int16, uint8 or float.
       granularity: `per_channel` or `per_tensor`; by default what the target prefers.
-      preprocess: of images and arrays in files, a mode (see `converter.preprocess`) or a function of pixels
-        `[samples, height, width, channels]` of 0 to 255; by default the model's own, if it is known.
+      preprocess: a mode (see `converter.preprocess`), of images and arrays in files, or a function of values
+        `[samples, height, width, channels]`, of arrays in memory, too; by default the model's own, if it is known.
       labels: classes of the samples that the file is judged on, for the accuracy.
       test_data: what the file is compared with the float model on; by default the calibration data.
       gates: what the file must reach to be written.

@@ -190,6 +190,7 @@ def test_fields_and_json_keys():
         "pipeline",
         "passes",
         "judged_on",
+        "classes",
         "choice",
         "prediction",
         "proof",
@@ -336,11 +337,23 @@ def test_images_are_preprocessed_by_a_function(tmp_path):
     def scaled(pixels: np.ndarray) -> np.ndarray:
         return pixels / 127.5 - 1
 
-    np.save(tmp_path / "pixels.npy", np.clip(X * 127.5 + 127.5, 0, 255).astype(np.uint8))
-    result = convert(classifier(), calibration_data=tmp_path / "pixels.npy", preprocess=scaled, check=False, **FAST)
-    (batch,) = next(result.trace.data.batches(len(X)))
-    np.testing.assert_array_equal(batch, scaled(np.load(tmp_path / "pixels.npy")).astype(np.float32))
-    assert result.trace.data.description.endswith("preprocess 'scaled()'")
+    pixels = np.clip(X * 127.5 + 127.5, 0, 255).astype(np.uint8)
+    np.save(tmp_path / "pixels.npy", pixels)
+    for data in (tmp_path / "pixels.npy", pixels, list(pixels), lambda: ([p] for p in pixels)):
+        result = convert(classifier(), calibration_data=data, preprocess=scaled, check=False, **FAST)
+        (batch,) = next(result.trace.data.batches(len(X)))
+        np.testing.assert_array_equal(batch, scaled(pixels).astype(np.float32))
+        assert result.trace.data.description.endswith("preprocess 'scaled()'")
+
+
+def test_a_folder_of_classes_gives_their_names(tmp_path):
+    for name in ("ant", "bee", "cat", "dog"):
+        (tmp_path / name).mkdir()
+        for i in range(3):
+            pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+            keras.utils.save_img(tmp_path / name / f"{i}.png", pixels, scale=False)
+    result = convert(classifier(), calibration_data=tmp_path, preprocess="tf", check=False, **FAST)
+    assert result.as_json()["classes"] == ["ant", "bee", "cat", "dog"]
 
 
 def test_one_dark_picture_is_no_reason_to_warn():

@@ -126,6 +126,7 @@ class ConversionResult:
             else {"float": q.float_accuracy, "integer": q.integer_accuracy},
             "samples": 0 if q is None else q.samples,
             "judged_on": None if q is None else self.judged_on,
+            "classes": [] if self.trace.data is None else list(self.trace.data.classes),
             "pipeline": self.pipeline,
             "passes": [_record_json(r) for r in self.passes],
             "warnings": list(self.warnings),

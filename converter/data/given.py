@@ -33,6 +33,7 @@ def as_source(
 ) -> DataSource | None:
     """Data in any form that `convert` takes, as a source for the inputs of a graph; options as of `open_data`.
 
+    Arrays in memory are fed as they are, whatever mode describes them; a function preprocesses them, too.
     Of a graph with states the samples are one stream, in their order; `samples` are then its first ones.
 
     Raises:
@@ -72,7 +73,7 @@ def _opened(
         labels = found if labels is None else labels
     elif is_list_of_samples(given, inputs):
         arrays, _ = collect(lambda: ([array] for array in arrays), inputs, sys.maxsize)
-    return from_arrays(arrays, inputs, labels=labels)
+    return from_arrays(arrays, inputs, labels=labels, preprocess=preprocess if callable(preprocess) else "none")
 
 
 def classes_of(graph: Graph) -> int | None:
