@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import struct
 import time
 
 import flatbuffers
@@ -12,6 +13,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from converter.frontends.tflite_model import from_tflite
 from converter.tflite.model_file import parse
+from converter.tflite.mutating import packed, unpacked
 from converter.tflite.reader import to_graph
 from converter.tflite.writer import to_bytes
 from ir.errors import ConversionError, ModelError
@@ -173,6 +175,19 @@ def test_what_is_read_of_a_good_file() -> None:
     expected[[0, 2, 2, 3], [2, 0, 5, 1]] = [1, 2, 3, 4]
     assert dense.weight is not None
     np.testing.assert_array_equal(dense.weight.data, expected)
+
+
+def test_options_that_lie_outside_the_file() -> None:
+    """Of fields that the reader does not ask for, too: rules of targets do."""
+    model = unpacked(_integer_file())
+    model.subgraphs[0].operators[0].builtinOptions.weightsFormat = 1
+    data = bytearray(packed(model))
+    table = parse(bytes(data)).main.operators[0].options._tab
+    field = table.Pos - struct.unpack_from("<i", data, table.Pos)[0] + 6  # weightsFormat's, of the offsets of fields
+    assert table.Bytes[table.Pos + struct.unpack_from("<H", data, field)[0]] == 1
+    struct.pack_into("<H", data, field, 60_000)
+    with pytest.raises(ModelError, match="a damaged one"):
+        parse(bytes(data))
 
 
 def _hostile(copies: int, *, shared: str) -> bytes:

@@ -6,6 +6,8 @@ a damaged or hostile file ends in a ModelError, in time and memory proportional 
 
 from __future__ import annotations
 
+import functools
+import inspect
 import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -129,6 +131,26 @@ def _sparsity(walk: _Walk, table: Any) -> SparsityRecord | None:
     )
 
 
+@functools.cache
+def _fields(name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The plain fields of an options table, and its vectors."""
+    accessors = vars(getattr(schema, name))
+    suffixes = ("AsNumpy", "Length", "IsNone")
+    vectors = {field.removesuffix("AsNumpy") for field in accessors if field.endswith("AsNumpy")}
+    of_vectors = {vector + suffix for vector in vectors for suffix in ("", *suffixes)}
+    fields = (field for field, of in accessors.items() if inspect.isfunction(of) and field != "Init")
+    return tuple(field for field in fields if field not in of_vectors), tuple(vectors)
+
+
+def _check_options(walk: _Walk, name: str, options: Any) -> None:
+    """Reads every field: none lies outside the file, and whoever asks for one later need not look."""
+    fields, vectors = _fields(name)
+    for field in fields:
+        getattr(options, field)()
+    for vector in vectors:
+        walk.array(options, vector)
+
+
 def _options(operator: Any) -> tuple[str, Any]:
     name = OPTION_NAMES.get(operator.BuiltinOptionsType(), "NONE")
     table = operator.BuiltinOptions()
@@ -153,6 +175,8 @@ def _subgraph(
         record = graph.Operators(i)
         code, version = codes[record.OpcodeIndex()]
         options_name, options = _options(record)
+        if options is not None:
+            _check_options(walk, options_name, options)
         return OperatorRecord(
             code=code,
             version=version,
