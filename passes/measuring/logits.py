@@ -50,15 +50,16 @@ def told_apart(value: Value, expected: np.ndarray, found: np.ndarray) -> tuple[n
     """Two sides of a value `[..., columns]`, as the softmax that reads it can tell their numbers apart.
 
     What is so far below the largest of its row that its share is exactly 0 (a mask of -1e9) is 0 on both sides, save
-    for what the found number lies above the largest less 8: there its share would be seen.
+    for what the found number lies above the largest less 8: there its share would be seen. Of a row that is masked as a
+    whole only the differences count.
     """
     if not any(node.op.low_end is LowEnd.VANISHES for node in value.consumers):
         return expected, found
     a, b = (x.reshape(-1, value.shape[-1]) for x in (expected, found))
     top = a.max(axis=1, keepdims=True)
-    masked = a < top - _NOTHING
-    if not masked.any():
-        return expected, found
+    even = (a.min(axis=1, keepdims=True) == top) & (top < a.max() - _NOTHING)
+    a, b = np.where(even, 0, a), np.where(even, b - b.mean(axis=1, keepdims=True), b)
+    masked = a < np.where(even, 0, top) - _NOTHING
     a, b = np.where(masked, 0, a), np.where(masked, np.maximum(b - (top - _LITTLE), 0), b)
     return a.reshape(expected.shape), b.reshape(found.shape)
 

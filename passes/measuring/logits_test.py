@@ -69,3 +69,14 @@ def test_other_outputs_are_compared_as_they_are() -> None:
     net.ends(y)
     low = np.array([[0.0, -1e9, 0.0, 0.0]], np.float32)
     assert told_apart(y, low, low)[0] is low
+
+
+def test_of_a_row_that_is_masked_as_a_whole_only_differences_count() -> None:
+    net = Net()
+    scores = net.dense(net.input(6), 3)
+    net.ends(net.then(SOFTMAX, scores))
+    expected = np.array([[-1e9, -1e9, -1e9], [3.0, 2.0, -1e9]], np.float32)
+    found = np.array([[-16.0, -16.0, -15.25], [3.0, 2.0, -16.0]], np.float32)
+    a, b = told_apart(scores, expected, found)
+    assert a.tolist() == [[0.0, 0.0, 0.0], [3.0, 2.0, 0.0]]
+    assert b.tolist() == [[-0.25, -0.25, 0.5], [3.0, 2.0, 0.0]]
