@@ -241,6 +241,8 @@ class OpDef:
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
+      known: what its result is whatever the data are, as long as they are finite: `(attrs, operands) -> an array, the
+        operand that it returns, or None`. Operands are values of the graph. That of constants alone is known anyway.
       misfit: what does not fit of operands that `infer` does not look at, since they are known by their places:
         `(attrs, input types, None where one is absent) -> str`, "" if all do.
       as_read: `(attrs, input types, output types) -> attrs` where a file's options do not say all: for any size of
@@ -271,6 +273,7 @@ class OpDef:
     is_conversion: bool = False
     matrix: MatrixForm | None = None
     is_identity: Callable[[Any, Sequence[TensorType]], bool] = lambda *_: False
+    known: Callable[[Any, Sequence[Any]], Any] = lambda *_: None
     misfit: Callable[[Any, Sequence[TensorType | None]], str] = lambda *_: ""
     as_read: Callable[[Any, Sequence[TensorType | None], Sequence[TensorType]], Any] = lambda attrs, *_: attrs
     limit: float | None = None

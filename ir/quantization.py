@@ -70,9 +70,10 @@ class QuantParams:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The smallest and largest real that per-tensor parameters can represent."""
-        low, high = self.dequantize(np.array([self.qmin, self.qmax]))
-        return float(low), float(high)
+        """The smallest and largest real that per-tensor parameters can represent, which are floats."""
+        with np.errstate(over="ignore"):
+            ends = np.nan_to_num(self.dequantize(np.array([self.qmin, self.qmax])))
+        return float(ends[0]), float(ends[1])
 
     @property
     def per_channel(self) -> bool:

@@ -72,3 +72,10 @@ def test_outward_rounding_forgets_the_noise_of_float_arithmetic():
     x = np.random.default_rng(0).normal(size=10000)
     assert (outward(x) != outward(x * (1 + 2.0**-23))).mean() < 1e-3
     assert outward(6.0000005) == 6.0
+
+
+def test_ends_of_a_range_are_floats() -> None:
+    largest = float(np.finfo(np.float32).max)
+    low, high = asymmetric(-largest, largest).bounds
+    assert -largest <= low < -largest / 1.01 and largest / 1.01 < high <= largest
+    assert int(asymmetric(low, high).zero_point) in (-1, 0)

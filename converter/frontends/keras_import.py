@@ -29,7 +29,9 @@ from converter.frontends.keras_recording import RandomDraw, recording
 from converter.keras_file import first_words
 from ir.errors import ConversionError, ModelError
 from ir.graph import Graph, Node, Value
+from ir.known import known_results
 from ir.opdef import OpDef, ShapeError
+from ir.ops._pointwise import LARGEST
 from ir.types import DType
 
 _LOG = logging.getLogger(__name__)
@@ -82,6 +84,9 @@ class Importer:
             raise self.fail(
                 "operands that fit together", str(error), "check the shapes that this layer is given"
             ) from error
+        if op.weight_index is None and (known := known_results(node)) is not None:
+            self.graph.remove(node)
+            return tuple(r if isinstance(r, Value) else self.graph.constant(np.array(r), node.name) for r in known)
         if not name:
             frame.main = node
         frame.own[node] = None
@@ -113,12 +118,13 @@ class Importer:
         return value
 
     def operand(self, x: Any, name: str = "constant", like: Value | None = None) -> Value:
-        """A tensor as it is; a number, an array or a variable as a constant."""
+        """A tensor as it is; a number, an array or a variable as a constant, its infinities as the largest float."""
         if isinstance(x, Value):
             return x
         if isinstance(x, keras.Variable) and "float" in x.dtype:
             return self.weight(x, x.name)
-        return self.constant(x, name, DType.FLOAT32 if like is None else like.dtype)
+        dtype = DType.FLOAT32 if like is None else like.dtype
+        return self.constant(np.clip(_array(x), -LARGEST, LARGEST) if dtype.is_float else x, name, dtype)
 
     def activation(self, function: Any, x: Value) -> Value:
         """What a layer's `activation` makes of its result."""

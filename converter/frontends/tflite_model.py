@@ -38,16 +38,15 @@ from converter.tflite.records import ModelFile, OperatorRecord, Signature, Subgr
 from converter.tflite.variables import CODES
 from ir.errors import ModelError
 from ir.graph import Graph, Value
-from ir.keras_ops import K
+from ir.known import computed
 from ir.opdef import OpDef, Role
+from ir.ops._pointwise import LARGEST
 from ir.ops.conversion import CAST
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.ops.shape import RESHAPE
-from ir.ops.static import RANK, SHAPE
-from ir.types import DType, TensorType, given
+from ir.types import DType, TensorType
 
 _MOST_LISTED = 8
-_LARGEST = np.finfo(np.float32).max
 
 
 def from_tflite(model: str | Path | bytes | ModelFile, options: ModelOptions | None = None) -> Graph:
@@ -192,7 +191,7 @@ class FloatReader(GraphReader):
         """Infinity is what pads a maximum; the largest float says the same. In weights it is a fault (see below)."""
         if np.isnan(data).any():
             raise self._not_finite(int(np.isnan(data).sum()), data.size, name)
-        return np.clip(data, -_LARGEST, _LARGEST)
+        return np.clip(data, -LARGEST, LARGEST)
 
     def _not_finite(self, bad: int, size: int, name: str) -> ModelError:
         found = f"{bad} NaN or infinite of the {size} values of '{name}'"
@@ -214,8 +213,8 @@ class FloatReader(GraphReader):
             self._check_results(record, types)
             if op is CAST and attrs.in_data_type is attrs.out_data_type:
                 results = [v for v in inputs if v is not None]
-            elif self._is_known(op, inputs):
-                results = self._computed(op, attrs, inputs, types, name)
+            elif (known := self._known(op, attrs, inputs, types, name)) is not None:
+                results = known
             else:
                 results = list(self.graph.add(op, inputs, attrs, name or op.name, types).outputs)
         except MISFITS as error:
@@ -262,29 +261,26 @@ class FloatReader(GraphReader):
                     "convert the float model that it was made from",
                     where,
                 )
-            infinite = int((np.abs(value.data) >= _LARGEST).sum())
+            infinite = int((np.abs(value.data) >= LARGEST).sum())
             if infinite:
                 raise self._not_finite(infinite, value.data.size, value.name)
 
-    def _is_known(self, op: OpDef, inputs: list[Value | None]) -> bool:
-        """Whether an operator's results are constant; layers with weights are left alone (they take time)."""
-        return op in (SHAPE, RANK) or (op.weight_index is None and all(v is None or v.is_constant for v in inputs))
-
-    def _computed(
+    def _known(
         self, op: OpDef, attrs: Any, inputs: list[Value | None], types: list[TensorType], name: str
-    ) -> list[Value]:
+    ) -> list[Value] | None:
+        """Results that are known already, which other operators may need as attributes.
+
+        Layers with weights are left alone (they take time), and reals that no constant makes to `settle`.
+        """
+        found = None if types[0].dtype.is_float else op.known(attrs, inputs)
+        if found is None and (op.weight_index is not None or not all(v is None or v.is_constant for v in inputs)):
+            return None
         for type_ in types:
             self._take(type_.size * type_.dtype.numpy.itemsize, name)
-        if op in (SHAPE, RANK):
-            shape = given(inputs).shape
-            results: Any = np.asarray(shape if op is SHAPE else len(shape))
-        else:
-            results = op.compute(attrs, *[None if v is None else K.convert_to_tensor(v.data) for v in inputs])
-        listed = results if isinstance(results, (tuple, list)) else (results,)
-        return [
-            self.graph.constant(np.asarray(K.convert_to_numpy(r)).astype(t.dtype.numpy), name or op.name)
-            for r, t in zip(listed, types, strict=True)
-        ]
+        results = computed(op, attrs, inputs, types) if found is None else [found]
+        if results is None:
+            return None
+        return [r if isinstance(r, Value) else self.graph.constant(r, name or op.name) for r in results]
 
 
 # --- names ------------------------------------------------------------------------------------------------------------

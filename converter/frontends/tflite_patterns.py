@@ -1,5 +1,6 @@
 """What exporters and users write as compositions of operators, as the operators that were meant.
 
+- the first version of a choice, as the second;
 - a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
@@ -17,15 +18,16 @@ import numpy as np
 
 from converter.frontends.tflite_compositions import compose
 from ir.graph import Graph, Node, Value
+from ir.known import settle
 from ir.opdef import FusedActivation, OpDef
 from ir.ops import OPERATORS
-from ir.ops.comparison import EQUAL, NOT_EQUAL
+from ir.ops.comparison import EQUAL, NOT_EQUAL, SELECT, SELECT_V2
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ABS, ADD, DIV, EXP, LOG, MUL, NEG, SQUARE, SUB, BinaryAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
 from ir.ops.relu import PRELU, RELU
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
-from ir.types import DType, TensorType
+from ir.types import DType, TensorType, given
 
 _IDS = (DType.INT32, DType.INT64)
 _ACTIVATIONS = {op.fuses_as: op for op in OPERATORS if op.fuses_as is not None}
@@ -33,6 +35,9 @@ _ACTIVATIONS = {op.fuses_as: op for op in OPERATORS if op.fuses_as is not None}
 
 def recognize(graph: Graph) -> None:
     """Rewrites the graph in place; the float function stays what it was."""
+    for node in graph.nodes:
+        _choice(graph, node)
+    settle(graph)
     compose(graph)
     for rule in (_unfuse, _flat_bias, _prelu, _softmax, _softplus, _product):
         for node in graph.nodes:
@@ -76,6 +81,12 @@ def _replace(graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None]
     graph.replace_uses(old, new.output)
     graph.remove(node)
     new.output.name, new.name = old.name, node.name
+
+
+def _choice(graph: Graph, node: Node) -> None:
+    """The second version of a choice, which spreads its operands; the first takes a vector for conditions of rows."""
+    if node.op is SELECT and given(node.in_types).shape == node.output.shape:
+        _replace(graph, node, SELECT_V2, node.inputs)
 
 
 def _unfuse(graph: Graph, node: Node) -> None:

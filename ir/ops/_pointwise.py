@@ -15,6 +15,8 @@ from ir.types import TensorType, given
 Table = Callable[[np.ndarray], np.ndarray]
 Real = np.ndarray | np.floating | float
 
+LARGEST = np.finfo(np.float32).max
+
 
 def infer_same(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
     """The shape and element type of the first operand."""
@@ -28,6 +30,21 @@ def infer_broadcast(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
     except ValueError:
         raise ShapeError(f"{' and '.join(str(t.shape) for t in types)} do not broadcast") from None
     return [TensorType(shape, types[-1].dtype)]
+
+
+def uniform(array: np.ndarray) -> bool:
+    """Whether all elements, of which there is one, are the same."""
+    return array.size > 0 and bool(np.all(array == array.flat[0]))
+
+
+def infinite(value: Any) -> bool:
+    """Whether a value of the graph is a constant of infinities alone; the largest float stands for one."""
+    return (
+        value.is_constant
+        and value.dtype.is_float
+        and value.array.size > 0
+        and bool(np.all(np.abs(value.array) >= LARGEST))
+    )
 
 
 def aligned(call: IntegerCall) -> list[np.ndarray]:

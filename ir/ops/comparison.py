@@ -22,7 +22,7 @@ from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
 from ir.kernels import EVERYWHERE, INT8, LITERT, NOWHERE, TFLITE, TFLM, Kernel, Profiles, plain
 from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, QuantRule, Role, ShapeError
-from ir.ops._pointwise import aligned, by_table, infer_broadcast, operand
+from ir.ops._pointwise import aligned, by_table, infer_broadcast, infinite, operand, uniform
 from ir.types import DType, TensorType, given
 
 EXACT_SCALES = (2.0**-7, 1.0)  # twice the kernel's resolution, because it rounds; below 1
@@ -55,6 +55,16 @@ def _version(_: Any, inputs: Sequence[TensorType | None], __: Sequence[TensorTyp
     return {DType.INT8: 2, DType.INT16: 3}.get(given(inputs).dtype, 1)
 
 
+def _known_truth(integer: Callable[..., np.ndarray], operands: Sequence[Any]) -> np.ndarray | None:
+    """What a comparison says of a value and itself, and of any number and an infinity."""
+    a, b = operands
+    if a is b:
+        return np.full(a.shape, integer(0, 0))
+    if not (infinite(a) or infinite(b)):
+        return None
+    return integer(*(v.array if infinite(v) else np.zeros(v.shape, np.float32) for v in operands))
+
+
 def _comparison(
     code: str,
     summary: str,
@@ -71,6 +81,7 @@ def _comparison(
         integer=lambda call: [integer(*_comparable(call))],
         quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, wrong=wrong_int16)), scales=EXACT_SCALES),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options", version=_version),
+        known=lambda attrs, operands: _known_truth(integer, operands),
     )
 
 
@@ -80,6 +91,19 @@ LESS = _comparison("LESS", "Whether a < b.", K.less, np.less, TFLITE)
 LESS_EQUAL = _comparison("LESS_EQUAL", "Whether a <= b.", K.less_equal, np.less_equal, NOWHERE)
 EQUAL = _comparison("EQUAL", "Whether a = b.", K.equal, np.equal, TFLITE)
 NOT_EQUAL = _comparison("NOT_EQUAL", "Whether a and b differ.", K.not_equal, np.not_equal, LITERT)
+
+
+def _decided(integer: Callable[..., np.ndarray], operands: Sequence[Any]) -> Any:
+    """Of two truths one of which is the same everywhere: that decides both, or leaves it to the other."""
+    constant = next((v for v in operands if v.is_constant and uniform(v.array)), None)
+    if constant is None or len(operands) < 2:
+        return None
+    other = operands[1] if constant is operands[0] else operands[0]
+    answers = [bool(integer(constant.array.flat[0], truth)) for truth in (False, True)]
+    shape = np.broadcast_shapes(constant.shape, other.shape)
+    if answers[0] is answers[1]:
+        return np.full(shape, answers[0])
+    return other if shape == other.shape else None
 
 
 def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callable[..., np.ndarray]) -> OpDef:
@@ -92,6 +116,7 @@ def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callab
         integer=lambda call: [integer(*aligned(call))],
         quantization=QuantRule(kernels=plain(DType.BOOL)),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options"),
+        known=lambda attrs, operands: _decided(integer, operands),
     )
 
 
@@ -130,6 +155,18 @@ def _integer_choice(call: IntegerCall) -> list[np.ndarray]:
     return [np.where(condition, a, b)]
 
 
+def _chosen(attrs: Attributes, operands: Sequence[Any]) -> Any:
+    """What a condition chooses that is the same everywhere."""
+    condition, a, b = operands
+    if not condition.is_constant or not uniform(condition.array):
+        return None
+    chosen = a if condition.array.flat[0] else b
+    shape = np.broadcast_shapes(*(v.shape for v in (operands if condition.array.ndim == a.type.rank else (a, b))))
+    if chosen.shape == shape:
+        return chosen
+    return np.broadcast_to(chosen.array, shape) if chosen.is_constant else None
+
+
 _CHOICE = (Operand(name="condition", role=Role.INDEX), *_PAIR)
 
 
@@ -147,6 +184,7 @@ SELECT = OpDef(
     quantization=_choice(TFLITE),  # TFLM has the second version only
     encoding=Encoding(code="SELECT", options="SelectOptions"),
     low_end=LowEnd.PASSES,
+    known=_chosen,
 )
 
 SELECT_V2 = OpDef(
@@ -159,4 +197,5 @@ SELECT_V2 = OpDef(
     quantization=_choice(EVERYWHERE),
     encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
     low_end=LowEnd.PASSES,
+    known=_chosen,
 )

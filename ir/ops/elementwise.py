@@ -34,7 +34,7 @@ from ir.opdef import (
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
-from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, operand, ratio
+from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, infinite, operand, ratio
 from ir.ops._shapes import Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
@@ -301,6 +301,20 @@ DIV = OpDef(
 )
 
 
+def _bound(extremum: Pair, operands: Sequence[Any]) -> Any:
+    """What is left beside an infinity: the other operand, or the infinity."""
+    a, b = operands
+    limit = next((v for v in operands if infinite(v)), None)
+    if a is b or limit is None:
+        return a if a is b else None
+    other = b if limit is a else a
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    kept = extremum(np.broadcast_to(limit.array, shape), np.zeros(()))
+    if np.all(kept == 0):
+        return other if other.shape == shape else None
+    return np.broadcast_to(limit.array, shape) if np.all(kept == limit.array) else None
+
+
 def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pair) -> OpDef:
     return OpDef(
         name=name,
@@ -315,6 +329,7 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
             options="MaximumMinimumOptions",
             version=_version({DType.INT8: 2, DType.INT16: 4}, wide=3),
         ),
+        known=lambda attrs, operands: _bound(integer, operands),
     )
 
 

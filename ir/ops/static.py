@@ -114,6 +114,7 @@ def _static(
     encoding: Encoding,
     attributes: type[Attributes] = Attributes,
     operands: tuple[Operand, ...] = (Operand(name="input", role=Role.INDEX),),
+    known: Callable[..., Any] = lambda *_: None,
 ) -> OpDef:
     return OpDef(
         name=name,
@@ -124,6 +125,7 @@ def _static(
         compute=compute,
         quantization=_STATIC,
         encoding=encoding,
+        known=known,
     )
 
 
@@ -136,6 +138,7 @@ SHAPE = _static(
     _compute_shape,
     Encoding(code="SHAPE", options="ShapeOptions"),
     ShapeAttributes,
+    known=lambda attrs, operands: np.asarray(operands[0].shape, attrs.out_type.numpy),
 )
 RANK = _static(
     "rank",
@@ -143,6 +146,7 @@ RANK = _static(
     _infer_rank,
     lambda attrs, x: K.convert_to_tensor(np.int32(len(x.shape))),
     Encoding(code="RANK", options="RankOptions"),
+    known=lambda attrs, operands: np.asarray(len(operands[0].shape), np.int32),
 )
 FILL = _static(
     "fill",
@@ -173,6 +177,7 @@ ZEROS_LIKE = _static(
     _infer_same,
     lambda attrs, x: K.zeros_like(x),
     Encoding(code="ZEROS_LIKE", options="ZerosLikeOptions"),
+    known=lambda attrs, operands: np.zeros(operands[0].shape, operands[0].dtype.numpy),
 )
 FLOOR_DIV = _static(
     "floor_div",

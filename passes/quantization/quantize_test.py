@@ -283,6 +283,13 @@ def test_a_value_without_a_range():
         Quantize().run(graph, Context())
 
 
+def test_an_infinity_that_reaches_a_result_is_refused():
+    net = Net()
+    y = net.then(ADD, net.input(3), net.constant([3e38], "minus infinity"), name="y")
+    with pytest.raises(ModelError, match=r"layer 'minus infinity': expected numbers of at most 1e.34"):
+        quantize(net.ends(y))
+
+
 def test_options():
     with pytest.raises(OptionError, match="expected per_channel or per_tensor, found both"):
         Quantize(granularity="both")

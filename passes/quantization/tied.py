@@ -23,6 +23,7 @@ from passes.quantization.groups import tie_groups, tied_values
 NARROW = 8  # bits that an int8 holds; wider activations are int16
 WIDE = 16
 _NARROW_RANGE = 8.0  # three bits are lost
+_LARGEST = 1e34  # kernels of sums multiply scales by 2^20 in floats
 
 
 def range_of(value: Value, context: Context) -> Range:
@@ -40,9 +41,19 @@ def range_of(value: Value, context: Context) -> Range:
 
 
 def hull(values: Sequence[Value], context: Context) -> Range:
-    """The range that holds those of values which share parameters."""
-    ranges = [range_of(v, context) for v in values if not _only_bounds(v)] or [range_of(v, context) for v in values]
-    return Range(min(r.low for r in ranges), max(r.high for r in ranges))
+    """The range that holds those of values which share parameters. Raises ModelError for one that no kernel computes."""
+    ranges = {v: range_of(v, context) for v in values}
+    counted = {v: r for v, r in ranges.items() if not _only_bounds(v)} or ranges
+    for value, limits in counted.items():
+        largest = max(-limits.low, limits.high)
+        if largest > _LARGEST:
+            raise ModelError(
+                expected=f"numbers of at most {_LARGEST:g}, beside which others have integers of their own",
+                found=f"{largest:.3g}",
+                where=f"layer '{value.name}'",
+                fix="put the number that is meant in place of what stands for infinity",
+            )
+    return Range(min(r.low for r in counted.values()), max(r.high for r in counted.values()))
 
 
 def fixed_params(value: Value, bits: int) -> QuantParams | None:

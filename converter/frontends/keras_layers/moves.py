@@ -84,7 +84,7 @@ def pad(b: Builder, op: Any, x: Value, constant_values: Any = None) -> Value:
         raise b.fail("padding with a constant, or mirrored", f"mode='{op.mode}'", "pad with zeros")
     if constant_values is None or np.all(np.asarray(constant_values) == 0):
         return b.node(PAD, x, paddings=paddings)
-    return b.node(PADV2, x, b.constant(np.reshape(constant_values, (1,)), "value", x.dtype), paddings=paddings)
+    return b.node(PADV2, x, b.operand(np.reshape(constant_values, (1,)), "value", like=x), paddings=paddings)
 
 
 # --- parts ------------------------------------------------------------------------------------------------

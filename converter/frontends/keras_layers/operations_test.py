@@ -41,6 +41,8 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "negative": lambda x: -x,
     "comparisons": lambda x: [x > 0.1, x >= 0.1, x < K.flip(x, axis=1), x <= 0.3, K.equal(x, x), K.not_equal(x, 0.5)],
     "logic": lambda x: K.cast(K.logical_and(x > 0, K.logical_not(K.logical_or(x > 1, x < 0.2))), "float32"),
+    "infinite limits": lambda x: K.where(K.maximum(x, -np.inf) < np.inf, K.minimum(np.inf, x), np.inf) + 1,
+    "zeros of a known shape": lambda x: x * K.exp(K.zeros_like(x) - 1),
     "where": lambda x: K.where(x > 0.1, x * 2, -1.0),
     "argmax": lambda x: [K.argmax(x, axis=-1), K.argmax(x, axis=1, keepdims=True)],
     "mean": lambda x: K.mean(x, axis=(1, 2)),
