@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 
 from converter.frontends.naming import rename
@@ -49,11 +50,17 @@ def _graph(path: Path, made: FloatFile, options: ModelOptions) -> Graph:
         ) from error
     if options.output_nodes:
         return graph
-    if len(made.outputs) == len(graph.outputs):
+    named_by_file = {v.name for v in graph.outputs} == set(made.outputs)
+    if not named_by_file and len(made.outputs) == len(graph.outputs):
         rename(graph, dict(zip(graph.outputs, made.outputs, strict=True)))
-    if order := made.order:
-        graph.outputs.sort(key=lambda value: order.index(value.name) if value.name in order else len(order))
+    order = made.order or sorted(made.outputs, key=_numbered)
+    graph.outputs.sort(key=lambda value: order.index(value.name) if value.name in order else len(order))
     return graph
+
+
+def _numbered(name: str) -> list[str | int]:
+    """What sorts `output_10` behind `output_2`, as they were exported."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", name)]
 
 
 # --- a Keras model inside ---------------------------------------------------------------------------------------------

@@ -87,6 +87,18 @@ def test_what_keras_3_exports(tmp_path: Path) -> None:
     np.testing.assert_allclose(_run(source, x)[0], model.predict(x, verbose=0), atol=_TOLERANCE)
 
 
+def test_outputs_keep_their_names_and_order(tmp_path: Path) -> None:
+    """TensorFlow's converter puts them into an order of its own."""
+    import keras
+
+    x = keras.Input((4,))
+    model = keras.Model(x, [x * factor for factor in range(2, 14)])
+    model.export(str(tmp_path / "m"), verbose=False)
+    source = load_model(tmp_path / "m")
+    assert [v.name for v in source.graph.outputs] == [f"output_{i}" for i in range(12)]
+    assert [float(y.max()) for y in _run(source, np.ones((1, 4), np.float32))] == list(range(2, 14))
+
+
 @pytest.mark.parametrize(
     ("layer", "shape", "message"),
     [
