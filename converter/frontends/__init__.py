@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.backend import tensorflow_for
+from converter.frontends.exporters import EXPORTERS, float_tflite
 from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.frontends.source import Source
 from converter.frontends.splitting import split_outputs
@@ -22,12 +23,11 @@ __all__ = ["ModelOptions", "Source", "check_there", "load_model", "parse_input_s
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
 TFLITE_SUFFIXES = (".tflite", ".lite")
 _UNTRAINED = "the weights are random: the file shows sizes and times, its answers mean nothing"
-_KINDS = ".keras, .h5, .tflite, a frozen .pb, or a SavedModel directory"
-_PYTORCH = "make a float .tflite of the PyTorch module with litert-torch, and convert that"
-_EXPORT = {
-    ".onnx": "make a float .tflite or a SavedModel of it with onnx2tf, and convert that",
-    **dict.fromkeys((".pt", ".pt2", ".pth", ".torchscript"), _PYTORCH),
-}  # what makes files of other kinds into ones that are read
+_KINDS = ".keras, .h5, .tflite, .onnx, .pt2, a frozen .pb, or a SavedModel directory"
+_PYTORCH = "save it with torch.export.save(torch.export.export(module.eval(), (example,)), 'net.pt2')"
+_EXPORT = dict.fromkeys(
+    (".pt", ".pth", ".torchscript"), _PYTORCH
+)  # what makes files of other kinds into ones that are read
 
 
 def load_model(model: Any, *, weights: str | None = None, options: ModelOptions | None = None) -> Source:
@@ -55,6 +55,8 @@ def _load(model: Any, weights: str | None, options: ModelOptions) -> Source:
         return _from_tflite(path, options)
     if path.suffix in KERAS_SUFFIXES:
         return _ending_at(_from_keras_file(path, options), options)
+    if path.suffix in EXPORTERS:
+        return _exported(path, options)
     if path.suffix == ".pb" or (path.is_dir() and _is_saved_model(path)):
         return _from_saved_model(path, options)
     if path.exists():
@@ -131,6 +133,11 @@ def _from_tflite(model: Path | bytes, options: ModelOptions) -> Source:
 
     file = parse(model) if isinstance(model, bytes) else load(model)
     return Source(from_tflite(file, options), warnings=rounded_weights(file))
+
+
+def _exported(path: Path, options: ModelOptions) -> Source:
+    """By way of a float .tflite, which has the sizes that the options say."""
+    return _from_tflite(float_tflite(path, options), replace(options, batch_size=None, input_shapes={}))
 
 
 def _from_saved_model(path: Path, options: ModelOptions) -> Source:

@@ -152,9 +152,7 @@ def test_a_path_where_nothing_is(tmp_path: Path) -> None:
             load_model(tmp_path / name)
 
 
-@pytest.mark.parametrize(
-    ("name", "remedy"), [("net.onnx", "with onnx2tf"), ("net.pt2", "with litert-torch"), ("net.bin", "model.save")]
-)
+@pytest.mark.parametrize(("name", "remedy"), [("net.pth", "torch.export.save("), ("net.bin", "model.save")])
 def test_files_of_other_kinds_are_refused_with_what_makes_them_readable(tmp_path: Path, name: str, remedy: str) -> None:
     (tmp_path / name).write_bytes(b"net")
     with pytest.raises(ModelError, match=rf"expected \.keras, .*found '\.\w+'; .*{re.escape(remedy)}"):

@@ -97,7 +97,7 @@ class Calibrate(Pass):
         notes = [*_fit_inputs(graph, context)]
         kept = _keep_learned(graph, context)
         if kept:
-            notes.append(f"{kept} ranges that the model was trained with are kept")
+            notes.append(f"{kept} ranges that the model was trained with, or that bound_masks chose, are kept")
         used = ", ".join(sorted(set(methods.values())))
         return PassReport(recorded=(f"{len(statistics) - kept} ranges by {used}",), notes=tuple(notes))
 
