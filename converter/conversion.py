@@ -122,7 +122,9 @@ def convert(
     if pipeline in PIPELINES and compression is None:
         compression = Compression()
     gates = gates or Gates()
+    progress("reading the model", 0, 1)
     network = read_network(model, weights=weights, options=model_options, preprocess=preprocess)
+    progress("reading the model", 1, 1)
     data = gather(
         network,
         RequestedData(

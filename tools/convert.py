@@ -5,7 +5,8 @@
     intact convert saved_model/ --calibration_data=samples.npy --test_data=test.npz --min_agreement=98
     intact convert mobilenet_v2 --calibration_data=pictures/ --output=mobilenet.tflite --c_array=model.cc
 
-FILE is a .keras, .h5 or float .tflite file, a SavedModel directory, a frozen .pb, or a name of --list_models.
+FILE is a .keras, .h5 or float .tflite file, a SavedModel directory, a frozen .pb, an .onnx or .pt2 file (by way of onnx2tf
+or litert-torch), or a name of --list_models.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ from absl import flags
 from rich.table import Table
 
 from converter import preprocess
+from converter.frontends import EXPORTERS, KERAS_SUFFIXES, TFLITE_SUFFIXES
 from converter.targets import TARGETS
 from ir.errors import DataError, OptionError
 from passes.running import pipeline as pipelines
@@ -28,7 +29,7 @@ from tools._command import console, import_backend, one_argument, progress_bar, 
 
 FLAGS = flags.FLAGS
 
-MODEL_SUFFIXES = (".tflite", ".lite", ".keras", ".h5", ".hdf5", ".pb")
+MODEL_SUFFIXES = (*TFLITE_SUFFIXES, *KERAS_SUFFIXES, *EXPORTERS, ".pb")
 _KEYS = ("input_shape", "signature", "input_arrays", "output_arrays", "output_nodes", "batch_size")
 _PATHS = ("data", "calibration_data")
 _FOLDERS = {"images": "photographs", "calibration_images": "calibration_photographs"}

@@ -17,7 +17,16 @@ from ir.errors import ModelError, OptionError
 from ir.graph import Graph, Value
 from ir.types import DType
 
-__all__ = ["ModelOptions", "Source", "check_there", "load_model", "parse_input_shapes"]
+__all__ = [
+    "EXPORTERS",
+    "KERAS_SUFFIXES",
+    "TFLITE_SUFFIXES",
+    "ModelOptions",
+    "Source",
+    "check_there",
+    "load_model",
+    "parse_input_shapes",
+]
 
 
 KERAS_SUFFIXES = (".keras", ".h5", ".hdf5")
