@@ -14,9 +14,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from converter.frontends.naming import rename
 from converter.frontends.options import ModelOptions
 from converter.frontends.source import Source
 from ir.errors import ConversionError, ModelError
+from ir.graph import Graph
 
 
 def by_saved_model(model: Any, options: ModelOptions, why: ModelError) -> Source:
@@ -33,8 +35,20 @@ def by_saved_model(model: Any, options: ModelOptions, why: ModelError) -> Source
             raise why from error
         except Exception as error:  # of any library underneath: what cannot be followed may not be exported either
             raise why from error
+    _as_in_model(source.graph, model)
     said = (
         f"{why.where}: {why.found}; so the network was read by way of a SavedModel, in which batch norms are folded: "
         "passes that look at them (--pipeline=data_free) know less"
     )
     return dataclasses.replace(source, warnings=(*source.warnings, said))
+
+
+def _as_in_model(graph: Graph, model: Any) -> None:
+    """Inputs in the model's order and outputs by its names, as callers count them: a signature sorts the one by name and numbers the other."""
+    names = list(getattr(model, "input_names", None) or [t.name for t in getattr(model, "inputs", None) or []])
+    if {v.name for v in graph.inputs} == set(names):
+        graph.inputs.sort(key=lambda value: names.index(value.name))
+    results = list(getattr(model, "output_names", None) or [])
+    numbered = [v.name for v in graph.outputs] == [f"output_{i}" for i in range(len(results))]
+    if numbered and len(set(results)) == len(results) and not {v.name for v in graph.inputs} & set(results):
+        rename(graph, dict(zip(graph.outputs, results, strict=True)))

@@ -93,3 +93,14 @@ def test_h5_files_of_keras_2(kind: str, traced: bool, tmp_path: Path) -> None:
     x = np.random.default_rng(1).normal(size=(1, 8, 8, 3)).astype(np.float32)
     np.testing.assert_allclose(np.asarray(run_float(source.graph, [x])[0]), model(x), atol=1e-5)
     assert bool(source.warnings) == traced
+
+
+def test_inputs_are_in_the_models_order_and_outputs_have_its_names() -> None:
+    a, b = keras.Input((6,), name="z"), keras.Input((6,), name="a")
+    traced = layers.Lambda(lambda x: tensorflow.math.softplus(x))(a)
+    model = keras.Model([a, b], [layers.Dense(4, name="w")(traced), layers.Dense(4, name="b")(b - a)])
+    graph = load_model(model).graph
+    assert [v.name for v in graph.inputs] == ["z", "a"] and [v.name for v in graph.outputs] == ["w", "b"]
+    expected = model([_X, 3 * _X])
+    for y, found in zip(expected, run_float(graph, [_X, 3 * _X]), strict=True):
+        np.testing.assert_allclose(np.asarray(found), y, atol=1e-5)
