@@ -106,11 +106,12 @@ class Recorder:
         self._record(name, graph)
 
     def _record(self, name: str, graph: Graph) -> None:
-        if any(v.quant is not None and not v.dtype.is_float for v in graph.values()):
+        quantized = [v for v in graph.values() if v.quant is not None]
+        if quantized and not any(v.dtype.is_float for v in quantized):
             return  # lowered: the numbers are those of before, as integers
         for layer in layers(graph):
             self._weight(layer, name)
-        if any(v.quant is not None for v in graph.values()):
+        if quantized:
             self.annotated = graph.twin()
             self.unrounded = self.unrounded or self.annotated
             self._thresholds(graph, name)

@@ -5,8 +5,12 @@ import json
 import numpy as np
 
 from converter.recording import START, Recorder
-from ir.types import TensorType
+from ir.graph import Graph
+from ir.ops.conversion import CAST, CastAttributes
+from ir.ops.relu import RELU
+from ir.types import DType, TensorType
 from passes.contract.base import Context, Given
+from passes.contract.samples import SamplesInMemory
 from passes.graph_testing import Net
 from passes.running.pipeline import parse
 from passes.running.runner import run_passes
@@ -58,3 +62,15 @@ def test_the_graphs_of_before_rounding_and_before_lowering_are_kept():
 def test_types_are_floats_before_lowering():
     recorder = recorded("calibrate,quantize,lower_to_integer")
     assert recorder.annotated.graph.inputs[0].type.dtype == TensorType((1,)).dtype
+
+
+def test_a_graph_of_integer_inputs_is_annotated_before_it_is_lowered():
+    """Its casts become requantizations, and its inputs get a scale, when `quantize` runs."""
+    graph = Graph()
+    x = graph.input("x", TensorType((1, 4), DType.UINT8))
+    attrs = CastAttributes(in_data_type=DType.UINT8, out_data_type=DType.FLOAT32)
+    graph.outputs = [graph.add(RELU, [graph.add(CAST, [x], attrs, "real").output], name="y").output]
+    recorder = Recorder(graph)
+    samples = SamplesInMemory((np.arange(8, dtype=np.uint8).reshape(2, 4),))
+    run_passes(graph, parse("calibrate,quantize,lower_to_integer"), Context(Given(samples=samples)), recorder)
+    assert recorder.annotated is not None and recorder.annotated.graph.outputs[0].dtype is DType.FLOAT32
