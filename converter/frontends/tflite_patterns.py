@@ -1,6 +1,7 @@
 """What exporters and users write as compositions of operators, as the operators that were meant.
 
 - the first version of a choice, as the second;
+- integers that are cast to reals and back, and reals to truth values;
 - a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
@@ -39,12 +40,42 @@ def recognize(graph: Graph) -> None:
         _choice(graph, node)
     settle(graph)
     compose(graph)
-    for rule in (_unfuse, _flat_bias, _prelu, _softmax, _softplus, _product):
+    for rule in (_truth, _unfuse, _flat_bias, _prelu, _softmax, _softplus, _product):
         for node in graph.nodes:
             rule(graph, node)
         graph.prune()
+    for node in graph.nodes:
+        _round_trip(graph, node)
     for value in graph.inputs:
         _whole_numbers(graph, value)
+
+
+def _truth(graph: Graph, node: Node) -> None:
+    """Whether reals are other than 0; a cast would ask that of the integers that stand for them."""
+    if node.op is CAST and node.output.dtype is DType.BOOL and node.input.dtype.is_float:
+        zero = graph.constant(np.zeros((), np.float32), f"{node.name}/zero")
+        _replace(graph, node, NOT_EQUAL, [node.input, zero])
+
+
+def _round_trip(graph: Graph, node: Node) -> None:
+    """Integers that are cast to reals, moved and cast back stay integers."""
+    if node.op is not CAST or node.output.dtype not in _IDS or not node.input.dtype.is_float:
+        return
+    moves, maker = [], node.input.producer
+    while maker is not None and maker.op.rearranges and len(maker.output.uses) == 1:
+        moves.append(maker)
+        maker = maker.input.producer
+    if maker is None or maker.op is not CAST or len(maker.output.uses) > 1 or maker.output in graph.outputs:
+        return
+    kind = maker.input.dtype
+    if kind not in _IDS or any(move.output in graph.outputs for move in moves):
+        return
+    graph.bypass(maker)
+    for move in moves:
+        move.output.type = TensorType(move.output.shape, kind)
+    node.attrs = dataclasses.replace(node.attrs, in_data_type=kind)
+    if node.output.dtype is kind and node.output not in graph.outputs:
+        graph.bypass(node)
 
 
 def _whole_numbers(graph: Graph, value: Value) -> None:

@@ -4,21 +4,32 @@ A uint8 pixel or an int32 count that is cast to float is the real that it says: 
 give it to the kernels as it is, and `quantize`, which requantizes integers, takes the place of the cast. So the network
 keeps the inputs that it has. Truth values are left: their cast has a kernel of its own.
 
-The other way round, an input that is only multiplied by a number and cast to integers (`separate_columns`) is an input
+Reals that are cast to integers (ids in a column of features) have to be whole numbers: they are requantized to scale 1,
+because the kernel reads the integers as they are. Fractions cannot be cut off, once they are rounded to steps.
+
+An input, however, that is only multiplied by a number and cast to integers (`separate_columns`) is an input
 of these integers, whose scale is the reciprocal of that number.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from ir.errors import ModelError
+from ir.execute import eager, run_float
 from ir.graph import Graph, Node, Value
+from ir.keras_ops import K
 from ir.ops.conversion import CAST, QUANTIZE, CastAttributes
 from ir.ops.elementwise import MUL
 from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType, given
+from passes.contract.base import Context, Range
+from passes.measuring.statistics import fitting, stream
 
+_FRACTION = 1e-3  # what float arithmetic leaves of whole numbers
 _WIDEST = DType.INT32  # of the integers that `quantize` reads
 
 
@@ -96,3 +107,56 @@ def _with_scale_one(graph: Graph, value: Value) -> Value:
     signed = value.dtype is not DType.UINT8
     value.quant = QuantParams(scale=np.asarray(1.0), bits=value.dtype.bits, signed=signed)
     return value
+
+
+def requantize_whole(graph: Graph, context: Context) -> list[str]:
+    """Gives casts to integers what they cast at scale 1, in an annotated graph; returns a note for each.
+
+    Raises ModelError where that are no whole numbers, or more than the integers hold.
+    """
+    notes = []
+    for node in graph.nodes:
+        if node.op is not CAST or node.output.dtype.is_float or not node.input.dtype.is_float:
+            continue
+        value = node.input
+        if becomes_integers(value) or value.quant is None:
+            continue
+        params = _whole(context.tables.ranges[value], value.quant.bits)
+        if params is None or not _is_whole(graph, context, value):
+            limits = context.tables.ranges[value]
+            raise ModelError(
+                expected="whole numbers of -128 to 127 or 0 to 255 where reals are cast to integers",
+                found=f"fractions, or others, from {limits.low:g} to {limits.high:g}",
+                where=f"layer '{node.name}'",
+                fix="cast outside of the network, give integers an input of their own, or pass --activation_bits=16",
+            )
+        made = graph.add(QUANTIZE, [value], name=f"{node.name}/whole", out_types=[value.type]).output
+        made.quant = params
+        context.tables.ranges[made] = context.tables.ranges[value]
+        graph.set_input(node, 0, made)
+        notes.append(f"{node.name} reads whole numbers at scale 1")
+    return notes
+
+
+def _whole(limits: Range, bits: int) -> QuantParams | None:
+    """Scale 1 in the integers that hold a range, None where none do."""
+    for signed in (True, False) if bits <= DType.INT8.bits else (True,):
+        params = QuantParams(scale=np.asarray(1.0), bits=max(bits, DType.INT8.bits), signed=signed)
+        if params.qmin <= limits.low and limits.high < params.qmax + 1:
+            return params
+    return None
+
+
+def _is_whole(graph: Graph, context: Context, value: Value) -> bool:
+    """Whether a value holds whole numbers on the data; without any it is taken for granted."""
+    if context.samples is None:
+        return True
+
+    def fraction(tensors: list[Any]) -> list[Any]:
+        (x,) = run_float(graph, tensors, requested=[value])
+        return [K.max(K.abs(x - K.round(x)))]
+
+    run = eager(fraction)
+    return all(
+        float(run(batch)[0]) < _FRACTION for batch in stream(graph, fitting(graph, context), context, "integers")
+    )

@@ -25,7 +25,7 @@ from ir.quantization import QuantParams, asymmetric, outward, symmetric
 from ir.widths import Widths
 from passes.contract.base import Context, Needs, Pass, PassReport
 from passes.quantization.bits import BitsPlan, parse_rules
-from passes.quantization.casts import requantize_casts
+from passes.quantization.casts import requantize_casts, requantize_whole
 from passes.quantization.comparable import fit_scales
 from passes.quantization.floors import raise_scales
 from passes.quantization.groups import tie_groups
@@ -83,6 +83,7 @@ class Quantize(Pass):
         notes += raise_scales(graph, context, _params(graph, context, widths), requested)
         for value, params in _params(graph, context, widths).items():
             value.quant = params
+        notes += requantize_whole(graph, context)
         annotate_states(graph, context)
         notes += self._weights(graph, context, requested)
         context.tables.unrounded = graph.twin()
