@@ -3,6 +3,7 @@
 from converter.frontends.keras_layers import (
     activations,
     arithmetic,
+    categories,
     composed,
     convolution,
     images,
@@ -20,6 +21,7 @@ from converter.frontends.keras_layers._registry import followable, layer_handler
 FAMILIES = (
     activations,
     arithmetic,
+    categories,
     composed,
     convolution,
     images,

@@ -121,7 +121,10 @@ def filled_like(b: Builder, op: Any, x: Value, dtype: Any = None) -> Value:
 
 
 def _binary(b: Builder, op: OpDef, x1: Any, x2: Any) -> Value:
-    like = x1 if isinstance(x1, Value) else x2
+    like, other = (x1, x2) if isinstance(x1, Value) else (x2, x1)
+    if not isinstance(other, Value) and not like.dtype.is_float and np.any(_numbers(other) != np.rint(_numbers(other))):
+        like = as_float(b, like)
+        x1, x2 = (like, x2) if isinstance(x1, Value) else (x1, like)
     a, c = b.operand(x1, like=like), b.operand(x2, like=like)
     return b.node(op, a, c) if a.dtype is c.dtype else b.node(op, as_float(b, a), as_float(b, c))
 
@@ -232,7 +235,18 @@ def _moments(b: Builder, x: Value, axes: tuple[int, ...], keep_dims: bool) -> tu
 # --- types and scales -------------------------------------------------------------------------------------
 
 
-@operation("Cast", "SaturateCast", "ConvertToTensor")
+@operation("SaturateCast")
+def saturate_cast(b: Builder, op: Any, x: Value) -> Value:
+    """Floats between the ends of the integers that they become."""
+    target = _target(b, op.dtype)
+    if target.is_float or target is DType.BOOL or not x.dtype.is_float:
+        return cast(b, op, x)
+    limits = np.iinfo(target.numpy)
+    inside = b.node(MAXIMUM, x, b.constant(float(limits.min), "least"), name="at_least")
+    return cast(b, op, b.node(MINIMUM, inside, b.constant(float(limits.max), "most"), name="at_most"))
+
+
+@operation("Cast", "ConvertToTensor")
 def cast(b: Builder, op: Any, x: Value) -> Value:
     """Between floats nothing happens: the graph's floats are all float32."""
     target = _target(b, op.dtype or x.dtype.value.lower())

@@ -16,8 +16,6 @@ refuse(
     keras.layers.IntegerLookup,
     keras.layers.TextVectorization,
     keras.layers.Hashing,
-    keras.layers.Discretization,
-    keras.layers.CategoryEncoding,
     found="a layer that prepares text or categories",
     fix="do this outside the model and convert the rest",
 )
