@@ -27,6 +27,11 @@ def randomized(model: keras.Model, seed: int = 0) -> keras.Model:
     return model
 
 
+def sequential(shape: tuple[int, ...], *items: keras.Layer) -> keras.Model:
+    """Layers one after another, randomized; `shape` is one sample's."""
+    return randomized(keras.Sequential([keras.Input(shape), *items]))
+
+
 def random_inputs(graph: Graph, seed: int = 0) -> list[np.ndarray]:
     """Normal floats, small integers."""
     rng = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from converter.frontends import load_model
 from converter.frontends.options import ModelOptions, parse_input_shapes
 from converter.frontends.tflite_model import from_tflite
+from converter.frontends.tflite_testing import RELATIVE, check, numbers, run
 from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
 from converter.tflite.codec import BY_CODE
@@ -20,39 +21,13 @@ from converter.tflite.model_file import parse
 from converter.tflite.mutating import packed
 from converter.tflite.writer import to_bytes
 from ir.errors import ModelError, OptionError, RuntimeFailure
-from ir.execute import batchable, run_float
+from ir.execute import batchable
 from ir.graph import Graph
-from ir.opdef import FusedActivation
-from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
-from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
+from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
-from ir.ops.reduction import REDUCE_MAX, SUM, ReduceAttributes
-from ir.ops.relu import PRELU, RELU
-from ir.ops.softmax import SOFTMAX
+from ir.ops.relu import RELU
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
-from ir.verify import verify
-
-_RNG = np.random.default_rng(0)
-_RELATIVE = 2e-5  # float32 sums in another order
-
-
-def _run(graph: Graph, *inputs: np.ndarray) -> list[np.ndarray]:
-    verify(graph)
-    return [np.asarray(y) for y in run_float(graph, inputs)]
-
-
-def _check(data: bytes, *inputs: np.ndarray, options: ModelOptions | None = None) -> Graph:
-    """What was read computes what the runtime's float kernels compute."""
-    graph = from_tflite(data, options)
-    expected = LocalRuntime(package="ai_edge_litert").load(data).invoke(inputs)
-    for a, b in zip(expected, _run(graph, *inputs), strict=True):
-        np.testing.assert_allclose(b, a, rtol=_RELATIVE, atol=_RELATIVE * max(1.0, float(np.abs(a).max())))
-    return graph
-
-
-def _numbers(*shape: int) -> np.ndarray:
-    return _RNG.normal(size=shape).astype(np.float32)
 
 
 def _dense(file: File, weights: int, bias: int = -1, inputs: int = 6, outputs: int = 4) -> bytes:
@@ -63,10 +38,10 @@ def _dense(file: File, weights: int, bias: int = -1, inputs: int = 6, outputs: i
 
 def test_half_precision_constants_are_folded() -> None:
     file = File()
-    half = file.constant(_numbers(4, 6).astype(np.float16))
+    half = file.constant(numbers(4, 6).astype(np.float16))
     full = file.tensor([4, 6])
     file.op("DEQUANTIZE", [half], [full], schema.DequantizeOptionsT())
-    graph = _check(_dense(file, full), _numbers(1, 6))
+    graph = check(_dense(file, full), numbers(1, 6))
     assert [node.op for node in graph.nodes] == [FULLY_CONNECTED]
     assert graph.nodes[0].weight is not None and graph.nodes[0].weight.dtype is DType.FLOAT32
 
@@ -74,68 +49,13 @@ def test_half_precision_constants_are_folded() -> None:
 @pytest.mark.parametrize("channels", [False, True])
 def test_weights_of_8_bits_become_floats(channels: bool) -> None:
     """Hybrid files; their kernels quantize the input on the way, so floats are compared with floats."""
-    q = _RNG.integers(-127, 128, (4, 6)).astype(np.int8)
+    q = np.random.default_rng(0).integers(-127, 128, (4, 6)).astype(np.int8)
     scale = np.linspace(0.01, 0.04, 4).astype(np.float32) if channels else np.array([0.02], np.float32)
     quant = schema.QuantizationParametersT(scale=scale, zeroPoint=np.zeros(scale.size, np.int64))
     file = File()
     graph = from_tflite(_dense(file, file.constant(q, quantization=quant)))
-    x = _numbers(1, 6)
-    np.testing.assert_allclose(_run(graph, x)[0], x @ (q * scale[:, None]).T, rtol=_RELATIVE, atol=1e-5)
-
-
-def test_fused_activations_become_nodes() -> None:
-    graph = Graph("m")
-    x = graph.input("x", TensorType((1, 5, 5, 2)))
-    w = graph.constant(_numbers(3, 3, 3, 2), "w")
-    b = graph.constant(_numbers(3), "b")
-    y = graph.add(CONV_2D, [x, w, b], Conv2DAttributes(activation=FusedActivation.RELU6), "conv").output
-    z = graph.add(ADD, [y, y], ADD.attributes(activation=FusedActivation.RELU), "sum").output
-    graph.outputs = [y, z]
-    read = _check(to_bytes(graph), _numbers(1, 5, 5, 2))
-    assert [node.op.name for node in read.nodes] == ["conv_2d", "relu6", "add", "relu"]
-    assert [v.name for v in read.outputs] == ["conv", "sum"]
-    assert not any(n.attrs.activation for n in read.nodes if n.op.takes_fused_activation)
-
-
-def test_prelu_of_tf1_is_recognized() -> None:
-    graph = Graph("m")
-    x = graph.input("x", TensorType((1, 4, 4, 3)))
-    clipped = graph.add(RELU, [graph.add(NEG, [x]).output]).output
-    slope = graph.constant(_numbers(3), "alpha")
-    scaled = graph.add(MUL, [slope, graph.add(NEG, [clipped]).output]).output
-    graph.outputs = [graph.add(ADD, [graph.add(RELU, [x]).output, scaled], name="y").output]
-    read = _check(to_bytes(graph), _numbers(1, 4, 4, 3))
-    assert [node.op for node in read.nodes] == [PRELU]
-
-
-@pytest.mark.parametrize("shifted", [False, True])
-def test_softmax_in_parts_is_recognized(shifted: bool) -> None:
-    graph = Graph("m")
-    x = graph.input("x", TensorType((1, 7)))
-    axes = ReduceAttributes(axes=(1,), keep_dims=True)
-    z = graph.add(SUB, [x, graph.add(REDUCE_MAX, [x], axes).output]).output if shifted else x
-    powers = graph.add(EXP, [z]).output
-    graph.outputs = [graph.add(DIV, [powers, graph.add(SUM, [powers], axes).output]).output]
-    read = _check(to_bytes(graph), _numbers(1, 7))
-    assert [node.op for node in read.nodes] == [SOFTMAX]
-
-
-def test_a_sum_over_another_axis_is_no_softmax() -> None:
-    graph = Graph("m")
-    x = graph.input("x", TensorType((1, 3, 7)))
-    powers = graph.add(EXP, [x]).output
-    total = graph.add(SUM, [powers], ReduceAttributes(axes=(1,), keep_dims=True)).output
-    graph.outputs = [graph.add(DIV, [powers, total]).output]
-    assert SOFTMAX not in [node.op for node in _check(to_bytes(graph), _numbers(1, 3, 7)).nodes]
-
-
-def test_signs_squares_and_divisors_become_products() -> None:
-    graph = Graph("m")
-    x = graph.input("x", TensorType((1, 7)))
-    y = graph.add(DIV, [graph.add(NEG, [x]).output, graph.constant(np.float32(4), "four")]).output
-    graph.outputs = [graph.add(SQUARE, [y]).output]
-    read = _check(to_bytes(graph), _numbers(1, 7))
-    assert {node.op for node in read.nodes} == {MUL}
+    x = numbers(1, 6)
+    np.testing.assert_allclose(run(graph, x)[0], x @ (q * scale[:, None]).T, rtol=RELATIVE, atol=1e-5)
 
 
 def test_shape_arithmetic_leaves_nothing() -> None:
@@ -151,7 +71,7 @@ def test_shape_arithmetic_leaves_nothing() -> None:
     file.op("PACK", [batch, rest], [packed], schema.PackOptionsT(valuesCount=2))
     file.op("RESHAPE", [x, packed], [y], schema.ReshapeOptionsT())
     data = file.finish([x], [y])
-    graph = _check(data, _numbers(1, 4, 3))
+    graph = check(data, numbers(1, 4, 3))
     assert [node.op.name for node in graph.nodes] == ["reshape"] and batchable(graph)
     assert from_tflite(data, ModelOptions(batch_size=5)).outputs[0].shape == (5, 12)
 
@@ -168,9 +88,9 @@ def test_a_placeholder_that_stands_for_no_batch_stays() -> None:
     file.op("RESHAPE", [spread, file.constant(np.array([-1, 1, 4, 3], np.int32))], [flat], schema.ReshapeOptionsT())
     file.op("RESHAPE", [flat, file.constant(np.array([-1, 4, 3], np.int32))], [folded], schema.ReshapeOptionsT())
     file.op("BATCH_TO_SPACE_ND", [folded, block, none], [y])
-    graph = _check(file.finish([x], [y]), _numbers(1, 8, 3))
+    graph = check(file.finish([x], [y]), numbers(1, 8, 3))
     again = LocalRuntime(package="ai_edge_litert", kernels="builtin").load(to_bytes(graph))
-    assert again.invoke([_numbers(1, 8, 3)])[0].shape == (1, 8, 3)
+    assert again.invoke([numbers(1, 8, 3)])[0].shape == (1, 8, 3)
 
 
 def test_half_precision_tensors_become_float32() -> None:
@@ -192,14 +112,14 @@ def test_a_cast_whose_options_are_empty_is_read_by_its_tensors(options: schema.C
     file = File()
     tokens, reals = file.tensor((1, 5), "INT32"), file.tensor((1, 5))
     file.op("CAST", [tokens], [reals], options)
-    graph = _check(file.finish([tokens], [reals]), np.arange(5, dtype=np.int32)[None])
+    graph = check(file.finish([tokens], [reals]), np.arange(5, dtype=np.int32)[None])
     assert [(n.attrs.in_data_type, n.attrs.out_data_type) for n in graph.nodes] == [(DType.INT32, DType.FLOAT32)]
 
 
 def test_signature_names_and_shared_outputs() -> None:
     file = File()
     x, y = file.tensor([1, 6], name="serving_default_x:0"), file.tensor([1, 4], name="Identity")
-    file.op("FULLY_CONNECTED", [x, file.constant(_numbers(4, 6)), -1], [y], schema.FullyConnectedOptionsT())
+    file.op("FULLY_CONNECTED", [x, file.constant(numbers(4, 6)), -1], [y], schema.FullyConnectedOptionsT())
 
     def entries(**names: int) -> list[schema.TensorMapT]:
         return [schema.TensorMapT(name=n.encode(), tensorIndex=i) for n, i in names.items()]
@@ -208,7 +128,7 @@ def test_signature_names_and_shared_outputs() -> None:
         schema.SignatureDefT(signatureKey=b"serving_default", inputs=entries(image=x), outputs=entries(scores=y))
     ]
     data = file.finish([x], [y, y, x])
-    graph = _check(data, _numbers(1, 6))
+    graph = check(data, numbers(1, 6))
     assert [v.name for v in graph.inputs] == ["image"]
     assert len({v.name for v in graph.outputs} | {"image"}) == 4
     with pytest.raises(OptionError, match="a signature of serving_default, found other"):
@@ -219,9 +139,9 @@ def _lstm(file: File, *, clip: float = 0.0, time_major: bool = False, peephole: 
     steps, inputs, units = 4, 3, 5
     shape = [steps, 1] if time_major else [1, steps]
     x, y = file.tensor([*shape, inputs], name="x"), file.tensor([*shape, units], name="y")
-    weights = [file.constant(_numbers(units, n)) for n in [inputs] * 4 + [units] * 4]
-    holes = [file.constant(_numbers(units)) if peephole else -1 for _ in range(3)]
-    biases = [file.constant(_numbers(units)) for _ in range(4)]
+    weights = [file.constant(numbers(units, n)) for n in [inputs] * 4 + [units] * 4]
+    holes = [file.constant(numbers(units)) if peephole else -1 for _ in range(3)]
+    biases = [file.constant(numbers(units)) for _ in range(4)]
     states = [file.tensor([1, units], name=f"state{i}", isVariable=True) for i in range(2)]
     options = schema.UnidirectionalSequenceLSTMOptionsT(fusedActivationFunction=4, cellClip=clip, timeMajor=time_major)
     operands = [x, *weights, *holes, *biases, -1, -1, *states, -1, -1, -1, -1]
@@ -231,7 +151,7 @@ def _lstm(file: File, *, clip: float = 0.0, time_major: bool = False, peephole: 
 
 @pytest.mark.parametrize(("clip", "time_major"), list(itertools.product([0.0, 0.3], [False, True])))
 def test_lstm_is_one_node(clip: float, time_major: bool) -> None:
-    graph = _check(_lstm(File(), clip=clip, time_major=time_major), _numbers(*((4, 1, 3) if time_major else (1, 4, 3))))
+    graph = check(_lstm(File(), clip=clip, time_major=time_major), numbers(*((4, 1, 3) if time_major else (1, 4, 3))))
     assert [node.op.name for node in graph.nodes] == ["unidirectional_sequence_lstm"]
 
 
@@ -282,7 +202,7 @@ def test_lstm_with_peepholes_is_refused() -> None:
 def _custom(code: str = "CUSTOM", custom: str = "MyOp") -> File:
     file = File()
     x, y, z = file.tensor([1, 6], name="x"), file.tensor([1, 4], name="y"), file.tensor([1, 4], name="z")
-    file.op("FULLY_CONNECTED", [x, file.constant(_numbers(4, 6)), -1], [y], schema.FullyConnectedOptionsT())
+    file.op("FULLY_CONNECTED", [x, file.constant(numbers(4, 6)), -1], [y], schema.FullyConnectedOptionsT())
     file.op(code, [y], [z], custom=custom)
     return file
 
@@ -368,7 +288,7 @@ def test_weights_that_are_integers_already_are_said() -> None:
 @pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
 def test_weights_that_are_not_finite_are_refused(number: float) -> None:
     file = File()
-    weights = _numbers(4, 6)
+    weights = numbers(4, 6)
     weights[1, 2] = number
     with pytest.raises(ModelError, match="1 NaN or infinite of the 24 values"):
         from_tflite(_dense(file, file.constant(weights)))
@@ -382,7 +302,7 @@ def test_infinity_that_pads_a_maximum_is_the_lowest_float() -> None:
     file.op("PADV2", [x, pads, low], [padded])
     options = schema.Pool2DOptionsT(padding=1, strideH=1, strideW=1, filterHeight=3, filterWidth=3)
     file.op("MAX_POOL_2D", [padded], [y], options)
-    graph = _check(file.finish([x], [y]), _numbers(1, 4, 4, 2))
+    graph = check(file.finish([x], [y]), numbers(1, 4, 4, 2))
     constant = graph.nodes[0].inputs[1]
     assert constant is not None and constant.data is not None and np.isfinite(constant.data).all()
 
@@ -408,14 +328,3 @@ def test_parse_input_shapes() -> None:
 def test_every_operator_of_the_table_can_be_found() -> None:
     assert {"SHAPE", "FILL", "RANGE", "DENSIFY", "UNIDIRECTIONAL_SEQUENCE_LSTM"} <= set(BY_CODE)
     assert FullyConnectedAttributes().keep_num_dims is False
-
-
-def test_a_bias_of_any_shape_is_a_vector() -> None:
-    """Kernels read a bias of `[1, N]` as one of `[N]`, and exporters write it."""
-    graph = Graph("net")
-    x = graph.input("x", TensorType((1, 3)))
-    operands = [x, graph.constant(np.ones((4, 3), np.float32), "w"), graph.constant(np.ones((1, 4), np.float32), "b")]
-    graph.outputs = [graph.add(FULLY_CONNECTED, operands, name="y").output]
-    found = from_tflite(to_bytes(graph), ModelOptions())
-    assert found.nodes[0].inputs[2].shape == (4,)
-    np.testing.assert_array_equal(found.nodes[0].inputs[2].data, np.ones(4))

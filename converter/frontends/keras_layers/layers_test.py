@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from converter.frontends.keras_model import from_keras
-from converter.frontends.keras_testing import assert_same_function, randomized
+from converter.frontends.keras_testing import assert_same_function, randomized, sequential
 from ir.errors import ModelError
 from ir.ops import TABLE
 
@@ -132,23 +132,19 @@ _ACTIVATIONS = [
 ]
 
 
-def _sequential(shape: tuple[int, ...], *items: keras.Layer) -> keras.Model:
-    return randomized(keras.Sequential([keras.Input(shape), *items]))
-
-
 @pytest.mark.parametrize("name", _PICTURE)
 def test_layer_on_pictures(name: str) -> None:
-    assert_same_function(_sequential((6, 7, 4), _PICTURE[name]()))
+    assert_same_function(sequential((6, 7, 4), _PICTURE[name]()))
 
 
 @pytest.mark.parametrize("name", _SIGNAL)
 def test_layer_on_signals(name: str) -> None:
-    assert_same_function(_sequential((9, 4), _SIGNAL[name]()))
+    assert_same_function(sequential((9, 4), _SIGNAL[name]()))
 
 
 @pytest.mark.parametrize("name", _ACTIVATIONS)
 def test_activation(name: str) -> None:
-    graph = assert_same_function(_sequential((5, 6), layers.Dense(8, activation=name)))
+    graph = assert_same_function(sequential((5, 6), layers.Dense(8, activation=name)))
     assert graph.nodes[0].op is TABLE["fully_connected"]
     assert graph.nodes[0].attrs.activation == 0  # activations are nodes of their own
 
@@ -174,11 +170,11 @@ def test_attention(dropout: float) -> None:
 def test_embedding_takes_integers_and_floats() -> None:
     x = keras.Input((6,), dtype="int32")
     assert_same_function(keras.Model(x, layers.Embedding(10, 4)(x)))
-    assert_same_function(_sequential((6,), layers.Rescaling(0.0, 3.0), layers.Embedding(10, 4)))
+    assert_same_function(sequential((6,), layers.Rescaling(0.0, 3.0), layers.Embedding(10, 4)))
 
 
 def test_repeat_vector() -> None:
-    assert_same_function(_sequential((4,), layers.RepeatVector(5)))
+    assert_same_function(sequential((4,), layers.RepeatVector(5)))
 
 
 def test_integer_pictures_are_cast() -> None:
@@ -189,7 +185,7 @@ def test_integer_pictures_are_cast() -> None:
 
 def test_weight_layouts_are_those_of_tflite() -> None:
     graph = from_keras(
-        _sequential(
+        sequential(
             (9, 9, 4),
             layers.Conv2D(6, (2, 3), name="conv"),
             layers.DepthwiseConv2D((2, 3), depth_multiplier=2, name="depthwise"),
@@ -207,113 +203,14 @@ def test_weight_layouts_are_those_of_tflite() -> None:
 
 
 def test_grouped_convolution_of_single_channels_is_depthwise() -> None:
-    graph = from_keras(_sequential((6, 6, 4), layers.Conv2D(8, 3, groups=4)))
+    graph = from_keras(sequential((6, 6, 4), layers.Conv2D(8, 3, groups=4)))
     assert [node.op for node in graph.nodes] == [TABLE["depthwise_conv_2d"]]
     assert graph.nodes[0].attrs.depth_multiplier == 2
 
 
 def test_signal_activation_stands_next_to_its_convolution() -> None:
-    graph = from_keras(_sequential((9, 4), layers.Conv1D(5, 3, activation="relu")))
+    graph = from_keras(sequential((9, 4), layers.Conv1D(5, 3, activation="relu")))
     assert [node.op.name for node in graph.nodes] == ["reshape", "conv_2d", "relu", "reshape"]
-
-
-class _Leaky(keras.Layer):
-    """A cell of the user's: it begins at one, and its call has no `training`."""
-
-    state_size = output_size = 4
-
-    def get_initial_state(self, batch_size=None):  # type: ignore[no-untyped-def]
-        return [keras.ops.ones((batch_size, 4))]
-
-    def call(self, x, states):  # type: ignore[no-untyped-def]
-        y = 0.9 * states[0] + x
-        return y, [y]
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: layers.LSTM(3, activation="relu"),
-        lambda: layers.GRU(3, go_backwards=True, return_sequences=True),
-        lambda: layers.GRU(3, reset_after=False),
-        lambda: layers.RNN([layers.LSTMCell(3, dropout=0.5), layers.GRUCell(2)], return_sequences=True),
-        lambda: layers.SimpleRNN(3, activation="relu", dropout=0.5),
-        lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="ave"),
-        lambda: layers.RNN(_Leaky()),
-    ],
-)
-def test_recurrent_layers_are_written_out(make: Callable[[], keras.Layer]) -> None:
-    layer = make()
-    graph = assert_same_function(_sequential((5, 4), layer))
-    assert graph.nodes[0].op is TABLE["unpack"] and len(graph.nodes[0].outputs) == 5
-
-
-@pytest.mark.parametrize(
-    ("make", "count"),
-    [
-        (lambda: layers.LSTM(3), 1),
-        (lambda: layers.LSTM(3, return_sequences=True, use_bias=False), 1),
-        (lambda: layers.LSTM(3, go_backwards=True, dropout=0.5), 1),
-        (lambda: layers.RNN(layers.LSTMCell(3)), 1),
-        (lambda: layers.Bidirectional(layers.LSTM(3)), 2),
-        (lambda: layers.Bidirectional(layers.LSTM(3, return_sequences=True), merge_mode="sum"), 2),
-    ],
-)
-def test_an_lstm_is_one_node(make: Callable[[], keras.Layer], count: int) -> None:
-    graph = assert_same_function(_sequential((5, 4), make()))
-    assert [node.op.name for node in graph.nodes].count("unidirectional_sequence_lstm") == count
-
-
-def test_a_recurrent_layer_gives_its_last_states() -> None:
-    x = keras.Input((5, 4))
-    assert len(assert_same_function(keras.Model(x, list(layers.LSTM(3, return_state=True)(x)))).outputs) == 3
-
-
-@pytest.mark.parametrize(("merge", "outputs"), [("sum", 5), (None, 6)])
-def test_both_directions_give_their_last_states(merge: str | None, outputs: int) -> None:
-    x, y = keras.Input((5, 4)), keras.Input((4, 2))
-    both = layers.Bidirectional(layers.LSTM(3, return_state=True), merge_mode=merge)
-    assert len(assert_same_function(randomized(keras.Model(x, list(both(x))))).outputs) == outputs
-    decoder = layers.Bidirectional(layers.LSTM(3, return_sequences=True))
-    states = list(layers.Bidirectional(layers.LSTM(3, return_state=True))(x))[1:]
-    assert_same_function(randomized(keras.Model([x, y], decoder(y, initial_state=states))))
-
-
-@pytest.mark.parametrize(
-    ("make", "shape"),
-    [
-        (lambda: layers.ConvLSTM1D(3, 3), (3, 6, 2)),
-        (lambda: layers.ConvLSTM2D(3, (2, 3), strides=2, padding="same", return_sequences=True), (3, 5, 4, 2)),
-        (lambda: layers.ConvLSTM2D(3, 3, dilation_rate=2, use_bias=False, dropout=0.5), (2, 6, 7, 2)),
-        (lambda: layers.Bidirectional(layers.ConvLSTM2D(2, 3, padding="same")), (2, 4, 4, 2)),
-    ],
-)
-def test_recurrent_convolutions_are_written_out(make: Callable[[], keras.Layer], shape: tuple[int, ...]) -> None:
-    layer = make()
-    graph = assert_same_function(_sequential(shape, layer))
-    assert all(node.op.quantization.integer for node in graph.nodes)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: layers.Dense(5, activation="relu"),
-        lambda: layers.BatchNormalization(),
-        lambda: layers.LSTM(3),
-        lambda: keras.Sequential([layers.Conv1D(3, 2), layers.MaxPooling1D(2), layers.Flatten(), layers.Dense(2)]),
-    ],
-)
-def test_steps_are_rows_of_the_batch(make: Callable[[], keras.Layer]) -> None:
-    timed = layers.TimeDistributed(make())
-    graph = assert_same_function(_sequential((3, 5, 4), timed))
-    assert graph.nodes[0].op is TABLE["reshape"] and graph.nodes[0].output.shape == (3, 5, 4)
-
-
-@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM])
-def test_a_decoder_begins_where_its_encoder_ended(kind: type[keras.Layer]) -> None:
-    x, y = keras.Input((5, 4)), keras.Input((3, 2))
-    _, *states = kind(3, return_state=True)(x)
-    assert_same_function(randomized(keras.Model([x, y], kind(3, return_sequences=True)(y, initial_state=states))))
 
 
 @pytest.mark.parametrize(
@@ -340,14 +237,14 @@ def test_refusals_name_the_layer_and_the_reason(layer: keras.Layer, shape: tuple
 
 
 def test_quantized_layers_are_refused() -> None:
-    model = _sequential((6,), layers.Dense(4))
+    model = sequential((6,), layers.Dense(4))
     model.layers[0].quantize("int8")
     with pytest.raises(ModelError, match="quantized by Keras"):
         from_keras(model)
 
 
 def test_mixed_precision_becomes_float32() -> None:
-    model = _sequential((6, 6, 3), layers.Conv2D(4, 3, dtype="mixed_float16"), layers.Dense(3, dtype="bfloat16"))
+    model = sequential((6, 6, 3), layers.Conv2D(4, 3, dtype="mixed_float16"), layers.Dense(3, dtype="bfloat16"))
     graph = from_keras(model)
     assert {v.dtype.value for v in graph.values()} == {"FLOAT32"}
     np.testing.assert_array_equal(
@@ -369,7 +266,7 @@ class _Enlarge(keras.Layer):
 
 
 def test_layers_of_the_user_are_followed() -> None:
-    model = _sequential((3, 4, 2), _Enlarge(name="own"))
+    model = sequential((3, 4, 2), _Enlarge(name="own"))
     graph = assert_same_function(model)
     assert [node.name for node in graph.nodes] == ["own/conv_transpose", "own/dense", "own/dense/relu", "own"]
     assert len(model.layers[0].dense._inbound_nodes) == 0  # the import leaves no trace
@@ -390,9 +287,9 @@ class _Renamed(layers.Dense):
 
 
 def test_subclasses_that_compute_something_else_are_followed() -> None:
-    graph = assert_same_function(_sequential((6,), _Sharp(3)))
+    graph = assert_same_function(sequential((6,), _Sharp(3)))
     assert "mul" in [node.op.name for node in graph.nodes]
-    assert len(assert_same_function(_sequential((6,), _Renamed(3))).nodes) == 1
+    assert len(assert_same_function(sequential((6,), _Renamed(3))).nodes) == 1
 
 
 def test_layers_that_leave_keras_ops_are_refused() -> None:
