@@ -13,6 +13,7 @@ import numpy as np
 from converter.tflite.codec import BY_CODE, decode_attributes, is_stored, layout
 from converter.tflite.constants import MISFITS, constant_array
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord, TensorRecord
+from converter.tflite.variables import CODES, form_problem
 from ir.errors import ModelError
 from ir.opdef import OpDef, Role
 from ir.types import DType, TensorType, given
@@ -95,6 +96,8 @@ def _order_problem(graph: SubgraphRecord, operator: OperatorRecord, known: set[i
 
 
 def _operator_problem(graph: SubgraphRecord, operator: OperatorRecord) -> Problem:
+    if operator.code in CODES:
+        return form_problem(operator)
     op = BY_CODE.get(operator.code)
     if op is None:
         return None

@@ -20,11 +20,27 @@ from ir.types import TensorType
 HANDLE, READ, ASSIGN, ONCE = "VAR_HANDLE", "READ_VARIABLE", "ASSIGN_VARIABLE", "CALL_ONCE"
 CODES = frozenset({HANDLE, READ, ASSIGN, ONCE})
 RESOURCE = "RESOURCE"  # the element type of handles
+_FORMS = {  # options, operands, results
+    HANDLE: ("VarHandleOptions", 0, 1),
+    READ: ("ReadVariableOptions", 1, 1),
+    ASSIGN: ("AssignVariableOptions", 2, 0),
+    ONCE: ("CallOnceOptions", 0, 0),
+}
 
 
 def handles(graph: SubgraphRecord) -> dict[int, str]:
     """The tensors that are handles, and the names of their variables."""
     return {op.outputs[0]: _name(op) for op in graph.operators if op.code == HANDLE and op.outputs}
+
+
+def form_problem(operator: OperatorRecord) -> tuple[str, str] | None:
+    """What an operator of variables has otherwise than the schema says: what was expected, and what was found."""
+    options, operands, results = _FORMS[operator.code]
+    if operator.options_name not in ("NONE", options):
+        return options, operator.options_name
+    if (len(operator.inputs), len(operator.outputs)) != (operands, results) or -1 in operator.inputs:
+        return f"{operands} operands and {results} results", f"{len(operator.inputs)} and {len(operator.outputs)}"
+    return None
 
 
 def _name(operator: OperatorRecord) -> str:
@@ -47,7 +63,7 @@ def initial(file: ModelFile, graph: SubgraphRecord) -> dict[str, np.ndarray]:
         for step in begin.operators:
             if step.code == HANDLE:
                 continue
-            if step.code != ASSIGN or begin.tensors[step.inputs[1]].data is None:
+            if step.code != ASSIGN or step.inputs[0] not in named or begin.tensors[step.inputs[1]].data is None:
                 raise _error(file, f"{step.code} in '{begin.name}'")
             found[named[step.inputs[0]]] = constant_array(begin.tensors[step.inputs[1]], file.path)
     return found
@@ -72,7 +88,7 @@ class Variables:
 
     def __init__(self, file: ModelFile, graph: SubgraphRecord) -> None:
         self.handles, self.begins = handles(graph), initial(file, graph)
-        self.assigned = {self.handles[op.inputs[0]] for op in graph.operators if op.code == ASSIGN}
+        self.assigned = {self.handles.get(op.inputs[0]) for op in graph.operators if op.code == ASSIGN}
         self.reads: dict[str, Value] = {}
         self.now: dict[str, Value] = {}
 
