@@ -81,17 +81,21 @@ def _window(b: Builder, spec: Any, x: Value, axes: int, width: int) -> tuple[Val
     }
 
 
-def _conv(b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1) -> Value:
+def _conv(
+    b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, groups: int = 1, name: str = ""
+) -> Value:
     if 1 < groups == x.shape[-1]:
         return _depthwise(b, spec, x, axes, kernel, bias)
     weights = b.weight(kernel, "kernel", _conv_layout(axes))
     x, attributes = _window(b, spec, x, axes, weights.shape[2])
-    return b.node(CONV_2D, x, weights, *_given(bias), **attributes)
+    return b.node(CONV_2D, x, weights, *_given(bias), name=name, **attributes)
 
 
-def conv_over_pictures(b: Builder, spec: Any, x: Value, kernel: np.ndarray, bias: Value | None) -> Value:
+def conv_over_pictures(
+    b: Builder, spec: Any, x: Value, kernel: np.ndarray, bias: Value | None, name: str = ""
+) -> Value:
     """A convolution `[kh, kw, in, out]` with the strides, dilations and padding of `spec`."""
-    return _conv(b, spec, x, 2, kernel, bias)
+    return _conv(b, spec, x, 2, kernel, bias, name=name)
 
 
 def _depthwise(b: Builder, spec: Any, x: Value, axes: int, kernel: Any, bias: Value | None, name: str = "") -> Value:

@@ -30,7 +30,13 @@ def _model(kind: type[keras.Layer], **options: Any) -> keras.Model:
         (layers.Conv3DTranspose, {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same"}),
         (layers.Conv3DTranspose, {"filters": 3, "kernel_size": (2, 3, 4), "strides": (3, 2, 1), "activation": "relu"}),
         (layers.Conv3DTranspose, {"filters": 3, "kernel_size": (4, 2, 2), "padding": "same", "use_bias": False}),
+        (layers.Conv3D, {"filters": 4, "kernel_size": 3, "groups": 2, "padding": "same", "activation": "relu"}),
+        (layers.Conv3D, {"filters": 6, "kernel_size": 2, "groups": 2, "activation": "softmax", "use_bias": False}),
         (layers.MaxPooling3D, {"pool_size": (2, 3, 1), "strides": (1, 2, 1)}),
+        (layers.MaxPooling3D, {"pool_size": (4, 2, 3), "strides": (3, 2, 2), "padding": "same"}),
+        (layers.MaxPooling3D, {"pool_size": 3, "strides": 1, "padding": "same"}),
+        (layers.AveragePooling3D, {"pool_size": (4, 2, 3), "strides": (3, 2, 2), "padding": "same"}),
+        (layers.AveragePooling3D, {"pool_size": 3, "strides": 1, "padding": "same"}),
         (layers.AveragePooling3D, {"pool_size": (3, 2, 2)}),
     ],
 )
@@ -39,11 +45,21 @@ def test_they_compute_the_same(kind: type[keras.Layer], options: dict[str, Any])
     assert all(node.op.quantization.integer for node in graph.nodes)
 
 
+def test_operations_over_three_axes() -> None:
+    x = keras.Input((7, 6, 5, 2))
+    pooled = [keras.ops.max_pool(x, 2, padding="same"), keras.ops.average_pool(x, (2, 3, 2), 1)]
+    assert_same_function(keras.Model(x, pooled))
+
+
+def test_many_groups_are_refused() -> None:
+    model = keras.Sequential([keras.Input((3, 3, 3, 64)), layers.Conv3D(64, 2, groups=64)])
+    with pytest.raises(ModelError, match="at most 32 groups, found 64"):
+        from_keras(model)
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "found"),
     [
-        (layers.Conv3D, {"filters": 4, "kernel_size": 3, "groups": 2}, "2 groups"),
-        (layers.MaxPooling3D, {"pool_size": 2, "padding": "same"}, "same"),
         (layers.Conv3DTranspose, {"filters": 2, "kernel_size": 3, "dilation_rate": 2}, "dilation"),
     ],
 )
