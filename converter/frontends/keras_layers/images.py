@@ -1,4 +1,8 @@
-"""Layers for pictures: resizing, cropping, depth and space, and what does nothing at inference."""
+"""Layers for pictures: resizing, cropping, depth and space, and what does nothing at inference.
+
+TFLite resizes with nearest pixels and linearly. Other interpolations are linear in the pixels of a column and of a row,
+so they are two matrix products, whose constants are what Keras makes of pictures of one pixel.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,7 @@ import inspect
 from typing import Any
 
 import keras
+import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
@@ -15,6 +20,7 @@ from ir.graph import Value
 from ir.ops.blocks import DEPTH_TO_SPACE, SPACE_TO_DEPTH
 from ir.ops.resize import RESIZE_BILINEAR, RESIZE_NEAREST_NEIGHBOR
 
+_INTERPOLATIONS = {"bilinear": RESIZE_BILINEAR, "nearest": RESIZE_NEAREST_NEIGHBOR}
 _NEEDS_PLACE = {"RandomCrop"}  # crops or resizes at inference too
 
 
@@ -56,7 +62,8 @@ def up_sampling(b: Builder, layer: Any, x: Value) -> Value:
 @layer(keras.layers.Resizing)
 def resizing(b: Builder, layer: Any, x: Value) -> Value:
     _whole_picture(b, layer)
-    return _resized(b, x, (layer.height, layer.width), layer.interpolation)
+    antialias = bool(getattr(layer, "antialias", False))
+    return _resized(b, x, (layer.height, layer.width), layer.interpolation, antialias)
 
 
 @operation("Resize")
@@ -64,25 +71,37 @@ def resize(b: Builder, op: Any, images: Value) -> Value:
     channels_last(b, op)
     _whole_picture(b, op)
     height, width = op.size
-    return _resized(b, images, (int(height), int(width)), op.interpolation)
+    return _resized(b, images, (int(height), int(width)), op.interpolation, bool(op.antialias))
 
 
 def _whole_picture(b: Builder, spec: Any) -> None:
-    for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"):
+    for option in ("crop_to_aspect_ratio", "pad_to_aspect_ratio"):
         if getattr(spec, option, False):
             raise b.fail(f"{option}=False", f"{option}=True", "resize the pictures before the model")
 
 
-def _resized(b: Builder, x: Value, size: tuple[int, int], interpolation: str) -> Value:
+def _resized(b: Builder, x: Value, size: tuple[int, int], interpolation: str, antialias: bool = False) -> Value:
     """Keras' resizing: the corners of the pictures coincide, and a pixel's value belongs to its centre."""
-    operators = {"bilinear": RESIZE_BILINEAR, "nearest": RESIZE_NEAREST_NEIGHBOR}
-    if interpolation not in operators or len(x.shape) != 4 or not x.dtype.is_float:
+    if len(x.shape) != 4 or not x.dtype.is_float:
         raise b.fail(
-            "bilinear or nearest interpolation of float pictures",
-            f"{interpolation} interpolation of {x.dtype.value} {x.shape}",
-            "resize the pictures before the model, or use bilinear",
+            "float pictures [batch, height, width, channels]",
+            f"{x.dtype.value} {x.shape}",
+            "cast them to float before",
         )
-    return x if x.shape[1:3] == size else b.node(operators[interpolation], x, size=size, half_pixel_centers=True)
+    if x.shape[1:3] == size:
+        return x
+    op = None if antialias else _INTERPOLATIONS.get(interpolation)
+    if op is not None:
+        return b.node(op, x, size=size, half_pixel_centers=True)
+    rows, columns = (_weights(old, new, interpolation, antialias) for old, new in zip(x.shape[1:3], size, strict=True))
+    return b.apply(lambda x: keras.ops.einsum("bhcx,yh->byxc", keras.ops.einsum("bhwc,xw->bhcx", x, columns), rows), x)
+
+
+def _weights(old: int, new: int, interpolation: str, antialias: bool) -> np.ndarray:
+    """What each of `new` places along an axis takes of each of `old` ones, `[new, old]`: a resized picture of ones."""
+    ones = np.eye(old, dtype=np.float32)[None, :, :, None]
+    weights = keras.ops.image.resize(ones, (new, old), interpolation=interpolation, antialias=antialias)
+    return np.asarray(keras.ops.convert_to_numpy(weights))[0, :, :, 0]
 
 
 @layer(keras.layers.CenterCrop)

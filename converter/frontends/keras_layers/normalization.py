@@ -7,6 +7,7 @@ unit:          x / |x|_2, which TFLite has as one operator for the last axis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
-from converter.frontends.keras_layers._shapes import axes_of, reshape
+from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
 from ir.graph import Value
 from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.normalization import BATCH_NORM
@@ -27,38 +28,35 @@ from ir.ops.unary import RSQRT
 @layer(keras.layers.BatchNormalization)
 def batch_normalization(b: Builder, layer: Any, x: Value, mask: Any = None) -> Value:
     """The mask concerns its statistics, which are what they are."""
-    if layer.axis % len(x.shape) != len(x.shape) - 1:
-        raise b.fail(
-            "batch normalization over the last axis (axis=-1)",
-            f"axis={layer.axis} of the shape {x.shape}",
-            "build the model with channels last",
-        )
-    size = x.shape[-1]
-    return b.node(
-        BATCH_NORM,
-        x,
-        b.weight(layer.gamma if layer.scale else np.ones(size), "gamma"),
-        b.weight(layer.beta if layer.center else np.zeros(size), "beta"),
-        b.weight(layer.moving_mean, "moving_mean"),
-        b.weight(layer.moving_variance, "moving_variance"),
-        epsilon=float(layer.epsilon),
-    )
+    gamma, beta = layer.gamma if layer.scale else None, layer.beta if layer.center else None
+    return _by_statistics(b, x, layer, (gamma, beta, layer.moving_mean, layer.moving_variance))
 
 
 @operation("BatchNorm")
 def batch_norm(b: Builder, op: Any, x: Value, mean: Any, variance: Any, offset: Any = None, scale: Any = None) -> Value:
-    if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,):
-        raise b.fail("batch normalization over the last axis", f"axis={op.axis}", "build the model with channels last")
-    size = x.shape[-1]
-    given = (
-        np.ones(size) if scale is None else scale,
-        np.zeros(size) if offset is None else offset,
-        mean,
-        variance,
+    return _by_statistics(b, x, op, (scale, offset, mean, variance))
+
+
+def _by_statistics(b: Builder, x: Value, spec: Any, given: Sequence[Any]) -> Value:
+    """A batch norm over the last axis; over another one a product and a sum, which no kernel can take up."""
+    axes = axes_of(spec.axis, len(x.shape))
+    if len(axes) != 1 or any(isinstance(v, Value) for v in given):
+        raise b.fail("constant statistics of one axis", f"axis={spec.axis}", "build the model with channels last")
+    (axis,) = axes
+    size, last = x.shape[axis], axis == len(x.shape) - 1
+    gamma, beta, mean, variance = (
+        np.full(size, default) if v is None else v for v, default in zip(given, (1.0, 0.0, 0.0, 1.0), strict=True)
     )
-    names = ("gamma", "beta", "mean", "variance")
-    statistics = [b.weight(value, name) for value, name in zip(given, names, strict=True)]
-    return b.node(BATCH_NORM, x, *statistics, epsilon=float(op.epsilon))
+    if last:
+        names = ("gamma", "beta", "moving_mean", "moving_variance")
+        constants = [b.weight(v, name) for v, name in zip((gamma, beta, mean, variance), names, strict=True)]
+        return b.node(BATCH_NORM, x, *constants, epsilon=float(spec.epsilon))
+    gamma, beta, mean, variance = (
+        np.asarray(keras.ops.convert_to_numpy(v), np.float64).reshape(-1, *(1,) * (len(x.shape) - 1 - axis))
+        for v in (gamma, beta, mean, variance)
+    )
+    factor = gamma / np.sqrt(variance + float(spec.epsilon))
+    return scaled_and_shifted(b, x, factor, beta - mean * factor)
 
 
 def _standardized(b: Builder, x: Value, axes: Sequence[int], epsilon: float) -> Value:
@@ -113,27 +111,31 @@ def rms_norm(b: Builder, op: Any, x: Value, scale: Any = None) -> Value:
 
 @layer(keras.layers.GroupNormalization)
 def group_normalization(b: Builder, layer: Any, x: Value) -> Value:
-    if layer.axis % len(x.shape) != len(x.shape) - 1:
-        raise b.fail(
-            "group normalization over the last axis",
-            f"axis={layer.axis}",
-            "build the model with channels last",
-        )
+    rank, axis = len(x.shape), layer.axis % len(x.shape)
+    perm = [i for i in range(rank) if i != axis] + [axis]
+    x = transpose(b, x, perm, "last")
     batch, channels = x.shape[0], x.shape[-1]
     groups = reshape(b, x, (batch, x.type.size // (batch * channels), layer.groups, channels // layer.groups), "groups")
     y = reshape(b, _standardized(b, groups, (1, 3), float(layer.epsilon)), x.shape, "ungrouped")
-    return _affine(b, y, layer.gamma if layer.scale else None, layer.beta if layer.center else None, (channels,))
+    y = _affine(b, y, layer.gamma if layer.scale else None, layer.beta if layer.center else None, (channels,))
+    return transpose(b, y, [perm.index(i) for i in range(rank)], "back")
 
 
 @operation("Normalize")
 def normalize(b: Builder, op: Any, x: Value) -> Value:
-    if axes_of(op.axis, len(x.shape)) != (len(x.shape) - 1,) or op.order != 2:
+    """To unit length: the operator does it along the last axis, the others are turned or joined to it."""
+    axes, rank = axes_of(op.axis, len(x.shape)), len(x.shape)
+    if op.order != 2 or 0 in axes:
         raise b.fail(
-            "normalization to unit length along the last axis (order 2)",
+            "normalization to unit length within a sample (order 2)",
             f"axis={op.axis}, order={op.order}",
-            "transpose the model so that it normalizes along the last axis",
+            "write the norm with keras.ops",
         )
-    return b.node(L2_NORMALIZATION, x)
+    perm = [*(i for i in range(rank) if i not in axes), *axes]
+    turned = transpose(b, x, perm, "last")
+    rows = reshape(b, turned, (*turned.shape[: rank - len(axes)], math.prod(x.shape[a] for a in axes)), "joined")
+    y = reshape(b, b.node(L2_NORMALIZATION, rows), turned.shape, "parted")
+    return transpose(b, y, [perm.index(i) for i in range(rank)], "back")
 
 
 @layer(keras.layers.Normalization)

@@ -118,6 +118,10 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "take_along_axis": lambda x: [K.take_along_axis(x, K.argmax(x, axis=a, keepdims=True), axis=a) for a in (2, 3)],
     "floor, ceil, round": lambda x: [K.floor(x), K.ceil(x), K.round(x)],
     "resize": lambda x: K.image.resize(x, (3, 14)),
+    "resize lanczos": lambda x: K.image.resize(x, (3, 14), "lanczos3", antialias=True),
+    "batch norm over rows": lambda x: K.batch_normalization(
+        x, _array(6), np.abs(_array(6)) + 0.5, 1, _array(6), _array(6)
+    ),
 }
 
 
