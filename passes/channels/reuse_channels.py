@@ -121,7 +121,7 @@ def _through(link: Link, constants: np.ndarray, reach: np.ndarray, context: Cont
     flat = np.moveaxis(w, link.first.channel_axis, -1)
     taps = flat.reshape(-1, flat.shape[-1])
     if is_depthwise(link.first):
-        kept = np.isfinite(constants) & ((constants == 0) | ~_pads(link.first))
+        kept = np.isfinite(constants) & ((constants == 0) | (not _pads(link.first)))
         centre = b + np.where(kept, constants, 0.0) * taps.sum(axis=0)
         spread = np.where(kept, 0.0, np.abs(taps).sum(axis=0) * reach)
     else:
