@@ -159,16 +159,23 @@ def _graph_order(op: OpDef, operands: list[TensorRecord | None]) -> list[TensorR
 
 
 def _bias_problem(op: OpDef, operands: list[TensorRecord | None]) -> Problem:
-    """A bias has a number for each output channel; shape inference looks at the weights only."""
+    """A bias has a number for each output channel, a real one where the weights are; inference looks at the weights only."""
     weights = [i for i, o in enumerate(op.operands) if o.role is Role.WEIGHT]
     if op.bias_index is None or op.bias_index >= len(operands) or len(weights) != 1:
         return None
     bias, weight = operands[op.bias_index], operands[weights[0]]
     if bias is None or weight is None:
         return None
+    if _is_real(weight) and not _is_real(bias):
+        return "a bias of reals, as the weights are", bias.type_name
     channels = weight.shape[given([op.weight_operand.channel_axis])]
     fits = math.prod(bias.shape) == channels
     return None if fits else (f"a bias of {channels} numbers", f"one of shape {bias.shape}")
+
+
+def _is_real(tensor: TensorRecord) -> bool:
+    dtype = DType.__members__.get(tensor.type_name)
+    return dtype is not None and dtype.is_float
 
 
 def _is_static(tensor: TensorRecord) -> bool:

@@ -143,10 +143,17 @@ def test_long_chains_are_read_in_linear_time() -> None:
     assert len(to_graph(parse(_bytes(data))).nodes) == 20_000
 
 
-def test_a_bias_is_looked_at_where_other_sizes_are_open() -> None:
+@pytest.mark.parametrize(
+    ("bias", "message"),
+    [
+        (np.zeros(10, np.float32), "a bias of 4 numbers, found one of shape"),
+        (np.zeros(4, np.int32), "a bias of reals, as the weights are, found INT32"),
+    ],
+)
+def test_a_bias_is_looked_at_where_other_sizes_are_open(bias: np.ndarray, message: str) -> None:
     file = File()
     x = file.tensor((1, 6), shapeSignature=[-1, 6])
-    weights, bias = file.constant(np.zeros((4, 6), np.float32)), file.constant(np.zeros(10, np.float32))
-    file.op("FULLY_CONNECTED", [x, weights, bias], [file.tensor((1, 4), shapeSignature=[-1, 4])])
-    with pytest.raises(ModelError, match="a bias of 4 numbers, found one of shape"):
+    weights = file.constant(np.zeros((4, 6), np.float32))
+    file.op("FULLY_CONNECTED", [x, weights, file.constant(bias)], [file.tensor((1, 4), shapeSignature=[-1, 4])])
+    with pytest.raises(ModelError, match=message):
         parse(file.finish([x], [3]))
