@@ -13,7 +13,7 @@ from converter.columns import Bounds, CoarseColumns, coarse_columns
 from converter.held import HeldInput, clipped_samples
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
-from ir.execute import batchable, compiled, run_float, run_integer
+from ir.execute import batchable, run_float, run_integer, runner
 from ir.graph import Graph
 from ir.profile import JUDGES, Profile
 from ir.quantization import QuantParams
@@ -220,12 +220,16 @@ def compare(
     float_expected = [*reference.own_outputs, *logits_of(reference)]
     integer_expected = [*integer.own_outputs, *logits_of(integer)]
     transform = simulated(reference) if any(v.quant is not None for v in reference.values()) else None
-    run = compiled(lambda tensors: run_float(reference, tensors, requested=float_expected, transform=transform))
+    rows = batch_size if together else max(1, reference.inputs[0].shape[0])
+    run = runner(
+        lambda tensors: run_float(reference, tensors, requested=float_expected, transform=transform),
+        -(-len(samples) // rows),
+    )
     sums, done, split = _Sums(reference), 0, len(reference.own_outputs)
     profile = profile or able(integer, JUDGES)
     stream = IntegerStream(integer, profile)
     held = [v.quant for v in integer_expected[split:]]
-    for batch in samples.batches(batch_size if together else max(1, reference.inputs[0].shape[0])):
+    for batch in samples.batches(rows):
         expected = run(batch)
         own = batch[: len(integer.own_inputs)]  # of the states the file keeps its own
         sums.add_inputs(own, [v.quant for v in integer.own_inputs])

@@ -163,8 +163,9 @@ def convert(
         compression.check(len(content))
     if budget is not None:
         budget.check_size(len(content))
-    target.refuse(parse(content))
-    prediction = target.judge(parse(content), ends_of(network.reference))
+    file = parse(content)
+    target.refuse(file)
+    prediction = target.judge(file, ends_of(network.reference))
     required = {*_any_of(content, target), *target.promised, *(() if prediction.unmapped else target.computes)}
     proved = proof.prove(content, data.judged or data.calibration, seed=seed, required=required) if prove else ()
     quality = _compare(network, content, data, progress) if check else None

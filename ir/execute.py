@@ -24,6 +24,10 @@ from ir.types import TensorType
 
 Transform = Callable[[Value, Any], Any]
 
+_FEW_BATCHES = 10  # what tracing a graph costs
+_NUMBERS = 1 << 21  # of all tensors: 8 MB
+_MOST_ROWS = 128
+
 
 def walk(
     graph: Graph,
@@ -168,6 +172,22 @@ def batchable(graph: Graph) -> bool:
             if moving:
                 types[value] = result
     return True
+
+
+def rows_at_a_time(graph: Graph, least: int) -> int:
+    """How many samples to run at once: `least`, or more of a graph whose tensors are small.
+
+    Of such a graph an operator's call costs more than its numbers, and it is the same for one sample and for many.
+    """
+    numbers = sum(v.type.size for v in graph.values() if not v.is_constant)
+    return max(least, min(_MOST_ROWS, _NUMBERS // max(numbers, 1)))
+
+
+def runner(
+    function: Callable[[list[Any]], list[Any]], batches: int
+) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """A function as it is, or compiled where it is called for more batches than compiling costs."""
+    return eager(function) if batches <= _FEW_BATCHES else compiled(function)
 
 
 def eager(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

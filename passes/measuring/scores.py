@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ir.execute import batchable, eager, run_float
+from ir.execute import batchable, eager, rows_at_a_time, run_float
 from ir.graph import Graph, Value
 from passes.contract.base import HELD_OUT, Samples, SamplesInMemory
 from passes.quantization.simulate import quantized
@@ -78,7 +78,7 @@ def values_of(
     """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
     run = eager(lambda t: run_float(graph, t, requested=requested, transform=quantized if simulate else None))
     together = batchable(graph)
-    size = _BATCH if together else _taken(graph)
+    size = rows_at_a_time(graph, _BATCH) if together else _taken(graph)
     parts = [[by_sample(y, len(batch[0]) if together else 1) for y in run(batch)] for batch in samples.batches(size)]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 

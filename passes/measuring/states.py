@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from ir.execute import compiled, run_float
+from ir.execute import run_float, runner
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from passes.contract.base import Context, Range
-from passes.measuring.statistics import stream
+from passes.measuring.statistics import rows_of, stream
 
 
 def state_ranges(graph: Graph, context: Context) -> dict[Value, Range]:
@@ -20,7 +20,8 @@ def state_ranges(graph: Graph, context: Context) -> dict[Value, Range]:
     if not nodes:
         return {}
     values = [v for node in nodes for v in _traced(node)]
-    run = compiled(lambda tensors: _largest(graph, tensors, nodes))
+    batches = -(-len(context.data) // rows_of(graph, context))
+    run = runner(lambda tensors: _largest(graph, tensors, nodes), batches)
     largest = np.max([run(batch) for batch in stream(graph, context.data, context, "states")], axis=0)
     return {v: Range(-float(high), float(high)) for v, high in zip(values, largest.ravel(), strict=True)}
 

@@ -12,13 +12,12 @@ from typing import Any
 import numpy as np
 
 from ir.errors import DataError
-from ir.execute import batchable, compiled, eager, run_float
+from ir.execute import batchable, rows_at_a_time, run_float, runner
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from passes.contract.base import Context, FittingSamples, Samples, Statistics
 
 BINS = 2048
-_FEW = 32  # samples that are through before they would be compiled
 
 
 def activations(graph: Graph) -> list[Value]:
@@ -26,11 +25,17 @@ def activations(graph: Graph) -> list[Value]:
     return [v for v in graph.values() if v.dtype.is_float and not v.is_constant]
 
 
+def rows_of(graph: Graph, context: Context) -> int:
+    """How many samples a graph takes, or can best be given, at a time."""
+    together = batchable(graph)
+    return rows_at_a_time(graph, context.given.batch_size) if together else max(1, graph.inputs[0].shape[0])
+
+
 def stream(
     graph: Graph, samples: Samples, context: Context, what: str, batch_size: int | None = None
 ) -> Iterator[tuple[np.ndarray, ...]]:
     """Batches as the graph can take them, of `batch_size` where it is given, with progress."""
-    size = (batch_size or context.given.batch_size) if batchable(graph) else max(1, graph.inputs[0].shape[0])
+    size = batch_size if batch_size and batchable(graph) else rows_of(graph, context)
     done, total = 0, len(samples)
     context.services.progress(what, 0, total)
     for batch in samples.batches(size):
@@ -53,8 +58,8 @@ def collect(
     """
     samples = context.data if held_out else fitting(graph, context)
     requested = list(activations(graph) if values is None else values)
-    runner = eager if len(samples) <= _FEW else compiled
-    run = runner(lambda tensors: _summaries(graph, tensors, requested))
+    batches = -(-len(samples) // rows_of(graph, context))
+    run = runner(lambda tensors: _summaries(graph, tensors, requested), batches)
     sums: list[_Running] = [_Running() for _ in requested]
     for batch in stream(graph, samples, context, "statistics"):
         results = run(batch)
@@ -116,7 +121,7 @@ def histograms(
 
     if not requested:
         return {}
-    run = compiled(count)
+    run = runner(count, -(-len(context.data) // rows_of(graph, context)))
     totals = [np.zeros(BINS, np.int64) for _ in requested]
     for batch in stream(graph, context.data, context, "histograms"):
         for total, counts in zip(totals, run(batch), strict=True):

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from ir import execute
 from ir.errors import DataError
 from ir.graph import Graph
 from ir.ops.elementwise import LOG, MUL
@@ -11,7 +12,7 @@ from ir.ops.relu import RELU6
 from ir.types import TensorType
 from passes.contract.base import Context, Given, Statistics
 from passes.graph_testing import Net, outputs
-from passes.measuring.statistics import BINS, activations, collect, histograms
+from passes.measuring.statistics import BINS, activations, collect, histograms, rows_of
 from passes.training.tuning_testing import in_memory
 
 
@@ -121,3 +122,22 @@ def test_scaled():
     np.testing.assert_array_equal(twice.high, s.high * [2, 1])
     np.testing.assert_array_equal(twice.mean, s.mean * [2, 1])
     assert not twice.sample_low.size
+
+
+def test_small_graphs_take_many_samples_at_a_time_and_are_not_compiled(monkeypatch):
+    """Of a recurrent layer written out, calls cost more than numbers, and tracing them more than running them."""
+
+    def refused(_):
+        raise AssertionError("compiled")
+
+    monkeypatch.setattr(execute, "compiled", refused)
+    net = Net()
+    graph = net.ends(net.dense(net.input(3), 4))
+    context = Context(Given(samples=in_memory(np.ones((500, 3), np.float32)), batch_size=10))
+    collect(graph, context)
+    assert rows_of(graph, context) == 128
+    net = Net()
+    wide = net.ends(net.conv(net.input(64, 64, 8), 40, 1))
+    assert rows_of(wide, context) == 10
+    with pytest.raises(AssertionError, match="compiled"):
+        collect(wide, Context(Given(samples=in_memory(np.ones((110, 64, 64, 8), np.float32)), batch_size=10)))

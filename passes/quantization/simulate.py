@@ -28,8 +28,8 @@ _NARROW = 8  # bits of activations; kernels of wider ones round once
 def fake_quantize(x: Any, params: QuantParams) -> Any:
     """Rounds a tensor to the reals that `params` can represent."""
     scale, zero_point = params.shaped(len(x.shape))
-    q = K.round(x / scale) + zero_point.astype("float32")
-    return (K.clip(q, params.qmin, params.qmax) - zero_point.astype("float32")) * scale
+    low, high = ((end - zero_point).astype("float32") for end in (params.qmin, params.qmax))
+    return K.clip(K.round(x / scale), low, high) * scale
 
 
 def quantized(value: Value, tensor: Any) -> Any:
