@@ -189,6 +189,11 @@ class _Sums:
         )
 
 
+def _of_samples(y: np.ndarray, samples: int) -> np.ndarray:
+    """An output with the samples on axis 0; all of an output that has no such axis belongs to the one sample."""
+    return y if y.shape[:1] == (samples,) or samples > 1 else y[np.newaxis]
+
+
 def to_integers(array: np.ndarray, dtype: DType, quant: QuantParams | None) -> np.ndarray:
     """A real input as the file's input takes it."""
     if quant is None:
@@ -240,6 +245,7 @@ def compare(
             else run_integer(integer, inputs, profile, requested=integer_expected)
         )
         found = [to_reals(y, v.quant) for y, v in zip(raw, integer_expected, strict=True)]
+        expected, found = ([_of_samples(y, len(batch[0])) for y in side] for side in (expected, found))
         part = None if labels is None else labels[done : done + len(batch[0])]
         sums.add_answers(expected[:split], found[:split], part)
         sums.add_logits(expected[split:], found[split:], held)

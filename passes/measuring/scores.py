@@ -85,7 +85,8 @@ def values_of(
 
 def by_sample(y: np.ndarray, samples: int) -> np.ndarray:
     """A result `[samples, elements]`; one that depends on no input is the same for every sample."""
-    return np.tile(np.reshape(y, (1, -1)), (samples, 1)) if len(y) == 1 else np.reshape(y, (samples, -1))
+    alone = np.ndim(y) == 0 or len(y) == 1
+    return np.tile(np.reshape(y, (1, -1)), (samples, 1)) if alone else np.reshape(y, (samples, -1))
 
 
 def worse(before: Score, after: Score) -> bool:
