@@ -1,0 +1,71 @@
+"""Operations that are formulas of others: the graph of each computes what Keras computes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from converter.frontends.keras_layers.formulas import _FORMULAS
+from converter.frontends.keras_model import from_keras
+from converter.frontends.keras_testing import assert_same_function
+from ir.errors import ModelError
+
+K = keras.ops
+
+_CASES: dict[str, Callable[[Any], Any]] = {
+    "NanToNum": lambda x: K.nan_to_num(x),
+    "Isnan": lambda x: K.where(K.isnan(x), 0.0, x),
+    "Isinf": lambda x: K.where(K.isinf(x), 0.0, x),
+    "Isposinf": lambda x: K.where(K.isposinf(x), 0.0, x),
+    "Isneginf": lambda x: K.where(K.isneginf(x), 0.0, x),
+    "Isfinite": lambda x: K.where(K.isfinite(x), x, 0.0),
+    "Fabs": lambda x: K.fabs(x),
+    "Deg2rad": lambda x: K.deg2rad(x),
+    "Rad2deg": lambda x: K.rad2deg(x),
+    "Erfc": lambda x: K.erfc(x * 0.1),
+    "Cosh": lambda x: K.cosh(x),
+    "Sinh": lambda x: K.sinh(x),
+    "Exp2": lambda x: K.exp2(x),
+    "Log2": lambda x: K.log2(K.abs(x) + 1),
+    "Log10": lambda x: K.log10(K.abs(x) + 1),
+    "Signbit": lambda x: K.signbit(x),
+    "Fmax": lambda x: K.fmax(x, 0.1),
+    "Fmin": lambda x: K.fmin(x, K.flip(x, axis=1)),
+    "Hypot": lambda x: K.hypot(x, x + 1),
+    "Logaddexp": lambda x: K.logaddexp(x, 1 - x),
+    "LogicalXor": lambda x: K.logical_xor(x > 0, x > 1),
+    "DivideNoNan": lambda x: K.divide_no_nan(x, K.relu(x)),
+    "Inner": lambda x: K.inner(x, np.ones((3, 4), np.float32)),
+    "Vdot": lambda x: x * K.vdot(x, x + 1),
+    "hard_shrink": lambda x: K.hard_shrink(x, 0.3),
+    "soft_shrink": lambda x: K.soft_shrink(x, 0.3),
+    "threshold": lambda x: K.threshold(x, 0.3, -0.5),
+    "count_nonzero": lambda x: [K.count_nonzero(K.relu(x), axis=1), K.count_nonzero(K.relu(x), axis=(1, 2))],
+    "ptp": lambda x: K.ptp(x, axis=1, keepdims=True),
+    "diff": lambda x: [K.diff(x), K.diff(x, n=2, axis=1)],
+    "tril": lambda x: [K.tril(x), K.tril(x, -1), K.tril(x, 2)],
+    "triu": lambda x: [K.triu(x), K.triu(x, -1), K.triu(x, 2)],
+    "trace": lambda x: [K.trace(x, 1, 1, 2), K.trace(x, -1, axis1=3, axis2=1)],
+    "isin": lambda x: [K.isin(K.argmax(x, -1), np.array([0, 3]))],
+}
+
+
+def test_there_is_a_case_for_every_formula() -> None:
+    assert set(_FORMULAS) <= set(_CASES)
+
+
+@pytest.mark.parametrize("name", _CASES)
+def test_formula(name: str) -> None:
+    x = keras.Input((6, 7, 4))
+    loose = 3e-3 if name == "Erfc" else 1e-4  # as good as 8 bits
+    assert_same_function(keras.Model(x, _CASES[name](x)), tolerance=loose)
+
+
+def test_what_is_searched_for_is_constant() -> None:
+    x = keras.Input((6,))
+    with pytest.raises(ModelError, match="a few constants to be among"):
+        from_keras(keras.Model(x, K.isin(x, x[0, :2])))
