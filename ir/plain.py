@@ -114,7 +114,7 @@ def _attributes(op: OpDef, plain: Plain) -> Attributes:
 
 
 def _attribute(kind: Any, value: Any) -> Any:
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+    if isinstance(kind, enum.EnumMeta):
         return kind(value)
     return _tuples(value)
 

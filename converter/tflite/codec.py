@@ -119,7 +119,7 @@ def _decode(options: Any, name: str, kind: Any) -> Any:
     value = getattr(options, accessor)()
     if kind is DType:
         return _DTYPES[value]
-    if isinstance(kind, type) and issubclass(kind, enum.IntEnum):
+    if isinstance(kind, enum.EnumMeta) and issubclass(kind, enum.IntEnum):
         return kind(value)
     return kind(value) if kind in (bool, int, float) else value
 

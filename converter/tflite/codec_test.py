@@ -56,7 +56,7 @@ def values_of(kind: Any, name: str) -> st.SearchStrategy[Any]:
         return st.integers(-64, 64).map(lambda i: i / 16)
     if kind is DType:
         return st.sampled_from(list(DTYPE_CODES))
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+    if isinstance(kind, enum.EnumMeta):
         return st.sampled_from(list(kind))
     assert typing.get_origin(kind) is tuple, f"{name}: {kind}"
     parts = typing.get_args(kind)

@@ -5,6 +5,7 @@ Every `Pass` subclass of the packages of `passes` is found by its name; its fiel
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import enum
 import importlib
@@ -31,7 +32,7 @@ def _discover() -> dict[str, type[Pass]]:
         if module.name.endswith(("_test", "_testing")) or module.name == __name__:
             continue
         for member in vars(importlib.import_module(module.name)).values():
-            if inspect.isclass(member) and issubclass(member, Pass) and not inspect.isabstract(member):
+            if type(member) is abc.ABCMeta and issubclass(member, Pass) and not inspect.isabstract(member):
                 found[member.name] = member
     return found
 
