@@ -32,7 +32,7 @@ from ir.ops.comparison import (
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_MAX, REDUCE_MIN, SUM
-from ir.ops.rewritten import REDUCE_ANY
+from ir.ops.rewritten import POW, REDUCE_ANY
 from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
 from ir.types import DType
 
@@ -155,20 +155,23 @@ def reciprocal(b: Builder, op: Any, x: Value) -> Value:
 
 @operation("Power")
 def power(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
-    """Powers with a known exponent that are a few operators."""
-    exponent = None if isinstance(x2, Value) else _numbers(x2)
-    if not isinstance(x1, Value) or exponent is None or exponent.size != 1:
-        raise b.fail("a power with a number as exponent", "another power", "write it with exp and log")
+    """Powers with a known exponent, or of a known positive number."""
+    if isinstance(x1, Value) and isinstance(x2, Value):
+        raise b.fail("a number as base or exponent", "two tensors", "write it with exp and log")
+    if not isinstance(x1, Value):
+        base = _numbers(x1)
+        if np.any(base <= 0):
+            raise b.fail("positive numbers as base", f"{float(base.min()):g}", "write the power another way")
+        return b.node(EXP, b.node(MUL, as_float(b, x2), b.constant(np.log(base), "logarithm"), name="scaled"))
+    exponent = _numbers(x2)
+    if exponent.size != 1:
+        raise b.fail("one number as exponent", f"{exponent.size}", "write it with exp and log")
     value = float(exponent.reshape(()))
-    single = {2.0: SQUARE, 0.5: SQRT, -0.5: RSQRT}.get(value)
-    if single is not None:
-        return b.node(single, x1)
-    if value not in (1.0, 3.0, 4.0):
-        raise b.fail("an exponent of 1, 2, 3, 4, 0.5 or -0.5", f"{value:g}", "write it with products and roots")
     if value == 1.0:
         return x1
-    square = b.node(SQUARE, x1, name="square")
-    return b.node(MUL, square, square if value == 4.0 else x1)
+    single = {2.0: SQUARE, 0.5: SQRT, -0.5: RSQRT}.get(value)
+    x = as_float(b, x1)
+    return b.node(POW, x, b.constant(value, "exponent")) if single is None else b.node(single, x)
 
 
 # --- over axes --------------------------------------------------------------------------------------------

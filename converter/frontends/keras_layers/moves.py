@@ -13,6 +13,7 @@ from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
 from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
 from ir.graph import Value
+from ir.ops.comparison import SELECT_V2
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK
 from ir.ops.padding import MIRROR_PAD, PAD, PADV2, MirrorMode
 from ir.ops.resize import RESIZE_NEAREST_NEIGHBOR
@@ -146,6 +147,23 @@ def flip(b: Builder, op: Any, x: Value) -> Value:
 def slice_op(b: Builder, op: Any, inputs: Value, start_indices: Any) -> Value:
     starts = [int(i) for i in np.asarray(start_indices)]
     return _sliced(b, inputs, [slice(i, i + int(n)) for i, n in zip(starts, op.shape, strict=True)])
+
+
+@operation("SliceUpdate")
+def slice_update(b: Builder, op: Any, inputs: Value, start_indices: Any, updates: Any) -> Value:
+    """A choice between the tensor and the update, padded to its shape."""
+    if isinstance(start_indices, Value) or any(
+        isinstance(i, Value) for i in np.ravel(np.asarray(start_indices, object))
+    ):
+        raise b.fail("constant places to write to", "ones that the model computes", "write to fixed places")
+    starts = [int(i) for i in np.asarray(start_indices)]
+    part = b.operand(updates, "updates", like=inputs)
+    ends = [start + size for start, size in zip(starts, part.shape, strict=True)]
+    paddings = tuple((start, whole - end) for start, end, whole in zip(starts, ends, inputs.shape, strict=True))
+    here = np.zeros((1, *inputs.shape[1:]), bool)
+    here[tuple(slice(start, end) for start, end in zip(starts, ends, strict=True))] = True
+    spread = b.node(PAD, part, name="padded", paddings=paddings)
+    return b.node(SELECT_V2, b.constant(here, "here", DType.BOOL), spread, inputs)
 
 
 @operation("Split")

@@ -35,6 +35,9 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "square": lambda x: x**2,
     "fourth power": lambda x: x**4,
     "cube": lambda x: x**3,
+    "other powers": lambda x: (K.abs(x) + 0.1) ** 1.5 + (K.abs(x) + 0.1) ** -1.0 + 2.0**x + K.square(x) ** 0.25,
+    "slice_update": lambda x: K.slice_update(x, (0, 2, 0, 1), x[:, :2, :, :3] * 2),
+    "slice_update with an array": lambda x: K.slice_update(x, (0, 1, 3, 0), _array(1, 4, 2, 4)),
     "sqrt": lambda x: K.sqrt(K.abs(x)),
     "rsqrt": lambda x: K.rsqrt(K.square(x) + 1),
     "exp and log": lambda x: K.log(K.exp(x) + 1),
@@ -140,7 +143,9 @@ def test_erf_is_as_good_as_eight_bits() -> None:
     ("operation", "found"),
     [
         (lambda x: K.sort(x), "keras.ops operation Sort"),
-        (lambda x: x**1.5, "1.5"),
+        (lambda x: x**x, "two tensors"),
+        (lambda x: (-2.0) ** x, "positive numbers as base, found -2"),
+        (lambda x: K.slice_update(x, K.cast(x[0, 0, 0, :], "int32"), x[:, :1]), "constant places"),
         (lambda x: x / 0.0, "zeros in a constant divisor"),
         (
             lambda x: K.einsum("bijc,bijc->bi", x, x) + K.einsum("biic,c->bi", x[:, :, :6], np.ones(4, np.float32)),
