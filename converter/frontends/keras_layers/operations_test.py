@@ -102,6 +102,8 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "einsum from the left": lambda x: K.einsum("cd,bijc->bdij", _array(4, 5), x),
     "max_pool": lambda x: K.max_pool(x, 2),
     "average_pool": lambda x: K.average_pool(x, 3, strides=2, padding="same"),
+    "adaptive pools": lambda x: [K.adaptive_max_pool(x, (4, 7)), K.adaptive_average_pool(x, (4, 3))],
+    "adaptive pools that divide": lambda x: [K.adaptive_max_pool(x, (3, 7)), K.adaptive_average_pool(x, (2, 1))],
     "conv": lambda x: K.conv(x, _array(3, 3, 4, 5), padding="same"),
     "depthwise_conv": lambda x: K.depthwise_conv(x, _array(3, 3, 4, 2)),
     "separable_conv": lambda x: K.separable_conv(x, _array(3, 3, 4, 2), _array(1, 1, 8, 3)),

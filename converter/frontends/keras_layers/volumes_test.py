@@ -37,6 +37,8 @@ def _model(kind: type[keras.Layer], **options: Any) -> keras.Model:
         (layers.MaxPooling3D, {"pool_size": 3, "strides": 1, "padding": "same"}),
         (layers.AveragePooling3D, {"pool_size": (4, 2, 3), "strides": (3, 2, 2), "padding": "same"}),
         (layers.AveragePooling3D, {"pool_size": 3, "strides": 1, "padding": "same"}),
+        (layers.AdaptiveAveragePooling3D, {"output_size": (3, 4, 5)}),
+        (layers.AdaptiveMaxPooling3D, {"output_size": (7, 3, 1)}),
         (layers.AveragePooling3D, {"pool_size": (3, 2, 2)}),
     ],
 )
