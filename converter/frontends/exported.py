@@ -11,6 +11,7 @@ import dataclasses
 import io
 import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def by_saved_model(model: Any, options: ModelOptions, why: ModelError) -> Source
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+            with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), _written_out(model):
                 warnings.simplefilter("ignore")
                 model.export(str(Path(folder) / "model"))
             source = from_saved_model(Path(folder) / "model", dataclasses.replace(options, output_nodes=()))
@@ -41,6 +42,19 @@ def by_saved_model(model: Any, options: ModelOptions, why: ModelError) -> Source
         "passes that look at them (--pipeline=data_free) know less"
     )
     return dataclasses.replace(source, warnings=(*source.warnings, said))
+
+
+@contextlib.contextmanager
+def _written_out(model: Any) -> Iterator[None]:
+    """While it lasts, recurrent layers are traced step by step: TFLite has no loops over lists of tensors."""
+    layers = [part for part in getattr(model, "_flatten_layers", list)() if getattr(part, "unroll", None) is False]
+    try:
+        for part in layers:
+            part.unroll = True
+        yield
+    finally:
+        for part in layers:
+            part.unroll = False
 
 
 def _as_in_model(graph: Graph, model: Any) -> None:

@@ -104,3 +104,17 @@ def test_inputs_are_in_the_models_order_and_outputs_have_its_names() -> None:
     expected = model([_X, 3 * _X])
     for y, found in zip(expected, run_float(graph, [_X, 3 * _X]), strict=True):
         np.testing.assert_allclose(np.asarray(found), y, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [layers.GRU, layers.LSTM, layers.SimpleRNN])
+def test_recurrent_layers_are_traced_step_by_step(kind: type[keras.Layer]) -> None:
+    """TensorFlow's converter makes no file of the loop that Keras runs."""
+    x = keras.Input((5, 6))
+    y = layers.Bidirectional(kind(3))(layers.Lambda(lambda x: tensorflow.math.softplus(x))(x))
+    model = keras.Model(x, layers.Dense(2)(y))
+    sequence = np.stack([_X, -_X, 2 * _X, _X * _X, _X - 1], 1)
+    found = run_float(load_model(model).graph, [sequence])[0]
+    np.testing.assert_allclose(np.asarray(found), model(sequence), atol=1e-5)
+    assert not any(
+        layer.unroll for layer in model.layers[2].forward_layer._flatten_layers() if hasattr(layer, "unroll")
+    )
