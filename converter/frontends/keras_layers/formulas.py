@@ -61,6 +61,27 @@ for _name, _function in _FORMULAS.items():
     operation(_name)(_formula(_function))
 
 
+_OVER_AXES: dict[str, Callable[..., Any]] = {
+    "Argmin": lambda x, axis, keepdims: K.argmax(-x, axis=axis, keepdims=keepdims),
+    "Nanargmin": lambda x, axis, keepdims: K.argmax(-x, axis=axis, keepdims=keepdims),
+    "Nanargmax": K.argmax,
+    "Nanmax": K.max,
+    "Nanmin": K.min,
+    "Nansum": K.sum,
+    "Nanmean": K.mean,
+    "Nanvar": K.var,
+    "Nanstd": K.std,
+}
+
+
+def _over_axes(function: Callable[..., Any]) -> Any:
+    return lambda b, op, x: b.apply(lambda x: function(x, axis=op.axis, keepdims=op.keepdims), x)
+
+
+for _name, _function in _OVER_AXES.items():
+    operation(_name)(_over_axes(_function))
+
+
 # --- with options -----------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 
-from converter.frontends.keras_layers.formulas import _FORMULAS
+from converter.frontends.keras_layers.formulas import _FORMULAS, _OVER_AXES
 from converter.frontends.keras_model import from_keras
 from converter.frontends.keras_testing import assert_same_function
 from ir.errors import ModelError
@@ -41,6 +41,15 @@ _CASES: dict[str, Callable[[Any], Any]] = {
     "DivideNoNan": lambda x: K.divide_no_nan(x, K.relu(x)),
     "Inner": lambda x: K.inner(x, np.ones((3, 4), np.float32)),
     "Vdot": lambda x: x * K.vdot(x, x + 1),
+    "Argmin": lambda x: [K.argmin(x, axis=1), K.argmin(x, axis=-1, keepdims=True)],
+    "Nanargmin": lambda x: K.nanargmin(x, axis=2),
+    "Nanargmax": lambda x: K.nanargmax(x, axis=2),
+    "Nanmax": lambda x: K.nanmax(x, axis=(1, 2)),
+    "Nanmin": lambda x: K.nanmin(x, axis=-1, keepdims=True),
+    "Nansum": lambda x: K.nansum(x, axis=1),
+    "Nanmean": lambda x: K.nanmean(x, axis=(1, 2)),
+    "Nanvar": lambda x: K.nanvar(x, axis=1),
+    "Nanstd": lambda x: K.nanstd(x, axis=3, keepdims=True),
     "hard_shrink": lambda x: K.hard_shrink(x, 0.3),
     "soft_shrink": lambda x: K.soft_shrink(x, 0.3),
     "threshold": lambda x: K.threshold(x, 0.3, -0.5),
@@ -55,7 +64,7 @@ _CASES: dict[str, Callable[[Any], Any]] = {
 
 
 def test_there_is_a_case_for_every_formula() -> None:
-    assert set(_FORMULAS) <= set(_CASES)
+    assert {*_FORMULAS, *_OVER_AXES} <= set(_CASES)
 
 
 @pytest.mark.parametrize("name", _CASES)
