@@ -1,7 +1,8 @@
 """The same command gives the same bytes, whatever the threads, the hash seed, the working directory and the report.
 
 Across processors only `fast` is held to it: the other pipelines choose by sums of floats, which oneDNN adds up in an order
-that depends on the instructions that there are.
+that depends on the instructions that there are, and which TensorFlow leaves to oneDNN on Intel's processors, not on AMD's
+(`TF_ENABLE_ONEDNN_OPTS` says otherwise: the digits by `default` have 35.4 dB with it, 35.1 without).
 """
 
 from __future__ import annotations
@@ -64,10 +65,11 @@ def threads(count: int) -> dict[str, str]:
 
 @pytest.mark.parametrize("pipeline", ["fast", "default"])
 def test_the_same_bytes(tmp_path: Path, pipeline: str) -> None:
-    """Over threads, hash seeds and folders; those of `fast` also beside a report and without AVX-512."""
+    """Over threads, hash seeds and folders; those of `fast` also beside a report, without AVX-512 and without oneDNN."""
     first = converted(pipeline, tmp_path / "one", {**threads(1), "PYTHONHASHSEED": "0"})
     other, more = (_WITHOUT_AVX512, ["--report=page"]) if pipeline == "fast" else ({}, [])
     eight = {**threads(8), "PYTHONHASHSEED": "2", **other}
     assert converted(pipeline, tmp_path / "eight", eight, *more) == first
     if pipeline == "fast":
-        assert converted(pipeline, tmp_path / "two", {**threads(2), "PYTHONHASHSEED": "1"}) == first
+        two = {**threads(2), "PYTHONHASHSEED": "1", "TF_ENABLE_ONEDNN_OPTS": "0"}
+        assert converted(pipeline, tmp_path / "two", two) == first
