@@ -68,6 +68,17 @@ class Comparison:
     idle_inputs: tuple[str, ...] = ()
     clipped: float = 0.0
 
+    def closeness(self, ratio: str) -> list[str]:
+        """The figures that say how close the two are, `ratio` before the SQNR; integers alone have none."""
+        found = []
+        if self.integer_agreement is None or np.isfinite(self.sqnr_db):
+            found.append(f"{ratio} {self.sqnr_db:.1f} dB")
+        if self.integer_agreement is not None:
+            found.append(f"integers equal in {self.integer_agreement:.1%}")
+        if self.agreement is not None:
+            found.append(f"top-1 agreement {self.agreement:.1%}")
+        return found
+
 
 class Varying:
     """Which of some outputs differ between samples."""

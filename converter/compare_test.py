@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -154,4 +156,6 @@ def test_integer_outputs_are_counted_apart():
     figures = compare(both, emitted(both), in_memory(X))
     alone = net.ends(logits)
     assert figures.integer_outputs == ("best",) and figures.integer_agreement == 1.0
+    assert figures.closeness("SQNR") == [f"SQNR {figures.sqnr_db:.1f} dB", "integers equal in 100.0%"]
+    assert dataclasses.replace(figures, sqnr_db=np.inf).closeness("SQNR") == ["integers equal in 100.0%"]
     assert figures.sqnr_db == pytest.approx(compare(alone, emitted(alone), in_memory(X)).sqnr_db, abs=1e-6)

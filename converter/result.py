@@ -74,8 +74,7 @@ class ConversionResult:
         ]
         q = self.quality
         if q is not None:
-            agreed = "" if q.agreement is None else f", top-1 agreement {q.agreement:.1%}"
-            rows.append((f"against float, {q.samples} {self.judged_on} samples", f"SQNR {q.sqnr_db:.1f} dB{agreed}"))
+            rows.append((f"against float, {q.samples} {self.judged_on} samples", ", ".join(q.closeness("SQNR"))))
         if q is not None and q.float_accuracy is not None:
             rows.append(("accuracy", f"{q.integer_accuracy:.1%} (float {q.float_accuracy:.1%})"))
         return [*rows, *(("warning", text) for text in self.warnings)]

@@ -104,12 +104,10 @@ def entries_text(entries: Iterable[str], room: int) -> str:
 
 def quality_text(q: Any, judged_on: str = "calibration") -> str:
     """One line: SQNR, agreement, accuracy."""
-    parts = [f"against float on {q.samples} {judged_on} samples (emulator): SQNR of the logits {q.sqnr_db:.1f} dB"]
-    if q.agreement is not None:
-        parts.append(f"top-1 agreement {q.agreement:.1%}")
+    parts = q.closeness("SQNR of the logits")
     if q.float_accuracy is not None:
         parts.append(f"accuracy {q.integer_accuracy:.1%} (float {q.float_accuracy:.1%})")
-    return ", ".join(parts)
+    return f"against float on {q.samples} {judged_on} samples (emulator): {', '.join(parts)}"
 
 
 def proof_text(proof: Any) -> str:
