@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import os
 from typing import Any
 
 import numpy as np
 import pytest
-
-# TensorFlow takes oneDNN by the processor's make: tests run with it anywhere, and its allocator counts tensors.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 _FIRST: dict[tuple[str, str], Any] = {}  # states of generators, by module and name, before its first test
 

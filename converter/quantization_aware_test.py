@@ -46,7 +46,7 @@ def labelled(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return x.astype(np.float32), x.mean(axis=(1, 2)).argmax(axis=1)
 
 
-X, Y = labelled(192, 0)
+X, Y = labelled(768, 0)  # of fewer it learns by luck: 0.50 to 0.72, by processor
 T, TY = labelled(256, 1)
 
 

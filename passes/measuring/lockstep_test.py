@@ -108,7 +108,12 @@ def peak_bytes(step: Pass, samples: int) -> int:
     graph = net(size=64, channels=32)
     context = annotated(graph, 20)
     context = Context(Given(samples=in_memory(random_inputs(graph, samples)[0])), context.tables)
-    memory.reset_memory_stats("CPU:0")
+    try:
+        memory.reset_memory_stats("CPU:0")
+    except ValueError:
+        pytest.skip(
+            "TensorFlow's allocator counts with oneDNN only, left out on this make of processor (TF_ENABLE_ONEDNN_OPTS=1)"
+        )
     before = memory.get_memory_info("CPU:0")["current"]
     step.run(graph, context)
     return memory.get_memory_info("CPU:0")["peak"] - before
