@@ -98,7 +98,7 @@ def test_it_is_saved_and_loaded_with_all_that_belongs_to_it(tmp_path: Path) -> N
     assert first == second == converter.convert(tmp_path / "student.keras", check=False, prove=False).model
     for model in (student, again):
         model.fit(X[:32], Y[:32], batch_size=32, epochs=1, verbose=0, shuffle=False)
-    np.testing.assert_allclose(again.predict(T, verbose=0), student.predict(T, verbose=0), atol=1 / 256)  # a step
+    np.testing.assert_array_equal(again.predict(T, verbose=0), student.predict(T, verbose=0))  # the noise goes on, too
     student.save_weights(tmp_path / "trained.weights.h5")
     fresh = student_of(small(), weight_bits=4, noise=0.5, decay=1e-4)
     fresh.load_weights(tmp_path / "trained.weights.h5")

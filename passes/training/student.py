@@ -120,12 +120,17 @@ class Student(SteppedModel):
     def save_own_variables(self, store: Any) -> None:
         for variable in self._own_variables():
             store[variable.name] = keras.ops.convert_to_numpy(variable)
+        for i, state in enumerate(self.seeds()):
+            store[f"seed_{i}"] = keras.ops.convert_to_numpy(state)
         for i, value in enumerate(self._beside()):
             store[f"constant_{i}"] = value.array
 
     def load_own_variables(self, store: Any) -> None:
         for variable in self._own_variables():
             variable.assign(np.asarray(store[variable.name]))
+        for i, state in enumerate(self.seeds()):
+            if f"seed_{i}" in store:  # not in what was saved by a version that drew the noise anew
+                state.assign(np.asarray(store[f"seed_{i}"]))
         for i, value in enumerate(self._beside()):
             value.data = np.asarray(store[f"constant_{i}"], value.dtype.numpy).reshape(value.shape)
 
