@@ -74,7 +74,7 @@ def test_training_trains_them_as_one_and_comes_closer() -> None:
 
     before, start = off(), weights(graph)["inner0"].array.copy()
     context.given = dataclasses.replace(given, tuning=given.samples)
-    Lsq(epochs=10, batch_size=16, learning_rate=3e-3, loss="rmse", teacher=1.0).run(graph, context)
+    Lsq(epochs=25, batch_size=16, learning_rate=3e-3, loss="rmse", teacher=1.0).run(graph, context)
     found = weights(graph)
     assert found["inner0"] is found["inner1"] and found["inner2"] is found["inner3"]
     assert not np.array_equal(found["inner0"].array, start) and off() < 0.8 * before
