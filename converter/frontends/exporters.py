@@ -10,7 +10,6 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import numpy as np
 
 from converter.frontends import export_torch
 from converter.frontends.options import ModelOptions
+from converter.programs import find_program, lines_of, lower_limits, run_program
 from ir.errors import ModelError, OptionError
 
 _LIMIT_S = 1800.0
@@ -98,8 +98,7 @@ def float_tflite(model: Path, options: ModelOptions) -> bytes:
 
 
 def _program(exporter: Exporter, model: Path) -> Path:
-    beside = str(Path(sys.executable).parent)
-    found = shutil.which(exporter.program, path=os.pathsep.join([beside, os.environ.get("PATH", "")]))
+    found = find_program(exporter.program)
     if found is None:
         raise ModelError(
             expected=f"the program {exporter.program}, which makes {exporter.reads} readable",
@@ -124,28 +123,15 @@ def _run(exporter: Exporter, command: list[str], model: Path, folder: Path) -> N
     environment["PATH"] = os.pathsep.join([beside, environment.get("PATH", "")])
     environment["CUDA_VISIBLE_DEVICES"] = ""
     try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_LIMIT_S,
-            preexec_fn=_limit,
-            check=False,
-        )
+        status, said = run_program(command, _LIMIT_S, cwd=folder, env=environment, preexec_fn=_limit)
     except (subprocess.TimeoutExpired, OSError) as error:
         raise _not_converted(exporter, model, str(error)) from error
-    if done.returncode:
-        said = [line.strip() for line in done.stdout.decode(errors="replace").splitlines() if line.strip()]
-        raise _not_converted(exporter, model, said[-1][:300] if said else f"exit status {done.returncode}")
+    if status:
+        raise _not_converted(exporter, model, [f"exit status {status}", *lines_of(said)][-1][:300])
 
 
 def _limit() -> None:
-    for kind, most in ((resource.RLIMIT_AS, _MOST_BYTES), (resource.RLIMIT_FSIZE, _MOST_FILE_BYTES)):
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    lower_limits({resource.RLIMIT_AS: _MOST_BYTES, resource.RLIMIT_FSIZE: _MOST_FILE_BYTES})
 
 
 def _not_converted(exporter: Exporter, model: Path, found: str) -> ModelError:

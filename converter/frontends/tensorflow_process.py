@@ -19,6 +19,7 @@ import numpy as np
 
 from converter.frontends.options import ModelOptions
 from converter.frontends.tensorflow_file import FloatFile, float_file, loaded_model
+from converter.programs import lower_limits
 from converter.runtimes import worker
 from converter.runtimes.local import WorkerProcess
 from ir.errors import ConversionError, ModelError, OptionError, RuntimeFailure
@@ -130,10 +131,5 @@ def _options(given: dict[str, Any]) -> ModelOptions:
 def _limit() -> None:
     with open("/proc/self/statm") as file:
         taken = int(file.read().split()[0]) * resource.getpagesize()
-    for kind, most in (
-        (resource.RLIMIT_AS, taken + _MOST_BYTES),
-        (resource.RLIMIT_FSIZE, _MOST_FILE_BYTES),
-        (resource.RLIMIT_CORE, 0),
-    ):
-        _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+    most = {resource.RLIMIT_AS: taken + _MOST_BYTES, resource.RLIMIT_FSIZE: _MOST_FILE_BYTES, resource.RLIMIT_CORE: 0}
+    lower_limits(most)

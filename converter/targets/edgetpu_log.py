@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import re
-import shutil
 import subprocess
 import tempfile
 from collections import Counter
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.programs import find_program, run_program
 from converter.targets.edgetpu import MAPPED
 from converter.targets.rules import CheckReport
 from ir.errors import OptionError, RuntimeFailure
@@ -168,8 +168,8 @@ def _name_in_log(name: str) -> str:
 
 
 def installed() -> str | None:
-    """The compiler's path, None if it is not on the PATH."""
-    return shutil.which(COMPILER)
+    """The compiler's path, None if it is not there."""
+    return find_program(COMPILER)
 
 
 def run_compiler(
@@ -187,14 +187,7 @@ def run_compiler(
             command += ["--min_runtime_version", str(min_runtime_version)]
         command += ["--enable_multiple_subgraphs"] if multiple_subgraphs else []
         try:
-            done = subprocess.run(
-                [*command, str(Path(model).resolve())],
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=_TIMEOUT_S,
-                check=False,
-            )
+            _, text = run_program([*command, str(Path(model).resolve())], _TIMEOUT_S)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise RuntimeFailure(
                 expected=f"{COMPILER} to finish",
@@ -202,6 +195,5 @@ def run_compiler(
                 where=str(model),
                 fix="run it by hand and pass --edgetpu_log",
             ) from error
-        text = done.stdout + done.stderr
         logs = "\n".join(p.read_text(errors="replace") for p in sorted(Path(folder).glob("*.log")))
     return parse_log(text if _ROW.search(text) or not logs else text + "\n" + logs)

@@ -8,15 +8,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from converter.programs import find_program, lines_of, run_program
 from converter.targets.ethos_u import CPU, NPU
 from converter.targets.rules import CheckReport
 from converter.tflite.model_file import load
@@ -59,9 +58,8 @@ class VelaReport:
 
 
 def installed() -> str | None:
-    """Vela's path: on the PATH, or beside this Python; None if it is in neither place."""
-    beside = Path(sys.executable).parent / PROGRAM
-    return shutil.which(PROGRAM) or (str(beside) if beside.is_file() else None)
+    """Vela's path, None if it is not there."""
+    return find_program(PROGRAM)
 
 
 def run_vela(model: str | Path, accelerator: str) -> VelaReport:
@@ -74,14 +72,12 @@ def run_vela(model: str | Path, accelerator: str) -> VelaReport:
     with tempfile.TemporaryDirectory() as folder:
         command = [program, str(Path(model).resolve()), "--accelerator-config", accelerator, "--output-dir", folder]
         try:
-            done = subprocess.run(
-                command, capture_output=True, text=True, errors="replace", timeout=_TIMEOUT_S, check=False, cwd=folder
-            )
+            status, said = run_program(command, _TIMEOUT_S, cwd=folder)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise _refused(model, str(error)) from error
         compiled, table = sorted(Path(folder).glob("*_vela.tflite")), sorted(Path(folder).glob("*_summary_*.csv"))
-        if done.returncode or not compiled or not table:
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        if status or not compiled or not table:
+            lines = lines_of(said)
             raise _refused(
                 model, next((line for line in lines if line.startswith("Error")), lines[-1] if lines else "nothing")
             )
@@ -94,7 +90,7 @@ def run_vela(model: str | Path, accelerator: str) -> VelaReport:
     return VelaReport(
         accelerator=accelerator,
         on_cpu=left,
-        reasons=dict(_REASON.findall(done.stdout + done.stderr)),
+        reasons=dict(_REASON.findall(said)),
         cycles=int(float(row["cycles_total"])),
         macs=int(float(row["nn_macs"])),
         inference_ms=float(row["inference_time"]) * 1000,
