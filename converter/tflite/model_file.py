@@ -226,6 +226,13 @@ def _signature(walk: _Walk, record: Any) -> Signature:
 
 def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
     """Reads a file's bytes and checks the whole of it. Raises ModelError for no TFLite model or a damaged one."""
+    file = parse_unchecked(data, path)
+    check(file)
+    return file
+
+
+def parse_unchecked(data: bytes, path: str = "<bytes>") -> ModelFile:
+    """Reads a file's bytes: records that lie in the file, whether they fit together or not. Raises ModelError as `parse`."""
     if len(data) < 8 or data[4:8] != b"TFL3":
         raise ModelError(
             expected="a TFLite model (identifier TFL3)",
@@ -234,7 +241,7 @@ def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
             fix="pass a .tflite file that was written completely",
         )
     try:
-        file = _parse(_Walk(data), path)
+        return _parse(_Walk(data), path)
     except (
         struct.error,
         ValueError,
@@ -251,8 +258,6 @@ def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
             where=path,
             fix="write or download the file again",
         ) from error
-    check(file)
-    return file
 
 
 def _parse(walk: _Walk, path: str) -> ModelFile:

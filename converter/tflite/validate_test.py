@@ -131,6 +131,25 @@ def test_axes_that_are_not_there(axes: np.ndarray, message: str) -> None:
         parse(_bytes(model))
 
 
+def test_a_custom_operator_may_work_in_a_tensor_that_nothing_fills() -> None:
+    """Vela's files have one for scratch."""
+    model = _good()
+    first = model.subgraphs[0].operators[0]
+    model.operatorCodes.append(
+        schema.OperatorCodeT(
+            builtinCode=schema.BuiltinOperator.CUSTOM,
+            deprecatedBuiltinCode=schema.BuiltinOperator.CUSTOM,
+            customCode=b"ethos-u",
+        )
+    )
+    first.inputs = [X, FILTER, MEAN + 1]
+    model.subgraphs[0].tensors.append(schema.TensorT(shape=[64], type=schema.TensorType.INT8, name=b"scratch"))
+    with pytest.raises(ModelError, match="'scratch', which nothing has computed"):
+        parse(_bytes(model))
+    first.opcodeIndex = len(model.operatorCodes) - 1
+    assert parse(_bytes(model)).main.operators[0].code == "CUSTOM:ethos-u"
+
+
 def test_long_chains_are_read_in_linear_time() -> None:
     file = File()
     tensors = [file.tensor((1, 2)) for _ in range(20_001)]
