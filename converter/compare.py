@@ -239,7 +239,8 @@ def compare(
     rows = batch_size if together else max(1, reference.inputs[0].shape[0])
     run = runner(
         lambda tensors: run_float(reference, tensors, requested=float_expected, transform=transform),
-        -(-len(samples) // rows),
+        len(samples),
+        rows,
     )
     sums, done, split = _Sums(reference), 0, len(reference.own_outputs)
     profile = profile or able(integer, JUDGES)

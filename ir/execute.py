@@ -184,10 +184,10 @@ def rows_at_a_time(graph: Graph, least: int) -> int:
 
 
 def runner(
-    function: Callable[[list[Any]], list[Any]], batches: int
+    function: Callable[[list[Any]], list[Any]], samples: int, rows: int
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """A function as it is, or compiled where it is called for more batches than compiling costs."""
-    return eager(function) if batches <= _FEW_BATCHES else compiled(function)
+    """A function of so many rows at a time as it is, or compiled where there are more batches than compiling costs."""
+    return eager(function) if samples <= _FEW_BATCHES * rows else compiled(function)
 
 
 def eager(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

@@ -14,9 +14,9 @@ import numpy as np
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import OpDef, Role, ShapeError
-from ir.ops._pointwise import LARGEST, uniform
+from ir.ops._pointwise import uniform
 from ir.ops.shape import RESHAPE, ReshapeAttributes
-from ir.types import TensorType
+from ir.types import LARGEST, TensorType
 
 
 def settle(graph: Graph) -> list[str]:

@@ -23,10 +23,9 @@ from ir.ops.comparison import (
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.elementwise import ABS, ADD, DIV, LOG, MAXIMUM, MINIMUM, MUL
 from ir.ops.static import SHAPE, ZEROS_LIKE
-from ir.types import DType, TensorType
+from ir.types import LARGEST, DType, TensorType
 from ir.verify import verify
 
-_LARGEST = np.finfo(np.float32).max
 Build = Callable[[Graph, Value], Value]
 
 
@@ -56,7 +55,7 @@ def truth(graph: Graph, *value: bool) -> Value:
 
 
 @pytest.mark.parametrize("op", [EQUAL, NOT_EQUAL, LESS, LESS_EQUAL, GREATER, GREATER_EQUAL])
-@pytest.mark.parametrize("limit", [None, _LARGEST, -_LARGEST])
+@pytest.mark.parametrize("limit", [None, LARGEST, -LARGEST])
 @pytest.mark.parametrize("swapped", [False, True])
 def test_comparisons_with_itself_and_with_infinity(op: OpDef, limit: float | None, swapped: bool) -> None:
     def build(graph: Graph, x: Value) -> Value:
@@ -76,9 +75,9 @@ def test_what_exporters_make_of_numbers_that_may_be_infinite() -> None:
     def build(graph: Graph, x: Value) -> Value:
         """`nan_to_num`: 0 for what differs from itself, the largest float for infinity."""
         y = graph.add(SELECT_V2, [graph.add(NOT_EQUAL, [x, x]).output, number(graph, 0), x]).output
-        infinite = graph.add(EQUAL, [graph.add(ABS, [y]).output, number(graph, _LARGEST)]).output
+        infinite = graph.add(EQUAL, [graph.add(ABS, [y]).output, number(graph, LARGEST)]).output
         positive = graph.add(LOGICAL_AND, [infinite, graph.add(LESS, [number(graph, 0), y]).output]).output
-        return graph.add(SELECT_V2, [positive, number(graph, _LARGEST), y]).output
+        return graph.add(SELECT_V2, [positive, number(graph, LARGEST), y]).output
 
     graph = settled(build)
     assert [node.op for node in graph.nodes] == [MUL] and graph.nodes[0].inputs == (graph.inputs[0],) * 2
@@ -109,7 +108,7 @@ def test_logic_with_one_truth(op: OpDef, decides: bool) -> None:
     assert op in [node.op for node in mixed.nodes]
 
 
-@pytest.mark.parametrize(("op", "beyond"), [(MAXIMUM, -_LARGEST), (MINIMUM, _LARGEST)])
+@pytest.mark.parametrize(("op", "beyond"), [(MAXIMUM, -LARGEST), (MINIMUM, LARGEST)])
 def test_extrema_with_infinity(op: OpDef, beyond: float) -> None:
     assert len(settled(lambda g, x: g.add(op, [x, number(g, beyond)]).output).nodes) == 1
     assert len(settled(lambda g, x: g.add(op, [number(g, -beyond), x]).output).constants()) == 1
@@ -120,7 +119,7 @@ def test_infinities_of_constants_are_the_largest_float_and_what_is_no_number_sta
     graph = Graph()
     x = graph.input("x", TensorType((1, 2), DType.FLOAT32))
     graph.outputs = [graph.add(ADD, [x, graph.add(LOG, [number(graph, 0)]).output]).output]
-    assert settle(graph) and graph.constants()[0].array == -_LARGEST
+    assert settle(graph) and graph.constants()[0].array == -LARGEST
     undefined = Graph()
     x = undefined.input("x", TensorType((1, 2), DType.FLOAT32))
     zero = undefined.constant(np.zeros((), np.float32), "zero")
@@ -132,7 +131,7 @@ def test_ends_of_the_graph_are_copied() -> None:
     graph = Graph()
     x = graph.input("x", TensorType((1, 2), DType.FLOAT32))
     graph.outputs = [
-        graph.add(MAXIMUM, [x, number(graph, -_LARGEST)], name="same").output,
+        graph.add(MAXIMUM, [x, number(graph, -LARGEST)], name="same").output,
         graph.add(EQUAL, [x, x], name="true").output,
     ]
     names = [v.name for v in graph.outputs]

@@ -14,6 +14,7 @@ from ir.errors import ModelError
 from ir.quantization import QuantParams
 
 T = TypeVar("T")
+LARGEST = np.finfo(np.float32).max  # stands for infinity in constants
 
 
 def given(operands: Sequence[T | None], index: int = 0) -> T:

@@ -31,8 +31,7 @@ from ir.errors import ConversionError, ModelError
 from ir.graph import Graph, Node, Value
 from ir.known import known_results
 from ir.opdef import OpDef, ShapeError
-from ir.ops._pointwise import LARGEST
-from ir.types import DType
+from ir.types import LARGEST, DType
 
 _LOG = logging.getLogger(__name__)
 

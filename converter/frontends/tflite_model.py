@@ -40,11 +40,10 @@ from ir.errors import ModelError
 from ir.graph import Graph, Value
 from ir.known import computed
 from ir.opdef import OpDef, Role
-from ir.ops._pointwise import LARGEST
 from ir.ops.conversion import CAST
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.ops.shape import RESHAPE
-from ir.types import DType, TensorType
+from ir.types import LARGEST, DType, TensorType
 
 _MOST_LISTED = 8
 

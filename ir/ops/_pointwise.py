@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from ir.opdef import IntegerCall, ShapeError
-from ir.types import TensorType, given
+from ir.types import LARGEST, TensorType, given
 
 Table = Callable[[np.ndarray], np.ndarray]
 Real = np.ndarray | np.floating | float
-
-LARGEST = np.finfo(np.float32).max
 
 
 def infer_same(_: Any, types: Sequence[TensorType]) -> list[TensorType]:

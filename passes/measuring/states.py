@@ -20,8 +20,7 @@ def state_ranges(graph: Graph, context: Context) -> dict[Value, Range]:
     if not nodes:
         return {}
     values = [v for node in nodes for v in _traced(node)]
-    batches = -(-len(context.data) // rows_of(graph, context))
-    run = runner(lambda tensors: _largest(graph, tensors, nodes), batches)
+    run = runner(lambda tensors: _largest(graph, tensors, nodes), len(context.data), rows_of(graph, context))
     largest = np.max([run(batch) for batch in stream(graph, context.data, context, "states")], axis=0)
     return {v: Range(-float(high), float(high)) for v, high in zip(values, largest.ravel(), strict=True)}
 

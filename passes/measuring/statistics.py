@@ -58,8 +58,7 @@ def collect(
     """
     samples = context.data if held_out else fitting(graph, context)
     requested = list(activations(graph) if values is None else values)
-    batches = -(-len(samples) // rows_of(graph, context))
-    run = runner(lambda tensors: _summaries(graph, tensors, requested), batches)
+    run = runner(lambda tensors: _summaries(graph, tensors, requested), len(samples), rows_of(graph, context))
     sums: list[_Running] = [_Running() for _ in requested]
     for batch in stream(graph, samples, context, "statistics"):
         results = run(batch)
@@ -121,7 +120,7 @@ def histograms(
 
     if not requested:
         return {}
-    run = runner(count, -(-len(context.data) // rows_of(graph, context)))
+    run = runner(count, len(context.data), rows_of(graph, context))
     totals = [np.zeros(BINS, np.int64) for _ in requested]
     for batch in stream(graph, context.data, context, "histograms"):
         for total, counts in zip(totals, run(batch), strict=True):
