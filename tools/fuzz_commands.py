@@ -11,23 +11,19 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from converter.tflite.model_file import parse
 from converter.tflite.mutating import mutant, packed, unpacked
 from converter.tflite.records import ModelFile
-from ir.errors import ConversionError, OptionError
+from ir.errors import ConversionError
 from tools._command import run_command
 from tools._process import run_printed
-from tools.fuzz_files import UNPACKABLE
-from tools.inspect_contents import say
+from tools.fuzz_files import UNPACKABLE, check_files, define_flags, show_faults
 
-FLAGS = flags.FLAGS
 _ROOT = Path(__file__).parents[1]
 _SAMPLES = 12
 _MOST_ELEMENTS = 1 << 20  # of the data; larger inputs are as good as any that is refused
@@ -86,32 +82,15 @@ def _fault(arguments: list[str]) -> str:
     return f"status {status}: {lines[-1][:200]}" if status not in (0, 1) or "Traceback" in said else ""
 
 
-def define_flags() -> None:
-    """The command's flags."""
-    flags.DEFINE_list("files", [], "Good .tflite files to damage; small ones, of floats and of integers.")
-    flags.DEFINE_integer("count", 10, "Damaged copies of each.", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "Of the damage.", lower_bound=0)
-    flags.DEFINE_string("keep", None, "Folder for a damaged file of each fault.")
-
-
 def main() -> None:
     """Damages every file and counts what was found."""
-    if not FLAGS.files:
-        raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
-    found: Counter[tuple[str, str]] = Counter()
-    for path in FLAGS.files:
-        for command, what, damaged in faults(Path(path).read_bytes(), FLAGS.count, FLAGS.seed):
-            if FLAGS.keep and (command, what) not in found:
-                (Path(FLAGS.keep) / f"{command}_{len(found)}.tflite").write_bytes(damaged)
-            found[command, what] += 1
-            say(f"{command}: {what}")
-    runs = FLAGS.count * len(FLAGS.files) * len(COMMANDS)
-    say(f"{runs} runs of {len(COMMANDS)} commands, {sum(found.values())} faults of {len(found)} kinds")
+    check_files()
+    show_faults(faults)
 
 
 def run() -> None:
     """Entry point."""
-    define_flags()
+    define_flags(count=10)
     run_command(main)
 
 

@@ -84,23 +84,33 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (taken + _MOST_BYTES, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def define_flags() -> None:
+def define_flags(count: int = 1000) -> None:
     """The command's flags."""
     flags.DEFINE_list("files", [], "Good .tflite files to damage.")
-    flags.DEFINE_integer("count", 1000, "Damaged copies of each.")
-    flags.DEFINE_integer("seed", 0, "Of the damage.")
+    flags.DEFINE_integer("count", count, "Damaged copies of each.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the damage.", lower_bound=0)
     flags.DEFINE_string("keep", None, "Folder for a damaged file of each fault.")
 
 
 def main() -> None:
     """Damages every file and counts what was found."""
-    if not FLAGS.files:
-        raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
+    check_files()
     import_backend()  # not within the time of the first file that computes in float
     limit_memory()
+    show_faults(faults)
+
+
+def check_files() -> None:
+    """Raises OptionError where there is nothing to damage."""
+    if not FLAGS.files:
+        raise OptionError(expected="good .tflite files", found="none", where="--files", fix="name some")
+
+
+def show_faults(faults_of: Callable[[bytes, int, int], Iterator[tuple[str, str, bytes]]]) -> None:
+    """Damages the files of the flags, keeps one of each fault, and says how many there were."""
     found: Counter[tuple[str, str]] = Counter()
     for path in FLAGS.files:
-        for name, what, damaged in faults(Path(path).read_bytes(), FLAGS.count, FLAGS.seed):
+        for name, what, damaged in faults_of(Path(path).read_bytes(), FLAGS.count, FLAGS.seed):
             if FLAGS.keep and (name, what) not in found:
                 (Path(FLAGS.keep) / f"{name}_{len(found)}.tflite").write_bytes(damaged)
             found[name, what] += 1
