@@ -13,6 +13,7 @@ from keras import layers
 from converter.frontends.keras_model import from_keras
 from converter.frontends.keras_testing import assert_same_function
 from ir.errors import ModelError
+from ir.execute import run_float
 
 K = keras.ops
 _BOUNDARIES = [-1.0, 0.0, 0.5]
@@ -43,6 +44,14 @@ def test_encodings(name: str) -> None:
 def test_buckets(name: str) -> None:
     x = keras.Input((6,))
     assert_same_function(keras.Model(x, _BUCKETS[name](x)))
+
+
+def test_a_boundary_belongs_to_the_bucket_above_it() -> None:
+    x = keras.Input((3,))
+    graph = from_keras(keras.Model(x, layers.Discretization(_BOUNDARIES)(x)))
+    assert np.asarray(run_float(graph, [np.array([_BOUNDARIES], np.float32)])[0]).tolist() == [[1, 2, 3]]
+    given = keras.ops.digitize(np.array(_BOUNDARIES, np.float32), np.array(_BOUNDARIES, np.float32))
+    assert keras.ops.convert_to_numpy(given).tolist() == [1, 2, 3], "as Keras has it"
 
 
 def test_a_row_for_each_sample_and_a_few_boundaries_are_asked_for() -> None:
