@@ -150,3 +150,4 @@ def plain(*types: DType, right: Profiles = EVERYWHERE) -> tuple[Kernel, ...]:
 INT8 = plain(DType.INT8)
 INT8_AND_INT16 = plain(DType.INT8, DType.INT16)
 INT16_ON_TFLITE = (*INT8, *plain(DType.INT16, right=TFLITE))  # TFLM has the kernel of int8 only
+TABLES = INT16_ON_TFLITE  # of 256 and 65536 numbers, which GATHER picks from

@@ -93,6 +93,8 @@ class QuantRule:
       fixed: output parameters by activation bits, where the kernel requires certain ones.
       integer: whether an integer kernel exists at all; if not, `reason` says what to do.
       rewritten: a pass writes it with other operators, as far as the data allow it.
+      by_table: no kernel computes it; of one tensor, it is a table of what `compute` makes of each of its numbers, which
+        files look up (`passes.quantization.look_up`), so that it needs no `integer` and `kernels` are those of a table.
       kernels: the combinations of element types that some runtime computes, those to be preferred first.
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
         first, below the second.
@@ -105,6 +107,7 @@ class QuantRule:
     fixed: Mapping[int, Fixed] = field(default_factory=dict)
     integer: bool = True
     rewritten: bool = False
+    by_table: bool = False
     reason: str = ""
     kernels: tuple[Kernel, ...] = ()
     scales: tuple[float, float] | None = None
@@ -237,6 +240,7 @@ class OpDef:
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
       matrix: how it is a matrix product of its weights, None if it is not.
       low_end: what becomes of numbers far below the others.
+      jumps: it gives numbers far apart for some that are as near as you like (floor, round).
       rearranges: it returns its first input's elements, all of them once, in another shape.
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
@@ -268,6 +272,7 @@ class OpDef:
     encoding: Encoding | None = None
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE
     low_end: LowEnd = LowEnd.COUNTS
+    jumps: bool = False
     rearranges: bool = False
     pads_zeros: bool = False
     is_conversion: bool = False

@@ -10,22 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ir.opdef import Attributes, FusedActivation, OpDef, ShapeError
+from ir.ops.by_table import CEIL, COS, FLOOR, ROUND, SIGN, SIN
 from ir.ops.elementwise import (
     ABS,
     ADD,
-    CEIL,
-    COS,
     DIV,
     EXP,
-    FLOOR,
     LOG,
     MAXIMUM,
     MINIMUM,
     MUL,
     NEG,
-    ROUND,
     RSQRT,
-    SIN,
     SQRT,
     SQUARE,
     SQUARED_DIFFERENCE,
@@ -230,7 +226,7 @@ def test_float_results_of_two_operands(op: OpDef, shapes: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "op", [NEG, ABS, EXP, RSQRT, SQRT, SQUARE, LOG, FLOOR, CEIL, ROUND, SIN, COS], ids=lambda op: op.name
+    "op", [NEG, ABS, EXP, RSQRT, SQRT, SQUARE, LOG, FLOOR, CEIL, ROUND, SIN, COS, SIGN], ids=lambda op: op.name
 )
 def test_float_results_of_one_operand(op: OpDef) -> None:
     x = _floats(np.random.default_rng(4), (1, 5, 41), positive=op in (RSQRT, SQRT, LOG))

@@ -17,6 +17,7 @@ from converter.runtimes.local import LocalRuntime
 from converter.tflite.writer import to_bytes
 from ir.execute import run_float
 from ir.graph import Graph, Value
+from ir.ops.by_table import SIGN
 from ir.ops.comparison import GREATER, SELECT_V2
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ABS, ADD, EXP, LOG, MUL, BinaryAttributes
@@ -27,7 +28,6 @@ from ir.ops.rewritten import (
     POW,
     REDUCE_ANY,
     REVERSE,
-    SIGN,
     CumsumAttributes,
     OneHotAttributes,
     ReverseAttributes,

@@ -44,7 +44,8 @@ def operators() -> str:
         gap = integer_gap(op)
         types = ", ".join(t.value.lower() for t in op.quantization.activation_types) if not gap else ""
         code = op.encoding.code if op.encoding else "-"
-        rows.append(f"| `{op.name}` | {code} | {(gap and f'no: {gap}') or 'yes'} | {types} | {op.summary} |")
+        form = f"no: {gap}" if gap else "by table" if op.quantization.by_table else "yes"
+        rows.append(f"| `{op.name}` | {code} | {form} | {types} | {op.summary} |")
     return f"{_MARK}# Operators\n\n" + "\n".join(rows) + "\n"
 
 
@@ -89,7 +90,7 @@ def targets() -> str:
 
 
 def _kernel_rows(op: OpDef) -> list[str]:
-    if integer_gap(op):
+    if integer_gap(op) or op.quantization.by_table:
         return []
     types = dict.fromkeys(t for kernel in op.quantization.kernels for t in kernel.types)
     rows = []

@@ -1,9 +1,9 @@
 """Operators of `ir.ops.rewritten`, as operators that have integer kernels; the float function stays what it was.
 
-cumsum: a product with a triangle of ones        reverse: a slice with steps of -1
-sign:   (x > 0) - (x < 0)                        one_hot: (index = 0, 1, 2, ...) (on - off) + off
+cumsum:  a product with a triangle of ones       reverse: a slice with steps of -1
+one_hot: (index = 0, 1, 2, ...) (on - off) + off
 any:    the largest of 1 for true and 0 for false is above 0.5
-pow:    products and roots, or exp(p log x), of which x > 0 is asked; the exponent is one constant
+pow:    products, roots, or a table; the exponent is one constant
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
-from ir.ops.comparison import EQUAL, GREATER, LESS
+from ir.ops.by_table import POWER, ExponentAttributes
+from ir.ops.comparison import EQUAL, GREATER
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
-from ir.ops.elementwise import ADD, EXP, LOG, MUL, RSQRT, SQRT, SUB
+from ir.ops.elementwise import ADD, MUL, RSQRT, SQRT, SUB
 from ir.ops.reduction import REDUCE_MAX
-from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, REDUCE_ANY, REVERSE, SIGN
+from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, PRODUCTS, REDUCE_ANY, REVERSE
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from ir.ops.slicing import STRIDED_SLICE, StridedSliceAttributes
 from ir.types import DType, given
@@ -64,15 +65,6 @@ def _reverse(graph: Graph, node: Node) -> Node:
     return graph.add(STRIDED_SLICE, [x], attrs, f"{node.name}/slice")
 
 
-def _sign(graph: Graph, node: Node) -> Node:
-    zero = graph.constant(np.zeros((), np.float32), f"{node.name}/zero")
-    above, below = (
-        _real(graph, graph.add(op, [node.input, zero], name=f"{node.name}/{op.name}").output).output
-        for op in (GREATER, LESS)
-    )
-    return graph.add(SUB, [above, below], name=f"{node.name}/sub")
-
-
 def _one_hot(graph: Graph, node: Node) -> Node:
     indices, on, off = node.input, given(node.inputs, 1), given(node.inputs, 2)
     axis = node.attrs.axis % (len(indices.shape) + 1)
@@ -111,19 +103,17 @@ def _pow(graph: Graph, node: Node) -> Node | None:
     power, name = float(exponent.data.reshape(())), node.name
     if power in (0.5, -0.5):
         return graph.add(SQRT if power > 0 else RSQRT, [x], name=f"{name}/root")
-    if power in (2.0, 3.0, 4.0):
+    if power in PRODUCTS:
         square = graph.add(MUL, [x, x], name=f"{name}/square")
         factor = square.output if power == 4 else x
         return square if power == 2 else graph.add(MUL, [square.output, factor], name=f"{name}/mul")
-    logarithm = graph.add(LOG, [x], name=f"{name}/log").output
-    return graph.add(EXP, [graph.add(MUL, [logarithm, exponent], name=f"{name}/mul").output], name=f"{name}/exp")
+    return graph.add(POWER, [x], ExponentAttributes(exponent=power), f"{name}/power")
 
 
 _BUILDERS: Mapping[OpDef, Callable[[Graph, Node], Node | None]] = {
     CUMSUM: _cumsum,
     REDUCE_ANY: _any,
     REVERSE: _reverse,
-    SIGN: _sign,
     ONE_HOT: _one_hot,
     POW: _pow,
 }

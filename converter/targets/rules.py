@@ -56,7 +56,8 @@ class Takes:
 
 def kernel_takes(op: OpDef, profile: Profile, besides: frozenset[str] = frozenset()) -> tuple[Takes, ...]:
     """The quantized types that the kernels of a profile compute, by the operator table; `besides`: of other operands."""
-    right = [k for k in op.quantization.kernels if k.on(profile) in (Support.RIGHT, Support.COARSE, Support.UNPROVED)]
+    own = () if op.quantization.by_table else op.quantization.kernels
+    right = [k for k in own if k.on(profile) in (Support.RIGHT, Support.COARSE, Support.UNPROVED)]
     found = dict.fromkeys((k.activation.value, None if k.weights is None else k.weights.value) for k in right)
     return tuple(
         Takes(

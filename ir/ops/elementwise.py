@@ -37,26 +37,21 @@ from ir.ops._gemmlowp import power_of_two
 from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, infinite, operand, ratio
 from ir.ops._shapes import Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
-from ir.ops.unary import ABS, CEIL, COS, EXP, FLOOR, LOG, NEG, ROUND, RSQRT, SIN, SQRT, SQUARE
+from ir.ops.unary import ABS, EXP, LOG, NEG, RSQRT, SQRT, SQUARE
 from ir.profile import Runtime
 from ir.types import DType, TensorType, given
 
 __all__ = [
     "ABS",
     "ADD",
-    "CEIL",
-    "COS",
     "DIV",
     "EXP",
-    "FLOOR",
     "LOG",
     "MAXIMUM",
     "MINIMUM",
     "MUL",
     "NEG",
-    "ROUND",
     "RSQRT",
-    "SIN",
     "SQRT",
     "SQUARE",
     "SQUARED_DIFFERENCE",

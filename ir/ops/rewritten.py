@@ -16,6 +16,7 @@ from ir.ops._shapes import many, only, real_axis
 from ir.ops.reduction import ReduceAttributes, infer_reduced
 from ir.types import DType, TensorType
 
+PRODUCTS = (2.0, 3.0, 4.0)  # powers that are a few products
 _RULE = QuantRule(integer=False, rewritten=True, reason="it has no integer kernel; compute it outside of the model")
 
 
@@ -125,16 +126,6 @@ REVERSE = OpDef(
     compute=lambda attrs, x: K.flip(x, axis=tuple(real_axis(a, len(x.shape)) for a in attrs.axes)),
     quantization=_RULE,
     encoding=Encoding(code="REVERSE_V2", options="ReverseV2Options", layout=("input", "axes")),
-)
-
-SIGN = OpDef(
-    name="sign",
-    summary="1, 0 or -1.",
-    operands=_INPUT,
-    infer=infer_same,
-    compute=lambda attrs, x: K.sign(x),
-    quantization=_RULE,
-    encoding=Encoding(code="SIGN"),
 )
 
 ONE_HOT = OpDef(

@@ -1,4 +1,4 @@
-"""Arithmetic of one element: sign, powers, exponential, logarithm, rounding.
+"""Arithmetic of one element: sign, powers, exponential, logarithm.
 
 Integer semantics after `elementwise.cc`, `exp.cc` and `neg.cc` of the upstream runtime. Where there is no
 kernel for quantized integers, the rule says what to do instead.
@@ -122,7 +122,6 @@ def _float_only(reason: str) -> QuantRule:
 
 _BY_TWO = version_by_type(int16=2)
 _BY_THREE = version_by_type(int16=3)
-_NO_KERNEL = "it has no integer kernel; compute it outside of the model"
 
 # LiteRT's kernels of int16 draw lines between 513 points: too few for functions that are steep at zero.
 _STEEP = (*plain(DType.INT8, right=LITERT), Kernel(activation=DType.INT16, coarse=LITERT))
@@ -170,8 +169,3 @@ LOG = _unary("log", "Natural logarithm.", K.log, QuantRule(kernels=_STEEP), _int
 SQUARE = _unary(
     "square", "x^2.", K.square, _float_only("multiply the tensor by itself instead"), options="SquareOptions"
 )
-FLOOR = _unary("floor", "Largest integer that is not above x.", K.floor, _float_only(_NO_KERNEL))
-CEIL = _unary("ceil", "Smallest integer that is not below x.", K.ceil, _float_only(_NO_KERNEL))
-ROUND = _unary("round", "Nearest integer, halves to even.", K.round, _float_only(_NO_KERNEL))
-SIN = _unary("sin", "Sine.", K.sin, _float_only(_NO_KERNEL))
-COS = _unary("cos", "Cosine.", K.cos, _float_only(_NO_KERNEL), options="CosOptions")

@@ -23,6 +23,7 @@ from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport
 from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.flat import flatten_rows
+from passes.quantization.look_up import write_tables
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
 from passes.quantization.states import settle_states
@@ -58,6 +59,7 @@ class LowerToInteger(Pass):
             if value.quant is not None:
                 to_integer(value)
         graph.states = tuple(_as_stored(b, read) for b, (read, _) in zip(graph.states, graph.carried, strict=True))
+        tables = write_tables(graph)
         saturation = saturate(graph)
         flatten_rows(graph)
         _check(graph, gaps)
@@ -68,7 +70,7 @@ class LowerToInteger(Pass):
         _widen(graph)
         changed = [f"{len(graph.nodes)} operators", *ends]
         notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
-        return PassReport(changed=tuple(changed), notes=(*entries, *notes, *saturation))
+        return PassReport(changed=tuple(changed), notes=(*entries, *notes, *tables, *saturation))
 
 
 def _as_stored(begin: np.ndarray, read: Value) -> np.ndarray:

@@ -6,8 +6,9 @@ import pytest
 from ir.errors import ModelError, OptionError
 from ir.execute import run_float, run_integer
 from ir.graph import Graph
-from ir.ops.elementwise import ADD, DIV, SIN
+from ir.ops.elementwise import ADD, DIV
 from ir.ops.relu import RELU
+from ir.ops.rewritten import CUMSUM, CumsumAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.profile import Profile
 from ir.types import DType
@@ -103,19 +104,22 @@ def test_few_bits_are_stored_as_int4():
     assert (dense.dtype, np.abs(dense.data).max()) == (DType.INT8, 127)  # no kernel for channels on tflite-runtime
 
 
+_LAST = CumsumAttributes(axis=-1)
+
+
 def with_float_operators() -> Graph:
     net = Net(1)
     x = net.input(5, 5, 2)
     constant = net.constant(np.full(4, 2.0), "shared")
     y = net.conv(x, 4, name="before")
-    y = net.then(DIV, net.then(SIN, y, name="sine"), constant, name="ratio")
+    y = net.then(DIV, net.then(CUMSUM, y, attrs=_LAST, name="sums"), constant, name="ratio")
     y = net.then(ADD, y, constant, name="between")
-    return net.ends(net.conv(y, 2, name="after"), net.then(SIN, x, name="last"))
+    return net.ends(net.conv(y, 2, name="after"), net.then(CUMSUM, x, attrs=_LAST, name="last"))
 
 
 def test_operators_without_integer_form_are_listed():
     expected = "model 'net': expected an integer form of every operator, found 3 without one: "
-    listed = r"sin 'sine' \(.*\); div 'ratio' \(.*\); sin 'last' \(.*\); .*--allow_float_fallback"
+    listed = r"cumsum 'sums' \(.*\); div 'ratio' \(.*\); cumsum 'last' \(.*\); .*--allow_float_fallback"
     with pytest.raises(ModelError, match=expected + listed):
         lowered(with_float_operators())
 
@@ -126,14 +130,14 @@ def test_operators_that_stay_in_float_have_borders(io):
     graph = with_float_operators()
     steps = [Calibrate(), Quantize(), LowerToInteger(io=io, allow_float=True)]
     records = run_passes(graph, steps, Context(Given(samples=in_memory(X))))
-    assert len(records[-1].report.notes) == 3 and "sin 'sine' stays in float" in records[-1].report.notes[0]
+    assert len(records[-1].report.notes) == 3 and "cumsum 'sums' stays in float" in records[-1].report.notes[0]
     assert [v.name for v in (*graph.inputs, *graph.outputs)] == ["x", "after", "last"]
     assert {v.dtype for v in (*graph.inputs, *graph.outputs)} == {DType.INT8 if io == "int8" else DType.FLOAT32}
     verify(graph)
     for node in graph.nodes:
         floats = [v.dtype.is_float for v in (*node.inputs, *node.outputs) if v is not None]
         assert node.op.is_conversion or len(set(floats)) == 1
-        assert any(floats) == (node.name in ("sine", "ratio", "last")) or node.op.is_conversion
+        assert any(floats) == (node.name in ("sums", "ratio", "last")) or node.op.is_conversion
     value = graph.inputs[0]
     given = X if value.quant is None else value.quant.quantize(X).astype(np.int8)
     for value, found, exact in zip(graph.outputs, run_integer(graph, [given], Profile()), expected, strict=True):
@@ -145,7 +149,7 @@ def test_float_operators_that_follow_each_other_are_not_quantized_between():
     graph = with_float_operators()
     run_passes(graph, [Calibrate(), Quantize(), LowerToInteger(allow_float=True)], Context(Given(samples=in_memory(X))))
     ratio = next(n for n in graph.nodes if n.name == "ratio")
-    assert ratio.inputs[0] is not None and ratio.inputs[0].producer.name == "sine"
+    assert ratio.inputs[0] is not None and ratio.inputs[0].producer.name == "sums"
 
 
 def test_unknown_type_at_the_ends():

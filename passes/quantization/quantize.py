@@ -236,6 +236,6 @@ def _raise_for_accumulator(layer: Layer) -> list[str]:
 
 def integer_gap(op: OpDef) -> str:
     """Why an operator has no integer form, "" if it has one."""
-    if op.quantization.integer and op.integer is not None and op.encoding is not None:
+    if op.quantization.by_table or (op.quantization.integer and op.integer is not None and op.encoding is not None):
         return ""
     return op.quantization.reason or "TFLite has no integer kernel for it"

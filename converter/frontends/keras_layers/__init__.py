@@ -3,6 +3,7 @@
 from converter.frontends.keras_layers import (
     activations,
     arithmetic,
+    by_table,
     categories,
     composed,
     convolution,
@@ -22,6 +23,7 @@ from converter.frontends.keras_layers._registry import followable, layer_handler
 FAMILIES = (
     activations,
     arithmetic,
+    by_table,
     categories,
     composed,
     convolution,

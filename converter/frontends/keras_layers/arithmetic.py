@@ -17,6 +17,7 @@ from converter.frontends.keras_layers._shapes import axes_of, reshape
 from converter.frontends.keras_layers.normalization import scaled_and_shifted
 from ir.graph import Value
 from ir.opdef import OpDef
+from ir.ops.by_table import POWER
 from ir.ops.comparison import (
     EQUAL,
     GREATER,
@@ -32,8 +33,8 @@ from ir.ops.comparison import (
 from ir.ops.conversion import CAST
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.reduction import ARG_MAX, MEAN, REDUCE_MAX, REDUCE_MIN, SUM
-from ir.ops.rewritten import POW, REDUCE_ANY
-from ir.ops.unary import ABS, COS, EXP, LOG, NEG, RSQRT, SIN, SQRT, SQUARE
+from ir.ops.rewritten import POW, PRODUCTS, REDUCE_ANY
+from ir.ops.unary import ABS, EXP, LOG, NEG, RSQRT, SQRT, SQUARE
 from ir.types import DType
 
 for _name, _op in {
@@ -45,8 +46,6 @@ for _name, _op in {
     "Sqrt": SQRT,
     "Rsqrt": RSQRT,
     "Square": SQUARE,
-    "Sin": SIN,
-    "Cos": COS,
 }.items():
     operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x))
 
@@ -171,7 +170,9 @@ def power(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
         return x1
     single = {2.0: SQUARE, 0.5: SQRT, -0.5: RSQRT}.get(value)
     x = as_float(b, x1)
-    return b.node(POW, x, b.constant(value, "exponent")) if single is None else b.node(single, x)
+    if single is not None:
+        return b.node(single, x)
+    return b.node(POW, x, b.constant(value, "exponent")) if value in PRODUCTS else b.node(POWER, x, exponent=value)
 
 
 # --- over axes --------------------------------------------------------------------------------------------

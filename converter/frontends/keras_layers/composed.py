@@ -1,11 +1,7 @@
 """Operations that TFLite has no integer kernel for, as a few that it has.
 
-sign:       (x > 0) - (x < 0)                       log1p, expm1:  log(1 + x), exp(x) - 1
-logsumexp:  log sum exp(x - max x) + max x          erf:           tanh(x (1.128379 + 0.10077 x^2)), to 4e-4
-cumsum:     a product with a triangle of ones       one_hot:       whether an index equals 0, 1, 2, ...
-roll:       the two parts in the other order
-
-`floor`, `ceil` and `round` stay what they are: no composition makes steps of numbers that are rounded themselves.
+logsumexp:  log sum exp(x - max x) + max x          cumsum:     a product with a triangle of ones
+one_hot:    whether an index equals 0, 1, 2, ...    roll:       the two parts in the other order
 """
 
 from __future__ import annotations
@@ -22,33 +18,7 @@ from ir.graph import Value
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.slicing import GATHER
 from ir.ops.sorting import TOP_K
-from ir.ops.unary import CEIL, FLOOR, ROUND
 from ir.types import DType
-
-_ERF = (1.1283791670955126, 0.10077)  # 2 / sqrt(pi), and a cube that leaves the least error
-
-for _name, _op in {"Floor": FLOOR, "Ceil": CEIL, "Round": ROUND}.items():
-    operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x))
-
-
-@operation("Sign")
-def sign(b: Builder, op: Any, x: Value) -> Value:
-    return b.apply(lambda x: keras.ops.cast(x > 0, "float32") - keras.ops.cast(x < 0, "float32"), x)
-
-
-@operation("Log1p")
-def log1p(b: Builder, op: Any, x: Value) -> Value:
-    return b.apply(lambda x: keras.ops.log(x + 1), x)
-
-
-@operation("Expm1")
-def expm1(b: Builder, op: Any, x: Value) -> Value:
-    return b.apply(lambda x: keras.ops.exp(x) - 1, x)
-
-
-@operation("Erf")
-def erf(b: Builder, op: Any, x: Value) -> Value:
-    return b.apply(lambda x: keras.ops.tanh(x * (x * x * _ERF[1] + _ERF[0])), x)
 
 
 @operation("Logsumexp")

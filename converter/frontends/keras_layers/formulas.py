@@ -36,8 +36,6 @@ _FORMULAS: dict[str, Callable[..., Any]] = {
     "Deg2rad": lambda x: x * (math.pi / 180),
     "Rad2deg": lambda x: x * (180 / math.pi),
     "Erfc": lambda x: 1 - K.erf(x),
-    "Cosh": lambda x: (K.exp(x) + K.exp(-x)) * 0.5,
-    "Sinh": lambda x: (K.exp(x) - K.exp(-x)) * 0.5,
     "Exp2": lambda x: K.exp(x * _LN2),
     "Log2": lambda x: K.log(x) * (1 / _LN2),
     "Log10": lambda x: K.log(x) * (1 / math.log(10.0)),

@@ -1,0 +1,99 @@
+"""Functions of one element that no runtime computes on integers: files look them up in tables.
+
+Of a tensor of 8 bits any such function is 256 numbers (`passes.quantization.look_up`), each as near to the function of what
+its integer stands for as 8 bits are. Those with a builtin code are read from float files; the others come from Keras.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ir.keras_ops import K
+from ir.kernels import TABLES
+from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule
+from ir.ops._pointwise import infer_same
+
+_RULE = QuantRule(by_table=True, kernels=TABLES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuloAttributes(Attributes):
+    """What is divided by, and whether the quotient loses its fraction instead of being rounded down."""
+
+    divisor: float = 1.0
+    truncated: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.divisor:
+            raise ValueError("a divisor of 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExponentAttributes(Attributes):
+    """The power that is raised to."""
+
+    exponent: float = 1.0
+
+
+def _function(
+    name: str, summary: str, compute: Callable[[Any], Any], encoding: Encoding | None = None, jumps: bool = False
+) -> OpDef:
+    return OpDef(
+        name=name,
+        summary=summary,
+        operands=(Operand(name="input"),),
+        infer=infer_same,
+        compute=lambda attrs, x: compute(x),
+        quantization=_RULE,
+        encoding=encoding,
+        jumps=jumps,
+    )
+
+
+FLOOR = _function("floor", "Largest integer that is not above x.", K.floor, Encoding(code="FLOOR"), jumps=True)
+CEIL = _function("ceil", "Smallest integer that is not below x.", K.ceil, Encoding(code="CEIL"), jumps=True)
+ROUND = _function("round", "Nearest integer, halves to even.", K.round, Encoding(code="ROUND"), jumps=True)
+TRUNC = _function("trunc", "x without its fraction.", K.trunc, jumps=True)
+SIGN = _function("sign", "1, 0 or -1.", K.sign, Encoding(code="SIGN"), jumps=True)
+
+SIN = _function("sin", "Sine.", K.sin, Encoding(code="SIN"))
+COS = _function("cos", "Cosine.", K.cos, Encoding(code="COS", options="CosOptions"))
+TAN = _function("tan", "Tangent.", K.tan)
+SINC = _function("sinc", "sin(pi x) / (pi x), and 1 at 0.", K.sinc)
+ARCSIN = _function("arcsin", "Inverse of the sine.", K.arcsin)
+ARCCOS = _function("arccos", "Inverse of the cosine.", K.arccos)
+ARCTAN = _function("arctan", "Inverse of the tangent.", K.arctan)
+SINH = _function("sinh", "Hyperbolic sine.", K.sinh)
+COSH = _function("cosh", "Hyperbolic cosine.", K.cosh)
+ARCSINH = _function("arcsinh", "Inverse of the hyperbolic sine.", K.arcsinh)
+ARCCOSH = _function("arccosh", "Inverse of the hyperbolic cosine.", K.arccosh)
+ARCTANH = _function("arctanh", "Inverse of the hyperbolic tangent.", K.arctanh)
+EXPM1 = _function("expm1", "exp(x) - 1.", K.expm1)
+LOG1P = _function("log1p", "log(1 + x).", K.log1p)
+ERF = _function("erf", "Error function.", K.erf)
+ERFINV = _function("erfinv", "Inverse of the error function.", K.erfinv)
+I0 = _function("i0", "Modified Bessel function of the first kind, of order 0.", K.i0)
+
+MODULO = OpDef(
+    name="modulo",
+    summary="What division by a number leaves over.",
+    operands=(Operand(name="input"),),
+    attributes=ModuloAttributes,
+    infer=infer_same,
+    compute=lambda attrs, x: (K.fmod if attrs.truncated else K.mod)(x, attrs.divisor),
+    quantization=_RULE,
+    jumps=True,
+)
+
+POWER = OpDef(
+    name="power",
+    summary="x to the power of a number.",
+    operands=(Operand(name="input"),),
+    attributes=ExponentAttributes,
+    infer=infer_same,
+    compute=lambda attrs, x: K.power(x, attrs.exponent),
+    quantization=_RULE,
+)
