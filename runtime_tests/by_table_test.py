@@ -14,7 +14,20 @@ from converter.tflite.writer import to_bytes
 from ir.graph import Graph
 from ir.opdef import OpDef
 from ir.ops import OPERATORS
-from ir.ops.by_table import ARCCOS, COS, FLOOR, MODULO, POWER, ROUND, SIN, ExponentAttributes, ModuloAttributes
+from ir.ops.activation import GELU, GeluAttributes
+from ir.ops.by_table import (
+    ARCCOS,
+    COS,
+    FLOOR,
+    LOOKED_UP,
+    MODULO,
+    POWER,
+    ROUND,
+    SIN,
+    ExponentAttributes,
+    LookedUpAttributes,
+    ModuloAttributes,
+)
 from ir.profile import Runtime
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
@@ -24,7 +37,11 @@ from runtime_tests.one_op import assert_exact
 
 K = keras.ops
 BY_TABLE = [op for op in OPERATORS if op.quantization.by_table]
-_ATTRS: dict[OpDef, Any] = {MODULO: ModuloAttributes(divisor=0.7), POWER: ExponentAttributes(exponent=1.7)}
+_ATTRS: dict[OpDef, Any] = {
+    MODULO: ModuloAttributes(divisor=0.7),
+    POWER: ExponentAttributes(exponent=1.7),
+    LOOKED_UP: LookedUpAttributes(operator=GELU.name, attributes=GeluAttributes(approximate=True)),
+}
 
 
 def _looked_up(op: OpDef, dtype: DType, scale: float, zero_point: int = 0, out: float = 0.02) -> Graph:
@@ -56,8 +73,8 @@ def test_tables_are_exact(op: OpDef, dtype: DType) -> None:
 
 
 def test_whole_numbers_stay_whole() -> None:
-    """0.1 as a float is above 0.1 and 0.7 below it: ten of them are not quite 1 and 7."""
-    for scale in (0.1, 0.7, 1 / 3, 15 / 255):
+    """1.3 as a float is below 1.3: ninety of them are not quite 117."""
+    for scale in (0.1, 1.3, 1 / 3, 15 / 255):
         table = _looked_up(FLOOR, DType.INT8, scale, out=1.0).outputs[0].producer.inputs[0].data
         steps = np.arange(-128, 128)
         expected = np.clip(np.floor(np.round(steps * scale, 5)), -128, 127)

@@ -5,7 +5,7 @@
 - a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
-- `log(1 + exp(x))`: softplus, in a form whose parts stay small;
+- `log(1 + exp(x))`: softplus;
 - `-x`, `x / c`, `x^2`: products, which have an integer kernel that holds for any zero point.
 """
 
@@ -22,9 +22,10 @@ from ir.graph import Graph, Node, Value
 from ir.known import settle
 from ir.opdef import FusedActivation, OpDef
 from ir.ops import OPERATORS
+from ir.ops.by_table import SOFTPLUS
 from ir.ops.comparison import EQUAL, NOT_EQUAL, SELECT, SELECT_V2
 from ir.ops.conversion import CAST
-from ir.ops.elementwise import ABS, ADD, DIV, EXP, LOG, MUL, NEG, SQUARE, SUB, BinaryAttributes
+from ir.ops.elementwise import ADD, DIV, EXP, LOG, MUL, NEG, SQUARE, SUB, BinaryAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
 from ir.ops.relu import PRELU, RELU
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
@@ -191,17 +192,10 @@ def _softmax(graph: Graph, node: Node) -> None:
 
 
 def _softplus(graph: Graph, node: Node) -> None:
-    """`log(1 + exp(x))` as `max(x, 0) + log(1 + exp(-|x|))`, none of whose parts is much larger than the result."""
     total = _made_by(node.inputs[0], ADD) if node.op is LOG else None
     found = None if total is None else _either(total, EXP)
-    if found is None or found[1].data is None or np.any(found[1].data != 1):
-        return
-    x, one, name = found[0].input, found[1], node.name
-    minus = graph.constant(np.asarray(-1, np.float32), f"{name}/minus")
-    size = graph.add(ABS, [x], name=f"{name}/abs").output
-    decayed = graph.add(EXP, [graph.add(MUL, [size, minus], name=f"{name}/decay").output], name=f"{name}/exp").output
-    rest = graph.add(LOG, [graph.add(ADD, [decayed, one], name=f"{name}/one_plus").output], name=f"{name}/log").output
-    _replace(graph, node, ADD, [graph.add(RELU, [x], name=f"{name}/relu").output, rest], BinaryAttributes())
+    if found is not None and found[1].data is not None and not np.any(found[1].data != 1):
+        _replace(graph, node, SOFTPLUS, [found[0].input])
 
 
 def _over_last(node: Node) -> bool:

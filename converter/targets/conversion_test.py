@@ -40,6 +40,7 @@ def conv(activation: object = None) -> keras.Layer:
     return layers.Conv2D(4, 3, activation=activation)
 
 
+LOGARITHM = [conv(), layers.Lambda(lambda x: keras.ops.log(keras.ops.abs(x) + 1), name="log")]
 GELU = functools.partial(keras.activations.gelu, approximate=True)
 CASES = {
     "leaky_relu": (lambda: [conv(), layers.LeakyReLU(0.2), conv()], {"CONV_2D": 2, "PRELU": 1}),
@@ -97,13 +98,33 @@ def test_an_old_runtime_of_a_cpu_gets_what_it_has():
 
 
 def test_what_an_old_runtime_of_a_cpu_lacks_is_refused():
-    made = [conv(), layers.Activation("softplus")]
-    result = converted(*made, target="cpu")
+    result = converted(*LOGARITHM, target="cpu")
     assert any("LOG of int8" in n and "tflite-runtime 2.14 has no such kernel" in n for n in result.prediction.notes)
     refused = [p.not_run for p in result.proof if p.runtime.startswith("tflite-runtime")]
-    assert all("it refuses LOG 'activation" in reason for reason in refused)
+    assert all("it refuses LOG 'log" in reason for reason in refused)
     with pytest.raises(ModelError, match=r"tflite-runtime 2\.14 has no such kernel"):
-        converted(*made, target="cpu", min_runtime_version="2.14")
+        get_target("cpu").at("2.14").refuse(parse(result.model))
+
+
+def test_what_a_promised_runtime_lacks_of_one_element_is_looked_up():
+    result = converted(*LOGARITHM, target="cpu", min_runtime_version="2.14")
+    assert {"CAST", "GATHER"} < set(result.operators) and "LOG" not in result.operators
+    assert all(proof.not_run is None for proof in result.proof)
+
+
+@pytest.mark.parametrize("function", ["gelu", "exponential", "softplus", "elu"])
+def test_microcontrollers_get_a_table_of_what_they_have_no_kernel_for(function):
+    result = converted(conv(), layers.Activation(function), conv(), target="tflm")
+    assert not result.prediction.unmapped
+    assert ("GATHER" in result.operators) == (function != "elu")
+
+
+def test_devices_without_tables_get_operators_that_they_have_or_a_sentence():
+    erf = converted(conv(), layers.Lambda(keras.ops.erf), conv())
+    assert not erf.prediction.unmapped and erf.operators["TANH"] == 1
+    sine = converted(conv(), layers.Lambda(keras.ops.sin), conv())
+    notes = [note for record in sine.passes for note in record.report.notes]
+    assert any("is looked up in a table, which the target leaves to a processor beside it" in note for note in notes)
 
 
 def test_a_version_that_an_old_runtime_does_not_read_is_said():

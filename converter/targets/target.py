@@ -20,7 +20,9 @@ from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.profile import Runtime
 from ir.quantization import QuantParams
+from ir.types import DType
 from ir.widths import Widths, containers, supported, wider
+from passes.quantization import look_up
 
 CONVOLUTIONS = frozenset({CONV_2D, DEPTHWISE_CONV_2D, TRANSPOSE_CONV})
 
@@ -89,9 +91,16 @@ class Target:
         hosts.refuse(model, self.promised)
 
     def runs(self, op: OpDef) -> bool:
-        """Whether it has an operator, within the operator's limits."""
+        """Whether it has an operator, within the operator's limits; one that is looked up, if it looks tables up."""
+        if op.quantization.by_table:
+            return not self.exclusive or all(self._counts(each) for each in look_up.OPERATORS)
         rule, oldest = self.rules.get(op), self.min_runtime_version
         return not self.exclusive or (rule is not None and (oldest is None or rule.since <= int(oldest)))
+
+    def _counts(self, op: OpDef) -> bool:
+        """Whether it has an operator with int32, which places in tables are."""
+        rule = self.rules.get(op)
+        return rule is not None and any(DType.INT32.value in takes.activations for takes in rule.takes)
 
     def judge(self, model: ModelFile, layers: Collection[str] | None = None) -> CheckReport:
         """What of a file runs where. Raises OptionError if there is no runtime of that version.

@@ -181,6 +181,7 @@ HARD_SWISH = OpDef(
     integer=_integer_hard_swish,
     quantization=QuantRule(kernels=INT8),
     encoding=Encoding(code="HARD_SWISH", options="HardSwishOptions"),
+    pointwise=True,
 )
 
 LOGISTIC = OpDef(
@@ -192,6 +193,7 @@ LOGISTIC = OpDef(
     integer=_integer_logistic,
     quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, kernels=INT8_AND_INT16),
     encoding=Encoding(code="LOGISTIC", version=_VERSION),
+    pointwise=True,
 )
 
 TANH = OpDef(
@@ -203,6 +205,7 @@ TANH = OpDef(
     integer=_integer_tanh,
     quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, kernels=INT8_AND_INT16),
     encoding=Encoding(code="TANH", version=_VERSION),
+    pointwise=True,
 )
 
 ELU = OpDef(
@@ -214,6 +217,7 @@ ELU = OpDef(
     integer=lambda call: lookup(call, _elu_by_exp if call.profile.runtime is Runtime.TFLM else _elu),
     quantization=QuantRule(kernels=plain(DType.INT8, right=EVERYWHERE - (TFLITE & REFERENCE))),
     encoding=Encoding(code="ELU"),
+    pointwise=True,
 )
 
 GELU = OpDef(
@@ -226,4 +230,5 @@ GELU = OpDef(
     integer=lambda call: lookup(call, _gelu(call.attrs.approximate)),
     quantization=QuantRule(kernels=(*plain(DType.INT8, right=TFLITE), *plain(DType.INT16, right=LITERT))),
     encoding=Encoding(code="GELU", options="GeluOptions", version=version_by_type()),
+    pointwise=True,
 )

@@ -7,7 +7,7 @@ its integer stands for as 8 bits are. Those with a builtin code are read from fl
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ir.keras_ops import K
@@ -38,6 +38,20 @@ class ExponentAttributes(Attributes):
     exponent: float = 1.0
 
 
+@dataclass(frozen=True, kw_only=True)
+class LookedUpAttributes(Attributes):
+    """The name of the operator that is meant, and its attributes."""
+
+    operator: str = "floor"
+    attributes: Attributes = field(default_factory=Attributes)
+
+
+def _looked_up(attrs: LookedUpAttributes, x: Any) -> Any:
+    from ir.ops import TABLE  # which this family is a part of
+
+    return TABLE[attrs.operator].compute(attrs.attributes, x)
+
+
 def _function(
     name: str, summary: str, compute: Callable[[Any], Any], encoding: Encoding | None = None, jumps: bool = False
 ) -> OpDef:
@@ -49,6 +63,7 @@ def _function(
         compute=lambda attrs, x: compute(x),
         quantization=_RULE,
         encoding=encoding,
+        pointwise=True,
         jumps=jumps,
     )
 
@@ -75,6 +90,7 @@ EXPM1 = _function("expm1", "exp(x) - 1.", K.expm1)
 LOG1P = _function("log1p", "log(1 + x).", K.log1p)
 ERF = _function("erf", "Error function.", K.erf)
 ERFINV = _function("erfinv", "Inverse of the error function.", K.erfinv)
+SOFTPLUS = _function("softplus", "log(1 + exp(x)).", K.softplus)
 I0 = _function("i0", "Modified Bessel function of the first kind, of order 0.", K.i0)
 
 MODULO = OpDef(
@@ -85,6 +101,7 @@ MODULO = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: (K.fmod if attrs.truncated else K.mod)(x, attrs.divisor),
     quantization=_RULE,
+    pointwise=True,
     jumps=True,
 )
 
@@ -96,4 +113,16 @@ POWER = OpDef(
     infer=infer_same,
     compute=lambda attrs, x: K.power(x, attrs.exponent),
     quantization=_RULE,
+    pointwise=True,
+)
+
+LOOKED_UP = OpDef(
+    name="looked_up",
+    summary="Another operator of one element, where its own kernel is missing.",
+    operands=(Operand(name="input"),),
+    attributes=LookedUpAttributes,
+    infer=infer_same,
+    compute=_looked_up,
+    quantization=_RULE,
+    pointwise=True,
 )

@@ -113,6 +113,7 @@ def _unary(
         quantization=quantization,
         encoding=Encoding(code=name.upper(), options=options, version=version),
         passage=passage,
+        pointwise=True,
     )
 
 

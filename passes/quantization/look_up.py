@@ -20,12 +20,14 @@ from ir.ops.elementwise import ADD, BinaryAttributes
 from ir.ops.slicing import GATHER, GatherAttributes
 from ir.quantization import QuantParams
 from ir.types import DType
+from passes.contract.context import Limits
 
+OPERATORS = (CAST, ADD, GATHER)
 _EXACT = 1e-4  # of a step
 
 
-def write_tables(graph: Graph) -> list[str]:
-    """Writes the functions of an integer graph as tables; returns notes on what their steps cannot tell apart."""
+def write_tables(graph: Graph, limits: Limits | None = None) -> list[str]:
+    """Writes the functions of an integer graph as tables; returns notes on what these cost."""
     notes: list[str] = []
     places: dict[Value, Value] = {}
     for node in graph.nodes:
@@ -34,6 +36,10 @@ def write_tables(graph: Graph) -> list[str]:
             continue
         if node.op.jumps:
             notes.append(_told(node, x.quant))
+        if limits is not None and not limits.runs(node.op):
+            notes.append(
+                f"{node.op.name} '{node.name}' is looked up in a table, which the target leaves to a processor beside it"
+            )
         if x not in places:
             places[x] = _places(graph, x)
         table = graph.constant(table_of(node, x.dtype), f"{node.name}/table", node.output.quant, node.output.dtype)

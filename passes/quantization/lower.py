@@ -59,7 +59,7 @@ class LowerToInteger(Pass):
             if value.quant is not None:
                 to_integer(value)
         graph.states = tuple(_as_stored(b, read) for b, (read, _) in zip(graph.states, graph.carried, strict=True))
-        tables = write_tables(graph)
+        tables = write_tables(graph, context.given.limits)
         saturation = saturate(graph)
         flatten_rows(graph)
         _check(graph, gaps)

@@ -12,6 +12,10 @@
 | split, split_v, unpack | slices, and a reshape of each for unpack | |
 | pack | a reshape of each input, concatenation | |
 | squeeze, expand_dims | reshape | |
+| expm1, log1p | `exp(x) - 1`, `log(1 + x)` | |
+| softplus | `max(x, 0) + log(1 + exp(-|x|))` | none of its parts is much larger than it |
+| erf | `tanh(x (1.128379 + 0.10077 x^2))` | to 4e-4, a twentieth of a step of 8 bits |
+| of one element | a table | it has no kernel of 8 bits on the target |
 
 The first form is taken of which the target has every operator. Nothing is done without a target, nor where none fits:
 then the pass says so, and the target's check says where the operator runs.
@@ -32,19 +36,22 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
-from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC
-from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
+from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC, TANH
+from ir.ops.by_table import ERF, EXPM1, LOG1P, LOOKED_UP, SOFTPLUS, LookedUpAttributes
+from ir.ops.elementwise import ABS, ADD, DIV, EXP, LOG, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, ConcatenationAttributes
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6
 from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
 from ir.types import given
+from ir.widths import Widths
 from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
 from passes.quantization.bits import BitsPlan, parse_rules
 from passes.quantization.tied import NARROW
-from passes.quantization.widths import has_wide_kernel
+from passes.quantization.widths import available, has_wide_kernel
 
+_ERF = (1.1283791670955126, 0.10077)  # 2 / sqrt(pi), and a cube that leaves the least error
 _WIDTH = 6.0  # of relu6, which hard_swish divides by
 
 
@@ -78,14 +85,16 @@ class Decompose(Pass):
         plan = BitsPlan(activation_bits=self.activation_bits, ends=self.ends, rules=parse_rules(self.rules))
         requested = plan.requested(graph)
         for node in graph.nodes:
-            if node.op not in FORMS or not node.output.dtype.is_float:
+            if not node.output.dtype.is_float or not (node.op in FORMS or node.op.pointwise):
                 continue
             wide = requested(node).activation_bits > NARROW
             if _has(node.op, wide, context):
                 continue
             form, reason = _choose(node, wide, context)
+            if form is None and _needs_table(node.op, context):
+                form = _AS_TABLE
             if form is None:
-                skipped.append(Skip(node.name, reason))
+                skipped += [Skip(node.name, reason)] if reason else []
                 continue
             makers = form.build(graph, node)
             graph.replace(node, makers)
@@ -93,15 +102,24 @@ class Decompose(Pass):
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
 
+def _needs_table(op: OpDef, context: Context) -> bool:
+    """Whether the target has tables, but of an operator of one element no kernel of 8 bits."""
+    assert context.given.limits is not None
+    own = op.quantization.by_table or not op.pointwise or _has(op, False, context)
+    return not own and context.given.limits.runs(LOOKED_UP)
+
+
 def _has(op: OpDef, wide: bool, context: Context) -> bool:
     """Whether the target has an operator, with a kernel for int16 if that is requested."""
     assert context.given.limits is not None
-    return context.given.limits.runs(op) and (not wide or has_wide_kernel(op, context))
+    narrow = Widths(activation_bits=NARROW)
+    runs = context.given.limits.runs(op) and not (op.pointwise and available(op, narrow, True, context) is None)
+    return runs and (not wide or has_wide_kernel(op, context))
 
 
 def _choose(node: Node, wide: bool, context: Context) -> tuple[_Form | None, str]:
     reasons = []
-    for form in FORMS[node.op]:
+    for form in FORMS.get(node.op, ()):
         missing = [op.name for op in form.needs if not _has(op, wide, context)]
         reason = f"the target lacks {', '.join(missing)}, too" if missing else form.misfit(node)
         if not reason:
@@ -251,6 +269,42 @@ def _along_batch(node: Node) -> str:
     return "it is along the batch" if node.attrs.axis % len(node.input.shape) == 0 else ""
 
 
+def _expm1(graph: Graph, node: Node) -> Sequence[Node]:
+    power = graph.add(EXP, [node.input], name=f"{node.name}/exp").output
+    return [graph.add(ADD, [power, _scalar(graph, -1.0, f"{node.name}/minus")], name=f"{node.name}/add")]
+
+
+def _log1p(graph: Graph, node: Node) -> Sequence[Node]:
+    more = graph.add(ADD, [node.input, _scalar(graph, 1.0, f"{node.name}/one")], name=f"{node.name}/add").output
+    return [graph.add(LOG, [more], name=f"{node.name}/log")]
+
+
+def _softplus(graph: Graph, node: Node) -> Sequence[Node]:
+    size = graph.add(ABS, [node.input], name=f"{node.name}/abs").output
+    minus = graph.add(MUL, [size, _scalar(graph, -1.0, f"{node.name}/minus")], name=f"{node.name}/decay").output
+    decayed = graph.add(EXP, [minus], name=f"{node.name}/exp").output
+    more = graph.add(ADD, [decayed, _scalar(graph, 1.0, f"{node.name}/one")], name=f"{node.name}/one_plus").output
+    rest = graph.add(LOG, [more], name=f"{node.name}/log").output
+    return [
+        graph.add(ADD, [graph.add(RELU, [node.input], name=f"{node.name}/relu").output, rest], name=f"{node.name}/add")
+    ]
+
+
+def _erf(graph: Graph, node: Node) -> Sequence[Node]:
+    x, (slope, cubic) = node.input, (_scalar(graph, v, f"{node.name}/factor_{i}") for i, v in enumerate(_ERF))
+    square = graph.add(MUL, [x, x], name=f"{node.name}/square").output
+    bent = graph.add(MUL, [square, cubic], name=f"{node.name}/bent").output
+    steep = graph.add(ADD, [bent, slope], name=f"{node.name}/steep").output
+    return [
+        graph.add(TANH, [graph.add(MUL, [x, steep], name=f"{node.name}/argument").output], name=f"{node.name}/tanh")
+    ]
+
+
+def _looked_up(graph: Graph, node: Node) -> Sequence[Node]:
+    attrs = LookedUpAttributes(operator=node.op.name, attributes=node.attrs)
+    return [graph.add(LOOKED_UP, [node.input], attrs, f"{node.name}/looked_up")]
+
+
 FORMS: Mapping[OpDef, tuple[_Form, ...]] = {
     LEAKY_RELU: (_Form((PRELU,), _prelu, _no_channels), _Form((MUL, MAXIMUM), _larger, _steep)),
     PRELU: (
@@ -268,4 +322,9 @@ FORMS: Mapping[OpDef, tuple[_Form, ...]] = {
     PACK: (_Form((RESHAPE, CONCATENATION), _pack),),
     SQUEEZE: (_Form((RESHAPE,), _reshape),),
     EXPAND_DIMS: (_Form((RESHAPE,), _reshape),),
+    EXPM1: (_Form((EXP, ADD), _expm1),),
+    LOG1P: (_Form((ADD, LOG), _log1p),),
+    SOFTPLUS: (_Form((ABS, MUL, EXP, ADD, LOG, RELU), _softplus),),
+    ERF: (_Form((MUL, ADD, TANH), _erf),),
 }
+_AS_TABLE = _Form((LOOKED_UP,), _looked_up)

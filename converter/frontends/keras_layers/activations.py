@@ -1,8 +1,8 @@
 """Activations, as operations of `keras.ops`. Most are one operator of TFLite, the others are:
 
-hard sigmoid:  relu6(x + 3) / 6            softplus:  max(x, 0) + log(1 + exp(-|x|))
+hard sigmoid:  relu6(x + 3) / 6            ReLU with a maximum:  min(relu(x), maximum)
 SiLU:          x * sigmoid(x)              ELU with alpha:  max(x, 0) + alpha * elu(min(x, 0))
-SELU:          scale * ELU with alpha      ReLU with a maximum:  min(relu(x), maximum)
+SELU:          scale * ELU with alpha      log sigmoid:  -softplus(-x)
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from converter.frontends.keras_layers._registry import follow_instead, layer, op
 from converter.frontends.keras_layers._shapes import transpose
 from ir.graph import Value
 from ir.ops.activation import ELU, GELU, HARD_SWISH, LOGISTIC, TANH
+from ir.ops.by_table import SOFTPLUS
 from ir.ops.elementwise import ADD, DIV, MAXIMUM, MINIMUM, MUL, SUB
 from ir.ops.joining import SPLIT
 from ir.ops.relu import LEAKY_RELU, PRELU, RELU, RELU6, RELU_N1_TO_1
 from ir.ops.softmax import LOG_SOFTMAX, SOFTMAX
-from ir.ops.unary import ABS, EXP, LOG, NEG
+from ir.ops.unary import ABS, NEG
 
 _SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
 
@@ -131,21 +132,10 @@ def gelu(b: Builder, op: Any, x: Value) -> Value:
     return b.node(GELU, x, approximate=bool(op.approximate))
 
 
-@operation("Softplus")
-def softplus(b: Builder, op: Any, x: Value) -> Value:
-    return _softplus(b, x)
-
-
 @operation("LogSigmoid")
 def log_sigmoid(b: Builder, op: Any, x: Value) -> Value:
     """-softplus(-x)."""
-    return b.node(NEG, _softplus(b, b.node(NEG, x, name="negative"), "softplus"))
-
-
-def _softplus(b: Builder, x: Value, name: str = "") -> Value:
-    decayed = b.node(EXP, b.node(NEG, b.node(ABS, x, name="abs"), name="minus_abs"), name="exp")
-    rest = b.node(LOG, b.node(ADD, decayed, b.constant(1.0, "one"), name="one_plus"), name="log")
-    return b.node(ADD, b.node(RELU, x, name="relu"), rest, name=name)
+    return b.node(NEG, b.node(SOFTPLUS, b.node(NEG, x, name="negative"), name="softplus"))
 
 
 @operation("Softsign")

@@ -37,6 +37,7 @@ FUNCTIONS: Mapping[str, OpDef] = {
     "Arctanh": by_table.ARCTANH,
     "Expm1": by_table.EXPM1,
     "Log1p": by_table.LOG1P,
+    "Softplus": by_table.SOFTPLUS,
     "Erf": by_table.ERF,
     "Erfinv": by_table.ERFINV,
     "I0": by_table.I0,
