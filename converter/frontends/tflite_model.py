@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from converter.frontends.hints import fix_for
 from converter.frontends.lstm import check_lstm
 from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
+from converter.frontends.tflite_lists import mend_lists
+from converter.frontends.tflite_loops import WHILE, Loops, Operand, operators, written_out
 from converter.frontends.tflite_part import (
     AGAIN,
     file_error,
@@ -82,20 +85,19 @@ def from_tflite(model: str | Path | bytes | ModelFile, options: ModelOptions | N
 
 def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[int]) -> None:
     unknown = {}
-    for position in requested:
-        operator = subgraph.operators[position]
-        if operator.code not in BY_CODE and operator.code not in CODES:
-            makes = subgraph.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
-            unknown[position] = f"{operator.code} '{makes}'"
+    for part, operator in operators(file, subgraph, requested):
+        if operator.code not in BY_CODE and operator.code not in CODES and operator.code != WHILE:
+            makes = part.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
+            unknown[f"{operator.code} '{makes}'"] = operator.code
     if not unknown:
         return
-    shown = "; ".join(list(unknown.values())[:_MOST_LISTED])
+    shown = "; ".join(list(unknown)[:_MOST_LISTED])
     more = f"; and {len(unknown) - _MOST_LISTED} more" if len(unknown) > _MOST_LISTED else ""
     raise file_error(
         file,
         "operators of the table",
         f"{len(unknown)} others: {shown}{more}",
-        fix_for(subgraph.operators[position].code for position in unknown),
+        fix_for(unknown.values()),
     )
 
 
@@ -144,6 +146,7 @@ class FloatReader(GraphReader):
     ) -> None:
         super().__init__(model, subgraph)
         self._shapes, self._outputs, self._requested = shapes, outputs, requested
+        self._loops = Loops()
         stored = [(subgraph.tensors[i].shape, shape) for i, shape in shapes.items()]
         self._as_stored = all(a == b for a, b in stored)
         self._sizes_as_stored = all(a[1:] == b[1:] for a, b in stored)
@@ -154,11 +157,52 @@ class FloatReader(GraphReader):
             dtype = tensor_type(record, self.model.path).dtype
             dtype = DType.FLOAT32 if dtype.is_float else dtype
             self.values[index] = self.graph.input(record.name or "input", TensorType(self._shapes[index], dtype))
+        self._read_operators()
+        self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
+        if self._loops.steps:
+            mend_lists(self.graph)
+        return self.graph
+
+    def _read_operators(self) -> None:
         for position in self._requested:
             operator = self.subgraph.operators[position]
-            (self._variable if operator.code in CODES else self._operator)(position, operator)
-        self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
-        return self.graph
+            if operator.code == WHILE:
+                self._loop(operator)
+            else:
+                (self._variable if operator.code in CODES else self._operator)(position, operator)
+
+    def _loop(self, record: OperatorRecord) -> None:
+        name = self.subgraph.tensors[record.outputs[0]].name if record.outputs else WHILE
+        operands = [self._operand(i, name) for i in record.inputs]
+        results = written_out(self, self._loops, record, operands, name)
+        self._take_operands(record.outputs, results)
+
+    def inside(self, subgraph: int, operands: Sequence[Operand]) -> list[Operand]:
+        """The results of a subgraph of a loop, read into this graph; its constants are the same in every step."""
+        part = self.model.subgraphs[subgraph]
+        shapes = {i: v.shape for i, v in zip(part.inputs, operands, strict=True) if isinstance(v, Value)}
+        reader = FloatReader(self.model, part, shapes, part.outputs, reachable(self.model, part, part.outputs))
+        reader.graph, reader._room, reader._loops = self.graph, self._room, self._loops
+        reader.variables = self.variables.within(part)
+        reader.values = dict(self._loops.constants[subgraph])
+        reader._take_operands(part.inputs, operands)
+        reader._read_operators()
+        results = [reader._operand(i, part.name) for i in part.outputs]
+        kept = {i: value for i, value in reader.values.items() if part.tensors[i].data is not None}
+        self._loops.constants[subgraph].update(kept)
+        self._room = reader._room
+        return results
+
+    def _operand(self, index: int, where: str) -> Operand:
+        """What a loop is given or gives: a tensor, or the name of a variable for its handle."""
+        return self.variables.handles.get(index) or self._value(index, where)
+
+    def _take_operands(self, indices: Sequence[int], operands: Sequence[Operand]) -> None:
+        for index, operand in zip(indices, operands, strict=True):
+            if isinstance(operand, Value):
+                self.values[index] = operand
+            else:
+                self.variables.handles[index] = operand
 
     def _read(self, name: str, record: TensorRecord, where: str) -> Value:
         """A variable that nothing assigns is a constant."""

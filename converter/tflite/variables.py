@@ -7,6 +7,7 @@ that it becomes.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,6 +92,12 @@ class Variables:
         self.assigned = {self.handles.get(op.inputs[0]) for op in graph.operators if op.code == ASSIGN}
         self.reads: dict[str, Value] = {}
         self.now: dict[str, Value] = {}
+
+    def within(self, part: SubgraphRecord) -> Variables:
+        """The same variables, by the handles of another subgraph."""
+        inner = copy.copy(self)
+        inner.handles = handles(part)
+        return inner
 
     def close(self, graph: Graph) -> None:
         """Makes the states inputs and outputs of a graph, behind its own."""
