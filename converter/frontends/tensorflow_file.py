@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.frontends.options import ModelOptions
+from converter.frontends.tensorflow_loops import has_loops, with_known_lists
 from converter.frontends.trusted_graph import check_graph
 from ir.errors import ModelError, OptionError
 
@@ -109,7 +110,20 @@ def _of_signature(path: Path, options: ModelOptions) -> FloatFile:
     loaded = loaded_model(path)
     key = _signature(path, list(loaded.signatures), options)
     function = _fixed(path, loaded, key, options)
+    if has_loops(function):
+        function = _without_open_lists(path, function)
     return FloatFile(content=_converted(path, function, loaded), outputs=sorted(function.structured_outputs))
+
+
+def _without_open_lists(path: Path, function: Any) -> Any:
+    batches = [tensor.shape[0] for tensor in function.inputs if tensor.shape.rank]
+    try:
+        with quietly():
+            return with_known_lists(function, batches[0] if batches else 1)
+    except Exception as error:  # a function that holds what cannot be a constant
+        raise _error(
+            path, "loops whose variables are constants", first_words(error), "save it without the loop"
+        ) from error
 
 
 def _signature(path: Path, keys: list[str], options: ModelOptions) -> str:
@@ -192,6 +206,8 @@ def _of_frozen(path: Path, options: ModelOptions) -> FloatFile:
     outputs = options.output_arrays or _ends(definition)
     _check_arrays(definition, inputs, outputs)
     function = _pruned(path, definition, inputs, outputs, options)
+    if has_loops(function):
+        function = _without_open_lists(path, function)
     names = [_plain(name) for name in outputs]
     return FloatFile(content=_converted(path, function, None), outputs=sorted(names), order=names)
 

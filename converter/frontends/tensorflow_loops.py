@@ -1,0 +1,89 @@
+"""Loops over lists of tensors in functions of TensorFlow, in a form that its converter reads. TensorFlow is imported in here.
+
+Recurrent layers, `tf.scan` and `tf.map_fn` keep lists (`TensorList...`), whose elements have the shapes that were known when
+they were traced: with an open batch, which the converter to TFLite refuses even where the batch is fixed by now. So
+variables become constants, whose handles it loses inside loops, and elements get the batch for their open first axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+_LOOPS = ("While", "StatelessWhile")
+_ELEMENT_SHAPES = {  # which operand of an operator is the shape of elements
+    "TensorListReserve": 0,
+    "EmptyTensorList": 0,
+    "TensorListFromTensor": 1,
+    "TensorListStack": 1,
+    "TensorListGetItem": 2,
+}
+
+
+def has_loops(function: Any) -> bool:
+    """Whether a function, or one that it calls, loops, and none of them assigns a variable."""
+    definition = function.graph.as_graph_def()
+    found = {node.op for nodes in _bodies(definition) for node in nodes}
+    return not found.isdisjoint(_LOOPS) and not any(op.startswith("Assign") for op in found)
+
+
+def with_known_lists(function: Any, batch: int) -> Any:
+    """The same function, its variables constants, and elements of lists of known shapes."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
+    definition = frozen.graph.as_graph_def()
+    for nodes in _bodies(definition):
+        _close(nodes, batch)
+    _rename(definition)
+    imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
+    starts, ends = (
+        [imported.graph.get_tensor_by_name(t.name) for t in each] for each in (frozen.inputs, frozen.outputs)
+    )
+    inner = imported.prune(starts, ends)
+    names = sorted(function.structured_outputs)
+
+    def call(*tensors: Any) -> Any:
+        found = inner(*tensors)
+        return dict(zip(names, found if isinstance(found, (list, tuple)) else [found], strict=True))
+
+    specs = [tf.TensorSpec(t.shape, t.dtype, name=t.name.partition(":")[0]) for t in starts]
+    return tf.function(call, input_signature=specs).get_concrete_function()
+
+
+def _bodies(definition: Any) -> Iterable[Any]:
+    """The nodes of a graph, and those of its functions."""
+    yield definition.node
+    for function in definition.library.function:
+        yield function.node_def
+
+
+def _close(nodes: Any, batch: int) -> None:
+    """Writes the batch into shapes of elements that leave their first axis open."""
+    import tensorflow as tf
+
+    by_name = {node.name: node for node in nodes}
+    for node in nodes:
+        index = _ELEMENT_SHAPES.get(node.op)
+        source = None if index is None else by_name.get(node.input[index].partition(":")[0])
+        if source is None or source.op != "Const":
+            continue
+        shape = np.array(tf.make_ndarray(source.attr["value"].tensor))
+        if shape.ndim == 1 and shape.size and shape[0] == -1:
+            shape[0] = batch
+            source.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(shape))
+
+
+def _rename(definition: Any) -> None:
+    """Gives the functions names of their own: TensorFlow keeps those of the first that it saw."""
+    names = {function.signature.name for function in definition.library.function}
+    for nodes in _bodies(definition):
+        for node in nodes:
+            for attribute in node.attr.values():
+                if attribute.HasField("func") and attribute.func.name in names:
+                    attribute.func.name += "_known"
+    for function in definition.library.function:
+        function.signature.name += "_known"
