@@ -15,6 +15,7 @@ import numpy as np
 from ir.codebook import Codebook
 
 _BIAS_BITS = (32, 64)
+_NARROW_BITS = 8  # of weights: from here on they leave the lowest integer out
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
 
@@ -27,7 +28,7 @@ class QuantParams:
       zero_point: int64, the shape of `scale`, inside the integer range.
       axis: the axis that `scale` runs along, None for one scale.
       bits: 2 to 16, or 32 and 64 for biases.
-      narrow: leaves the lowest integer out (`[-127, 127]`), as weights do.
+      narrow: leaves the lowest integer out (`[-127, 127]`), as weights of 8 bits do.
       signed: False for uint8.
       codebook: the vectors that blocks of an 8-bit constant may be, None for any numbers.
     """
@@ -67,6 +68,11 @@ class QuantParams:
     @property
     def qmax(self) -> int:
         return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """The lowest and the highest integer."""
+        return self.qmin, self.qmax
 
     @property
     def bounds(self) -> tuple[float, float]:
@@ -148,6 +154,19 @@ def asymmetric(low: float, high: float, *, bits: int = 8, signed: bool = True) -
     scale = np.float32(max((high - low) / levels, 1e-30 if high > low else 1.0 / levels))
     zero_point = int(np.clip(np.rint(qmin - low / float(scale)), qmin, qmin + levels))
     return QuantParams(scale=np.asarray(scale), zero_point=np.asarray(zero_point), bits=bits, signed=signed)
+
+
+def for_weights(low: np.ndarray, high: np.ndarray, *, bits: int = 8, axis: int | None = None) -> QuantParams:
+    """Parameters with zero point 0 whose range holds `[low, high]`.
+
+    TFLite's kernels want weights of 8 bits to leave the lowest integer out. Fewer bits keep it: of 2 bits it is one of four.
+    """
+    if bits >= _NARROW_BITS:
+        return symmetric(np.maximum(-np.asarray(low), high), bits=bits, axis=axis)
+    top = 1 << (bits - 1)
+    scale = np.maximum(np.asarray(high, np.float64) / (top - 1), -np.asarray(low, np.float64) / top)
+    scale = np.where(scale > 0, scale, 1.0 / top)
+    return QuantParams(scale=np.maximum(scale, 1e-30).astype(np.float32), axis=axis, bits=bits)
 
 
 def symmetric(

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ir.quantization import QuantParams, asymmetric, outward, symmetric
+from ir.quantization import QuantParams, asymmetric, for_weights, outward, symmetric
 
 _REALS = st.floats(-1e4, 1e4, width=32)
 
@@ -31,6 +31,17 @@ def test_per_channel_scales_run_along_their_axis():
     w = np.array([[1.0, 100.0], [-2.0, 50.0]])
     params = symmetric(np.abs(w).max(axis=0), axis=1)
     np.testing.assert_array_equal(params.quantize(w), [[64, 127], [-127, 64]])
+
+
+@given(_REALS, _REALS, st.integers(2, 8))
+def test_weights_of_fewer_than_8_bits_use_the_lowest_integer(a, b, bits):
+    low, high = np.float32(min(a, b, 0)), np.float32(max(a, b, 0))
+    params = for_weights(low, high, bits=bits)
+    reached = params.dequantize(np.array(params.ends))
+    assert params.qmin == (-127 if bits == 8 else -(1 << (bits - 1)))
+    assert reached[0] <= low * (1 - 1e-6) and reached[1] >= high * (1 - 1e-6)  # scales are float32
+    if low < 0 and bits < 8 and -low >= 2 * high:
+        np.testing.assert_allclose(reached[0], low, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ def layers(
         scale_x, scale_w, scale_out = (np.exp2(np.round(np.log2(s))) for s in (scale_x, scale_w, scale_out))
 
     top = 1 << (weights.bits - 1)
-    w = rng.integers(1 - top, top, w_shape).astype(np.int8)
+    low = -top if weights.bits < 8 else 1 - top  # kernels want 8 bits to leave the lowest integer out
+    w = rng.integers(low, top, w_shape).astype(np.int8)
     x = TensorType(x_shape, activation, _params(scale_x, zero_points[0], activation))
     quant = QuantParams(scale=scale_w, axis=axis if per_channel else None, bits=weights.bits)
     bias = None

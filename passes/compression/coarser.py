@@ -39,7 +39,7 @@ def options(
         size = weight_bytes(_numbers(problem, factor), params)
         if size < _LEAST_SAVING * least:
             least = size
-            rounded = on_grid(error.w, problem.step * factor, problem.qmax)
+            rounded = on_grid(error.w, problem.step * factor, problem.ends)
             yield Option(coarser=factor, size_bytes=size, cost=float((np.square(rounded - error.w) * power).sum()))
 
 
@@ -55,4 +55,4 @@ def lengthened(params: QuantParams, factor: float) -> QuantParams:
 
 
 def _numbers(problem: Problem, factor: float) -> np.ndarray:
-    return np.clip(np.rint(problem.error.w / (problem.step * factor)), -problem.qmax, problem.qmax).astype(np.int8)
+    return np.clip(np.rint(problem.error.w / (problem.step * factor)), *problem.ends).astype(np.int8)

@@ -19,7 +19,7 @@ def layer() -> Problem:
     x = rng.normal(size=(1, 500, COLUMNS)) @ rng.normal(size=(COLUMNS, COLUMNS)) / np.sqrt(COLUMNS)
     error = LayerError.of(rng.laplace(size=(1, OUT, COLUMNS)), x, x)
     scale = float(symmetric(np.abs(error.w).max()).scale)
-    return Problem(error, np.full(error.w.shape, scale), 127)
+    return Problem(error, np.full(error.w.shape, scale), (-127, 127))
 
 
 def entropy_bytes(q: np.ndarray, _: object) -> int:
@@ -43,7 +43,7 @@ def test_options_are_smaller_and_cost_more_the_longer_the_steps():
 def test_the_cost_is_that_of_nearest_rounding_by_outputs():
     problem, importance = layer(), np.linspace(1, 5, OUT)
     first = next(coarser.options(problem, symmetric(127.0), importance, entropy_bytes))
-    e = on_grid(problem.error.w, problem.step * first.coarser, 127) - problem.error.w
+    e = on_grid(problem.error.w, problem.step * first.coarser, (-127, 127)) - problem.error.w
     expected = np.square(e[0]) * np.diag(problem.error.gram[0]) * importance[:, None]
     assert first.cost == pytest.approx(expected.sum())
 
@@ -53,7 +53,7 @@ def test_weights_are_on_longer_steps_and_better_than_rounded_one_by_one():
     factor, step = 16.0, 16.0 * problem.step
     v = coarser.rounded(problem, problem.error, factor, 0.1)
     np.testing.assert_allclose(v / step, np.rint(v / step), atol=1e-9)
-    assert problem.error(v) < 0.7 * problem.error(on_grid(problem.error.w, step, 127))
+    assert problem.error(v) < 0.7 * problem.error(on_grid(problem.error.w, step, (-127, 127)))
     params = coarser.lengthened(symmetric(127.0), factor)
     assert params.scale == 16 and params.bits == 8
 

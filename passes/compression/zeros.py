@@ -20,7 +20,7 @@ from passes.rounding.round_weights import descend, round_with_feedback
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 _RIDGES = (np.inf, 1.0, 0.1)
 _DAMPING = 0.01
-_QMAX = 127
+_ENDS = (-127, 127)
 
 WeightBytes = Callable[[np.ndarray, QuantParams], int]
 
@@ -65,6 +65,6 @@ def pruned(
     damped = fit.gram + damping * fit.unit
 
     def rounded(target: np.ndarray) -> np.ndarray:
-        return descend(round_with_feedback(target, damped, step, _QMAX), target, damped, step, _QMAX)
+        return descend(round_with_feedback(target, damped, step, _ENDS), target, damped, step, _ENDS)
 
     return min((rounded(fit.best(ridge, kept)) for ridge in _RIDGES), key=judge)

@@ -3,9 +3,9 @@
 Activations: asymmetric over their range, real 0 exact; those of 16 bits symmetric over twice their range. Values that a
 kernel wants to share parameters form a group with one range, the hull of its members'; outputs whose parameters a kernel
 fixes (softmax) keep them at every width, and a `quantize` node is put where such an output meets a group that needs more.
-Weights: symmetric over `max|W|`, per output channel or per tensor, rounded outward (folded in another order it is
-another float). Biases: `S_in * S_w`, 32 bits (64 with 16-bit activations). Widths that no kernel has become the next
-ones that are there.
+Weights: zero point 0, a range that holds all of them, per output channel or per tensor, rounded outward (folded in another
+order it is another float); fewer than 8 bits use the lowest integer, too. Biases: `S_in * S_w`, 32 bits (64 with 16-bit
+activations). Widths that no kernel has become the next ones that are there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ir.fixed_point import accumulator_bound
 from ir.graph import Graph, Node, Value
 from ir.layer import Layer, layers, set_bias
 from ir.opdef import OpDef
-from ir.quantization import QuantParams, asymmetric, outward, symmetric
+from ir.quantization import QuantParams, asymmetric, for_weights, outward, symmetric
 from ir.widths import Widths
 from passes.contract.base import Context, Needs, Pass, PassReport
 from passes.quantization.bits import BitsPlan, parse_rules
@@ -145,17 +145,19 @@ def quantize_weights(graph: Graph, layer: Layer, per_channel: bool, bits: int) -
         zeros = np.zeros(layer.channels, np.float32)
         graph.set_input(layer.node, layer.bias_index, graph.constant(zeros, f"{layer.name}/bias"))
     axis = layer.channel_axis if per_channel else None
-    params, notes = _raise_for_bias(layer.node, symmetric(weight_threshold(layer.data, axis), bits=bits, axis=axis))
+    params, notes = _raise_for_bias(layer.node, weight_params(layer.data, bits, axis))
     layer.weight.quant = params
     notes += _raise_for_accumulator(layer)
     annotate_bias(graph, layer.node)
     return notes
 
 
-def weight_threshold(data: np.ndarray, axis: int | None) -> np.ndarray:
-    """`max|W|` rounded outward, per index of `axis` or of the whole tensor."""
+def weight_params(data: np.ndarray, bits: int, axis: int | None) -> QuantParams:
+    """Those whose range holds all weights, rounded outward, per index of `axis` or of the whole tensor."""
     others = None if axis is None else tuple(i for i in range(data.ndim) if i != axis)
-    return outward(np.abs(data).max(axis=others, initial=0))
+    return for_weights(
+        -outward(-data.min(axis=others, initial=0)), outward(data.max(axis=others, initial=0)), bits=bits, axis=axis
+    )
 
 
 def annotate_bias(graph: Graph, node: Node) -> None:

@@ -22,7 +22,7 @@ from ir.widths import Widths
 from passes.contract.base import Context, Given, PassReport, Range, SideTables
 from passes.graph_testing import Net
 from passes.quantization.groups import tie_groups
-from passes.quantization.quantize import Quantize, weight_threshold
+from passes.quantization.quantize import Quantize, weight_params
 
 LAST = ConcatenationAttributes(axis=-1)
 
@@ -130,7 +130,7 @@ def test_per_channel_and_per_tensor():
         for n in graph.nodes:
             assert n.weight is not None and n.weight.data is not None and n.inputs[0] is not None
             p, b = params(n.weight), params(n.bias)
-            np.testing.assert_allclose(p.scale * 127, weight_threshold(n.weight.data, p.axis), rtol=1e-6)
+            np.testing.assert_allclose(p.scale, weight_params(n.weight.data, 8, p.axis).scale, rtol=1e-6)
             np.testing.assert_array_equal(b.scale, np.float32(params(n.inputs[0]).scale.astype(np.float64) * p.scale))
             assert (b.bits, b.axis) == (32, None if p.axis is None else 0)
             assert np.abs(p.dequantize(p.quantize(n.weight.data)) - n.weight.data).max() <= p.scale.max() / 2 * 1.0001
@@ -181,7 +181,7 @@ def test_a_bias_that_would_overflow_raises_the_scale_of_its_channel():
     weight, bias = graph.nodes[0].weight, graph.nodes[0].bias
     weight.data[1] *= 1e-7
     bias.data[1] = 500.0
-    before = weight_threshold(weight.data, 0) / 127
+    before = weight_params(weight.data, 8, 0).scale
     report = quantize(graph)
     assert report.notes == (
         "fully_connected: weight scale of 1 channels raised, because the int32 bias would overflow",
@@ -299,7 +299,7 @@ def test_options():
     net = Net()
     graph = net.ends(net.conv(net.input(4, 4, 2), 2))
     quantize(graph, weight_bits=4, ends=2)
-    assert (params(graph.nodes[0].weight).qmin, params(graph.nodes[0].weight).qmax) == (-7, 7)
+    assert (params(graph.nodes[0].weight).qmin, params(graph.nodes[0].weight).qmax) == (-8, 7)
 
 
 def test_layers_that_keep_their_bits_are_named():

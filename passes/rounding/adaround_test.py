@@ -84,13 +84,13 @@ def test_every_weight_is_rounded_up_or_down(granularity, bits):
         scale, _ = layer.params.shaped(layer.data.ndim)
         steps = old[layer.name].astype(np.float64) / scale.astype(np.float64)
         q = layer.params.quantize(layer.data)
-        top = layer.params.qmax
-        low, high = np.clip(np.floor(steps), -top, top), np.clip(np.floor(steps) + 1, -top, top)
+        ends = layer.params.ends
+        low, high = np.clip(np.floor(steps), *ends), np.clip(np.floor(steps) + 1, *ends)
         if not any(text.startswith(f"{layer.name}:") for text in report.changed):
             continue
         np.testing.assert_allclose(layer.rounded(), layer.data, rtol=1e-6)
         assert ((q == low) | (q == high)).all()
-        moved += int((q != np.clip(np.rint(steps), -top, top)).sum())
+        moved += int((q != np.clip(np.rint(steps), *ends)).sum())
         bias = layer.bias
         assert bias is not None and bias.quant is not None and layer.x.quant is not None
         np.testing.assert_allclose(bias.quant.scale, layer.x.quant.scale * layer.params.scale, rtol=1e-6)

@@ -187,11 +187,12 @@ class Problem:
     Attributes:
       error: what other weights than the float ones cost.
       step: the scales of the weights, `[groups, out, columns]`.
+      ends: the lowest and the highest integer.
     """
 
     error: LayerError
     step: np.ndarray
-    qmax: int
+    ends: tuple[int, int]
 
     @classmethod
     def of(cls, matrix: Matrix, error: LayerError) -> Problem:
@@ -199,11 +200,11 @@ class Problem:
         data, params = matrix.layer.data, matrix.layer.params
         scale, _ = params.shaped(data.ndim)
         step = matrix.split(np.broadcast_to(scale.astype(np.float64), data.shape))
-        return cls(error, step, params.qmax)
+        return cls(error, step, params.ends)
 
     def nearest(self) -> np.ndarray:
         """The float weights, rounded one by one."""
-        return on_grid(self.error.w, self.step, self.qmax)
+        return on_grid(self.error.w, self.step, self.ends)
 
     def best_clip(self, smallest: float, per_channel: bool) -> np.ndarray:
         """The factor of every step, `[groups, out]`, from `smallest` to 1, that makes nearest rounding's error least.
@@ -214,7 +215,7 @@ class Problem:
         costs = []
         for factor in factors:
             step = self.step * factor
-            e = on_grid(self.error.w, step, self.qmax) - self.error.w
+            e = on_grid(self.error.w, step, self.ends) - self.error.w
             rows = ((e @ self.error.gram) * e).sum(axis=2)
             costs.append(rows if per_channel else np.broadcast_to(rows.sum(), rows.shape))
         return factors[np.argmin(costs, axis=0)]
@@ -226,9 +227,9 @@ class Problem:
         target = self.error.best(ridge, kept)
         damped = self.error.gram + damping * self.error.unit
         step = self.step if kept is None else np.where(kept, self.step, np.inf)
-        rounded = round_with_feedback(target, damped, step, self.qmax)
+        rounded = round_with_feedback(target, damped, step, self.ends)
         for _ in range(sweeps):
-            rounded = descend(rounded, target, damped, step, self.qmax)
+            rounded = descend(rounded, target, damped, step, self.ends)
         return rounded
 
 
@@ -236,12 +237,12 @@ _RIDGES = (np.inf, 3.0, 0.3)
 _BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
 
 
-def on_grid(x: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
-    """The nearest multiples of steps, at most `qmax` of them; 0 where the step is infinite."""
-    return np.asarray(np.clip(np.rint(x / step), -qmax, qmax) * np.where(np.isfinite(step), step, 0.0))
+def on_grid(x: np.ndarray, step: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
+    """The nearest multiples of steps, by integers between the ends; 0 where the step is infinite."""
+    return np.asarray(np.clip(np.rint(x / step), *ends) * np.where(np.isfinite(step), step, 0.0))
 
 
-def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
     """GPTQ's loop: `[groups, out, columns]` weights onto the grid, the widest column of `h` first."""
     order = np.argsort(-np.einsum("gkk->k", h), kind="stable")
     w, step = w[:, :, order].copy(), step[:, :, order]
@@ -253,7 +254,7 @@ def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: in
         block, errors = w[:, :, start:stop].copy(), np.empty((*w.shape[:2], stop - start))
         for i in range(stop - start):
             u = upper[:, start + i, start:stop]
-            rounded = on_grid(block[:, :, i], step[:, :, start + i], qmax)
+            rounded = on_grid(block[:, :, i], step[:, :, start + i], ends)
             result[:, :, start + i] = rounded
             errors[:, :, i] = (block[:, :, i] - rounded) / u[:, None, i]
             block[:, :, i + 1 :] -= errors[:, :, i, None] * u[:, None, i + 1 :]
@@ -263,7 +264,7 @@ def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: in
     return back
 
 
-def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax: int) -> np.ndarray:
+def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
     """One sweep of coordinate descent on `(v - w) h (v - w)^T` over the columns of `v` `[groups, out, columns]`.
 
     On the grid a column's best value, the others given, is the rounded one of its best real value.
@@ -275,7 +276,7 @@ def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, qmax:
         block, before = slope[:, :, start:stop].copy(), v[:, :, start:stop].copy()
         for i in range(start, stop):
             best = v[:, :, i] - block[:, :, i - start] / h[:, None, i, i]
-            moved = on_grid(best, step[:, :, i], qmax)
+            moved = on_grid(best, step[:, :, i], ends)
             block += (moved - v[:, :, i])[:, :, None] * h[:, None, i, start:stop]
             v[:, :, i] = moved
         slope += (v[:, :, start:stop] - before) @ h[:, start:stop]

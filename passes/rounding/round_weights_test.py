@@ -67,11 +67,11 @@ def problem_of(seed: int, columns: int, groups: int) -> tuple[np.ndarray, np.nda
 @settings(max_examples=25, deadline=None)
 def test_feedback_stays_on_the_grid_and_never_loses_to_nearest_rounding_by_much(seed, columns, groups):
     w, h, step = problem_of(seed, columns, groups)
-    q = round_with_feedback(w, h, step, 127)
+    q = round_with_feedback(w, h, step, (-127, 127))
     np.testing.assert_allclose(q / step, np.rint(q / step), atol=1e-9)
     error = LayerError(w, h, h, float(((w @ h) * w).sum()))
     if columns > 8:
-        assert error(q) < error(Problem(error, step, 127).nearest())
+        assert error(q) < error(Problem(error, step, (-127, 127)).nearest())
 
 
 def _cost(v: np.ndarray, w: np.ndarray, h: np.ndarray) -> np.ndarray:
@@ -85,7 +85,7 @@ def test_descent_costs_no_row_anything_and_ends_where_no_single_step_helps(seed,
     v = np.clip(np.rint(w / step), -5, 5) * step
     first = _cost(v, w, h)
     for _ in range(100):
-        better = descend(v, w, h, step, 5)
+        better = descend(v, w, h, step, (-5, 5))
         assert (_cost(better, w, h) <= _cost(v, w, h) * (1 + 1e-9)).all()
         if np.array_equal(better, v):
             break
@@ -103,7 +103,7 @@ def test_descent_costs_no_row_anything_and_ends_where_no_single_step_helps(seed,
 def test_uncorrelated_inputs_round_to_nearest():
     w = np.random.default_rng(0).normal(size=(1, 3, 20))
     step = np.full_like(w, 0.1)
-    q = round_with_feedback(w, np.eye(20)[None], step, 127)
+    q = round_with_feedback(w, np.eye(20)[None], step, (-127, 127))
     np.testing.assert_allclose(q, np.rint(w / step) * step)
 
 

@@ -90,14 +90,9 @@ def _dot(a: Any, b: Any) -> Any:
     return K.reshape(K.matmul(K.reshape(a, (1, -1)), K.reshape(b, (-1, 1))), ())
 
 
-def weight_steps(w: Any, scale: Any, qmax: int) -> Any:
-    """Weights in steps, rounded and clipped to `[-qmax, qmax]`, straight through; `scale` broadcasts."""
-    return round_through(K.clip(w / scale, -float(qmax), float(qmax)))
-
-
-def fake_quantize_weight(w: Any, scale: Any, qmax: int) -> Any:
-    """Symmetric weights: `S clip(round(w / S), -qmax, qmax)`; `scale` broadcasts."""
-    return weight_steps(w, scale, qmax) * scale
+def weight_steps(w: Any, scale: Any, ends: tuple[int, int]) -> Any:
+    """Weights in steps, rounded and clipped to the lowest and the highest integer, straight through; `scale` broadcasts."""
+    return round_through(K.clip(w / scale, *map(float, ends)))
 
 
 def fake_quantize_bias(b: Any, scale: Any) -> Any:

@@ -1,6 +1,6 @@
 """Rounding up or down as something that can be learned (AdaRound, arXiv:2004.10568).
 
-`W~ = S clip(floor(W / S) + h(V), -qmax, qmax)` (eq. 22) with the rectified sigmoid
+`W~ = S clip(floor(W / S) + h(V), qmin, qmax)` (eq. 22) with the rectified sigmoid
 `h(V) = clip(sigmoid(V) (zeta - gamma) + gamma, 0, 1)` (eq. 23), which reaches 0 and 1 where its slope is not yet 0.
 `sum(1 - |2 h(V) - 1|^beta)` (eq. 24) is 0 where every weight has decided: a large `beta` leaves those between alone and
 gathers the others at the ends, a small one drives all of them there. `beta` falls along half a cosine, after a warm-up

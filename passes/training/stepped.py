@@ -129,10 +129,10 @@ class SteppedLayer(keras.layers.Layer):
         """The bias with the statistics folded into it."""
         return self.bias if self.gamma is None else self.bias - self.factor() * self.mean
 
-    def in_steps(self, step: Any, qmax: int) -> Any:
+    def in_steps(self, step: Any, ends: tuple[int, int]) -> Any:
         """The weights in steps, neither rounded nor clipped where they have no codebook."""
         if self.coded is not None:
-            return self.coded.decoded(self.entries(-qmax, qmax))
+            return self.coded.decoded(self.entries(*ends))
         there = K.not_equal(self.kernel, 0)
         kept = K.logical_or(there, K.logical_not(K.any(there)))
         return self.kernel * K.cast(kept, "float32") / step
@@ -255,8 +255,9 @@ class SteppedModel(TrainableModel):
             scale = K.convert_to_tensor(params.scale)
         else:
             axes = [i for i in range(len(value.shape)) if i != params.axis]
-            largest = K.max(K.abs(owner.kernel), axis=axes if params.per_channel else None)
-            scale = K.maximum(K.stop_gradient(largest) / float(params.qmax), params.scale * np.float32(_SMALLEST))
+            kernel, axis = K.stop_gradient(owner.kernel), axes if params.per_channel else None
+            scale = K.maximum(K.max(kernel, axis=axis) / params.qmax, K.min(kernel, axis=axis) / params.qmin)
+            scale = K.maximum(scale, params.scale * np.float32(_SMALLEST))
         if owner.gamma is not None:
             if self._training:
                 return scale  # and no bias yet that it must hold
@@ -282,8 +283,8 @@ class SteppedModel(TrainableModel):
 
         scale = shaped(scale)
         step = scale / shaped(owner.factor()) if owner.gamma is not None and not self._training else scale
-        exact = owner.in_steps(step, params.qmax)
-        q = fq.weight_steps(exact, 1.0, params.qmax)
+        exact = owner.in_steps(step, params.ends)
+        q = fq.weight_steps(exact, 1.0, params.ends)
         if self._training and self._steps.noise < 1.0 and owner.trainable:
             q = self._noised(exact, q, self._steps.noise)
         return q, scale
@@ -293,9 +294,7 @@ class SteppedModel(TrainableModel):
         if owner.coded is None:
             return None
         params = value.type.params()
-        entries = K.convert_to_numpy(
-            owner.entries(-params.qmax if value in self._weights else params.qmin, params.qmax)
-        )
+        entries = K.convert_to_numpy(owner.entries(*params.ends))
         return dataclasses.replace(owner.coded.book, entries=entries.astype(np.int64))
 
     def _noised(self, exact: Any, rounded: Any, rate: float) -> Any:
@@ -319,7 +318,7 @@ class SteppedModel(TrainableModel):
         if value in self._owner:  # a table, whose scale is held
             owner = self._owner[value]
             assert owner.coded is not None
-            return (owner.coded.decoded(owner.entries(params.qmin, params.qmax)) - zero_point) * scale
+            return (owner.coded.decoded(owner.entries(*params.ends)) - zero_point) * scale
         rounded = super().on_grid(value, tensor, params, scale, zero_point)
         rate = self._steps.activation_noise
         return self._noised(tensor, rounded, rate) if self._training and rate < 1.0 else rounded

@@ -241,14 +241,14 @@ class TrainableModel(keras.Model):
             return K.convert_to_tensor(params.quantize(value.array).astype(np.float32)), scale
         if parts["rounding"] is not None:
             steps = self._cells[value][0] + self.roundings()[value]
-            return K.clip(steps, -float(params.qmax), float(params.qmax)), scale
+            return K.clip(steps, *map(float, params.ends)), scale
         if parts["alpha"] is None and parts["factor"] is None and parts["steps"] is None:
             return K.convert_to_tensor(params.quantize(value.array).astype(np.float32)), scale
         if parts["factor"] is not None:
             w = w * (1.0 + self._rates.factors * parts["factor"])
         if parts["steps"] is not None:
             w = w + scale * (self._rates.steps * parts["steps"])
-        return fq.weight_steps(w, scale, params.qmax), scale
+        return fq.weight_steps(w, scale, params.ends), scale
 
     def codebook(self, value: Value) -> Codebook | None:
         """That of a weight, as it is now."""
