@@ -47,6 +47,8 @@ class Student(SteppedModel):
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
         keras.Model._maybe_symbolic_build(self, iterator=iterator, data_batch=data_batch)
+        if self.optimizer is not None and not self.optimizer.built:  # else the first step makes its variables, slowly
+            self.optimizer.build(self.trainable_variables)
 
     # --- computing ------------------------------------------------------------------------------------------------
 
