@@ -100,7 +100,7 @@ def test_an_input_that_is_an_output_too():
 def test_few_bits_are_stored_as_int4():
     graph = lowered(classifier(), weight_bits=4)
     conv, dense = (n.weight for n in graph.nodes if n.weight is not None)
-    assert (conv.dtype, np.abs(conv.data).max()) == (DType.INT4, 7)
+    assert conv.dtype is DType.INT4 and (conv.data.min() == -8 or conv.data.max() == 7)
     assert (dense.dtype, np.abs(dense.data).max()) == (DType.INT8, 127)  # no kernel for channels on tflite-runtime
 
 
