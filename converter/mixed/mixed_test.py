@@ -70,7 +70,7 @@ def test_mean_bits_are_those_of_the_file():
 
 def test_no_other_point_of_the_front_is_both_smaller_and_predicted_to_lose_less():
     points = converted(Budget(mean_bits=6.0)).choice.points
-    front = [p for p in points if not p.label.endswith("bits")]
+    front = [p for p in points if not p.label]  # what is chosen may have measured best, not been predicted to be
     losses = [p.predicted for p in front]
     assert [p.size_bytes for p in front] == sorted(p.size_bytes for p in front)
     assert losses == sorted(losses, reverse=True) and len(front) >= 3
