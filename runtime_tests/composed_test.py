@@ -39,7 +39,7 @@ _OTHERS: dict[str, tuple[Callable[[Any, Any], Any], float]] = {
     "logsumexp": (lambda x, y: K.logsumexp(y * 2, axis=-1), 30),
     "cumsum": (lambda x, y: K.cumsum(y, axis=1), 24),
     "median": (lambda x, y: K.median(y, axis=1), 28),
-    "prod": (lambda x, y: K.prod(y, axis=1), 18),
+    "prod": (lambda x, y: K.prod(K.sigmoid(y) + 0.5, axis=1), 25),
     "arctan2": (lambda x, y: K.arctan2(y, K.abs(x) + 0.1), 28),
     "top_k": (lambda x, y: K.top_k(y, 3)[0], 30),
     "roll": (lambda x, y: K.roll(x, 2, axis=1) + y, 30),
