@@ -41,11 +41,26 @@ _OTHERS: dict[str, tuple[Callable[[Any, Any], Any], float]] = {
     "median": (lambda x, y: K.median(y, axis=1), 28),
     "prod": (lambda x, y: K.prod(K.sigmoid(y) + 0.5, axis=1), 25),
     "arctan2": (lambda x, y: K.arctan2(y, K.abs(x) + 0.1), 28),
+    "spectrum": (lambda x, y: K.square(K.rfft(y)[0]) + K.square(K.rfft(y)[1]), 24),
+    "bands of a spectrum": (lambda x, y: _bands(y), 20),
     "top_k": (lambda x, y: K.top_k(y, 3)[0], 30),
     "roll": (lambda x, y: K.roll(x, 2, axis=1) + y, 30),
     "one_hot": (lambda x, y: K.one_hot(K.argmax(x, axis=-1), 8) * y, 14),  # equal integers: the first is taken
     "take_along_axis": (lambda x, y: K.take_along_axis(y, K.argmax(x, axis=-1, keepdims=True), axis=-1), 12),
 }
+
+
+def _bands(y: Any) -> Any:
+    made = layers.MelSpectrogram(
+        fft_length=16,
+        sequence_stride=8,
+        sampling_rate=1000,
+        num_mel_bins=4,
+        min_freq=20,
+        max_freq=500,
+        power_to_db=False,
+    )
+    return made(K.reshape(y, (-1, 48)))
 
 
 def _assert_close(compute: Callable[[Any, Any], Any], least_db: float) -> None:

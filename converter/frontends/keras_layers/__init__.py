@@ -16,6 +16,7 @@ from converter.frontends.keras_layers import (
     pooling,
     recurrent,
     refused,
+    spectra,
     timed,
     volumes,
 )
@@ -37,6 +38,7 @@ FAMILIES = (
     pooling,
     recurrent,
     refused,
+    spectra,
     timed,
     volumes,
 )
