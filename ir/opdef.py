@@ -240,7 +240,7 @@ class OpDef:
       passage: whether a per-channel scale (on the last axis) passes: `(attrs, input types) -> Passage`.
       matrix: how it is a matrix product of its weights, None if it is not.
       low_end: what becomes of numbers far below the others.
-      pointwise: its result at a place depends on its one operand there, and on nothing else.
+      pointwise: its result at a place depends on its operands there, and on nothing else.
       jumps: it gives numbers far apart for some that are as near as you like (floor, round).
       rearranges: it returns its first input's elements, all of them once, in another shape.
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.

@@ -14,7 +14,7 @@ from converter.tflite.writer import to_bytes
 from ir.graph import Graph
 from ir.opdef import OpDef
 from ir.ops import OPERATORS
-from ir.ops.activation import GELU, GeluAttributes
+from ir.ops.activation import GeluAttributes
 from ir.ops.by_table import (
     ARCCOS,
     COS,
@@ -27,6 +27,7 @@ from ir.ops.by_table import (
     ExponentAttributes,
     LookedUpAttributes,
     ModuloAttributes,
+    Step,
 )
 from ir.profile import Runtime
 from ir.quantization import QuantParams
@@ -40,7 +41,7 @@ BY_TABLE = [op for op in OPERATORS if op.quantization.by_table]
 _ATTRS: dict[OpDef, Any] = {
     MODULO: ModuloAttributes(divisor=0.7),
     POWER: ExponentAttributes(exponent=1.7),
-    LOOKED_UP: LookedUpAttributes(operator=GELU.name, attributes=GeluAttributes(approximate=True)),
+    LOOKED_UP: LookedUpAttributes(steps=(Step(operator="gelu", attributes=GeluAttributes(approximate=True)),)),
 }
 
 

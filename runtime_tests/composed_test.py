@@ -85,7 +85,7 @@ def test_compositions(name: str) -> None:
 def test_a_divisor_of_both_signs_is_refused() -> None:
     x = keras.Input((6, 8))
     with pytest.raises(ModelError, match="not known to be of one sign"):
-        convert(keras.Model(x, x / (x + 0.01)), calibration_data=_DATA, pipeline="fast")
+        convert(keras.Model(x, layers.Dense(8)(x) / (x + 0.01)), calibration_data=_DATA, pipeline="fast")
 
 
 def test_the_mean_of_the_words_that_count() -> None:

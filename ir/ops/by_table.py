@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ir.keras_ops import K
 from ir.kernels import TABLES
 from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule
@@ -39,17 +41,38 @@ class ExponentAttributes(Attributes):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LookedUpAttributes(Attributes):
-    """The name of the operator that is meant, and its attributes."""
+class Step:
+    """One operator of a function of one element.
 
-    operator: str = "floor"
+    Attributes:
+      operator: its name; `attributes`, its own.
+      operands: where they come from: 0 the function's operand, 1 the first step's result and so on; floats are constants.
+    """
+
+    operator: str
     attributes: Attributes = field(default_factory=Attributes)
+    operands: tuple[int | float, ...] = (0,)
+
+    @property
+    def op(self) -> OpDef:
+        from ir.ops import TABLE  # which this family is a part of
+
+        return TABLE[self.operator]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookedUpAttributes(Attributes):
+    """The operators that are meant, in order; the last one's result is the function's."""
+
+    steps: tuple[Step, ...] = (Step(operator="floor"),)
 
 
 def _looked_up(attrs: LookedUpAttributes, x: Any) -> Any:
-    from ir.ops import TABLE  # which this family is a part of
-
-    return TABLE[attrs.operator].compute(attrs.attributes, x)
+    found = [x]
+    for step in attrs.steps:
+        operands = [found[i] if isinstance(i, int) else np.float32(i) for i in step.operands]
+        found.append(step.op.compute(step.attributes, *operands))
+    return found[-1]
 
 
 def _function(
@@ -118,7 +141,7 @@ POWER = OpDef(
 
 LOOKED_UP = OpDef(
     name="looked_up",
-    summary="Another operator of one element, where its own kernel is missing.",
+    summary="Other operators of one element, one after the other.",
     operands=(Operand(name="input"),),
     attributes=LookedUpAttributes,
     infer=infer_same,

@@ -82,6 +82,7 @@ def _comparison(
         quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, wrong=wrong_int16)), scales=EXACT_SCALES),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options", version=_version),
         known=lambda attrs, operands: _known_truth(integer, operands),
+        pointwise=True,
     )
 
 
@@ -117,6 +118,7 @@ def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callab
         quantization=QuantRule(kernels=plain(DType.BOOL)),
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options"),
         known=lambda attrs, operands: _decided(integer, operands),
+        pointwise=True,
     )
 
 
@@ -198,4 +200,5 @@ SELECT_V2 = OpDef(
     encoding=Encoding(code="SELECT_V2", options="SelectV2Options"),
     low_end=LowEnd.PASSES,
     known=_chosen,
+    pointwise=True,
 )

@@ -247,6 +247,7 @@ ADD = OpDef(
     ),
     low_end=LowEnd.ADDED,
     xnnpack_steps=one_step,
+    pointwise=True,
 )
 
 SUB = OpDef(
@@ -264,6 +265,7 @@ SUB = OpDef(
         version=_version({DType.INT8: 2, DType.INT16: 5, DType.INT64: 4}, wide=3),
     ),
     xnnpack_steps=one_step,
+    pointwise=True,
 )
 
 MUL = OpDef(
@@ -278,6 +280,7 @@ MUL = OpDef(
     encoding=Encoding(code="MUL", options="MulOptions", renamed=_NO_POT, version=_mul_version),
     low_end=LowEnd.SCALED,
     xnnpack_steps=one_step,
+    pointwise=True,
 )
 
 DIV = OpDef(
@@ -293,6 +296,7 @@ DIV = OpDef(
         reason="it has no int8 kernel, and its divisor is not known to be of one sign; add to it what makes it so",
     ),
     encoding=Encoding(code="DIV", options="DivOptions", renamed=_NO_POT, version=_version({}, wide=2)),
+    pointwise=True,
 )
 
 
@@ -325,6 +329,7 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
             version=_version({DType.INT8: 2, DType.INT16: 4}, wide=3),
         ),
         known=lambda attrs, operands: _bound(integer, operands),
+        pointwise=True,
     )
 
 
@@ -340,4 +345,5 @@ SQUARED_DIFFERENCE = OpDef(
     integer=_integer_squared_difference,
     quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, right=TFLM)), ratio=_OF_SQUARES),
     encoding=Encoding(code="SQUARED_DIFFERENCE", options="SquaredDifferenceOptions", version=_version({DType.INT8: 2})),
+    pointwise=True,
 )

@@ -163,6 +163,7 @@ LEAKY_RELU = OpDef(
     encoding=Encoding(code="LEAKY_RELU", options="LeakyReluOptions", version=version_by_type(int8=1, int16=2)),
     passage=_FREE,
     xnnpack_steps=one_step,
+    pointwise=True,
 )
 
 PRELU = OpDef(

@@ -104,6 +104,7 @@ POW = OpDef(
     compute=lambda attrs, a, b: K.power(a, b),
     quantization=_RULE,
     encoding=Encoding(code="POW", options="PowOptions"),
+    pointwise=True,
 )
 
 CUMSUM = OpDef(

@@ -15,6 +15,7 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
+from ir.ops.by_table import LOOKED_UP
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.elementwise import ADD, BinaryAttributes
 from ir.ops.slicing import GATHER, GatherAttributes
@@ -34,7 +35,7 @@ def write_tables(graph: Graph, limits: Limits | None = None) -> list[str]:
         x = node.inputs[0] if node.op.quantization.by_table else None
         if x is None or x.quant is None or node.output.quant is None:
             continue
-        if node.op.jumps:
+        if _jumps(node):
             notes.append(_told(node, x.quant))
         if limits is not None and not limits.runs(node.op):
             notes.append(
@@ -82,6 +83,12 @@ def _places(graph: Graph, x: Value) -> Value:
     whole = graph.add(CAST, [x], attrs, f"{x.name}/int32").output
     lowest = graph.constant(np.asarray(1 << (x.dtype.bits - 1), np.int32), f"{x.name}/lowest")
     return graph.add(ADD, [whole, lowest], BinaryAttributes(), f"{x.name}/place").output
+
+
+def _jumps(node: Node) -> bool:
+    """Whether a function jumps, or one that it is made of."""
+    steps = node.attrs.steps if node.op is LOOKED_UP else ()
+    return node.op.jumps or any(step.op.jumps for step in steps)
 
 
 def _told(node: Node, source: QuantParams) -> str:

@@ -37,7 +37,7 @@ import numpy as np
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
 from ir.ops.activation import GELU, HARD_SWISH, LOGISTIC, TANH
-from ir.ops.by_table import ERF, EXPM1, LOG1P, LOOKED_UP, SOFTPLUS, LookedUpAttributes
+from ir.ops.by_table import ERF, EXPM1, LOG1P, LOOKED_UP, SOFTPLUS, LookedUpAttributes, Step
 from ir.ops.elementwise import ABS, ADD, DIV, EXP, LOG, MAXIMUM, MINIMUM, MUL, SQUARED_DIFFERENCE, SUB
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK, ConcatenationAttributes
 from ir.ops.padding import PAD, PADV2, PadAttributes
@@ -85,7 +85,7 @@ class Decompose(Pass):
         plan = BitsPlan(activation_bits=self.activation_bits, ends=self.ends, rules=parse_rules(self.rules))
         requested = plan.requested(graph)
         for node in graph.nodes:
-            if not node.output.dtype.is_float or not (node.op in FORMS or node.op.pointwise):
+            if not node.output.dtype.is_float or not (node.op in FORMS or _of_one(node.op)):
                 continue
             wide = requested(node).activation_bits > NARROW
             if _has(node.op, wide, context):
@@ -102,10 +102,15 @@ class Decompose(Pass):
         return PassReport(changed=tuple(changed), skipped=tuple(skipped))
 
 
+def _of_one(op: OpDef) -> bool:
+    """Whether an operator is a function of one element."""
+    return op.pointwise and len(op.operands) == 1
+
+
 def _needs_table(op: OpDef, context: Context) -> bool:
     """Whether the target has tables, but of an operator of one element no kernel of 8 bits."""
     assert context.given.limits is not None
-    own = op.quantization.by_table or not op.pointwise or _has(op, False, context)
+    own = op.quantization.by_table or not _of_one(op) or _has(op, False, context)
     return not own and context.given.limits.runs(LOOKED_UP)
 
 
@@ -113,7 +118,7 @@ def _has(op: OpDef, wide: bool, context: Context) -> bool:
     """Whether the target has an operator, with a kernel for int16 if that is requested."""
     assert context.given.limits is not None
     narrow = Widths(activation_bits=NARROW)
-    runs = context.given.limits.runs(op) and not (op.pointwise and available(op, narrow, True, context) is None)
+    runs = context.given.limits.runs(op) and not (_of_one(op) and available(op, narrow, True, context) is None)
     return runs and (not wide or has_wide_kernel(op, context))
 
 
@@ -301,7 +306,7 @@ def _erf(graph: Graph, node: Node) -> Sequence[Node]:
 
 
 def _looked_up(graph: Graph, node: Node) -> Sequence[Node]:
-    attrs = LookedUpAttributes(operator=node.op.name, attributes=node.attrs)
+    attrs = LookedUpAttributes(steps=(Step(operator=node.op.name, attributes=node.attrs),))
     return [graph.add(LOOKED_UP, [node.input], attrs, f"{node.name}/looked_up")]
 
 

@@ -179,7 +179,7 @@ def test_what_the_target_has_stays_and_without_a_target_everything():
         (built(HARD_SWISH, 4, 4, 3), (RELU6, LOOKED_UP), "the target lacks relu6, too"),
         (
             built(LEAKY_RELU, 4, 4, 3, attrs=LeakyReluAttributes(alpha=1.5)),
-            (PRELU,),
+            (PRELU, LOOKED_UP),
             "the target lacks prelu, too; alpha is 1.5, not between 0 and 1",
         ),
     ],

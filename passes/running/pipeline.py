@@ -137,6 +137,7 @@ _PREPARE = (
     Step("fuse_pad"),
     Step("recurrence"),
     Part.REWRITES,
+    Step("tabulate"),
 )
 _QUANTIZE = (Step("quantize", {"granularity": Choice.GRANULARITY}),)
 _ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
