@@ -135,7 +135,7 @@ def with_float_operators() -> keras.Model:
     x = keras.Input((8, 8, 3), name="image")
     y, z = (layers.Conv2D(4, 3, name=name)(x) for name in ("before", "beside"))
     size = keras.ops.abs(z) + 1
-    y = y / keras.ops.concatenate([size[..., :2], -size[..., 2:]])  # a divisor of both signs
+    y = y / keras.ops.concatenate([size[..., :2], -size[..., 2:]], axis=-1)  # a divisor of both signs
     return randomized(keras.Model(x, layers.Conv2D(2, 1, name="after")(y), name="wavy"))
 
 
