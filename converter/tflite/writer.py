@@ -167,6 +167,20 @@ class _Writer:
         return listed + indices[len(node.op.operands) :]
 
 
+class _SharingBuilder(flatbuffers.Builder):
+    """Writes equal vectors once: the zero points of channels, 8 bytes each, are the same in all weights and biases."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self._vectors: dict[tuple[str, bytes], int] = {}
+
+    def CreateNumpyVector(self, x: np.ndarray) -> int:
+        key = (x.dtype.str, x.tobytes())
+        if key not in self._vectors:
+            self._vectors[key] = super().CreateNumpyVector(x)
+        return self._vectors[key]
+
+
 def _packed(graph: Graph, carriers: Collection[Carrier]) -> tuple[Graph, dict[Value, Encoded]]:
     """A graph with the operators that unpack its codebooks, and the weights that `TFLM_DECODE` unpacks."""
     graph = graph.copy()
@@ -237,6 +251,6 @@ def to_bytes(
         metadata=entries,
         signatureDefs=[_signature(writer, graph, signature)],
     )
-    builder = flatbuffers.Builder(1 << 20)
+    builder = _SharingBuilder(1 << 20)
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
@@ -147,6 +148,15 @@ def test_equal_shape_operands_and_constants_of_several_readers_are_written_once(
     graph.outputs = [y]
     names = [t.name for t in parse(to_bytes(graph)).main.tensors]
     assert names.count("shared") == 1 and names.count("r/shape") == 1 and "s/shape" not in names
+
+
+def test_zero_points_of_channels_are_in_the_file_once():
+    model = schema.Model.GetRootAs(to_bytes(network()))
+    tensors = [model.Subgraphs(0).Tensors(i) for i in range(model.Subgraphs(0).TensorsLength())]
+    kernel, bias = (next(t for t in tensors if t.Name() == name).Quantization() for name in (b"kernel", b"bias"))
+    assert kernel.ZeroPointLength() == bias.ZeroPointLength() == 3
+    assert kernel.ZeroPointAsNumpy().ctypes.data == bias.ZeroPointAsNumpy().ctypes.data
+    assert kernel.ScaleAsNumpy().ctypes.data != bias.ScaleAsNumpy().ctypes.data
 
 
 def test_an_operator_that_tflite_lacks():
