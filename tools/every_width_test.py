@@ -18,6 +18,7 @@ from converter.runtimes.choose import choose_runtime
 from converter.tflite.model_file import load
 from converter.widths import layer_widths
 from ir.execute import run_integer
+from passes.quantization.words import WORDS
 from tools._runs_testing import run_process
 
 WEIGHTS = (2, 3, 4, 5, 6, 7, 8)
@@ -72,6 +73,27 @@ def test_every_combination_is_read_back(model, weight_bits, activation_bits, gra
     read = session.invoke(_inputs(result))
     expected = run_integer(result.graph, _inputs(result), session.profile)  # type: ignore[attr-defined]
     assert all(np.array_equal(a, b) for a, b in zip(read, expected, strict=True))
+
+
+@pytest.mark.parametrize("activation_bits", [8, 16])
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_two_bits_of_a_large_convolution_are_words(granularity, activation_bits):
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    x = inputs = keras.Input((8, 8, 2))
+    for name in ("stem", "large", "larger"):
+        x = layers.Conv2D(24, 3, padding="same", activation="relu", name=name)(x)
+    model = keras.Model(inputs, layers.Dense(4, name="last")(layers.GlobalAveragePooling2D()(x)))
+    result = converted(model, weight_bits=2, granularity=granularity, activation_bits=activation_bits)
+    ran = [p for p in result.proof if p.runtime.endswith("builtin")]
+    assert len(ran) == 2 and not any(p.not_run or p.differing for p in ran)
+    named = {layer.layer: layer for layer in result.widths if layer.weight_bits is not None}
+    for name in ("large", "larger"):
+        assert (named[name].weight_bits, named[name].packed) == (2, "256 x 4 gather")
+    assert result.model.count(WORDS.entries.tobytes()) == 1
+    session = choose_runtime("emulator").load(result.model)
+    expected = run_integer(result.graph, _inputs(result), session.profile)  # type: ignore[attr-defined]
+    assert all(np.array_equal(a, b) for a, b in zip(session.invoke(_inputs(result)), expected, strict=True))
 
 
 def _inputs(result: ConversionResult) -> list[np.ndarray]:

@@ -27,6 +27,7 @@ from passes.quantization.look_up import write_tables
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
 from passes.quantization.states import settle_states
+from passes.quantization.words import write_words
 
 IO_TYPES = ("int8", "int16", "uint8", "float")
 
@@ -55,6 +56,7 @@ class LowerToInteger(Pass):
         if gaps and not self.allow_float:
             raise _refusal(graph, gaps)
         _isolate(graph, gaps, self.io)
+        words = write_words(graph, context)
         for value in graph.values():
             if value.quant is not None:
                 to_integer(value)
@@ -70,7 +72,7 @@ class LowerToInteger(Pass):
         _widen(graph)
         changed = [f"{len(graph.nodes)} operators", *ends]
         notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
-        return PassReport(changed=tuple(changed), notes=(*entries, *notes, *tables, *saturation))
+        return PassReport(changed=tuple(changed), notes=(*entries, *notes, *words, *tables, *saturation))
 
 
 def _as_stored(begin: np.ndarray, read: Value) -> np.ndarray:

@@ -32,6 +32,7 @@ from passes.quantization.groups import tie_groups
 from passes.quantization.states import annotate_states
 from passes.quantization.tied import NARROW, fixed_params, hull, separate_fixed, separate_narrow
 from passes.quantization.widths import Requested, assign_widths, available, named, width_of
+from passes.quantization.words import fit_words
 
 _HEADROOM = 2.0  # of int16: one of its bits, so that no input that calibration has not seen is cut
 _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of products
@@ -108,6 +109,8 @@ class Quantize(Pass):
             asked = Widths(activation_bits=x.bits, weight_bits=requested(layer.node).weight_bits)
             per_channel = self._per_channel(layer.op, context)
             bits = (available(layer.op, asked, per_channel, context) or asked).weight_bits
+            if fit_words(layer, asked, per_channel, context):
+                bits = asked.weight_bits
             if bits != asked.weight_bits:
                 container = "int16" if x.bits > NARROW else "int8"
                 what = f"{bits} bits in place of {asked.weight_bits} for weights of {layer.op.name}, with {container}"
