@@ -76,12 +76,13 @@ def _ends(graph: Graph, roots: dict[Value, Value]) -> list[Node]:
     within: set[Node] = set()
     found = []
     for node in reversed(graph.nodes):
-        if node.output not in roots if len(node.outputs) == 1 else True:
+        value = node.outputs[0]
+        if value not in roots:
             continue
-        others = [c for c in node.output.consumers if c not in within or roots[c.output] is not roots[node.output]]
-        if not others and node.output not in graph.outputs:
+        others = [c for c in value.consumers if c not in within or roots[c.output] is not roots[value]]
+        if not others and value not in graph.outputs:
             within.add(node)
-        elif node.output.dtype.is_float:
+        elif value.dtype.is_float:
             within.add(node)
             found.append(node)
     return found
