@@ -40,8 +40,26 @@ def test_ids_in_a_column_of_features_are_those_that_they_say() -> None:
     assert np.abs(result.graph.outputs[0].type.params().dequantize(found) - expected).max() < 1e-3
 
 
-def test_fractions_that_are_cast_to_integers_are_refused() -> None:
+@pytest.mark.parametrize("dtype", ["int32", "uint8"])
+def test_fractions_are_cut_off(dtype: str) -> None:
+    x = keras.Input((4,))
+    keras.utils.set_random_seed(0)
+    y = layers.Dense(3)(x) * 5
+    model = keras.Model(x, K.cast(y if dtype == "int32" else K.abs(y), dtype))
+    data = np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    quality = convert(model, calibration_data=data, pipeline="fast").quality
+    assert quality is not None and quality.integer_agreement is not None and quality.integer_agreement > 0.9
+
+
+def test_fractions_are_refused_where_there_are_no_tables() -> None:
     x = keras.Input((4,))
     model = keras.Model(x, layers.Embedding(7, 3)(K.cast(layers.Dense(2)(x) * 0.1, "int32")))
+    with pytest.raises(ModelError, match=r"whole numbers of -128 to 127 or 0 to 255 .* found fractions, or others"):
+        convert(model, calibration_data=np.random.default_rng(0).normal(size=(8, 4)), pipeline="fast", target="edgetpu")
+
+
+def test_numbers_that_no_integers_hold_are_refused() -> None:
+    x = keras.Input((4,))
+    model = keras.Model(x, K.cast(layers.Dense(3)(x) * 1000, "int32"))
     with pytest.raises(ModelError, match="whole numbers of -128 to 127 or 0 to 255"):
         convert(model, calibration_data=np.random.default_rng(0).normal(size=(8, 4)), pipeline="fast")

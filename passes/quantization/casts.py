@@ -4,8 +4,8 @@ A uint8 pixel or an int32 count that is cast to float is the real that it says: 
 give it to the kernels as it is, and `quantize`, which requantizes integers, takes the place of the cast. So the network
 keeps the inputs that it has. Truth values are left: their cast has a kernel of its own.
 
-Reals that are cast to integers (ids in a column of features) have to be whole numbers: they are requantized to scale 1,
-because the kernel reads the integers as they are. Fractions cannot be cut off, once they are rounded to steps.
+Reals that are cast to integers (ids in a column of features) are requantized to scale 1, because the kernel reads the
+integers as they are. Where they are no whole numbers their fractions are cut off on the way, in a table.
 
 An input, however, that is only multiplied by a number and cast to integers (`separate_columns`) is an input
 of these integers, whose scale is the reciprocal of that number.
@@ -21,6 +21,8 @@ from ir.errors import ModelError
 from ir.execute import eager, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
+from ir.opdef import OpDef
+from ir.ops.by_table import TRUNC
 from ir.ops.conversion import CAST, QUANTIZE, CastAttributes
 from ir.ops.elementwise import MUL
 from ir.ops.shape import RESHAPE, ReshapeAttributes
@@ -112,7 +114,7 @@ def _with_scale_one(graph: Graph, value: Value) -> Value:
 def requantize_whole(graph: Graph, context: Context) -> list[str]:
     """Gives casts to integers what they cast at scale 1, in an annotated graph; returns a note for each.
 
-    Raises ModelError where that are no whole numbers, or more than the integers hold.
+    Raises ModelError where that are more than the integers hold, or no whole numbers and the target has no tables.
     """
     notes = []
     for node in graph.nodes:
@@ -121,21 +123,40 @@ def requantize_whole(graph: Graph, context: Context) -> list[str]:
         value = node.input
         if becomes_integers(value) or value.quant is None:
             continue
-        params = _whole(context.tables.ranges[value], value.quant.bits)
-        if params is None or not _is_whole(graph, context, value):
-            limits = context.tables.ranges[value]
+        limits = context.tables.ranges[value]
+        params, whole = _whole(limits, value.quant.bits), _is_whole(graph, context, value)
+        if params is None or not (whole or _cuts(context)):
             raise ModelError(
                 expected="whole numbers of -128 to 127 or 0 to 255 where reals are cast to integers",
-                found=f"fractions, or others, from {limits.low:g} to {limits.high:g}",
+                found=f"{'others' if whole else 'fractions, or others'}, from {limits.low:g} to {limits.high:g}",
                 where=f"layer '{node.name}'",
                 fix="cast outside of the network, give integers an input of their own, or pass --activation_bits=16",
             )
-        made = graph.add(QUANTIZE, [value], name=f"{node.name}/whole", out_types=[value.type]).output
-        made.quant = params
-        context.tables.ranges[made] = context.tables.ranges[value]
+        made = value if whole else _annotated(graph, context, node, TRUNC, value, _signed(params))
+        if whole or not params.signed:
+            made = _annotated(graph, context, node, QUANTIZE, made, params)
         graph.set_input(node, 0, made)
-        notes.append(f"{node.name} reads whole numbers at scale 1")
+        notes.append(f"{node.name} reads {'whole numbers' if whole else 'what is whole of its numbers'} at scale 1")
     return notes
+
+
+def _annotated(graph: Graph, context: Context, cast: Node, op: OpDef, value: Value, params: QuantParams) -> Value:
+    made = graph.add(op, [value], name=f"{cast.name}/whole", out_types=[value.type]).output
+    made.quant = params
+    context.tables.ranges[made] = context.tables.ranges[value]
+    return made
+
+
+def _signed(params: QuantParams) -> QuantParams:
+    """The same reals in signed integers, which tables hold."""
+    if params.signed:
+        return params
+    return QuantParams(scale=params.scale, zero_point=params.zero_point - (1 << (params.bits - 1)), bits=params.bits)
+
+
+def _cuts(context: Context) -> bool:
+    """Whether fractions can be cut off."""
+    return context.given.limits is None or context.given.limits.runs(TRUNC)
 
 
 def _whole(limits: Range, bits: int) -> QuantParams | None:
