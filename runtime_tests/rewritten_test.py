@@ -17,6 +17,7 @@ from converter.runtimes.local import LocalRuntime
 from converter.tflite.writer import to_bytes
 from ir.execute import run_float
 from ir.graph import Graph, Value
+from ir.ops.activation import LOGISTIC
 from ir.ops.by_table import SIGN
 from ir.ops.comparison import GREATER, SELECT_V2
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
@@ -33,6 +34,7 @@ from ir.ops.rewritten import (
     ReverseAttributes,
 )
 from ir.ops.slicing import GATHER_ND
+from ir.ops.static import FLOOR_DIV, FLOOR_MOD, REDUCE_PROD, ReduceProductAttributes
 from ir.profile import Runtime
 from ir.types import DType, TensorType
 from runtime_tests.cases import ALL_PROFILES
@@ -83,6 +85,18 @@ def _sums(axis: int, **how: bool) -> Callable[[Graph, Value, Value], Value]:
     return lambda graph, x, y: graph.add(CUMSUM, [y], CumsumAttributes(axis=axis, **how), "sums").output
 
 
+def _by_columns(graph: Graph, x: Value, y: Value) -> Value:
+    divisors = graph.constant(np.linspace(1, 3, 8, dtype=np.float32), "divisors")
+    return graph.add(FLOOR_MOD, [y, divisors], name="mod").output
+
+
+def _products(graph: Graph, x: Value, y: Value) -> Value:
+    near = graph.add(
+        ADD, [graph.add(LOGISTIC, [y], name="gate").output, graph.constant(np.float32(0.5), "half")], name="near"
+    )
+    return graph.add(REDUCE_PROD, [near.output], ReduceProductAttributes(axes=(1,)), "product").output
+
+
 # Of `x` and a layer's result `y`; what is rounded to 0 has no sign, and of equal integers the first is taken.
 _BUILDS: dict[str, tuple[Callable[[Graph, Value, Value], Value], float]] = {
     "cumsum": (_sums(1), 30),
@@ -99,6 +113,14 @@ _BUILDS: dict[str, tuple[Callable[[Graph, Value, Value], Value], float]] = {
     "reciprocal root": (_power(-0.5), 28),
     "another power": (_power(1.7), 28),
     "softplus": (_softplus, 30),
+    "a number to the power": (
+        lambda g, x, y: g.add(POW, [g.constant(np.float32(1.7), "base"), y], name="power").output,
+        28,
+    ),
+    "floor_div": (lambda g, x, y: g.add(FLOOR_DIV, [y, g.constant(np.float32(0.3), "c")], name="div").output, 14),
+    "floor_mod": (lambda g, x, y: g.add(FLOOR_MOD, [y, g.constant(np.float32(2), "c")], name="mod").output, 8),
+    "floor_mod of several": (_by_columns, 8),
+    "prod": (_products, 24),
 }
 
 

@@ -3,6 +3,7 @@
 cumsum:  a product with a triangle of ones       reverse: a slice with steps of -1
 one_hot: (index = 0, 1, 2, ...) (on - off) + off
 any:    the largest of 1 for true and 0 for false is above 0.5
+floor_div, floor_mod: of a quotient that is rounded down         prod: of halves, until one is left
 pow:    products, roots, or a table; the exponent is one constant
 """
 
@@ -14,15 +15,17 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import OpDef
-from ir.ops.by_table import POWER, ExponentAttributes
+from ir.ops.by_table import FLOOR, MODULO, POWER, ExponentAttributes, ModuloAttributes
 from ir.ops.comparison import EQUAL, GREATER
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
-from ir.ops.elementwise import ADD, MUL, RSQRT, SQRT, SUB
+from ir.ops.elementwise import ADD, DIV, EXP, MUL, RSQRT, SQRT, SUB
+from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.reduction import REDUCE_MAX
 from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, PRODUCTS, REDUCE_ANY, REVERSE
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
-from ir.ops.slicing import STRIDED_SLICE, StridedSliceAttributes
+from ir.ops.slicing import SLICE, STRIDED_SLICE, SliceAttributes, StridedSliceAttributes
+from ir.ops.static import FLOOR_DIV, FLOOR_MOD, REDUCE_PROD
 from ir.types import DType, given
 
 
@@ -98,6 +101,11 @@ def _any(graph: Graph, node: Node) -> Node:
 
 def _pow(graph: Graph, node: Node) -> Node | None:
     x, exponent = node.input, given(node.inputs, 1)
+    if x.data is not None and x.data.size == 1 and float(x.data.reshape(())) > 0 and exponent.data is None:
+        logarithm = graph.constant(np.log(x.data.astype(np.float64)).astype(np.float32), f"{node.name}/logarithm")
+        return graph.add(
+            EXP, [graph.add(MUL, [exponent, logarithm], name=f"{node.name}/mul").output], name=f"{node.name}/exp"
+        )
     if exponent.data is None or exponent.data.size != 1 or x.data is not None:
         return None
     power, name = float(exponent.data.reshape(())), node.name
@@ -110,11 +118,48 @@ def _pow(graph: Graph, node: Node) -> Node | None:
     return graph.add(POWER, [x], ExponentAttributes(exponent=power), f"{name}/power")
 
 
+def _floor_div(graph: Graph, node: Node) -> Node:
+    quotient = graph.add(DIV, [node.input, given(node.inputs, 1)], name=f"{node.name}/div").output
+    return graph.add(FLOOR, [quotient], name=f"{node.name}/floor")
+
+
+def _floor_mod(graph: Graph, node: Node) -> Node:
+    x, divisor = node.input, given(node.inputs, 1)
+    if divisor.data is not None and divisor.data.size == 1 and divisor.data.all():
+        return graph.add(MODULO, [x], ModuloAttributes(divisor=float(divisor.data.reshape(()))), f"{node.name}/modulo")
+    whole = graph.add(MUL, [_floor_div(graph, node).output, divisor], name=f"{node.name}/whole").output
+    return graph.add(SUB, [x, whole], name=f"{node.name}/rest")
+
+
+def _product(graph: Graph, node: Node) -> Node:
+    """Halves are multiplied, until one number is left of each axis."""
+    value, rank = node.input, len(node.input.shape)
+
+    def part(axis: int, begin: int, end: int) -> Value:
+        attrs = SliceAttributes(
+            begin=tuple(begin if i == axis else 0 for i in range(rank)),
+            size=tuple(end - begin if i == axis else -1 if not i else s for i, s in enumerate(value.shape)),
+        )
+        return graph.add(SLICE, [value], attrs, f"{node.name}/slice").output
+
+    for axis in sorted({a % rank for a in node.attrs.axes}):
+        while (size := value.shape[axis]) > 1:
+            half = size // 2
+            pairs = graph.add(MUL, [part(axis, 0, half), part(axis, half, 2 * half)], name=f"{node.name}/mul").output
+            parts = [pairs, part(axis, 2 * half, size)] if size % 2 else [pairs]
+            join = ConcatenationAttributes(axis=axis)
+            value = graph.add(CONCATENATION, parts, join, f"{node.name}/joined").output if size % 2 else pairs
+    return graph.add(RESHAPE, [value], ReshapeAttributes(shape=node.output.shape), f"{node.name}/reshape")
+
+
 _BUILDERS: Mapping[OpDef, Callable[[Graph, Node], Node | None]] = {
     CUMSUM: _cumsum,
     REDUCE_ANY: _any,
     REVERSE: _reverse,
     ONE_HOT: _one_hot,
     POW: _pow,
+    FLOOR_DIV: _floor_div,
+    FLOOR_MOD: _floor_mod,
+    REDUCE_PROD: _product,
 }
 _OF_ALL_TYPES = (REDUCE_ANY, REVERSE)
