@@ -21,8 +21,9 @@ from ir.graph import Graph
 from ir.kernels import Granularity
 from ir.opdef import OpDef
 from ir.ops._common import Padding
+from ir.ops.by_table import SIN
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
-from ir.ops.elementwise import ABS, ADD, DIV
+from ir.ops.elementwise import ABS, ADD, DIV, MUL
 from ir.ops.padding import PAD, PADV2, PadAttributes
 from ir.ops.pooling import AVERAGE_POOL_2D, MAX_POOL_2D, PoolAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
@@ -140,7 +141,7 @@ def other_forms() -> Graph:
 
 
 def table() -> Graph:
-    """A quotient of layers that read columns of very different size."""
+    """A quotient of layers that read columns of very different size, and its sine."""
     net = Net(3)
     x = net.input(4)
     made = [net.dense(x, 5, name=name) for name in ("above", "below")]
@@ -148,7 +149,8 @@ def table() -> Graph:
         weights = value.producer.weight.data
         weights[:] = weights / _SIZES
     divisor = net.then(ADD, net.then(ABS, made[1]), net.constant([1.0], "one"))
-    return net.ends(net.dense(net.then(RELU, net.then(DIV, made[0], divisor)), 3))
+    sine = net.then(SIN, net.then(MUL, net.then(DIV, made[0], divisor), net.constant([2.0], "two")))
+    return net.ends(net.dense(net.then(RELU, net.dense(sine, 4)), 3))
 
 
 def recurrent() -> Graph:
