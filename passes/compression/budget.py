@@ -23,7 +23,7 @@ Int = npt.NDArray[np.intp]
 
 _STEPS = 60
 _NODE_BYTES, _TENSOR_BYTES = 44, 90  # of the records of an operator and of a tensor, their names apart
-_CHANNEL_BYTES = 12  # of a scale and a zero point
+_SCALE_BYTES, _ZERO_POINT_BYTES = 4, 8
 _FILE_BYTES = 1100  # of a signature and the metadata
 
 
@@ -144,10 +144,11 @@ def other_bytes(graph: Graph) -> int:
     weights = {layer.weight for layer in layers(graph)} | {table_of(node) for node in graph.nodes}
     fused = {v for v in graph.values() if not v.is_constant and will_be_fused(graph, v)}
     total = _FILE_BYTES + _NODE_BYTES * (len(graph.nodes) - len(fused))
+    total += _ZERO_POINT_BYTES * sum({_channels(v.quant) for v in graph.values()})  # equal ones are there once
     for value in graph.values():
         if value in fused:
             continue
-        total += _TENSOR_BYTES + len(value.name) + _channels(value.quant) * _CHANNEL_BYTES
+        total += _TENSOR_BYTES + len(value.name) + _channels(value.quant) * _SCALE_BYTES
         if value.data is not None and value not in weights:
             bits = 32 if value.quant is None else value.quant.bits
             total += value.type.size * (4 if bits > 16 else 2 if bits > 8 else 1)
