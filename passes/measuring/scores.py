@@ -20,6 +20,7 @@ from passes.quantization.simulate import quantized
 
 _SAMPLES, _BATCH = 32, 8
 _TOLERANCE = 1.05  # ranges a few thousandths wider redraw all roundings: that alone moves the error by 1 to 3 % (sd)
+_MOST = 2.0  # times the error is harm, however few samples say so: to leave a step out costs less
 SMALLEST = 1e-30
 
 
@@ -90,9 +91,9 @@ def by_sample(y: np.ndarray, samples: int) -> np.ndarray:
 
 
 def worse(before: Score, after: Score) -> bool:
-    """Whether a step did harm beyond what chance does."""
+    """Whether a step did harm beyond what chance does, or beyond all measure."""
     grown, uncertain = before.growth(after)
-    return grown > max(np.log(_TOLERANCE), uncertain)
+    return grown > max(np.log(_TOLERANCE), min(uncertain, np.log(_MOST)))
 
 
 def better(before: Score, after: Score, least: float) -> bool:

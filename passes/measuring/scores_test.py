@@ -35,6 +35,13 @@ def test_growth_that_one_sample_makes_proves_nothing():
     assert after.sum() > before.sum() * 1.2 and not worse(score(before), score(after))
 
 
+def test_more_than_twice_the_error_is_harm_even_if_one_sample_makes_it():
+    before = np.array([1.0, 1.0, 1.0, 1.0])
+    after = np.array([7.0, 0.6, 0.5, 0.6])
+    grown, uncertain = score(before).growth(score(after))
+    assert grown < uncertain and worse(score(before), score(after))
+
+
 def test_a_gain_is_more_than_its_least_share_and_than_chance():
     errors = RNG.uniform(1, 2, 6)
     assert better(score(errors), score(errors * 0.97), 0.01)
