@@ -33,7 +33,7 @@ context.services = Services(distribution=distribution)
 context.given = dataclasses.replace(context.given, tuning=samples(64, 1))
 common = dict(epochs=2, batch_size=16, least_gain=0.0, checkpoint_dir=sys.argv[3])
 if sys.argv[4] == "lsq":
-    step = Lsq(learning_rate=2e-3, loss="rmse", start="range", noise=0.9, batch_norm="batch", **common)
+    step = Lsq(learning_rate=5e-4, loss="rmse", start="range", noise=0.9, batch_norm="batch", **common)
 else:
     step = TuneThresholds(learning_rate=0.005, **common)
 report = step.run(graph, context)
