@@ -42,7 +42,7 @@ else
   skip 'Bazel builds the rooms' 'bazel is not installed'
 fi
 layer 'tests of ir and passes' "${PYTEST[@]}" ir passes
-layer 'tests of converter, tools, runtime_tests' "${PYTEST[@]}" converter tools runtime_tests
+layer 'tests of converter, tools, runtime_tests' "${PYTEST[@]}" tools converter runtime_tests # pages first: they take minutes
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"
