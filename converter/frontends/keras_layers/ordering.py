@@ -18,6 +18,7 @@ from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
 from converter.frontends.keras_layers.arithmetic import as_float
 from ir.graph import Value
 from ir.ops.sorting import TOP_K
+from ir.ops.static import REDUCE_PROD
 
 K = keras.ops
 
@@ -98,18 +99,8 @@ _WEIGHTS: dict[str, Callable[[float], float]] = {  # of the number above a place
 
 @operation("Prod", "Nanprod")
 def prod(b: Builder, op: Any, x: Value) -> Value:
-    """Halves are multiplied, until one number is left of each axis."""
     axes = axes_of(op.axis, len(x.shape))
-
-    def product(v: Any) -> Any:
-        for axis in axes:
-            while (size := v.shape[axis]) > 1:
-                half, before = size // 2, (slice(None),) * axis
-                pairs = v[(*before, slice(half))] * v[(*before, slice(half, 2 * half))]
-                v = K.concatenate([pairs, v[(*before, slice(2 * half, None))]], axis) if size % 2 else pairs
-        return v if op.keepdims else K.squeeze(v, axes)
-
-    return b.apply(product, as_float(b, x))
+    return b.node(REDUCE_PROD, as_float(b, x), axes=axes, keep_dims=bool(op.keepdims))
 
 
 @operation("Cumprod", "Nancumprod")
