@@ -175,6 +175,8 @@ class _SharingBuilder(flatbuffers.Builder):
         self._vectors: dict[tuple[str, bytes], int] = {}
 
     def CreateNumpyVector(self, x: np.ndarray) -> int:
+        if x.dtype == np.uint8:
+            return int(super().CreateNumpyVector(x))  # of buffers equal ones are one already
         key = (x.dtype.str, x.tobytes())
         if key not in self._vectors:
             self._vectors[key] = super().CreateNumpyVector(x)
