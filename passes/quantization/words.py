@@ -16,7 +16,7 @@ from ir.graph import Graph
 from ir.layer import Layer, layers
 from ir.widths import Widths
 from passes.contract.base import Context
-from passes.quantization.widths import available
+from passes.quantization.widths import available, named
 
 BITS, LENGTH = 2, 4
 _KERNEL_BITS = 8  # of what is unpacked
@@ -49,10 +49,9 @@ def write_words(graph: Graph, context: Context) -> list[str]:
             integers = params.quantize(layer.data)
             layer.weight.quant = dataclasses.replace(params, bits=_KERNEL_BITS, codebook=WORDS)
             layer.weight.data = layer.weight.quant.dequantize(integers)
-            held.append(layer.name)
-    shown = ", ".join(held[:3]) + (" ..." if len(held) > 3 else "")
+            held.append(layer.node)
     return (
-        [f"weights of 2 bits, of which a byte holds four, are unpacked at every inference: {len(held)}, {shown}"]
+        [f"weights of 2 bits, of which a byte holds four, are unpacked at every inference: {named(held)}"]
         if held
         else []
     )
