@@ -9,11 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from ir.opdef import IntegerCall, ShapeError
+from ir.opdef import IntegerCall, OpDef, Operand, QuantRule, ShapeError
 from ir.types import LARGEST, TensorType, given
 
 Table = Callable[[np.ndarray], np.ndarray]
 Real = np.ndarray | np.floating | float
+
+
+def of_one(name: str, summary: str, compute: Callable[[Any, Any], Any], quantization: QuantRule, **more: Any) -> OpDef:
+    """An operator that makes every element of its result of one element: `compute(attributes, x)`."""
+    return OpDef(
+        name=name,
+        summary=summary,
+        operands=(Operand(name="input"),),
+        infer=infer_same,
+        compute=compute,
+        quantization=quantization,
+        pointwise=True,
+        **more,
+    )
 
 
 def infer_same(_: Any, types: Sequence[TensorType]) -> list[TensorType]:

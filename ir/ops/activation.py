@@ -21,13 +21,11 @@ from ir.opdef import (
     Encoding,
     Fixed,
     IntegerCall,
-    OpDef,
-    Operand,
     QuantRule,
 )
 from ir.ops import _gemmlowp
 from ir.ops._lookup import FloatFunction, libm, lookup
-from ir.ops._pointwise import by_table, infer_same, operand, ratio
+from ir.ops._pointwise import by_table, of_one, operand, ratio
 from ir.ops._shapes import version_by_type
 from ir.ops._sigmoids import logistic_by_table, tanh_by_table
 from ir.ops._simd import by_vectors
@@ -169,66 +167,50 @@ def _gelu(approximate: bool) -> FloatFunction:
     return by_tanh if approximate else exact
 
 
-_OPERANDS = (Operand(name="input"),)
 _VERSION = version_by_type(int16=3)
 
-HARD_SWISH = OpDef(
+HARD_SWISH = of_one(
     name="hard_swish",
     summary="x relu6(x + 3) / 6.",
-    operands=_OPERANDS,
-    infer=infer_same,
     compute=lambda attrs, x: x * K.clip(x + 3.0, 0.0, 6.0) / 6.0,
     integer=_integer_hard_swish,
     quantization=QuantRule(kernels=INT8),
     encoding=Encoding(code="HARD_SWISH", options="HardSwishOptions"),
-    pointwise=True,
 )
 
-LOGISTIC = OpDef(
+LOGISTIC = of_one(
     name="logistic",
     summary="1 / (1 + exp(-x)).",
-    operands=_OPERANDS,
-    infer=infer_same,
     compute=lambda attrs, x: K.sigmoid(x),
     integer=_integer_logistic,
     quantization=QuantRule(fixed={8: Fixed(1 / 256, -128), 16: Fixed(1 / 32768, 0)}, kernels=INT8_AND_INT16),
     encoding=Encoding(code="LOGISTIC", version=_VERSION),
-    pointwise=True,
 )
 
-TANH = OpDef(
+TANH = of_one(
     name="tanh",
     summary="Hyperbolic tangent.",
-    operands=_OPERANDS,
-    infer=infer_same,
     compute=lambda attrs, x: K.tanh(x),
     integer=_integer_tanh,
     quantization=QuantRule(fixed={8: Fixed(1 / 128, 0), 16: Fixed(1 / 32768, 0)}, kernels=INT8_AND_INT16),
     encoding=Encoding(code="TANH", version=_VERSION),
-    pointwise=True,
 )
 
-ELU = OpDef(
+ELU = of_one(
     name="elu",
     summary="x where it is positive, exp(x) - 1 elsewhere.",
-    operands=_OPERANDS,
-    infer=infer_same,
     compute=lambda attrs, x: K.elu(x),
     integer=lambda call: lookup(call, _elu_by_exp if call.profile.runtime is Runtime.TFLM else _elu),
     quantization=QuantRule(kernels=plain(DType.INT8, right=EVERYWHERE - (TFLITE & REFERENCE))),
     encoding=Encoding(code="ELU"),
-    pointwise=True,
 )
 
-GELU = OpDef(
+GELU = of_one(
     name="gelu",
     summary="x times the normal distribution function of x.",
-    operands=_OPERANDS,
     attributes=GeluAttributes,
-    infer=infer_same,
     compute=lambda attrs, x: K.gelu(x, approximate=attrs.approximate),
     integer=lambda call: lookup(call, _gelu(call.attrs.approximate)),
     quantization=QuantRule(kernels=(*plain(DType.INT8, right=TFLITE), *plain(DType.INT16, right=LITERT))),
     encoding=Encoding(code="GELU", options="GeluOptions", version=version_by_type()),
-    pointwise=True,
 )

@@ -14,8 +14,8 @@ import numpy as np
 
 from ir.keras_ops import K
 from ir.kernels import TABLES
-from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule
-from ir.ops._pointwise import infer_same
+from ir.opdef import Attributes, Encoding, OpDef, QuantRule
+from ir.ops._pointwise import of_one
 
 _RULE = QuantRule(by_table=True, kernels=TABLES)
 
@@ -75,30 +75,18 @@ def _looked_up(attrs: LookedUpAttributes, x: Any) -> Any:
     return found[-1]
 
 
-def _function(
-    name: str, summary: str, compute: Callable[[Any], Any], encoding: Encoding | None = None, jumps: bool = False
-) -> OpDef:
-    return OpDef(
-        name=name,
-        summary=summary,
-        operands=(Operand(name="input"),),
-        infer=infer_same,
-        compute=lambda attrs, x: compute(x),
-        quantization=_RULE,
-        encoding=encoding,
-        pointwise=True,
-        jumps=jumps,
-    )
+def _function(name: str, summary: str, compute: Callable[[Any], Any], **more: Any) -> OpDef:
+    return of_one(name, summary, lambda attrs, x: compute(x), _RULE, **more)
 
 
-FLOOR = _function("floor", "Largest integer that is not above x.", K.floor, Encoding(code="FLOOR"), jumps=True)
-CEIL = _function("ceil", "Smallest integer that is not below x.", K.ceil, Encoding(code="CEIL"), jumps=True)
-ROUND = _function("round", "Nearest integer, halves to even.", K.round, Encoding(code="ROUND"), jumps=True)
+FLOOR = _function("floor", "Largest integer that is not above x.", K.floor, encoding=Encoding(code="FLOOR"), jumps=True)
+CEIL = _function("ceil", "Smallest integer that is not below x.", K.ceil, encoding=Encoding(code="CEIL"), jumps=True)
+ROUND = _function("round", "Nearest integer, halves to even.", K.round, encoding=Encoding(code="ROUND"), jumps=True)
 TRUNC = _function("trunc", "x without its fraction.", K.trunc, jumps=True)
-SIGN = _function("sign", "1, 0 or -1.", K.sign, Encoding(code="SIGN"), jumps=True)
+SIGN = _function("sign", "1, 0 or -1.", K.sign, encoding=Encoding(code="SIGN"), jumps=True)
 
-SIN = _function("sin", "Sine.", K.sin, Encoding(code="SIN"))
-COS = _function("cos", "Cosine.", K.cos, Encoding(code="COS", options="CosOptions"))
+SIN = _function("sin", "Sine.", K.sin, encoding=Encoding(code="SIN"))
+COS = _function("cos", "Cosine.", K.cos, encoding=Encoding(code="COS", options="CosOptions"))
 TAN = _function("tan", "Tangent.", K.tan)
 SINC = _function("sinc", "sin(pi x) / (pi x), and 1 at 0.", K.sinc)
 ARCSIN = _function("arcsin", "Inverse of the sine.", K.arcsin)
@@ -116,36 +104,25 @@ ERFINV = _function("erfinv", "Inverse of the error function.", K.erfinv)
 SOFTPLUS = _function("softplus", "log(1 + exp(x)).", K.softplus)
 I0 = _function("i0", "Modified Bessel function of the first kind, of order 0.", K.i0)
 
-MODULO = OpDef(
-    name="modulo",
-    summary="What division by a number leaves over.",
-    operands=(Operand(name="input"),),
+MODULO = of_one(
+    "modulo",
+    "What division by a number leaves over.",
+    lambda attrs, x: (K.fmod if attrs.truncated else K.mod)(x, attrs.divisor),
+    _RULE,
     attributes=ModuloAttributes,
-    infer=infer_same,
-    compute=lambda attrs, x: (K.fmod if attrs.truncated else K.mod)(x, attrs.divisor),
-    quantization=_RULE,
-    pointwise=True,
     jumps=True,
 )
-
-POWER = OpDef(
-    name="power",
-    summary="x to the power of a number.",
-    operands=(Operand(name="input"),),
+POWER = of_one(
+    "power",
+    "x to the power of a number.",
+    lambda attrs, x: K.power(x, attrs.exponent),
+    _RULE,
     attributes=ExponentAttributes,
-    infer=infer_same,
-    compute=lambda attrs, x: K.power(x, attrs.exponent),
-    quantization=_RULE,
-    pointwise=True,
 )
-
-LOOKED_UP = OpDef(
-    name="looked_up",
-    summary="Other operators of one element, one after the other.",
-    operands=(Operand(name="input"),),
+LOOKED_UP = of_one(
+    "looked_up",
+    "Other operators of one element, one after the other.",
+    _looked_up,
+    _RULE,
     attributes=LookedUpAttributes,
-    infer=infer_same,
-    compute=_looked_up,
-    quantization=_RULE,
-    pointwise=True,
 )

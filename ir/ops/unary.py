@@ -15,10 +15,10 @@ from ir.errors import RuntimeFailure
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
 from ir.kernels import INT8, INT8_AND_INT16, LITERT, TFLITE, TFLM, Kernel, plain
-from ir.opdef import Encoding, IntegerCall, OpDef, Operand, Passage, QuantRule
+from ir.opdef import Encoding, IntegerCall, OpDef, Passage, QuantRule
 from ir.ops._gemmlowp import inverse_square_root, wrap
 from ir.ops._lookup import libm, lookup, to_int32
-from ir.ops._pointwise import by_table, infer_same, operand, ratio
+from ir.ops._pointwise import by_table, of_one, operand, ratio
 from ir.ops._shapes import Version, version_by_type
 from ir.profile import Runtime
 from ir.types import DType, TensorType, given
@@ -103,17 +103,9 @@ def _unary(
     version: Version = lambda *_: 1,
     passage: Callable[[Any, Sequence[TensorType]], Passage] = lambda *_: Passage.NONE,
 ) -> OpDef:
-    return OpDef(
-        name=name,
-        summary=summary,
-        operands=(Operand(name="input"),),
-        infer=infer_same,
-        compute=lambda attrs, x: compute(x),
-        integer=integer,
-        quantization=quantization,
-        encoding=Encoding(code=name.upper(), options=options, version=version),
-        passage=passage,
-        pointwise=True,
+    encoding = Encoding(code=name.upper(), options=options, version=version)
+    return of_one(
+        name, summary, lambda attrs, x: compute(x), quantization, integer=integer, encoding=encoding, passage=passage
     )
 
 
