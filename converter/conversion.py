@@ -186,7 +186,7 @@ def convert(
             *data.warnings,
             *keeps_state(network.graph),
             *late,
-            *_result_warnings(quality, network, data),
+            *_result_warnings(quality, network, data, steps),
             *proof.warnings(proved, asked=prove),
         ),
         seconds=time.perf_counter() - start,
@@ -294,11 +294,13 @@ def _compare(network: Network, content: bytes, data: ConversionData, progress: P
     return compare.compare(network.reference, content, data.judged, data.judged.labels, progress=progress)
 
 
-def _result_warnings(quality: compare.Comparison | None, network: Network, data: ConversionData) -> tuple[str, ...]:
+def _result_warnings(
+    quality: compare.Comparison | None, network: Network, data: ConversionData, steps: Sequence[Pass]
+) -> tuple[str, ...]:
     """What the figures make doubtful, and whether it is the preprocessing."""
     accuracy = None if quality is None else quality.float_accuracy
     found = better_preprocess(network.reference, data.judged, accuracy)
-    return (*result_warnings(quality), *((found,) if found else ()))
+    return (*result_warnings(quality, steps), *((found,) if found else ()))
 
 
 def _trace(

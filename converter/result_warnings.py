@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from converter.compare import Comparison
+from passes.contract.base import Pass
+from passes.quantization.quantize import Quantize
+from passes.quantization.tied import NARROW
 
 _LEAST_DB = 15.0  # three bits
 _LEAST_AGREEMENT = 0.95
@@ -15,31 +18,44 @@ _MOST_SATURATED = 0.01
 _MOST_CLIPPED = 0.05
 _MOST_ALIKE = 0.95
 _ENOUGH = 20  # samples, for shares to mean something
-_HELP = (
-    "--report shows the layer that loses it; --pipeline=default, --granularity=per_channel, more or other calibration "
-    "data, or --activation_bits=16 help"
-)
+_WIDE = 8  # bits of weights: fewer lose by themselves
 
 
-def result_warnings(quality: Comparison | None) -> tuple[str, ...]:
-    """Sentences on a comparison of a file with its float network; none where all is well."""
-    return () if quality is None or not quality.samples else tuple(_warnings(quality))
+def result_warnings(quality: Comparison | None, steps: Sequence[Pass] = ()) -> tuple[str, ...]:
+    """Sentences on a comparison of a file with its float network, which `steps` made it of; none where all is well."""
+    return () if quality is None or not quality.samples else tuple(_warnings(quality, _advice(steps)))
 
 
-def _warnings(quality: Comparison) -> Iterator[str]:
+def _advice(steps: Sequence[Pass]) -> str:
+    """What to try that was not done."""
+    names = {step.name for step in steps}
+    quantize = next((step for step in steps if isinstance(step, Quantize)), Quantize())
+    few = quantize.weight_bits < _WIDE
+    ways = {
+        "--weight_bits=8 (--bits for some layers)": few,
+        "training (--pipeline=lsq)": few and "lsq" not in names,
+        "--pipeline=default": "round_weights" not in names,
+        "--granularity=per_channel": quantize.granularity != "per_channel",
+        "--activation_bits=16": quantize.activation_bits <= NARROW,
+        "more or other calibration data": True,
+    }
+    return f"--report shows the layer that loses it; try {', or '.join(way for way, left in ways.items() if left)}"
+
+
+def _warnings(quality: Comparison, advice: str) -> Iterator[str]:
     for name in quality.constant_outputs:
         yield (
             f"output '{name}' is the same for every sample, of the float network, too: the samples are all alike, or "
             "not what it was trained on (--preprocess); figures of this output say nothing"
         )
     for name in quality.stuck_outputs:
-        yield _stuck(name, quality)
+        yield _stuck(name, quality, advice)
     for columns in quality.coarse_columns:
         yield str(columns)
     if quality.integer_agreement is not None and quality.integer_agreement < _LEAST_AGREEMENT:
         yield (
             f"integer outputs ({', '.join(quality.integer_outputs)}) equal those of the float network in "
-            f"{quality.integer_agreement:.1%} of their elements only: {_HELP}"
+            f"{quality.integer_agreement:.1%} of their elements only: {advice}"
         )
     if quality.copies > _MOST_COPIES * quality.samples and not quality.constant_outputs:
         yield f"{quality.copies} of the {quality.samples} samples are copies of others: they add nothing; give other ones (--calibration_data)"
@@ -64,7 +80,7 @@ def _warnings(quality: Comparison) -> Iterator[str]:
             yield _wrong_labels(quality)
         elif quality.float_accuracy - quality.integer_accuracy > _MOST_LOST:
             lost = 100 * (quality.float_accuracy - quality.integer_accuracy)
-            yield f"the file loses {lost:.1f} points of accuracy ({quality.integer_accuracy:.1%}): {_HELP}"
+            yield f"the file loses {lost:.1f} points of accuracy ({quality.integer_accuracy:.1%}): {advice}"
     elif (
         quality.commonest is not None
         and quality.commonest > _MOST_ALIKE
@@ -76,12 +92,12 @@ def _warnings(quality: Comparison) -> Iterator[str]:
             "not what it was trained on (--preprocess); agreement says little then"
         )
     if quality.agreement is not None and quality.agreement < _LEAST_AGREEMENT and quality.samples >= _ENOUGH:
-        yield f"the file gives the float network's answer on {quality.agreement:.1%} of the samples only: {_HELP}"
+        yield f"the file gives the float network's answer on {quality.agreement:.1%} of the samples only: {advice}"
     elif quality.sqnr_db < _LEAST_DB:
-        yield f"the file is only {quality.sqnr_db:.1f} dB from the float network (above 20 is usual): {_HELP}"
+        yield f"the file is only {quality.sqnr_db:.1f} dB from the float network (above 20 is usual): {advice}"
 
 
-def _stuck(name: str, quality: Comparison) -> str:
+def _stuck(name: str, quality: Comparison, advice: str) -> str:
     """An output that varies in float only: by little, where the file is near to it all the same."""
     if quality.sqnr_db >= _LEAST_DB:
         return (
@@ -90,7 +106,7 @@ def _stuck(name: str, quality: Comparison) -> str:
         )
     return (
         f"output '{name}' of the file is the same for every sample, where the float network's varies: look for a "
-        f"huge value in the calibration data, and {_HELP}"
+        f"huge value in the calibration data, and {advice}"
     )
 
 

@@ -16,6 +16,8 @@ from ir.graph import Graph
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
+from passes.quantization.quantize import Quantize
+from passes.rounding.round_weights import RoundWeights
 
 SHIPPED = Path(__file__).parent / "shipped"
 _GOOD = Comparison(
@@ -57,6 +59,15 @@ def test_a_good_result_is_not_doubted() -> None:
 def test_a_bad_result_is_said(change: dict, words: str) -> None:
     (sentence,) = result_warnings(dataclasses.replace(_GOOD, **change))
     assert words in sentence and "--" in sentence
+
+
+def test_what_was_done_is_not_advised() -> None:
+    bad = dataclasses.replace(_GOOD, sqnr_db=4.0)
+    (plain,) = result_warnings(bad, [Quantize(granularity="per_tensor")])
+    assert "--granularity=per_channel, or --activation_bits=16" in plain and "--pipeline=default" in plain
+    assert "--weight_bits" not in plain
+    (few,) = result_warnings(bad, [Quantize(weight_bits=2, activation_bits=16), RoundWeights()])
+    assert "try --weight_bits=8 (--bits for some layers), or training (--pipeline=lsq), or more or other" in few
 
 
 def _classifier() -> Graph:

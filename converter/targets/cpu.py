@@ -19,6 +19,7 @@ from converter.targets.rules import (
 )
 from converter.targets.site import Site, sites
 from converter.targets.target import CONVOLUTIONS, Target
+from converter.tflite.packing import packings
 from converter.tflite.records import ModelFile
 from converter.tflite.writer import CODEBOOKS
 from ir.ops import activation, blocks, elementwise, joining, padding, pooling, reduction, relu, resize, shape, slicing
@@ -146,17 +147,28 @@ def check(model: ModelFile, min_runtime_version: str | None = None) -> CheckRepo
 
 def _costs(model: ModelFile, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """What leaves XNNPACK because of its widths: figures, and a sentence with the option that takes it back."""
+    packed = packings(model)
+
+    def is_unpacked(site: Site) -> bool:
+        return not packed.keys().isdisjoint(site.record.inputs)
+
+    kinds = (_has_narrow_weights, is_unpacked, _has_wide_data)
     weighted = [(site, v) for site, v in zip(sites(model), verdicts, strict=True) if site.weights() is not None]
-    lost = [site for site, v in weighted if not v.mapped and (_has_narrow_weights(site) or _has_wide_data(site))]
+    lost = [site for site, v in weighted if not v.mapped and any(kind(site) for kind in kinds)]
     if not lost:
         return {}
-    narrow, wide = any(map(_has_narrow_weights, lost)), any(map(_has_wide_data, lost))
+    narrow, unpacked, wide = (any(map(kind, lost)) for kind in kinds)
     share = sum(s.multiplications for s in lost) / max(sum(s.multiplications for s, _ in weighted), 1)
-    why = " and ".join(
-        [*(["weights of fewer than 8 bits"] if narrow else []), *(["int16 activations"] if wide else [])]
-    )
-    back = " ".join([*(["--weight_bits=8"] if narrow else []), *(["--activation_bits=8"] if wide else [])])
-    slower = "tens of times" if wide else "several times"  # measured: docs/guides/bits.md
+    reasons = {
+        "weights of fewer than 8 bits": narrow,
+        "weights that are unpacked at every inference": unpacked,
+        "int16 activations": wide,
+    }
+    options = {"--weight_bits=8": narrow or unpacked, "no --compress": unpacked, "--activation_bits=8": wide}
+    why, back = (" and ".join(text for text, so in each.items() if so) for each in (reasons, options))
+    slower = (
+        "tens of times" if wide else "several times" if narrow else "twice"
+    )  # docs/guides/bits.md, docs/measurements.md
     sentence = (
         f"{len(lost)} of {len(weighted)} layers with weights leave XNNPACK because of {why}, with {share:.0%} of the "
         f"multiplications: expect {slower} the latency; {back} takes it back"
