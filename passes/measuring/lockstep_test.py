@@ -33,7 +33,7 @@ def net(size: int = 8, channels: int = 12) -> Graph:
 
 def annotated(graph: Graph, count: int) -> Context:
     context = Context(Given(samples=in_memory(random_inputs(graph, count)[0])))
-    run_passes(graph, [Calibrate(), Quantize(weight_bits=6, ends=6)], context)
+    run_passes(graph, [Calibrate(), Quantize()], context)
     return context
 
 
@@ -50,7 +50,7 @@ def test_slices_of_one_or_five_samples_give_what_all_samples_at_once_give(monkey
         monkeypatch.setattr(lockstep, "SLICE_BYTES", samples * 4 * 8 * 8 * 12)
         found = constants_after(step)
         for a, b in zip(expected, found, strict=True):
-            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-5)  # sums in another order, ties of 4 bits
+            np.testing.assert_allclose(b, a, rtol=1e-5, atol=1e-6)  # float32 means are summed in another order
 
 
 def test_a_pass_sees_every_sample_once_and_in_order(monkeypatch):

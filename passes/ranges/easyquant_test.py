@@ -60,7 +60,7 @@ def logits_error(graph: Graph, reference: Graph) -> float:
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_no_cosine_falls_and_the_logits_come_closer(granularity):
-    graph, reference, context = quantized_small(granularity)
+    graph, reference, context = quantized_small(granularity, bits=3)
     before = logits_error(graph, reference)
     report = EasyQuant(candidates=40, rows=4000).run(graph, context)
     found = [re.fullmatch(r"(\w+): cosine of the output (\S+) before, (\S+) after", text) for text in report.changed]
@@ -68,7 +68,7 @@ def test_no_cosine_falls_and_the_logits_come_closer(granularity):
     for match in found:
         assert match is not None and float(match[3]) >= float(match[2])
     assert {m[1] for m in found if m} | {s.where for s in report.skipped} == {"first", "left", "right", "last"}
-    assert logits_error(graph, reference) < before  # by 5 % per channel: 4-bit weights start with all their integers
+    assert logits_error(graph, reference) < 0.9 * before
 
 
 def test_scales_stay_in_their_limits_and_the_float_weights_stay():
