@@ -135,6 +135,16 @@ def test_another_process_reads_it_too(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-1000:]
 
 
+def test_a_step_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variables of an optimizer that are made within the first step have TensorFlow trace it again."""
+    student, traced = student_of(small()), []
+    student.compile("adam", "sparse_categorical_crossentropy")
+    step = student.train_step
+    monkeypatch.setattr(student, "train_step", lambda data: traced.append(1) or step(data))
+    student.fit(X[:64], Y[:64], batch_size=32, epochs=1, verbose=0)
+    assert len(traced) == 1
+
+
 def test_frozen_layers_stay_and_layers_keep_their_names() -> None:
     model = small()
     model.get_layer("middle").trainable = False
