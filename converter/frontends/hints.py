@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 _DRAW = "random draws: draw in training only, or end the model before the draw with --output_nodes (a VAE's mean)"
-_BRANCH = "branches that data choose: export the one that is meant, or both and a choice of their results (tf.where)"
 _TEXT = "tables and text: look words up before the network, and give it their numbers"
 _FIXES: Mapping[str, str] = {
     **dict.fromkeys(("RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL"), _DRAW),
-    "IF": _BRANCH,
     **dict.fromkeys(("HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_LOOKUP", "HASHTABLE_IMPORT"), _TEXT),
 }
 

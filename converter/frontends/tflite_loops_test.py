@@ -1,4 +1,4 @@
-"""Loops of .tflite files, written out: what they compute, how few operators are left, and which are refused."""
+"""Loops and branches of .tflite files, written out: what they compute, how few operators are left, and which are refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 
 from converter.conversion import convert
 from converter.frontends import tflite_loops
+from converter.frontends.options import ModelOptions
 from converter.frontends.tflite_model import from_tflite
-from converter.frontends.tflite_testing import check, numbers
+from converter.frontends.tflite_testing import check, numbers, run
 from converter.tflite.file_testing import File
 from converter.tflite.model_file import parse
 from ir.errors import ModelError
@@ -132,5 +134,58 @@ def test_subgraphs_that_are_not_there_are_refused() -> None:
     options = schema.WhileOptionsT()
     options.condSubgraphIndex, options.bodySubgraphIndex = 0, 7
     file.op("WHILE", [x], [y], options)
-    with pytest.raises(ModelError, match=r"loops over subgraphs .*, found WHILE of 1 operands over subgraphs \(0, 7\)"):
+    with pytest.raises(ModelError, match=r"WHILE over subgraphs .*, found one of 1 operands over subgraphs \(0, 7\)"):
         from_tflite(file.finish([x], [y]))
+
+
+def _branch(condition: Callable[[Any], Any]) -> bytes:
+    """A file in which a condition on `x` `[1, ?, 3]` chooses one of two functions."""
+
+    def chosen(x: Any) -> Any:
+        return tf.cond(condition(x), lambda: tf.abs(x[:, 0]) * 2, lambda: tf.sin(x[:, 0]) + x[:, 1])
+
+    traced = tf.function(chosen, input_signature=[tf.TensorSpec((1, None, 3), name="x")]).get_concrete_function()
+    frozen = convert_variables_to_constants_v2(traced, lower_control_flow=False)
+    return bytes(tf.lite.TFLiteConverter.from_concrete_functions([frozen]).convert())
+
+
+@pytest.mark.parametrize(("length", "left", "cut"), [(4, "abs", "sin"), (3, "sin", "abs")])
+def test_the_branch_that_sizes_choose_is_written_out(length: int, left: str, cut: str) -> None:
+    content = _branch(lambda x: tf.shape(x)[1] > 3)
+    assert any(o.code == "IF" for o in parse(content).main.operators)
+    graph, x = from_tflite(content, ModelOptions(input_shapes={"": (1, length, 3)})), numbers(1, length, 3)
+    found = _operators(graph)
+    assert found[left] == 1 and not found[cut]
+    wanted = np.abs(x[:, 0]) * 2 if left == "abs" else np.sin(x[:, 0]) + x[:, 1]
+    np.testing.assert_allclose(run(graph, x)[0], wanted, rtol=1e-6)
+
+
+def test_a_branch_that_data_choose_is_refused() -> None:
+    content = _branch(lambda x: tf.reduce_sum(x) > 0)
+    with pytest.raises(ModelError, match=r"branches that are chosen when .*, found one that its data choose.*tf.where"):
+        from_tflite(content, ModelOptions(input_shapes={"": (1, 4, 3)}))
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_of_a_branch_that_the_file_chooses_only_the_other_may_draw(holds: bool) -> None:
+    """As a network does in training, which a constant tells it."""
+    file = File()
+    x, y = file.tensor([1, 6], name="x"), file.tensor([1, 6], name="y")
+    file.op("ABS", [x], [y])
+    file.op("RANDOM_STANDARD_NORMAL", [x], [y])
+    used, drawn = ([o] for o in file.operators)
+    file.operators = []
+    options = schema.IfOptionsT()
+    options.thenSubgraphIndex, options.elseSubgraphIndex = 1, 2
+    file.op("IF", [file.constant(np.array([holds])), x], [y], options)
+    model = schema.ModelT.InitFromPackedBuf(file.finish([x], [y], [used, drawn]), 0)
+    for part in model.subgraphs[1:]:
+        part.inputs, part.outputs = [x], [y]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    content = bytes(builder.Output())
+    if holds:
+        assert _operators(from_tflite(content)) == {"abs": 1}
+    else:
+        with pytest.raises(ModelError, match="1 others: RANDOM_STANDARD_NORMAL"):
+            from_tflite(content)

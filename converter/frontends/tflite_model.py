@@ -21,7 +21,7 @@ from converter.frontends.lstm import check_lstm
 from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
 from converter.frontends.tflite_lists import mend_lists
-from converter.frontends.tflite_loops import WHILE, Loops, Operand, operators, written_out
+from converter.frontends.tflite_loops import CALLS, IF, Loops, Operand, chosen, operators, written_out
 from converter.frontends.tflite_part import (
     AGAIN,
     file_error,
@@ -86,7 +86,7 @@ def from_tflite(model: str | Path | bytes | ModelFile, options: ModelOptions | N
 def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[int]) -> None:
     unknown = {}
     for part, operator in operators(file, subgraph, requested):
-        if operator.code not in BY_CODE and operator.code not in CODES and operator.code != WHILE:
+        if operator.code not in BY_CODE and operator.code not in (*CODES, *CALLS):
             makes = part.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
             unknown[f"{operator.code} '{makes}'"] = operator.code
     if not unknown:
@@ -166,19 +166,22 @@ class FloatReader(GraphReader):
     def _read_operators(self) -> None:
         for position in self._requested:
             operator = self.subgraph.operators[position]
-            if operator.code == WHILE:
-                self._loop(operator)
+            if operator.code in CALLS:
+                self._call(operator)
             else:
                 (self._variable if operator.code in CODES else self._operator)(position, operator)
 
-    def _loop(self, record: OperatorRecord) -> None:
-        name = self.subgraph.tensors[record.outputs[0]].name if record.outputs else WHILE
+    def _call(self, record: OperatorRecord) -> None:
+        name = self.subgraph.tensors[record.outputs[0]].name if record.outputs else record.code
         operands = [self._operand(i, name) for i in record.inputs]
-        results = written_out(self, self._loops, record, operands, name)
+        if record.code == IF:
+            results = chosen(self, record, operands, name)
+        else:
+            results = written_out(self, self._loops, record, operands, name)
         self._take_operands(record.outputs, results)
 
     def inside(self, subgraph: int, operands: Sequence[Operand]) -> list[Operand]:
-        """The results of a subgraph of a loop, read into this graph; its constants are the same in every step."""
+        """The results of a subgraph, read into this graph; its constants are the same in every step of a loop."""
         part = self.model.subgraphs[subgraph]
         shapes = {i: v.shape for i, v in zip(part.inputs, operands, strict=True) if isinstance(v, Value)}
         reader = FloatReader(self.model, part, shapes, part.outputs, reachable(self.model, part, part.outputs))
@@ -194,7 +197,7 @@ class FloatReader(GraphReader):
         return results
 
     def _operand(self, index: int, where: str) -> Operand:
-        """What a loop is given or gives: a tensor, or the name of a variable for its handle."""
+        """What a subgraph is given or gives: a tensor, or the name of a variable for its handle."""
         return self.variables.handles.get(index) or self._value(index, where)
 
     def _take_operands(self, indices: Sequence[int], operands: Sequence[Operand]) -> None:

@@ -225,7 +225,6 @@ def test_custom_operators_are_refused_by_name_and_can_be_cut_off() -> None:
     ("code", "fix"),
     [
         ("RANDOM_STANDARD_NORMAL", "draw in training only, or end the model before the draw"),
-        ("IF", "export the one that is meant"),
     ],
 )
 def test_what_to_do_about_other_operators(code: str, fix: str) -> None:
