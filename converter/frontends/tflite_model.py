@@ -20,6 +20,16 @@ from converter.frontends.hints import fix_for
 from converter.frontends.lstm import check_lstm
 from converter.frontends.naming import rename, separate
 from converter.frontends.options import ModelOptions
+from converter.frontends.tflite_complex import (
+    OF_COMPLEX,
+    TO_REALS,
+    TRANSFORM,
+    Pair,
+    complex_found,
+    transform_size,
+    transformed,
+    with_reals,
+)
 from converter.frontends.tflite_lists import mend_lists
 from converter.frontends.tflite_loops import CALLS, IF, Loops, Operand, chosen, operators, written_out
 from converter.frontends.tflite_part import (
@@ -86,7 +96,7 @@ def from_tflite(model: str | Path | bytes | ModelFile, options: ModelOptions | N
 def _check_operators(file: ModelFile, subgraph: SubgraphRecord, requested: list[int]) -> None:
     unknown = {}
     for part, operator in operators(file, subgraph, requested):
-        if operator.code not in BY_CODE and operator.code not in (*CODES, *CALLS):
+        if operator.code not in BY_CODE and operator.code not in (*CODES, *CALLS, *OF_COMPLEX):
             makes = part.tensors[operator.outputs[0]].name if operator.outputs else "nothing"
             unknown[f"{operator.code} '{makes}'"] = operator.code
     if not unknown:
@@ -144,7 +154,8 @@ class FloatReader(GraphReader):
         outputs: tuple[int, ...],
         requested: list[int],
     ) -> None:
-        super().__init__(model, subgraph)
+        super().__init__(model, with_reals(subgraph))
+        self._pairs: dict[int, Pair] = {}
         self._shapes, self._outputs, self._requested = shapes, outputs, requested
         self._loops = Loops()
         stored = [(subgraph.tensors[i].shape, shape) for i, shape in shapes.items()]
@@ -158,6 +169,7 @@ class FloatReader(GraphReader):
             dtype = DType.FLOAT32 if dtype.is_float else dtype
             self.values[index] = self.graph.input(record.name or "input", TensorType(self._shapes[index], dtype))
         self._read_operators()
+        self._check_reals(self._outputs, "an output")
         self.graph.outputs = [self._value(i, "the outputs") for i in self._outputs]
         if self._loops.steps:
             mend_lists(self.graph)
@@ -166,10 +178,40 @@ class FloatReader(GraphReader):
     def _read_operators(self) -> None:
         for position in self._requested:
             operator = self.subgraph.operators[position]
-            if operator.code in CALLS:
+            if operator.code in OF_COMPLEX or any(i in self._pairs for i in operator.inputs):
+                self._complex(position, operator)
+            elif operator.code in CALLS:
                 self._call(operator)
             else:
                 (self._variable if operator.code in CODES else self._operator)(position, operator)
+
+    def _complex(self, position: int, record: OperatorRecord) -> None:
+        """A transform, what makes reals of its pairs of tensors, and what moves both of them."""
+        where = f"operator {position} ({record.code})"
+        if len(record.outputs) != 1 or len(record.inputs) < (2 if record.code == TRANSFORM else 1):
+            raise file_error(self.model, "operands and a result", "others", AGAIN, where)
+        first, result = record.inputs[0], record.outputs[0]
+        name = self.subgraph.tensors[result].name or record.code.lower()
+        if record.code == TRANSFORM:
+            self._check_reals([first], where)
+            sizes = transform_size(self.model, self._value(record.inputs[1], where).data, where)
+            self._pairs[result] = transformed(self.graph, self._value(first, where), sizes, name)
+        elif record.code in TO_REALS and first in self._pairs:
+            self.values[result] = TO_REALS[record.code](self.graph, self._pairs[first], name)
+        elif record.code in BY_CODE and BY_CODE[record.code].rearranges:
+            self._pairs[result] = (self._part(0, position, record), self._part(1, position, record))
+        else:
+            raise complex_found(self.model, record.code, where)
+
+    def _part(self, part: int, position: int, record: OperatorRecord) -> Value:
+        self.values |= {i: self._pairs[i][part] for i in record.inputs if i in self._pairs}
+        self._operator(position, record)
+        return self.values[record.outputs[0]]
+
+    def _check_reals(self, indices: Sequence[int], where: str) -> None:
+        for index in indices:
+            if index in self._pairs:
+                raise complex_found(self.model, self.subgraph.tensors[index].name, where)
 
     def _call(self, record: OperatorRecord) -> None:
         name = self.subgraph.tensors[record.outputs[0]].name if record.outputs else record.code

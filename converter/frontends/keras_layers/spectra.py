@@ -18,25 +18,18 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import layer, operation
+from converter.frontends.waves import waves
 from ir.graph import Value
 
 K = keras.ops
-_NOTHING = 1e-12
 Pair = tuple[Any, Any]
-
-
-def _waves(count: int, length: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Cosine and sine `[count, length]` of `2 pi k t / size`; what is 0 is 0, so that no column is noise alone."""
-    angles = 2 * math.pi * (np.outer(np.arange(count), np.arange(length)) % size) / size
-    cosine, sine = (np.where(np.abs(w) < _NOTHING, 0, w).astype(np.float32) for w in (np.cos(angles), np.sin(angles)))
-    return cosine, sine
 
 
 @operation("RFFT")
 def rfft(b: Builder, op: Any, x: Value) -> Pair:
     size = op.fft_length or x.shape[-1]
     length = min(size, x.shape[-1])
-    cosine, sine = _waves(size // 2 + 1, length, size)
+    cosine, sine = waves(size // 2 + 1, length, size)
 
     def transform(v: Any) -> Pair:
         v = v[..., :length]
@@ -49,7 +42,7 @@ def rfft(b: Builder, op: Any, x: Value) -> Pair:
 def irfft(b: Builder, op: Any, x: Pair) -> Value:
     size = op.fft_length or 2 * (x[0].shape[-1] - 1)
     count = min(size // 2 + 1, x[0].shape[-1])
-    cosine, sine = _waves(count, size, size)
+    cosine, sine = waves(count, size, size)
     twice = np.where((np.arange(count) == 0) | (2 * np.arange(count) == size), 1, 2)[:, None] / size
     parts = np.concatenate([cosine * twice, -sine * twice]).astype(np.float32)
     return b.apply(lambda re, im: K.matmul(K.concatenate([re[..., :count], im[..., :count]], -1), parts), *x)
@@ -79,7 +72,7 @@ def _along_both(z: Sequence[Any], sign: int) -> Pair:
 def _along_last(z: Sequence[Any], sign: int) -> Pair:
     """`sum_t (re + i im)[t] exp(sign i 2 pi k t / n)`, over n if the sign is that of the inverse."""
     size = z[0].shape[-1]
-    cosine, sine = (wave / (size if sign > 0 else 1) for wave in _waves(size, size, size))
+    cosine, sine = (wave / (size if sign > 0 else 1) for wave in waves(size, size, size))
     both = K.concatenate(list(z), axis=-1)
     return (
         K.matmul(both, np.concatenate([cosine, -sign * sine]).astype(np.float32)),
@@ -97,7 +90,7 @@ def stft(b: Builder, op: Any, x: Value) -> Pair:
         window = _WINDOWS[op.window](op.sequence_length)
     size, before = op.fft_length, (op.fft_length - op.sequence_length) // 2
     window = np.pad(window, (before, size - op.sequence_length - before))
-    cosine, sine = _waves(size // 2 + 1, size, size)
+    cosine, sine = waves(size // 2 + 1, size, size)
 
     def transform(v: Any) -> Pair:
         if op.center:
