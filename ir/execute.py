@@ -187,7 +187,12 @@ def runner(
     function: Callable[[list[Any]], list[Any]], samples: int, rows: int
 ) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
     """A function of so many rows at a time as it is, or compiled where there are more batches than compiling costs."""
-    return eager(function) if samples <= _FEW_BATCHES * rows else compiled(function)
+    return eager(function) if few_batches(samples, rows) else compiled(function)
+
+
+def few_batches(samples: int, rows: int) -> bool:
+    """Whether samples are so few batches that compiling costs more than it saves."""
+    return samples <= _FEW_BATCHES * rows
 
 
 def eager(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

@@ -6,13 +6,13 @@ a second one, on request, histograms. Only these summaries are kept, never the a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from ir.errors import DataError
-from ir.execute import batchable, rows_at_a_time, run_float, runner
+from ir.execute import batchable, compiled, eager, few_batches, rows_at_a_time, run_float, runner
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from passes.contract.base import Context, FittingSamples, Samples, Statistics
@@ -58,7 +58,8 @@ def collect(
     """
     samples = context.data if held_out else fitting(graph, context)
     requested = list(activations(graph) if values is None else values)
-    run = runner(lambda tensors: _summaries(graph, tensors, requested), len(samples), rows_of(graph, context))
+    few = few_batches(len(samples), rows_of(graph, context))
+    run = (_eager_summaries if few else _compiled_summaries)(graph, requested)
     sums: list[_Running] = [_Running() for _ in requested]
     for batch in stream(graph, samples, context, "statistics"):
         results = run(batch)
@@ -76,14 +77,21 @@ def collect(
     return table
 
 
-def _summaries(graph: Graph, tensors: Sequence[Any], requested: Sequence[Value]) -> list[Any]:
-    results = run_float(graph, tensors, requested=requested)
-    out = []
-    for x in results:
-        rank = len(x.shape)
-        x = K.reshape(x, (1, -1, 1)) if rank < 2 else K.reshape(x, (K.shape(x)[0], -1, x.shape[-1]))
-        out += [K.min(x, axis=1), K.max(x, axis=1), K.mean(x, axis=1)]
-    return out
+def _eager_summaries(graph: Graph, requested: Sequence[Value]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    """By NumPy, a call of which costs a tenth of one of a backend's: a network of many small tensors has thousands."""
+    run = eager(lambda tensors: run_float(graph, tensors, requested=requested))
+    return lambda arrays: [y for x in run(arrays) for y in _summary(x, np)]
+
+
+def _compiled_summaries(graph: Graph, requested: Sequence[Value]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
+    return compiled(lambda tensors: [y for x in run_float(graph, tensors, requested=requested) for y in _summary(x, K)])
+
+
+def _summary(x: Any, ops: Any) -> list[Any]:
+    """Smallest, largest and mean of every sample and channel, `[samples, channels]` each."""
+    shape = (1, -1, 1) if len(x.shape) < 2 else (ops.shape(x)[0], -1, x.shape[-1])
+    x = ops.reshape(x, shape)
+    return [ops.min(x, axis=1), ops.max(x, axis=1), ops.mean(x, axis=1)]
 
 
 class _Running:
