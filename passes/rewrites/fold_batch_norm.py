@@ -6,6 +6,8 @@ With `a = gamma rsqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.0
 - before one: `W[:, k] *= a[k]` along the input channels and `b += sum_k W[:, k] c[k]` over the kernel. A shift `c`
   cannot pass zero padding, whose zeros it would move, nor a transposed convolution, whose outputs meet different parts
   of the kernel: there this is refused unless `c` is zero;
+- before several, which all take it so (the query, key and value of an attention): each does;
+- one factor for all channels passes what moves numbers in any way (an attention's `1 / sqrt(size)`, behind its heads);
 - with no such neighbour: multiplication by `a` and addition of `c`.
 
 Refused where the weights belong to several layers, or the value between has another reader. The statistics of a
@@ -18,6 +20,7 @@ rounds the same way whether the network is read from Keras or from the float fil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,9 +33,12 @@ from ir.opdef import Passage
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
+from ir.ops.shape import TRANSPOSE
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.types import given
 from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Preserves, Skip
+
+_NO_LAYER = "what follows is not one layer with weights, or several"
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,17 @@ class Affine:
 
     a: np.ndarray
     c: np.ndarray
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether it multiplies all channels by the same, and adds nothing."""
+        return not np.any(self.c) and bool(np.all(self.a == self.a[0]))
+
+    def over(self, channels: int) -> Affine:
+        """A factor over other channels; what is none has its own."""
+        if not self.is_factor:
+            return self
+        return Affine(np.full(channels, self.a[0]), np.zeros(channels, self.c.dtype))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,17 +73,17 @@ class FoldBatchNorm(Pass):
             if node.op is BATCH_NORM:
                 context.tables.normals[node.output] = _normal(node)
             affine = affine_of(node)
-            if affine is not None and isinstance(before := _layer_before(graph, node), Layer):
+            if affine is not None and isinstance(before := _layer_before(graph, node, affine), Layer):
                 changed.append(_fold_after(graph, node, before, affine, context))
         for node in reversed(graph.nodes):  # a product before a sum is next to the layer once the sum is gone
             affine = affine_of(node)
             if affine is None:
                 continue
-            after = _layer_after(graph, node, affine)
-            if isinstance(after, Layer):
+            after = _layers_after(graph, node, affine)
+            if not isinstance(after, str):
                 changed.append(_fold_before(graph, node, after, affine))
             elif node.op is BATCH_NORM:
-                reasons = "; ".join(r for r in (_layer_before(graph, node), after) if isinstance(r, str))
+                reasons = "; ".join(r for r in (_layer_before(graph, node, affine), after) if isinstance(r, str))
                 skipped.append(Skip(node.name, f"not folded, became mul and add: {reasons}"))
                 changed.append(_to_mul_add(graph, node, affine, context))
         return PassReport(changed=tuple(changed), skipped=tuple(reversed(skipped)))
@@ -102,34 +119,37 @@ def _normal(node: Node) -> ChannelNormal:
     return ChannelNormal(beta, np.abs(gamma))
 
 
-def _source(graph: Graph, node: Node) -> Value | None:
+def _source(graph: Graph, node: Node, affine: Affine) -> Value | None:
     """What a node reads, looked at through reshapes that keep the channels (a signal's convolution has one after it)."""
     value = node.inputs[0]
     while value is not None and value.producer is not None and len(value.uses) == 1 and value not in graph.outputs:
         before = value.producer
-        if not before.op.rearranges or before.passage is not Passage.FREE:
+        moves = before.op.rearranges and before.passage is Passage.FREE
+        if not (moves or (affine.is_factor and (before.op.rearranges or before.op is TRANSPOSE))):
             break
         value = before.input
     return value
 
 
-def _reader(graph: Graph, node: Node, affine: Affine) -> tuple[Node | None, Value]:
-    """The only reader of a node's output and what it reads, through such reshapes, and zero pads if nothing is shifted."""
-    value = node.output
-    while len(value.uses) == 1 and value not in graph.outputs:
-        after = value.consumers[0]
+def _readers(graph: Graph, value: Value, affine: Affine) -> list[tuple[Node, Value]]:
+    """What reads a value, and what of it, through such reshapes, and zero pads if nothing is shifted; none if others do."""
+    found = []
+    for after in value.consumers:
         moves = after.op.rearranges or (after.op.pads_zeros and not np.any(affine.c))
-        if after.inputs[0] is not value:
-            break
-        if not moves or after.passage is not Passage.FREE:
-            return after, value
-        value = after.output
-    return None, value
+        if value in graph.outputs or [v is value for v in after.inputs] != [True] + [False] * (len(after.inputs) - 1):
+            return []
+        read = [(after, value)]
+        if moves and after.passage is Passage.FREE:
+            read = _readers(graph, after.output, affine)
+            if not read:
+                return []
+        found += read
+    return found
 
 
-def _layer_before(graph: Graph, node: Node) -> Layer | str:
+def _layer_before(graph: Graph, node: Node, affine: Affine) -> Layer | str:
     """The layer that an affine map can be folded into before it, or why there is none."""
-    x = _source(graph, node)
+    x = _source(graph, node, affine)
     made_by = x.producer if x is not None else None
     if x is None or made_by is None or made_by.weight is None:
         return "the layer before has no weights"
@@ -143,11 +163,19 @@ def _layer_before(graph: Graph, node: Node) -> Layer | str:
     return layer if layer.channels == x.shape[-1] else f"'{layer.name}' has other channels"
 
 
-def _layer_after(graph: Graph, node: Node, affine: Affine) -> Layer | str:
-    """The layer that an affine map can be folded into after it, or why there is none."""
-    reader, y = _reader(graph, node, affine)
-    if reader is None or reader.weight is None:
-        return "what follows is not one layer with weights"
+def _layers_after(graph: Graph, node: Node, affine: Affine) -> list[Layer] | str:
+    """The layers that an affine map can be folded into after it, or why there are none."""
+    found = [_layer_after(reader, y, affine) for reader, y in _readers(graph, node.output, affine)]
+    refusals = [layer for layer in found if isinstance(layer, str)]
+    if refusals or not found:
+        return refusals[0] if refusals else _NO_LAYER
+    return [layer for layer in found if isinstance(layer, Layer)]
+
+
+def _layer_after(reader: Node, y: Value, affine: Affine) -> Layer | str:
+    """A reader of `y` as a layer that an affine map before it can be folded into, or why it cannot."""
+    if reader.weight is None:
+        return _NO_LAYER
     layer = editable_layer(reader)
     if isinstance(layer, str):
         return layer
@@ -162,6 +190,7 @@ def _layer_after(graph: Graph, node: Node, affine: Affine) -> Layer | str:
 
 
 def _fold_after(graph: Graph, node: Node, layer: Layer, affine: Affine, context: Context) -> str:
+    affine = affine.over(layer.channels)
     w, b = (x.astype(np.float32) for x in layer.weights())
     layer.set_weights(graph, w * layer.along_outputs(affine.a), affine.c + b * affine.a)
     made = layer.output
@@ -174,12 +203,14 @@ def _fold_after(graph: Graph, node: Node, layer: Layer, affine: Affine, context:
     return f"{node.name} into {layer.name}"
 
 
-def _fold_before(graph: Graph, node: Node, layer: Layer, affine: Affine) -> str:
-    w, b = layer.weights()
-    shift = w * layer.along_inputs(affine.c)
-    layer.set_weights(graph, w * layer.along_inputs(affine.a), b + shift.sum(axis=layer.within_output))
+def _fold_before(graph: Graph, node: Node, following: Sequence[Layer], affine: Affine) -> str:
+    for layer in following:
+        w, b = layer.weights()
+        shift = w * layer.along_inputs(affine.c)
+        layer.set_weights(graph, w * layer.along_inputs(affine.a), b + shift.sum(axis=layer.within_output))
     graph.bypass(node)
-    return f"{node.name} into {layer.name}, which follows"
+    names = ", ".join(layer.name for layer in following)
+    return f"{node.name} into {names}, which follow{'s' if len(following) == 1 else ''}"
 
 
 def _to_mul_add(graph: Graph, node: Node, affine: Affine, context: Context) -> str:

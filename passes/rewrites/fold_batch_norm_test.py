@@ -11,6 +11,7 @@ from ir.ops import TABLE
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.relu import RELU
+from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from passes.contract.base import Context, PassReport
 from passes.graph_testing import Net, assert_preserved, outputs, random_inputs
 from passes.rewrites.fold_batch_norm import FoldBatchNorm
@@ -219,3 +220,31 @@ def test_a_scale_folds_through_zero_padding_and_a_shift_does_not():
         graph = net.ends(net.conv(padded, 4, padding=Padding.VALID, name="conv"))
         report = assert_preserved(graph, lambda g: FoldBatchNorm().run(g, Context()))
         assert (report.changed == ("bn into conv, which follows",)) is not shift
+
+
+def test_before_several_layers_all_of_them_take_it():
+    """Of an attention the query, the key and the value."""
+    net = Net(12)
+    x = net.batch_norm(net.then(RELU, net.input(7)))
+    graph = net.ends(*(net.dense(x, size) for size in (3, 3, 5)))
+    report = fold(graph)
+    assert report.changed[0].endswith("which follow") and ops(graph) == ["relu", *["fully_connected"] * 3]
+
+
+def test_of_several_readers_one_that_is_no_layer_keeps_it():
+    net = Net(13)
+    x = net.batch_norm(net.then(RELU, net.input(7)))
+    graph = net.ends(net.dense(x, 3), net.then(ADD, x, x))
+    assert "what follows is not one layer with weights, or several" in fold(graph).skipped[0].reason
+
+
+@pytest.mark.parametrize(
+    ("factor", "left"), [(np.array(0.5), []), (np.full(2, 0.5), []), (np.array([1.0, 2.0]), ["mul"])]
+)
+def test_one_factor_folds_through_any_move_of_numbers_and_others_do_not(factor, left):
+    net = Net(14)
+    x = net.then(RESHAPE, net.dense(net.input(7), 6), attrs=ReshapeAttributes(shape=(1, 2, 3)))
+    x = net.then(TRANSPOSE, x, attrs=TransposeAttributes(perm=(0, 2, 1)))
+    graph = net.ends(net.then(MUL, x, net.constant(factor, "factor")))
+    fold(graph)
+    assert ops(graph) == ["fully_connected", "reshape", "transpose", *left]
