@@ -22,15 +22,14 @@ exactly. What is cut is counted on a few samples; where samples left out are cut
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import keras
 import numpy as np
 
 from ir.errors import OptionError
-from ir.execute import batchable, compiled, release, run_float
+from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.layer import Layer, layers
@@ -48,7 +47,9 @@ from passes.rewrites.fuse import will_be_fused
 
 _BINS = 400
 _BATCH, _ROWS = 4, 3000  # samples at a time, and about how many places of a tensor are counted of them
-_TINY = 1e-12
+_TINY, _TINIEST = 1e-12, 1e-30
+_DECAY = 1e-4  # of the logarithms' squares, in the mean: nothing moves for nothing
+_MOMENTS, _EPSILON = (0.9, 0.999), 1e-7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,39 +210,31 @@ class _Problem:
             most = np.clip(np.log(self._room / headroom), 0.0, MOST)
         lowest = np.full(len(self.roots), -MOST)
         lowest[self.channels.pinned()] = most[self.channels.pinned()] = 0.0
-        model = Scales(self, lowest.astype(np.float32), most.astype(np.float32))
-        schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
-        model.compile(optimizer=keras.optimizers.Adam(schedule), jit_compile=False)
-        before = float(K.convert_to_numpy(model.noise()))
-        dummy = np.zeros((steps, 1), np.float32)
-        model.fit(dummy, dummy, batch_size=1, epochs=1, shuffle=False, verbose=0)
-        after = float(K.convert_to_numpy(model.noise()))
-        s = np.exp(np.asarray(K.convert_to_numpy(model.logs()), np.float64))
-        release(model)
-        return s[self.roots], before, after
+
+        def loss_gradient(t: np.ndarray) -> np.ndarray:
+            noise, gradient = self._noise(np.clip(t, lowest, most))
+            inside = (lowest <= t) & (t <= most)
+            return inside * gradient / (noise + _TINIEST) + 2 * _DECAY * t / len(t)
+
+        t = np.clip(descend(loss_gradient, np.zeros_like(most), steps, rate), lowest, most)
+        return np.exp(t)[self.roots], self._noise(np.zeros_like(t))[0], self._noise(t)[0]
+
+    def _noise(self, t: np.ndarray) -> tuple[float, np.ndarray]:
+        """At the logarithms of the scales; and its gradient."""
+        found = [(share, *part.power(t)) for share, part in self.parts]
+        return sum(share * power for share, power, _ in found), sum(share * gradient for share, _, gradient in found)
 
 
-class Scales(keras.Model):
-    def __init__(self, problem: _Problem, lowest: np.ndarray, most: np.ndarray) -> None:
-        super().__init__()
-        self._problem, self._bounds = problem, (lowest, most)
-        self.t = self.add_weight(shape=most.shape, initializer="zeros", name="log_scales")
-        self.built = True
-
-    def logs(self) -> Any:
-        return K.clip(self.t, *self._bounds)
-
-    def noise(self) -> Any:
-        t = self.logs()
-        return sum(share * part.power(t) for share, part in self._problem.parts)
-
-    def call(self, x: Any) -> Any:
-        return x
-
-    def compute_loss(
-        self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True
-    ) -> Any:
-        return K.log(self.noise() + 1e-30) + 1e-4 * K.mean(K.square(self.t))
+def descend(gradient: Callable[[np.ndarray], np.ndarray], t: np.ndarray, steps: int, rate: float) -> np.ndarray:
+    """Adam (Kingma and Ba, 2015, with their constants) with a rate that falls along a cosine."""
+    first, second = np.zeros_like(t), np.zeros_like(t)
+    for i in range(steps):
+        g = gradient(t)
+        first += (1 - _MOMENTS[0]) * (g - first)
+        second += (1 - _MOMENTS[1]) * (np.square(g) - second)
+        unbiased = np.sqrt(1 - _MOMENTS[1] ** (i + 1)) / (1 - _MOMENTS[0] ** (i + 1))
+        t = t - rate * 0.5 * (1 + np.cos(np.pi * i / steps)) * unbiased * first / (np.sqrt(second) + _EPSILON)
+    return t
 
 
 def _measure(

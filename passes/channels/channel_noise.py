@@ -1,8 +1,8 @@
 """The noise that rounding and cutting add to the logits' power, as a function of channel scales: `balance` minimises it.
 
 With `t[k] = log s[k]` for every channel and `F` the logits' sensitivities (`passes.measuring.sensitivity`); `balance` has the
-equations. All layers lie in one set of arrays, and so do all tensors: a few large operations, where many small ones
-would take ten seconds to trace.
+equations. All layers lie in one set of arrays, and so do all tensors: a few large operations. Gradients are written
+out, because tracing and dispatching these few operations takes a backend several times as long as computing them.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
-
-from ir.keras_ops import K
 
 MOST = 4.0  # of |log s|
 GRID = np.linspace(-MOST, MOST, 81)
@@ -26,8 +24,8 @@ _CONTENDERS = 16
 class Noise(Protocol):
     """A part of the noise, that of rounding as if a range were a single step: levels divide it, squared."""
 
-    def power(self, t: Any) -> Any:
-        """Relative to the logits' power, at the logarithms `t[channel]` of the scales."""
+    def power(self, t: np.ndarray) -> tuple[float, np.ndarray]:
+        """Relative to the logits' power, at the logarithms `t[channel]` of the scales; and its gradient."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,18 @@ class LayerNoise:
             rows if depthwise else np.full(len(rows), first_row),
         )
 
-    def power(self, t: Any) -> Any:
-        rows = len(self.made)
-        steps = _log_max(self.logs + K.take(t, self.outer) - K.take(t, self.inner), self.maximum, rows)
-        scaled = self.variance * K.exp(2 * K.take(t, self.source))
-        received = K.take(K.segment_sum(scaled, self.total, num_segments=rows), self.received)
-        squares = K.exp(2 * (K.take(steps, self.step) - K.take(t, self.made)))
-        return K.sum(self.weight * squares * received) / 12
+    def power(self, t: np.ndarray) -> tuple[float, np.ndarray]:
+        rows, channels = len(self.made), len(t)
+        steps, shares = _log_max(self.logs + t[self.outer] - t[self.inner], self.maximum, rows)
+        scaled = self.variance * np.exp(2 * t[self.source])
+        received = np.bincount(self.total, scaled, rows)[self.received]
+        squares = self.weight * np.exp(2 * (steps[self.step] - t[self.made])) / 12
+        each = squares * received
+        by_step = shares * np.bincount(self.step, 2 * each, rows)[self.maximum]
+        by_source = 2 * scaled * np.bincount(self.received, squares, rows)[self.total]
+        gradient = np.bincount(self.outer, by_step, channels) - np.bincount(self.inner, by_step, channels)
+        gradient += np.bincount(self.source, by_source, channels) - np.bincount(self.made, 2 * each, channels)
+        return float(each.sum()), gradient
 
 
 def _contenders(largest: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -127,12 +130,18 @@ class TensorNoise:
     limit: np.ndarray
     weight: np.ndarray
 
-    def power(self, t: Any) -> Any:
-        own, count = K.take(t, self.ids), int(self.group.max()) + 1
-        high = K.exp(_log_max(K.minimum(self.high + own, self.limit), self.group, count))
-        low = K.exp(_log_max(self.low + own, self.group, count))
-        weight = K.segment_sum(self.weight * K.exp(-2 * own), self.group, num_segments=count)
-        return K.sum(weight * K.square(high + low)) / 12
+    def power(self, t: np.ndarray) -> tuple[float, np.ndarray]:
+        own, count = t[self.ids], int(self.group.max()) + 1
+        above, high_shares = _log_max(np.minimum(self.high + own, self.limit), self.group, count)
+        below, low_shares = _log_max(self.low + own, self.group, count)
+        high, low = np.exp(above), np.exp(below)
+        weights = self.weight * np.exp(-2 * own)
+        weight, reach = np.bincount(self.group, weights, count), high + low
+        by_reach = weight * reach / 6
+        free = self.high + own <= self.limit
+        by_own = (by_reach * high)[self.group] * high_shares * free + (by_reach * low)[self.group] * low_shares
+        by_own -= 2 * weights * (np.square(reach) / 12)[self.group]
+        return float((weight * np.square(reach)).sum() / 12), np.bincount(self.ids, by_own, len(t))
 
 
 @dataclass(frozen=True)
@@ -142,21 +151,22 @@ class CutNoise:
     ids: np.ndarray
     table: np.ndarray
 
-    def power(self, t: Any) -> Any:
-        own = K.take(t, self.ids)
-        place = (own + MOST) / (GRID[1] - GRID[0])
-        index = K.clip(K.cast(K.floor(K.stop_gradient(place)), "int32"), 0, len(GRID) - 2)
-        share = place - K.cast(index, "float32")
-        flat = K.convert_to_tensor(self.table.reshape(-1).astype(np.float32))
-        first = np.arange(len(self.table), dtype=np.int32) * len(GRID) + index
-        return K.sum(K.take(flat, first) * (1 - share) + K.take(flat, first + 1) * share)
+    def power(self, t: np.ndarray) -> tuple[float, np.ndarray]:
+        width = GRID[1] - GRID[0]
+        place = (t[self.ids] + MOST) / width
+        index = np.clip(np.floor(place).astype(np.intp), 0, len(GRID) - 2)
+        at = np.arange(len(self.table))
+        here, rise = self.table[at, index], self.table[at, index + 1] - self.table[at, index]
+        return float((here + rise * (place - index)).sum()), np.bincount(self.ids, rise / width, len(t))
 
 
-def _log_max(x: Any, segment: np.ndarray, count: int) -> Any:
-    """The maximum of every segment, as a smooth norm of `exp(x)`."""
-    highest = K.stop_gradient(K.segment_max(x, segment, num_segments=count))
-    total = K.segment_sum(K.exp(_NORM * (x - K.take(highest, segment))), segment, num_segments=count)
-    return highest + K.log(total + _TINY) / _NORM
+def _log_max(x: np.ndarray, segment: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The maximum of every segment, as a smooth norm of `exp(x)`; and of every element what it moves that by."""
+    highest = np.full(count, -np.inf)
+    np.maximum.at(highest, segment, x)
+    powers = np.exp(_NORM * (x - highest[segment]))
+    total = np.bincount(segment, powers, count) + _TINY
+    return highest + np.log(total) / _NORM, powers / total[segment]
 
 
 _Part = TypeVar("_Part", LayerNoise, TensorNoise, CutNoise)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from keras import ops as K
 
 from passes.channels.channel_noise import GRID, CutNoise, LayerNoise, TensorNoise, joined
 
@@ -13,7 +12,7 @@ _SMOOTH = 0.2  # a norm of exponent 40 over 100 weights is at most 12 % above th
 
 
 def power(part: LayerNoise | TensorNoise | CutNoise, s: np.ndarray) -> float:
-    return float(K.convert_to_numpy(part.power(K.convert_to_tensor(np.log(s).astype(np.float32)))))
+    return part.power(np.log(s))[0]
 
 
 def expected_of_layer(
@@ -65,3 +64,31 @@ def test_what_is_cut_lies_between_the_points_of_the_grid():
     s = np.exp(np.array([GRID[10], (GRID[20] + GRID[21]) / 2]))
     expected = GRID[10] ** 2 + (abs(GRID[20]) + abs(GRID[21])) / 2
     assert power(CutNoise(np.arange(2), table), s) == pytest.approx(expected, rel=1e-4)
+
+
+def _layers(per_channel: bool, depthwise: bool) -> LayerNoise:
+    sources, made = np.arange(12), 6 + np.arange(12)  # some channels are read and made
+    largest = np.exp(RNG.normal(0, 1, (1 if depthwise else 12, 12)))
+    f, variance = RNG.uniform(size=12), RNG.uniform(size=12)
+    return LayerNoise.of(largest, (sources, made), f, variance, per_channel=per_channel, first_row=0)
+
+
+def _tensors() -> TensorNoise:
+    high, low, limit = RNG.normal(1, 1, 20), RNG.normal(0, 1, 20), np.where(np.arange(20) < 10, np.log(6.0), np.inf)
+    return TensorNoise(np.arange(20) % 18, np.arange(20) // 10, high, low, limit, RNG.uniform(size=20))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        *(_layers(per_channel, depthwise) for per_channel in (True, False) for depthwise in (True, False)),
+        _tensors(),
+        CutNoise(np.arange(18), RNG.uniform(size=(18, len(GRID)))),
+    ],
+)
+def test_gradients_are_those_of_differences(part: LayerNoise | TensorNoise | CutNoise):
+    t, step = RNG.normal(0, 0.5, 18), 1e-6
+    differences = [
+        (part.power(t + step * unit)[0] - part.power(t - step * unit)[0]) / (2 * step) for unit in np.eye(18)
+    ]
+    np.testing.assert_allclose(part.power(t)[1], differences, rtol=1e-4, atol=1e-6 * part.power(t)[0])
