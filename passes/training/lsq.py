@@ -92,8 +92,8 @@ class Lsq(FineTune):
         return 1.0 if run.data.labels is None else self.teacher
 
     def _start(self, run: Run, loop: Loop) -> Score | None:
-        """Of the graph as it came; then its steps are put to where they start."""
-        if not STARTS[self.start] or self.steps == "minmax":
+        """Of the graph as it came; then its steps are put to where they start. None where they start as they came."""
+        if self.steps == "minmax" or not any_starts(run.graph, STARTS[self.start]):
             return None
         as_it_came = self._stepped(run, Steps())
         self.compile(as_it_came, run)
@@ -138,6 +138,12 @@ def start_steps(graph: Graph, inputs: list[np.ndarray], bits: int) -> None:
     """
     start_activations(graph, inputs, bits)
     start_weights(graph, layers(graph), bits)
+
+
+def any_starts(graph: Graph, bits: int) -> bool:
+    """Whether `start_steps` would put any step elsewhere."""
+    weights = any(layer.weight.quant is not None and layer.params.bits < bits for layer in layers(graph))
+    return weights or any(_starts(group, graph, bits) for group in tie_groups(graph))
 
 
 def start_activations(graph: Graph, inputs: list[np.ndarray], bits: int) -> None:
