@@ -6,6 +6,7 @@ a second one, on request, histograms. Only these summaries are kept, never the a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from ir.keras_ops import K
 from passes.contract.base import Context, FittingSamples, Samples, Statistics
 
 BINS = 2048
+_SMALL = 1 << 19  # numbers of a tensor: of more a backend finds the largest sooner than NumPy does
 
 
 def activations(graph: Graph) -> list[Value]:
@@ -78,9 +80,16 @@ def collect(
 
 
 def _eager_summaries(graph: Graph, requested: Sequence[Value]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """By NumPy, a call of which costs a tenth of one of a backend's: a network of many small tensors has thousands."""
-    run = eager(lambda tensors: run_float(graph, tensors, requested=requested))
-    return lambda arrays: [y for x in run(arrays) for y in _summary(x, np)]
+    """Of small tensors by NumPy, a call of which costs a twentieth of one of a backend's: steps of a recurrent layer are thousands."""
+
+    def summaries(tensors: list[Any]) -> list[Any]:
+        found: list[Any] = []
+        for x in run_float(graph, tensors, requested=requested):
+            small = math.prod(x.shape) <= _SMALL
+            found += _summary(K.convert_to_numpy(x), np) if small else _summary(x, K)
+        return found
+
+    return eager(summaries)
 
 
 def _compiled_summaries(graph: Graph, requested: Sequence[Value]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

@@ -143,7 +143,7 @@ def test_small_graphs_take_many_samples_at_a_time_and_are_not_compiled(monkeypat
         collect(wide, Context(Given(samples=in_memory(np.ones((110, 64, 64, 8), np.float32)), batch_size=10)))
 
 
-def test_of_few_batches_numpy_takes_the_summaries(monkeypatch):
+def test_of_few_batches_numpy_takes_the_summaries_of_small_tensors(monkeypatch):
     """A call of a backend costs ten times as much: a recurrent layer's steps are thousands of small tensors."""
 
     def refused(*_args, **_kwargs):
@@ -153,6 +153,9 @@ def test_of_few_batches_numpy_takes_the_summaries(monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(statistics.K, "min", refused)
         table(network(), X, 100)
+        patched.setattr(statistics, "_SMALL", 7 * 4)
+        with pytest.raises(AssertionError, match="asked the backend"):
+            table(network(), X, 100)
     many = table(network(), X, 1)
     for name, s in few.items():
         np.testing.assert_allclose(s.mean, many[name].mean, rtol=1e-5, atol=1e-6)
