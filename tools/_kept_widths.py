@@ -32,8 +32,8 @@ class KeptWidths:
         found = self.target.widths(op, requested, granularity)
         return None if found is None else dataclasses.replace(found, weight_bits=requested.weight_bits)
 
-    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
-        return self.target.codebook_bytes(length, entries, size, scales)
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int, name: str) -> int | None:
+        return self.target.codebook_bytes(length, entries, size, scales, name)
 
     def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
         return self.target.weight_bytes(q, params)

@@ -127,9 +127,9 @@ class Target:
             next((w for w in taken if self._computes(op, w, granularity)), None),
         )
 
-    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
-        """What `size` weights with a codebook take in its files, with what unpacks them; None if it cannot."""
-        return packing.codebook_bytes(length, entries, size, scales, self.carriers)
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int, name: str) -> int | None:
+        """What `size` weights `name` with a codebook take in its files, with what unpacks them; None if it cannot."""
+        return packing.codebook_bytes(length, entries, size, scales, name, self.carriers)
 
     def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
         """What int8 weights take in its files, as they are or packed without loss."""

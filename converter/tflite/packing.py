@@ -33,7 +33,7 @@ from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 
 DECODE_COST = 210  # bytes of the records of an operator and its tensors, that encoded numbers must save first
-GATHER_COST = 800  # the same of three operators
+GATHER_COST, _GATHER_NAMES = 420, 5  # the same of three operators, and tensors that have a weight's name in theirs
 _SIGNED_ENTRIES = 128
 CUSTOM = f"CUSTOM:{decoding.CODE}"
 
@@ -77,15 +77,17 @@ def _other_bytes(value: Value, carriers: Collection[Carrier]) -> float:
     return value.type.size if book is None or Carrier.GATHER not in carriers else gather_bytes(book, value.type.size)
 
 
-def codebook_bytes(length: int, entries: int, size: int, scales: int, carriers: Collection[Carrier]) -> int | None:
-    """What `size` weights with a codebook take in a file, records of what unpacks them included; None if nothing does.
+def codebook_bytes(
+    length: int, entries: int, size: int, scales: int, name: str, carriers: Collection[Carrier]
+) -> int | None:
+    """What `size` weights `name` with a codebook take in a file, records of what unpacks them included; None if nothing does.
 
     Where `TFLM_DECODE` is among the carriers, that is TensorFlow Lite Micro, which casts no uint8.
     """
     micro = Carrier.LOOKUP in carriers
     found = []
     if Carrier.GATHER in carriers and entries <= (_SIGNED_ENTRIES if micro else MOST_BYTE_ENTRIES):
-        found.append(size // length + entries * length + GATHER_COST)
+        found.append(size // length + entries * length + GATHER_COST + _GATHER_NAMES * len(name))
     if micro and length == 1 and entries <= decoding.MOST_TABLE:
         bits = max(1, (entries - 1).bit_length())
         found.append(-(-size * bits // 8) + scales * entries + DECODE_COST)

@@ -292,22 +292,22 @@ class _Measured:
 
     def _sizes(self, value: Value, lengths: Sequence[int]) -> dict[tuple[int, int], int]:
         """The bytes of codebooks `(length, entries)` that are smaller than int8, and than one with more entries."""
-        size, scales = value.type.size, value.type.params().scale.size
+        size = value.type.size
         found: dict[tuple[int, int], int] = {}
         for length in lengths:
             least = size
             for entries in _ENTRIES:
-                taken = self._bytes(length, entries, size, scales)
+                taken = self._bytes(length, entries, value)
                 allowed = entries <= self.asked.entries and 2 * entries * length <= size
                 if allowed and taken is not None and taken < _LEAST_SAVING * least:
                     found[length, entries] = least = taken
         return found
 
-    def _bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
-        limits = self.context.given.limits
+    def _bytes(self, length: int, entries: int, value: Value) -> int | None:
+        limits, size = self.context.given.limits, value.type.size
         if limits is None:
             return size // length + entries * length
-        return limits.codebook_bytes(length, entries, size, scales)
+        return limits.codebook_bytes(length, entries, size, value.type.params().scale.size, value.name)
 
 
 def _measured(
@@ -347,7 +347,8 @@ def _taken(node: Node, option: Option, context: Context) -> int:
     sizes = [limits.weight_bytes(params.quantize(value.array).astype(np.int8), params)]
     if (book := params.codebook) is not None:
         sizes.append(
-            limits.codebook_bytes(book.length, len(book.entries), value.type.size, params.scale.size) or sizes[0]
+            limits.codebook_bytes(book.length, len(book.entries), value.type.size, params.scale.size, value.name)
+            or sizes[0]
         )
     return min(sizes)
 

@@ -66,8 +66,8 @@ class Limits(Protocol):
     def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
         """The next widths, from those requested on, that it computes right; None if there are none."""
 
-    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
-        """What `size` weights with a codebook take in its files, with what unpacks them; None if it cannot."""
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int, name: str) -> int | None:
+        """What `size` weights `name` with a codebook take in its files, with what unpacks them; None if it cannot."""
 
     def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
         """What int8 weights take in its files, as they are or packed without loss."""

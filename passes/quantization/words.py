@@ -33,7 +33,8 @@ def fit_words(layer: Layer, requested: Widths, per_channel: bool, context: Conte
     kernel = available(layer.op, dataclasses.replace(requested, weight_bits=_KERNEL_BITS), per_channel, context)
     if found is None or found.weight_bits == BITS or kernel is None or kernel.weight_bits != _KERNEL_BITS:
         return False
-    packed = limits.codebook_bytes(LENGTH, len(WORDS.entries), size, layer.channels if per_channel else 1)
+    scales = layer.channels if per_channel else 1
+    packed = limits.codebook_bytes(LENGTH, len(WORDS.entries), size, scales, layer.weight.name)
     return packed is not None and packed - WORDS.entries.size < size * found.weight_bits // 8
 
 

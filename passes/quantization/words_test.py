@@ -29,12 +29,12 @@ class _Unpacks:
     def widths(self, op: OpDef, requested: Widths, granularity: Granularity) -> Widths | None:
         return next_widths(op, requested, granularity, _RUNTIMES)
 
-    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int, name: str) -> int | None:
         return size // length + entries * length + 800
 
 
 class _UnpacksNothing(_Unpacks):
-    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int, name: str) -> int | None:
         return None
 
 

@@ -74,7 +74,7 @@ def network(seed: int = 0, classes: int = 10) -> Graph:
 class _AllWidths:
     """A target with kernels for whatever is asked of it: weights keep the few bits that make training worthwhile."""
 
-    def codebook_bytes(self, length: int, entries: int, size: int, scales: int) -> int | None:
+    def codebook_bytes(self, length: int, entries: int, size: int, scales: int, name: str) -> int | None:
         return None
 
     def weight_bytes(self, q: np.ndarray, params: QuantParams) -> int:
