@@ -17,7 +17,7 @@ from ir.layer import layers
 from passes.contract.base import Applied, Context, PassReport, SamplesInMemory, Services, Undone
 from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
-from passes.training.lsq import Lsq, start_steps
+from passes.training.lsq import Lsq, any_starts, start_steps
 from passes.training.tuning_data import integers_of
 from passes.training.tuning_testing import annotated, interrupt, samples
 
@@ -174,3 +174,12 @@ def test_pruned_weights_stay_zero():
     Lsq(**QUICK, decay=1e-3, noise=0.5).run(graph, context)
     np.testing.assert_array_equal(layer.data[before == 0], 0)
     assert not np.array_equal(layer.data, before)
+
+
+@pytest.mark.parametrize(("bits", "starts"), [(8, False), (4, False), (3, True)])
+def test_steps_that_start_as_they_came_are_known(bits: int, starts: bool) -> None:
+    graph, _ = annotated("per_channel", weight_bits=bits)
+    assert any_starts(graph, 4) is starts
+    before = [layer.params for layer in layers(graph)]
+    start_steps(graph, [integers_of(samples(8, 2).arrays[0], graph.inputs[0])], 4)
+    assert starts is not all(layer.params.same_as(b) for layer, b in zip(layers(graph), before, strict=True))
