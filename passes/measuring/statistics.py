@@ -86,7 +86,7 @@ def _eager_summaries(graph: Graph, requested: Sequence[Value]) -> Callable[[Sequ
         found: list[Any] = []
         for x in run_float(graph, tensors, requested=requested):
             small = math.prod(x.shape) <= _SMALL
-            found += _summary(K.convert_to_numpy(x), np) if small else _summary(x, K)
+            found += _summary(K.convert_to_numpy(x), np, dtype=np.float64) if small else _summary(x, K)
         return found
 
     return eager(summaries)
@@ -96,11 +96,14 @@ def _compiled_summaries(graph: Graph, requested: Sequence[Value]) -> Callable[[S
     return compiled(lambda tensors: [y for x in run_float(graph, tensors, requested=requested) for y in _summary(x, K)])
 
 
-def _summary(x: Any, ops: Any) -> list[Any]:
-    """Smallest, largest and mean of every sample and channel, `[samples, channels]` each."""
+def _summary(x: Any, ops: Any, **summed: Any) -> list[Any]:
+    """Smallest, largest and mean of every sample and channel, `[samples, channels]` each.
+
+    `summed`: the type in which NumPy, which adds one number after the other, adds them.
+    """
     shape = (1, -1, 1) if len(x.shape) < 2 else (ops.shape(x)[0], -1, x.shape[-1])
     x = ops.reshape(x, shape)
-    return [ops.min(x, axis=1), ops.max(x, axis=1), ops.mean(x, axis=1)]
+    return [ops.min(x, axis=1), ops.max(x, axis=1), ops.mean(x, axis=1, **summed)]
 
 
 class _Running:

@@ -160,3 +160,11 @@ def test_of_few_batches_numpy_takes_the_summaries_of_small_tensors(monkeypatch):
     for name, s in few.items():
         np.testing.assert_allclose(s.mean, many[name].mean, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(s.low, many[name].low, rtol=1e-5, atol=1e-6)
+
+
+def test_means_of_many_places_are_exact_to_the_precision_of_floats():
+    """NumPy adds one place after the other: in float32 ten thousands of them lose three digits."""
+    x = np.full((2, 300, 300, 2), 0.1, np.float32)
+    net = Net(3)
+    graph = net.ends(net.then(RELU6, net.input(300, 300, 2), name="act"))
+    np.testing.assert_allclose(table(graph, x, 2)["act"].mean, x[0, 0, 0], rtol=1e-6)
