@@ -197,7 +197,7 @@ def test_what_widths_cost_on_a_cpu_is_predicted():
         "2 of 4 layers with weights leave XNNPACK because of weights of fewer than 8 bits, with 49% of the "
         "multiplications: expect several times the latency; --weight_bits=8 takes it back",
     )
-    large = [conv(), layers.Conv2D(64, 3, name="wide"), layers.Conv2D(8, 3, name="words"), conv()]
+    large = [conv(), layers.Conv2D(32, 3, name="wide"), layers.Conv2D(8, 3, name="words"), conv()]
     report = converted(*large, target="cpu", weight_bits=2).prediction
     assert {"wide", "words"} < {v.layer for v in report.unmapped} and report.figures["left_by_width"]["layers"] == 2
     assert "weights of fewer than 8 bits and weights that are unpacked at every inference" in report.costs[0]
