@@ -8,8 +8,9 @@ What it made of lists, `tflite_lists` mends. A branch hands its operands but the
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,7 +23,8 @@ from ir.graph import Graph, Value
 
 WHILE, IF = CALLS = ("WHILE", "IF")
 _MOST_STEPS = 2000  # of all loops of a file
-_MOST_NODES = 50_000
+_MOST_OPERATORS = 50_000  # of all subgraphs that are written out, as often as they are
+_MOST_NESTED = 32
 _ONE = "export the one that is meant, or both and a choice of their results (tf.where)"
 _FIX = "export it with fewer or a fixed number of steps, or end the model before the loop (--output_nodes)"
 
@@ -41,10 +43,14 @@ class Steps(Protocol):
 
 @dataclass
 class Loops:
-    """What the loops of a file share: constants by subgraph, which are the same in every step, and how many steps there were."""
+    """What the loops and branches of a file share: constants by subgraph, which are the same in every step, how many steps
+    there were, how many operators were written out, and how many subgraphs are being read, one in another.
+    """
 
     constants: dict[int, dict[int, Value]] = field(default_factory=lambda: defaultdict(dict))
     steps: int = 0
+    operators: int = 0
+    nested: int = 0
 
 
 def called(file: ModelFile, record: OperatorRecord) -> tuple[int, int]:
@@ -104,6 +110,18 @@ def operators(
     return found
 
 
+@contextlib.contextmanager
+def within(file: ModelFile, loops: Loops, part: SubgraphRecord, operators: int) -> Iterator[None]:
+    """While so many operators of a subgraph are read. Raises ModelError where they become too many, or too deep."""
+    loops.operators += operators
+    loops.nested += 1
+    if loops.operators > _MOST_OPERATORS or loops.nested > _MOST_NESTED:
+        expected = f"loops and branches of at most {_MOST_OPERATORS} operators when written out, at most {_MOST_NESTED} in one another"
+        raise file_error(file, expected, "more", _FIX, f"subgraph '{part.name}'")
+    yield
+    loops.nested -= 1
+
+
 def written_out(
     reader: Steps, loops: Loops, record: OperatorRecord, operands: list[Operand], name: str
 ) -> list[Operand]:
@@ -120,8 +138,8 @@ def written_out(
         if not answer.data.all():
             return operands
         loops.steps += 1
-        if loops.steps > _MOST_STEPS or len(reader.graph.nodes) > _MOST_NODES:
-            raise refused(f"at most {_MOST_STEPS} steps and {_MOST_NODES} operators, as each is written out", "more")
+        if loops.steps > _MOST_STEPS:
+            raise refused(f"at most {_MOST_STEPS} steps, as each is written out", "more")
         operands = reader.inside(following, operands)
 
 

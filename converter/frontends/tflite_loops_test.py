@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -116,7 +117,7 @@ def test_too_many_steps_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tflite_loops, "_MOST_STEPS", 9)
     check(content, numbers(1, 4))
     monkeypatch.setattr(tflite_loops, "_MOST_STEPS", 8)
-    with pytest.raises(ModelError, match="at most 8 steps and 50000 operators, as each is written out, found more"):
+    with pytest.raises(ModelError, match="at most 8 steps, as each is written out, found more"):
         from_tflite(content)
 
 
@@ -164,6 +165,40 @@ def test_a_branch_that_data_choose_is_refused() -> None:
     content = _branch(lambda x: tf.reduce_sum(x) > 0)
     with pytest.raises(ModelError, match=r"branches that are chosen when .*, found one that its data choose.*tf.where"):
         from_tflite(content, ModelOptions(input_shapes={"": (1, 4, 3)}))
+
+
+def _of_branches(inside: list[tuple[int, ...]]) -> bytes:
+    """A file of chains of branches, each of one subgraph: `inside` those of every subgraph, the last of which does something."""
+    file = File()
+    tensors = [file.tensor([1, 6], name=f"t{i}") for i in range(3)]
+    holds, parts = file.constant(np.array([True])), []
+    for called in inside:
+        file.operators = []
+        for index, ends in zip(called, itertools.pairwise(tensors), strict=False):
+            options = schema.IfOptionsT()
+            options.thenSubgraphIndex = options.elseSubgraphIndex = index
+            file.op("IF", [holds, ends[0]], [ends[1]], options)
+        if not called:
+            file.op("ABS", [tensors[0]], [tensors[2]])
+        parts.append(file.operators)
+    file.operators = parts[0]
+    model = schema.ModelT.InitFromPackedBuf(file.finish([tensors[0]], [tensors[2]], parts[1:]), 0)
+    for part in model.subgraphs:
+        part.inputs, part.outputs = [tensors[0]], [tensors[2]]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_branches_in_branches_are_written_out() -> None:
+    assert _operators(from_tflite(_of_branches([(1, 1), (2, 2), ()]))) == {"abs": 4}
+
+
+@pytest.mark.parametrize("inside", [[*((i, i) for i in range(1, 31)), ()], [(1, 1), (2, 2), (1, 1)]])
+def test_branches_that_double_or_hold_themselves_are_refused(inside: list[tuple[int, ...]]) -> None:
+    """Two kilobytes that would become a billion operators, or end in the stack."""
+    with pytest.raises(ModelError, match="at most 50000 operators when written out, at most 32 in one another, found"):
+        from_tflite(_of_branches(inside))
 
 
 @pytest.mark.parametrize("holds", [True, False])

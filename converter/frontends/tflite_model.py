@@ -31,7 +31,7 @@ from converter.frontends.tflite_complex import (
     with_reals,
 )
 from converter.frontends.tflite_lists import mend_lists
-from converter.frontends.tflite_loops import CALLS, IF, Loops, Operand, chosen, operators, written_out
+from converter.frontends.tflite_loops import CALLS, IF, Loops, Operand, chosen, operators, within, written_out
 from converter.frontends.tflite_part import (
     AGAIN,
     file_error,
@@ -226,12 +226,14 @@ class FloatReader(GraphReader):
         """The results of a subgraph, read into this graph; its constants are the same in every step of a loop."""
         part = self.model.subgraphs[subgraph]
         shapes = {i: v.shape for i, v in zip(part.inputs, operands, strict=True) if isinstance(v, Value)}
-        reader = FloatReader(self.model, part, shapes, part.outputs, reachable(self.model, part, part.outputs))
+        requested = reachable(self.model, part, part.outputs)
+        reader = FloatReader(self.model, part, shapes, part.outputs, requested)
         reader.graph, reader._room, reader._loops = self.graph, self._room, self._loops
         reader.variables = self.variables.within(part)
         reader.values = dict(self._loops.constants[subgraph])
         reader._take_operands(part.inputs, operands)
-        reader._read_operators()
+        with within(self.model, self._loops, part, len(requested)):
+            reader._read_operators()
         results = [reader._operand(i, part.name) for i in part.outputs]
         kept = {i: value for i, value in reader.values.items() if part.tensors[i].data is not None}
         self._loops.constants[subgraph].update(kept)
