@@ -243,6 +243,7 @@ class OpDef:
       pointwise: its result at a place depends on its operands there, and on nothing else.
       jumps: it gives numbers far apart for some that are as near as you like (floor, round).
       rearranges: it returns its first input's elements, all of them once, in another shape.
+      reorders: it returns its first input's elements, all of them once, in another order.
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
@@ -276,6 +277,7 @@ class OpDef:
     pointwise: bool = False
     jumps: bool = False
     rearranges: bool = False
+    reorders: bool = False
     pads_zeros: bool = False
     is_conversion: bool = False
     matrix: MatrixForm | None = None

@@ -127,6 +127,7 @@ REVERSE = OpDef(
     compute=lambda attrs, x: K.flip(x, axis=tuple(real_axis(a, len(x.shape)) for a in attrs.axes)),
     quantization=_RULE,
     encoding=Encoding(code="REVERSE_V2", options="ReverseV2Options", layout=("input", "axes")),
+    reorders=True,
 )
 
 ONE_HOT = OpDef(

@@ -284,6 +284,7 @@ TRANSPOSE = OpDef(
         code="TRANSPOSE", options="TransposeOptions", layout=("input", "perm"), version=_transpose_version
     ),
     passage=_transpose_passage,
+    reorders=True,
     is_identity=lambda attrs, types: _perm(attrs, types[0].rank) == tuple(range(types[0].rank)),
     low_end=LowEnd.PASSES,
 )

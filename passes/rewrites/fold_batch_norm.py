@@ -33,7 +33,6 @@ from ir.opdef import Passage
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.normalization import BATCH_NORM
-from ir.ops.shape import TRANSPOSE
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.types import given
 from passes.contract.base import ChannelNormal, Context, Pass, PassReport, Preserves, Skip
@@ -124,8 +123,11 @@ def _source(graph: Graph, node: Node, affine: Affine) -> Value | None:
     value = node.inputs[0]
     while value is not None and value.producer is not None and len(value.uses) == 1 and value not in graph.outputs:
         before = value.producer
-        moves = before.op.rearranges and before.passage is Passage.FREE
-        if not (moves or (affine.is_factor and (before.op.rearranges or before.op is TRANSPOSE))):
+        if affine.is_factor:
+            passes = before.op.rearranges or before.op.reorders
+        else:
+            passes = before.op.rearranges and before.passage is Passage.FREE
+        if not passes:
             break
         value = before.input
     return value
@@ -133,17 +135,18 @@ def _source(graph: Graph, node: Node, affine: Affine) -> Value | None:
 
 def _readers(graph: Graph, value: Value, affine: Affine) -> list[tuple[Node, Value]]:
     """What reads a value, and what of it, through such reshapes, and zero pads if nothing is shifted; none if others do."""
-    found = []
-    for after in value.consumers:
-        moves = after.op.rearranges or (after.op.pads_zeros and not np.any(affine.c))
-        if value in graph.outputs or [v is value for v in after.inputs] != [True] + [False] * (len(after.inputs) - 1):
+    found, moved = [], [value]
+    for value in moved:  # which grows
+        if value in graph.outputs or not value.consumers:
             return []
-        read = [(after, value)]
-        if moves and after.passage is Passage.FREE:
-            read = _readers(graph, after.output, affine)
-            if not read:
+        for after in value.consumers:
+            if after.inputs[0] is not value:
                 return []
-        found += read
+            moves = after.op.rearranges or (after.op.pads_zeros and not np.any(affine.c))
+            if moves and after.passage is Passage.FREE:
+                moved.append(after.output)
+            else:
+                found.append((after, value))
     return found
 
 

@@ -231,10 +231,11 @@ def test_before_several_layers_all_of_them_take_it():
     assert report.changed[0].endswith("which follow") and ops(graph) == ["relu", *["fully_connected"] * 3]
 
 
-def test_of_several_readers_one_that_is_no_layer_keeps_it():
+@pytest.mark.parametrize("reader", [lambda net, x: net.then(RELU, x), lambda net, x: net.then(ADD, x, x)])
+def test_of_several_readers_one_that_is_no_layer_keeps_it(reader):
     net = Net(13)
     x = net.batch_norm(net.then(RELU, net.input(7)))
-    graph = net.ends(net.dense(x, 3), net.then(ADD, x, x))
+    graph = net.ends(net.dense(x, 3), reader(net, x))
     assert "what follows is not one layer with weights, or several" in fold(graph).skipped[0].reason
 
 
@@ -248,3 +249,12 @@ def test_one_factor_folds_through_any_move_of_numbers_and_others_do_not(factor, 
     graph = net.ends(net.then(MUL, x, net.constant(factor, "factor")))
     fold(graph)
     assert ops(graph) == ["fully_connected", "reshape", "transpose", *left]
+
+
+def test_behind_many_moves_nothing_is_looked_at_one_call_in_another():
+    net = Net()
+    x = net.then(MUL, net.input(4, 6), net.constant(np.full(6, 2, np.float32), "two"))
+    for _ in range(3000):
+        x = net.then(RESHAPE, x, attrs=ReshapeAttributes(shape=(1, 4, 6)))
+    graph = net.ends(net.then(RELU, x))
+    assert not FoldBatchNorm().run(graph, Context()).changed
