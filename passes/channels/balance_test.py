@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import keras
 import numpy as np
 import pytest
 from keras import ops as K
@@ -16,7 +17,7 @@ from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
 from ir.ops.relu import RELU
 from ir.types import TensorType
 from passes.channels import balance
-from passes.channels.balance import Balance
+from passes.channels.balance import Balance, descend
 from passes.channels.channel_noise import GRID
 from passes.contract.base import Context, Given
 from passes.measuring.logits import logits_of
@@ -117,3 +118,14 @@ def test_it_says_why_it_does_nothing():
     assert "batches" in report.skipped[0].reason
     with pytest.raises(OptionError, match="balance granularity: expected per_channel or per_tensor, found both"):
         Balance(granularity="both")
+
+
+def test_the_descent_is_that_of_adam_along_a_cosine():
+    start, steps, rate = np.array([1.0, -3.0, 0.2]), 20, 0.1
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    optimizer, v = keras.optimizers.Adam(schedule), keras.Variable(start.astype(np.float32))
+    for _ in range(steps):
+        t = v.numpy().astype(np.float64)
+        optimizer.apply([keras.ops.convert_to_tensor((t**3 + t).astype(np.float32))], [v])
+    found = descend(lambda t: t**3 + t, start, steps, rate)
+    np.testing.assert_allclose(found, v.numpy(), atol=1e-5)  # Keras computes in float32

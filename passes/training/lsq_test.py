@@ -17,6 +17,7 @@ from ir.layer import layers
 from passes.contract.base import Applied, Context, PassReport, SamplesInMemory, Services, Undone
 from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
+from passes.training import lsq
 from passes.training.lsq import Lsq, any_starts, start_steps
 from passes.training.tuning_data import integers_of
 from passes.training.tuning_testing import annotated, interrupt, samples
@@ -174,6 +175,16 @@ def test_pruned_weights_stay_zero():
     Lsq(**QUICK, decay=1e-3, noise=0.5).run(graph, context)
     np.testing.assert_array_equal(layer.data[before == 0], 0)
     assert not np.array_equal(layer.data, before)
+
+
+@pytest.mark.parametrize(("bits", "starts"), [(4, False), (3, True)])
+def test_steps_are_put_to_their_start_where_that_is_another(
+    bits: int, starts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = []
+    monkeypatch.setattr(lsq, "start_steps", lambda *given: put.append(given))
+    trained(Lsq(epochs=1), bits=bits)
+    assert bool(put) is starts
 
 
 @pytest.mark.parametrize(("bits", "starts"), [(8, False), (4, False), (3, True)])
