@@ -6,7 +6,6 @@ To 1e-4 of the logits' range: weights are rounded to float32 once more by every 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -230,8 +229,6 @@ MODELS: dict[str, Callable[[], np.ndarray]] = {
     "mlperf_tiny/kws_dscnn.keras": _npz("keyword_spotting"),
     "mlperf_tiny/ad_autoencoder.keras": _anomaly,
 }
-if os.environ.get("INTACT_CORPUS") != "all":
-    del MODELS["mobilenet_v1_075_imagenet.keras"]  # most of a minute; its passes have the same to do in MobileNetV2
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the models of ../shared are not here")

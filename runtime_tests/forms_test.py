@@ -31,7 +31,6 @@ _TINY = {
     "vww_mobilenet025": ("visual_wake_words", 255.0),
 }
 _PIPELINES = ("fast", "default") if EVERYTHING else ("fast",)
-_FEW = {("ic_resnet8", "default"), ("kws_dscnn", "fast")}  # branches and depthwise layers, both pipelines
 _needs_models = pytest.mark.skipif(not MODELS.is_dir(), reason="no shared models (set INTACT_SHARED)")
 
 
@@ -83,7 +82,7 @@ def test_the_forms_of_the_shipped_network_agree(pipeline: str, tmp_path: Path) -
 @_needs_models
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("name", "pipeline"), sorted(set(itertools.product(_TINY, _PIPELINES)) if EVERYTHING else _FEW)
+    ("name", "pipeline"), sorted({("ic_resnet8", "default"), *itertools.product(_TINY, _PIPELINES)})
 )
 def test_the_forms_of_mlperf_tiny_agree(name: str, pipeline: str, tmp_path: Path) -> None:
     data, divisor = _TINY[name]

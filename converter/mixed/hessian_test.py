@@ -100,7 +100,7 @@ def factors(graph: Graph) -> list[np.ndarray]:
     return [np.concatenate(block) for block in found]
 
 
-@pytest.mark.parametrize(("softmax", "labelled"), [(True, True), (False, False)])  # others: gradients_test
+@pytest.mark.parametrize(("softmax", "labelled"), [(True, False), (True, True), (False, False)])
 def test_traces_and_eigenvalues_are_those_of_the_exact_hessian(softmax: bool, labelled: bool):
     graph = network(softmax)
     blocks = exact(graph, labelled)
