@@ -71,8 +71,9 @@ def transformed(graph: Graph, x: Value, sizes: tuple[int, int], name: str) -> Pa
 
 
 def _rows(length: int, size: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    taken = min(length, size)
-    cosine, sine = (np.pad(w, ((0, 0), (0, length - taken))) for w in waves(count, taken, size))
+    """Of so many numbers those that are transformed; the others count nothing."""
+    cosine, sine = waves(count, length, size)
+    cosine[:, size:] = sine[:, size:] = 0
     return cosine, sine
 
 

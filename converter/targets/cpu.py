@@ -166,9 +166,8 @@ def _costs(model: ModelFile, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     }
     options = {"--weight_bits=8": narrow or unpacked, "no --compress": unpacked, "--activation_bits=8": wide}
     why, back = (" and ".join(text for text, so in each.items() if so) for each in (reasons, options))
-    slower = (
-        "tens of times" if wide else "several times" if narrow else "twice"
-    )  # docs/guides/bits.md, docs/measurements.md
+    # Measured: docs/guides/bits.md, of unpacked weights docs/measurements.md.
+    slower = "tens of times" if wide else "several times" if narrow else "twice"
     sentence = (
         f"{len(lost)} of {len(weighted)} layers with weights leave XNNPACK because of {why}, with {share:.0%} of the "
         f"multiplications: expect {slower} the latency; {back} takes it back"

@@ -17,6 +17,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
+from converter.frontends.waves import MOST_ELEMENTS
 from ir.graph import Value
 
 K = keras.ops
@@ -62,6 +63,7 @@ def _extreme(b: Builder, op: Any, x: Value, ids: Any, reduce: Any) -> Value:
 def _segments(b: Builder, op: Any, ids: Any) -> tuple[np.ndarray, int]:
     ids = _constant(b, ids, "segment ids")
     count = int(ids.max()) + 1 if op.num_segments is None else op.num_segments
+    _check_table(b, ids.size, count)
     return ids, count
 
 
@@ -76,7 +78,9 @@ def _members(ids: np.ndarray, count: int, filling: Any) -> np.ndarray:
 @operation("Scatter")
 def scatter(b: Builder, op: Any, indices: Any, values: Any) -> Value:
     places, count = _places(b, indices, op.shape)
-    return b.apply(lambda v: K.reshape(_scattered(_rows(v, len(places)), places, count), op.shape), b.operand(values))
+    return b.apply(
+        lambda v: K.reshape(_scattered(b, _rows(v, len(places)), places, count), op.shape), b.operand(values)
+    )
 
 
 @operation("ScatterUpdate")
@@ -89,13 +93,9 @@ def scatter_update(b: Builder, op: Any, x: Any, indices: Any, updates: Any) -> V
     def compute(old: Any, new: Any) -> Any:
         rows, new = _rows(old, count), _rows(new, len(places))
         if op.reduction == "add":
-            return K.reshape(rows + _scattered(new, places, count), x.shape)
-        return K.reshape(
-            K.take(
-                K.concatenate([rows, new], axis=0), _sources(places, np.arange(count, dtype=np.int32), count), axis=0
-            ),
-            x.shape,
-        )
+            return K.reshape(rows + _scattered(b, new, places, count), x.shape)
+        both = K.concatenate([rows, new], axis=0)
+        return K.reshape(K.take(both, _sources(np.arange(count), places, count), axis=0), x.shape)
 
     return b.apply(compute, x, updates)
 
@@ -104,21 +104,32 @@ def _places(b: Builder, indices: Any, shape: Sequence[int]) -> tuple[np.ndarray,
     """The row of every update, and how many rows there are."""
     indices = _constant(b, indices, "indices")
     sizes = tuple(shape[: indices.shape[-1]])
+    if (indices < 0).any() or (indices >= sizes).any():
+        raise b.fail(f"indices from 0, below {sizes}", f"{indices.min()} to {indices.max()}", "give other indices")
+    _check_table(b, 1, math.prod(sizes))
     places = np.ravel_multi_index(tuple(np.moveaxis(indices, -1, 0).reshape(len(sizes), -1)), sizes)
     return places, math.prod(sizes)
 
 
-def _scattered(rows: Any, places: np.ndarray, count: int) -> Any:
-    if len({*places.tolist()}) < len(places):
+def _scattered(b: Builder, rows: Any, places: np.ndarray, count: int) -> Any:
+    if len(np.unique(places)) < len(places):
+        _check_table(b, len(places), count)
         return _sums(rows, places, count)
     rows = K.concatenate([np.zeros((1, rows.shape[-1]), np.float32), rows], axis=0)
-    return K.take(rows, _sources(places, np.zeros(count, np.int32), 1), axis=0)
+    return K.take(rows, _sources(np.zeros(count, int), places, 1), axis=0)
 
 
-def _sources(places: np.ndarray, others: np.ndarray, first: int) -> np.ndarray:
-    """For every row the one that it comes from: update `i` is row `first + i`."""
-    others[places] = first + np.arange(len(places))
-    return others
+def _sources(others: np.ndarray, places: np.ndarray, first: int) -> np.ndarray:
+    """For every row the one that it comes from: update `i` is row `first + i`, and where there is none `others` say it."""
+    found = others.astype(np.int32)
+    found[places] = first + np.arange(len(places))
+    return found
+
+
+def _check_table(b: Builder, rows: int, places: int) -> None:
+    """Raises ModelError for a table of which row belongs where that would be too large."""
+    if rows * places > MOST_ELEMENTS:
+        raise b.fail(f"a table of at most {MOST_ELEMENTS} rows times places", f"{rows} x {places}", "use fewer")
 
 
 def _sums(rows: Any, places: np.ndarray, count: int) -> Any:

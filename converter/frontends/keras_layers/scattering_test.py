@@ -52,6 +52,9 @@ def test_operation(name: str) -> None:
         (lambda x: K.segment_max(_rows(x), _IDS, 4), "one without any"),
         (lambda x: K.segment_sum(_rows(x), K.argmax(_rows(x), axis=1), 4), "constant segment ids, found computed ones"),
         (lambda x: K.scatter_update(x, _PLACES, [0.0, 1.0], reduction="max"), "reduction='max'"),
+        (lambda x: K.scatter_update(_rows(x), [[6]], x[0, :1]), r"indices from 0, below \(6,\), found 6 to 6"),
+        (lambda x: K.segment_sum(_rows(x), _IDS, 1 << 25), "67108864 rows times places, found 6 x 33554432"),
+        (lambda x: K.rfft(x, fft_length=1 << 28)[0], "67108864 elements, found 134217729 x 4"),
     ],
 )
 def test_what_is_refused(operation: Callable[[Any], Any], found: str) -> None:
