@@ -43,13 +43,13 @@ def choose(options: Sequence[Sequence[Option]], budget: int, time: int | None = 
         raise ValueError(f"a budget of {budget} is less than the least cost, {least(options)}")
     if not options:
         return []
-    chosen = _solved(options, budget, time)
-    spent = sum(row[i].cost for row, i in zip(options, chosen, strict=True))
-    while spent > budget:  # by the solver's tolerance
-        budget -= spent - budget
-        chosen = _solved(options, max(budget, least(options)), time)
-        spent = sum(row[i].cost for row, i in zip(options, chosen, strict=True))
-    return chosen
+    limit = budget
+    while True:
+        chosen = _solved(options, limit, time)
+        excess = sum(row[i].cost for row, i in zip(options, chosen, strict=True)) - budget
+        if excess <= 0:
+            return chosen
+        limit = max(limit - excess, least(options))  # what exceeds is the solver's tolerance
 
 
 def _solved(options: Sequence[Sequence[Option]], budget: int, time: int | None) -> list[int]:
@@ -59,7 +59,9 @@ def _solved(options: Sequence[Sequence[Option]], budget: int, time: int | None) 
     rows = np.repeat(np.arange(len(options)), [len(row) for row in options])
     losses = np.array([option.loss for row in options for option in row])
     costs = np.array([float(option.cost) for row in options for option in row])
-    limits = [LinearConstraint(costs[None, :] / max(budget, 1), ub=1.0)]
+    cheapest = np.array([float(min(o.cost for o in row)) for row in options])[rows]
+    allowed = costs <= cheapest + (budget - least(options))  # at the least budget exactly the cheapest of each row
+    limits = [LinearConstraint(costs[None, :] / max(budget, 1), ub=min(float(budget), 1.0))]
     if time is not None:
         times = np.array([float(option.time) for row in options for option in row])
         limits.append(LinearConstraint(times[None, :] / max(abs(time), 1), ub=float(np.sign(time))))
@@ -68,7 +70,7 @@ def _solved(options: Sequence[Sequence[Option]], budget: int, time: int | None) 
     found = milp(
         losses * (_LARGEST / largest if largest > 0 else 1.0),
         integrality=np.ones(rows.size),
-        bounds=Bounds(0, 1),
+        bounds=Bounds(0, allowed.astype(float)),
         constraints=[LinearConstraint(one_each, 1, 1), *limits],
         options={"mip_rel_gap": 0.0, "presolve": False},  # which prints lines of its own for some of its solutions
     )

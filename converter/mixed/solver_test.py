@@ -68,6 +68,16 @@ def test_a_budget_that_cannot_be_met_is_refused():
         choose(options, 11)
 
 
+def test_a_budget_of_nothing_takes_what_costs_nothing():
+    assert choose([[Option(1.0, 0), Option(0.0, 1)]], 0) == [0]  # this had no end
+
+
+def test_the_least_budget_takes_the_cheapest_of_each_row_beside_a_large_one():
+    options = [[Option(1.0, 10**12)], [Option(1.0, 0), Option(0.0, 1)]]  # 1 is far below the solver's tolerance
+    assert choose(options, 10**12) == [0, 0]
+    assert choose(options, 10**12 + 1) == [0, 1]
+
+
 def test_small_differences_beside_large_losses_decide():
     options = [[Option(1.0, 8), Option(1e3, 4)], [Option(1e-6, 8), Option(3e-6, 4)], [Option(1e-6, 8), Option(4e-6, 4)]]
     assert choose(options, 20) == [0, 1, 0]
