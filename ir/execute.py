@@ -24,7 +24,8 @@ from ir.types import TensorType
 
 Transform = Callable[[Value, Any], Any]
 
-_FEW_BATCHES = 4  # what tracing a graph costs; networks of pictures have more batches of a hundred samples
+_FEW_BATCHES = 4
+_FEW_STEPS = 12  # of training: tracing costs as much as some sixteen of them
 _NUMBERS = 1 << 21  # of all tensors: 8 MB
 _MOST_ROWS = 128
 
@@ -193,6 +194,17 @@ def runner(
 def few_batches(samples: int, rows: int) -> bool:
     """Whether samples are so few batches that compiling costs more than it saves."""
     return samples <= _FEW_BATCHES * rows
+
+
+def few_steps(steps: int) -> bool:
+    """Whether training takes so few steps that compiling one costs more than it saves.
+
+    On TensorFlow, whose kernels are the same either way; JAX compiles every operator by itself where it does not
+    compile the step.
+    """
+    import keras
+
+    return keras.backend.backend() == "tensorflow" and steps <= _FEW_STEPS
 
 
 def eager(function: Callable[[list[Any]], list[Any]]) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from ir.execute import batchable, compiled, run_float, run_integer
+from ir.execute import batchable, compiled, few_steps, run_float, run_integer
 from ir.graph import Graph, Value
 from ir.ops.by_table import SIN
 from ir.ops.conversion import DEQUANTIZE, QUANTIZE
@@ -170,3 +170,9 @@ def test_a_compiled_function_leaves_no_model_behind(monkeypatch):
         assert models[0]() is None
     finally:
         gc.enable()
+
+
+def test_a_dozen_steps_of_training_are_not_compiled_on_tensorflow(monkeypatch):
+    assert few_steps(12) == (keras.backend.backend() == "tensorflow") and not few_steps(13)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert not few_steps(1)

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 import keras
 import numpy as np
 
-from ir.execute import batchable, compiled, release, run_float
+from ir.execute import batchable, compiled, few_steps, release, run_float
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, unsaid
 from passes.measuring.logits import real_logits
@@ -195,7 +195,8 @@ class FineTune(Pass):
                 start, max(1, total - rise), warmup_target=self.learning_rate if rise else None, warmup_steps=rise
             )
         )
-        model.compile(optimizer=optimizer, jit_compile=False)
+        alone = run.context.services.distribution is None
+        model.compile(optimizer=optimizer, jit_compile=False, run_eagerly=alone and few_steps(total))
         optimizer.build(model.trainable_variables)
 
     @property

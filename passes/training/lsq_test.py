@@ -17,7 +17,7 @@ from ir.layer import layers
 from passes.contract.base import Applied, Context, PassReport, SamplesInMemory, Services, Undone
 from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
-from passes.training import lsq
+from passes.training import fine_tune, lsq
 from passes.training.lsq import Lsq, any_starts, start_steps
 from passes.training.tuning_data import integers_of
 from passes.training.tuning_testing import annotated, interrupt, samples
@@ -144,6 +144,18 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     interrupt(lambda: trained(Lsq(**options), labels=True), 1)
     assert (tmp_path / "lsq.npz").is_file()
     assert contents(trained(Lsq(**options, resume=True), labels=True)[0]) == expected
+
+
+def test_a_few_steps_that_are_not_compiled_end_in_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = Lsq(epochs=1, batch_size=16)
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tune, "few_steps", lambda steps: False)
+        compiled, _, _ = trained(step)
+    asked: list[int] = []
+    monkeypatch.setattr(fine_tune, "few_steps", lambda steps: bool(asked.append(steps) or True))
+    found, _, report = trained(step)
+    assert set(asked) == {7} and "held-out loss after each epoch" in report.notes[0]
+    assert contents(found) == contents(compiled)
 
 
 def test_progress_says_the_accuracy_and_how_far_the_whole_training_is() -> None:

@@ -31,7 +31,7 @@ import keras
 import numpy as np
 
 from ir.codebook import Codebook
-from ir.execute import compiled
+from ir.execute import runner
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.layer import layer_of, table_of
@@ -339,8 +339,8 @@ class SteppedModel(TrainableModel):
         """The statistics of batch norms on some of these samples, with the weights as they are."""
         if all(layer.gamma is None for layer in self.stepped_layers):
             return
-        run = compiled(lambda tensors: self.call(tensors, training=True))
         batches = max(1, min(_SETTLING, len(index) // batch_size))
+        run = runner(lambda tensors: self.call(tensors, training=True), batches * batch_size, batch_size)
         chosen = index[np.arange(batches * batch_size) * len(index) // (batches * batch_size)]
         for i, part in enumerate(np.array_split(np.random.default_rng(0).permutation(chosen), batches)):
             self._momentum.assign(i / (i + 1))  # which makes the mean of all
