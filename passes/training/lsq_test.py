@@ -134,8 +134,9 @@ def test_an_activations_step_starts_at_twice_the_mean_of_the_first_batch() -> No
     assert float(value.type.params().scale) > 0
 
 
-def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
-    options: dict[str, Any] = dict(epochs=3, batch_size=16, learning_rate=0.01, noise=0.5, activation_noise=0.9)
+@pytest.mark.parametrize("size", [16, 32], ids=["compiled", "few steps"])
+def test_a_resumed_run_ends_with_the_same_bytes(size: int, tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(epochs=3, batch_size=size, learning_rate=0.01, noise=0.5, activation_noise=0.9)
     options |= dict(average=0.9, augment="flip+shift", checkpoint_dir=str(tmp_path))
     expected = contents(trained(Lsq(**options), labels=True)[0])
     assert contents(trained(Lsq(**options), labels=True, seed=1)[0]) != expected
@@ -144,6 +145,13 @@ def test_a_resumed_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
     interrupt(lambda: trained(Lsq(**options), labels=True), 1)
     assert (tmp_path / "lsq.npz").is_file()
     assert contents(trained(Lsq(**options, resume=True), labels=True)[0]) == expected
+
+
+def test_averages_of_steps_that_jump_stay_above_nothing() -> None:
+    options: dict[str, Any] = dict(epochs=3, batch_size=32, learning_rate=0.01, noise=0.5, activation_noise=0.9)
+    graph, _, report = trained(Lsq(**options, average=0.9, augment="flip+shift"), labels=True)
+    assert isinstance(report.outcome, Applied)  # a scale of -0.0004 was refused
+    assert all((value.quant.scale > 0).all() for value in graph.values() if value.quant is not None)
 
 
 def test_a_few_steps_that_are_not_compiled_end_in_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
