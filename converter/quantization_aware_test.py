@@ -88,6 +88,15 @@ def test_it_learns_and_the_file_computes_what_was_learned(weights: int, activati
     assert weights in {row.weight_bits for row in result.widths if row.layer.startswith("middle")}
 
 
+def test_keras_averages_of_steps_that_jump_are_converted() -> None:
+    student = student_of(small(None), weight_bits=4, activation_bits=4)
+    optimizer = keras.optimizers.Adam(0.1, use_ema=True, ema_momentum=0.5)  # it averages before constraints
+    student.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    student.fit(X, Y, batch_size=32, epochs=1, verbose=0)
+    scales = [v.quant.scale for v in student.trained_graph().values() if v.quant is not None]
+    assert all((scale > 0).all() for scale in scales)
+
+
 def test_it_is_saved_and_loaded_with_all_that_belongs_to_it(tmp_path: Path) -> None:
     student = fitted(student_of(small(), weight_bits=4, noise=0.5, decay=1e-4), epochs=1)
     student.save(tmp_path / "student.keras")

@@ -90,6 +90,7 @@ class Student(SteppedModel):
 
     def trained_graph(self) -> Graph:
         """The annotated graph with what was trained, to be lowered to integers."""
+        self.constrain()
         put_back = self._graph.remember()
         write_back(self, self._graph)
         found = self._graph.copy()

@@ -347,6 +347,12 @@ class TrainableModel(keras.Model):
         """The states of what is drawn at random in training, as variables."""
         return []
 
+    def constrain(self) -> None:
+        """Holds variables to their constraints after averaging: Keras averages what steps made before these."""
+        for variable in self.trainable_variables:
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
+
     def settle(self, data: TuningData, index: np.ndarray, batch_size: int) -> None:
         """Measures again, on these samples, what is not trained but follows from what is; here nothing."""
 

@@ -66,13 +66,6 @@ def _variables(model: TrainableModel) -> list[Any]:
     return [*model.trainable_variables, *others, *model.seeds(), model.shifts]
 
 
-def _constrain(model: TrainableModel) -> None:
-    """Keras averages variables as they are before their constraints: the mean of steps may be below 0."""
-    for variable in model.trainable_variables:
-        if variable.constraint is not None:
-            variable.assign(variable.constraint(variable))
-
-
 class Loop(keras.callbacks.Callback):
     """End of batches and epochs."""
 
@@ -155,7 +148,7 @@ class Loop(keras.callbacks.Callback):
         model, best = self.model, self.best
         raw = state_of(model)
         model.optimizer.finalize_variable_values(model.trainable_variables)
-        _constrain(model)
+        model.constrain()
         model.settle(self._data, self._train, self._batch_size)
         self.correct(model, self._correct)
         found = self.measure(model)
