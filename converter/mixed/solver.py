@@ -61,7 +61,7 @@ def _solved(options: Sequence[Sequence[Option]], budget: int, time: int | None) 
     costs = np.array([float(option.cost) for row in options for option in row])
     cheapest = np.array([float(min(o.cost for o in row)) for row in options])[rows]
     allowed = costs <= cheapest + (budget - least(options))  # at the least budget exactly the cheapest of each row
-    limits = [LinearConstraint(costs[None, :] / max(budget, 1), ub=min(float(budget), 1.0))]
+    limits = [LinearConstraint(costs[None, :] / max(budget, 1), ub=1.0)]
     if time is not None:
         times = np.array([float(option.time) for row in options for option in row])
         limits.append(LinearConstraint(times[None, :] / max(abs(time), 1), ub=float(np.sign(time))))

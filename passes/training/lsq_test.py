@@ -19,6 +19,7 @@ from passes.measuring.logits import logits_of
 from passes.quantization.simulate import quantized
 from passes.training import fine_tune, lsq
 from passes.training.lsq import Lsq, any_starts, start_steps
+from passes.training.trainable import TrainableModel
 from passes.training.tuning_data import integers_of
 from passes.training.tuning_testing import annotated, interrupt, samples
 
@@ -155,15 +156,21 @@ def test_averages_of_steps_that_jump_stay_above_nothing() -> None:
 
 
 def test_a_few_steps_that_are_not_compiled_end_in_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Lsq(epochs=1, batch_size=16)
-    with monkeypatch.context() as patch:
-        patch.setattr(fine_tune, "few_steps", lambda steps: False)
-        compiled, _, _ = trained(step)
-    asked: list[int] = []
-    monkeypatch.setattr(fine_tune, "few_steps", lambda steps: bool(asked.append(steps) or True))
-    found, _, report = trained(step)
-    assert set(asked) == {7} and "held-out loss after each epoch" in report.notes[0]
-    assert contents(found) == contents(compiled)
+    eager: list[bool] = []
+    compile_it = TrainableModel.compile
+
+    def watched(model: TrainableModel, **options: Any) -> None:
+        eager.append(options["run_eagerly"])
+        compile_it(model, **options)
+
+    monkeypatch.setattr(TrainableModel, "compile", watched)
+    found = []
+    for few in (False, True):
+        monkeypatch.setattr(fine_tune, "few_steps", lambda steps, few=few: few and steps == 7)
+        eager.clear()
+        found.append(contents(trained(Lsq(epochs=1, batch_size=16))[0]))
+        assert set(eager) == {few}
+    assert found[0] == found[1]
 
 
 def test_progress_says_the_accuracy_and_how_far_the_whole_training_is() -> None:

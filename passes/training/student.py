@@ -89,7 +89,10 @@ class Student(SteppedModel):
     # --- emitting -------------------------------------------------------------------------------------------------
 
     def trained_graph(self) -> Graph:
-        """The annotated graph with what was trained, to be lowered to integers."""
+        """The annotated graph with what was trained, to be lowered to integers.
+
+        Variables that an optimizer averaged out of their constraints (`use_ema`) are put back into them.
+        """
         self.constrain()
         put_back = self._graph.remember()
         write_back(self, self._graph)
