@@ -96,12 +96,12 @@ def tflite_converter(subject: Subject, granularity: str) -> Made:
 
 
 def convert_with_tensorflow(path: Path, data: DataSource, granularity: str) -> bytes:
-    """TFLiteConverter on a batch of one: int8 in and out, builtin integer operators only."""
+    """TFLiteConverter on a batch of one: int8 in and out (ids stay as they are), builtin integer operators only."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     model = load_keras(path)
-    spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.float32)
+    spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.as_dtype(model.inputs[0].dtype))
     call = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(call)], model)
 

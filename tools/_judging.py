@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 
 from converter.compare import to_integers, to_reals
@@ -33,14 +34,14 @@ class Judgement:
     Attributes:
       score, float_score: the subject's metric, of the file and of the float network.
       agreement: share of samples with the float network's answer; None for outputs that are no classes.
-      sqnr_db: `10 log10(sum float^2 / sum (float - file)^2)` of the outputs.
+      sqnr_db: `10 log10(sum float^2 / sum (float - file)^2)` of the output; of several, of the one with the least.
       float_operators: operators that compute with floats, by TFLite name; conversions at the ends do not count.
       io: types of inputs and outputs.
     """
 
     samples: int
-    score: float
-    float_score: float
+    score: float | None
+    float_score: float | None
     agreement: float | None
     sqnr_db: float
     float_operators: tuple[str, ...]
@@ -49,22 +50,23 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatAnswers:
-    """The test samples and what the float network makes of them."""
+    """The test samples and what the float network makes of them: `[samples, ...]` of every output."""
 
     subject: Subject
     inputs: list[np.ndarray]
-    outputs: np.ndarray
+    outputs: list[np.ndarray]
 
     @property
-    def score(self) -> float:
-        return self.subject.score(self.outputs, _reconstruction(self.inputs, self.outputs))
+    def score(self) -> float | None:
+        return self.subject.score(self.outputs[0], _reconstruction(self.inputs, self.outputs[0]))
 
 
 def float_answers(subject: Subject) -> FloatAnswers:
     """Reads the test samples and runs the float network, in Keras."""
     model = load_keras(subject.path)
     inputs = [batch[0] for batch in subject.test.batches(_BATCH)]
-    outputs = np.concatenate([np.asarray(model(x, training=False)) for x in inputs])
+    answers = [keras.tree.flatten(model(x, training=False)) for x in inputs]
+    outputs = [np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*answers, strict=True)]
     return FloatAnswers(subject=subject, inputs=inputs, outputs=outputs)
 
 
@@ -81,30 +83,33 @@ def _reconstruction(inputs: Sequence[np.ndarray], outputs: np.ndarray) -> np.nda
 def judge(content: bytes, expected: FloatAnswers) -> Judgement:
     """Runs a file on all test samples. Raises RuntimeFailure if the runtime refuses it."""
     main = parse(content).main
-    before, after = (main.tensors[main.inputs[0]], main.tensors[main.outputs[0]])
-    session = KERNELS.load(content)
-    entry, end = _quantization(before), _quantization(after)
-    parts = [
-        to_reals(session.invoke([to_integers(x, DType(before.type_name), entry)])[0], end) for x in expected.inputs
+    before, ends = main.tensors[main.inputs[0]], [main.tensors[i] for i in main.outputs]
+    session, entry = KERNELS.load(content), _quantization(before)
+    answers = [session.invoke([to_integers(x, DType(before.type_name), entry)]) for x in expected.inputs]
+    outputs = [
+        np.concatenate([to_reals(part, _quantization(end)) for part in parts]).reshape(floats.shape)
+        for parts, end, floats in zip(zip(*answers, strict=True), ends, expected.outputs, strict=True)
     ]
-    outputs = np.concatenate(parts).reshape(expected.outputs.shape)
-    noise = float(np.square(outputs.astype(np.float64) - expected.outputs).sum())
-    signal = float(np.square(expected.outputs, dtype=np.float64).sum())
-    subject = expected.subject
-    agree = outputs.argmax(axis=1) == expected.outputs.argmax(axis=1) if subject.metric == "top-1" else None
+    subject, answer = expected.subject, outputs[0]
+    agree = answer.argmax(axis=1) == expected.outputs[0].argmax(axis=1) if subject.metric == "top-1" else None
     return Judgement(
-        samples=len(outputs),
-        score=subject.score(outputs, _reconstruction(expected.inputs, outputs)),
+        samples=len(answer),
+        score=subject.score(answer, _reconstruction(expected.inputs, answer)),
         float_score=expected.score,
         agreement=None if agree is None else float(agree.mean()),
-        sqnr_db=float(decibels(signal, noise)),
+        sqnr_db=min(map(_sqnr_db, expected.outputs, outputs)),
         float_operators=float_operators(content),
-        io=" ".join(dict.fromkeys((before.type_name.lower(), after.type_name.lower()))),
+        io=" ".join(dict.fromkeys(tensor.type_name.lower() for tensor in (before, *ends))),
     )
 
 
+def _sqnr_db(floats: np.ndarray, found: np.ndarray) -> float:
+    noise = np.square(found.astype(np.float64) - floats).sum()
+    return float(decibels(float(np.square(floats, dtype=np.float64).sum()), float(noise)))
+
+
 def _quantization(tensor: TensorRecord) -> QuantParams | None:
-    if DType(tensor.type_name).is_float:
+    if DType(tensor.type_name).is_float or not tensor.scale.size:
         return None
     unsigned = tensor.type_name.startswith("UINT")
     return QuantParams(

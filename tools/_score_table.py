@@ -46,10 +46,14 @@ def _model(row: Row) -> str:
 
 
 def _score(row: Row, key: str = "score") -> str:
+    if row[key] is None:
+        return "-"
     return f"{row[key]:.1%}" if row["metric"] == "top-1" else f"{row[key]:.3f}"
 
 
 def _loss(row: Row) -> str:
+    if row["score"] is None:
+        return "-"
     loss = row["float_score"] - row["score"]
     return f"{100 * loss:.1f}" if row["metric"] == "top-1" else f"{loss:.3f}"
 

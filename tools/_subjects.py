@@ -28,8 +28,8 @@ class Subject:
       preprocess: how its images become its inputs.
       calibration, test: samples to calibrate on, and others to judge on.
       labels: [test samples] classes; or, where `metric` is "AUC", [recordings] whether each is an anomaly: then the
-        test samples are the windows of the recordings, as many of each.
-      metric: "top-1" or "AUC".
+        test samples are the windows of the recordings, as many of each. None where `metric` is "SQNR".
+      metric: "top-1", "AUC", or "SQNR" of networks whose outputs are no classes: they have no other score.
       tuning: what can be tuned on, calibration's samples among it; `untouched` are the test samples that are not
         (all of them, if None).
     """
@@ -39,13 +39,15 @@ class Subject:
     preprocess: str
     calibration: DataSource
     test: DataSource
-    labels: np.ndarray
+    labels: np.ndarray | None
     metric: str = "top-1"
     tuning: DataSource
     untouched: np.ndarray | None = None
 
-    def score(self, outputs: np.ndarray, errors: np.ndarray) -> float:
+    def score(self, outputs: np.ndarray, errors: np.ndarray) -> float | None:
         """The metric of the test samples' outputs; `errors` [samples] are mean squared reconstruction errors."""
+        if self.labels is None:
+            return None
         if self.metric == "top-1":
             return float((outputs.argmax(axis=1) == self.labels).mean())
         return area_under_curve(errors.reshape(len(self.labels), -1).mean(axis=1), self.labels)
@@ -85,21 +87,22 @@ def load_subject(name: str, shared: Path, calibration_samples: int, test_samples
 def load_tuned_subject(name: str, shared: Path, calibration_samples: int, test_samples: int | None) -> Subject:
     """The same, judged only on samples that are not in `tuning`."""
     subject = load_subject(name, shared, calibration_samples, None)
-    if subject.untouched is not None:
-        chosen = subject.untouched
-        subject = replace(subject, test=subject.test.subset(chosen), labels=subject.labels[chosen], untouched=None)
-    return _fewer(subject, test_samples)
+    return _fewer(subject if subject.untouched is None else _judged_on(subject, subject.untouched), test_samples)
 
 
 def _fewer(subject: Subject, samples: int | None) -> Subject:
     if samples is None or subject.metric == "AUC":
         return subject
-    chosen = choose(len(subject.test), samples)
-    return replace(subject, test=subject.test.subset(chosen), labels=subject.labels[chosen], untouched=None)
+    return _judged_on(subject, choose(len(subject.test), samples))
+
+
+def _judged_on(subject: Subject, chosen: np.ndarray) -> Subject:
+    labels = None if subject.labels is None else subject.labels[chosen]
+    return replace(subject, test=subject.test.subset(chosen), labels=labels, untouched=None)
 
 
 def _specs(path: Path) -> list[InputSpec]:
-    return [InputSpec(name=t.name, shape=(1, *t.shape[1:])) for t in load_keras(path).inputs]
+    return [InputSpec(name=t.name, shape=(1, *t.shape[1:]), dtype=t.dtype) for t in load_keras(path).inputs]
 
 
 def _image_net(name: str, file: str) -> Callable[[Path, int], Subject]:
@@ -180,7 +183,7 @@ def windows(recordings: np.ndarray) -> np.ndarray:
 def _cifar10(shared: Path, samples: int) -> Subject:
     """ResNet-20 on CIFAR-10 that was saved as JPEG; trained on the training images with their labels, judged on the test's."""
     path, data = shared / "models" / "resnet20_cifar10_jpeg.keras", shared / "data" / "cifar10_jpeg"
-    (train, train_labels), (test, labels) = (_jpeg_archive(data / f"{part}.npz") for part in ("train", "test"))
+    (train, train_labels), (test, labels) = (jpeg_archive(data / f"{part}.npz") for part in ("train", "test"))
     specs = _specs(path)
     tuning = from_arrays(train, specs, preprocess="tf", labels=train_labels)
     return Subject(
@@ -194,7 +197,7 @@ def _cifar10(shared: Path, samples: int) -> Subject:
     )
 
 
-def _jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images `[samples, 32, 32, 3]`, uint8, and labels of an archive with the bytes of all files one after the other."""
     with np.load(path) as arrays:
         content, ends, labels = arrays["jpeg"].tobytes(), arrays["ends"], arrays["labels"]
@@ -204,7 +207,7 @@ def _jpeg_archive(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _described(name: str, description: Path) -> Callable[[Path, int], Subject]:
-    """A network that a script trained and described (`train_digits`, `train_fashion`), beside its data."""
+    """A network that a script trained and described (`train_digits`, `train_fashion`, `train_families`), beside its data."""
 
     def load(shared: Path, samples: int) -> Subject:
         folder = description.parent
@@ -221,7 +224,6 @@ def _described(name: str, description: Path) -> Callable[[Path, int], Subject]:
             ) from error
         specs = _specs(path)
         tuning, test = (open_data(file, specs, preprocess=mode) for file in files)
-        assert test.labels is not None
         return Subject(
             name=name,
             path=path,
@@ -229,6 +231,7 @@ def _described(name: str, description: Path) -> Callable[[Path, int], Subject]:
             calibration=tuning.subset(choose(len(tuning), samples)),
             test=test,
             labels=test.labels,
+            metric="SQNR" if test.labels is None else "top-1",
             tuning=tuning,
         )
 

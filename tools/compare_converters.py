@@ -114,7 +114,7 @@ def compare(subject: Any, peers: dict[str, Path]) -> list[dict[str, Any]]:
             except ConversionError as error:
                 refusal = f"the runtime refuses it: {error}"
         rows.append(_row(subject, result, judgement, refusal, expected.score))
-    ran = [(row, m.content) for row, m in zip(rows, made, strict=True) if row["score"] is not None]
+    ran = [(row, m.content) for row, m in zip(rows, made, strict=True) if row["io"] is not None]
     times = latencies_ms([content for _, content in ran], expected.inputs[0][:1])
     for (row, _), time_ms in zip(ran, times, strict=True):
         row["latency_ms"] = time_ms
@@ -139,7 +139,7 @@ def _conversions(subject: Any, peers: dict[str, Path]) -> Iterator[Callable[[], 
             folder.close()
 
 
-def _row(subject: Any, made: Any, judgement: Any, refusal: str, float_score: float) -> dict[str, Any]:
+def _row(subject: Any, made: Any, judgement: Any, refusal: str, float_score: float | None) -> dict[str, Any]:
     sqnr = None if judgement is None or not math.isfinite(judgement.sqnr_db) else judgement.sqnr_db
     return {
         "model": subject.name,
