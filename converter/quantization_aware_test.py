@@ -145,13 +145,29 @@ def test_another_process_reads_it_too(tmp_path: Path) -> None:
 
 
 def test_a_step_is_traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Variables of an optimizer that are made within the first step have TensorFlow trace it again."""
+    """Variables of optimizers and metrics that are made within the first step have TensorFlow trace it again."""
     student, traced = student_of(small()), []
-    student.compile("adam", "sparse_categorical_crossentropy")
+    student.compile("adam", "sparse_categorical_crossentropy", metrics=["accuracy"])
     step = student.train_step
     monkeypatch.setattr(student, "train_step", lambda data: traced.append(1) or step(data))
-    student.fit(X[:64], Y[:64], batch_size=32, epochs=1, verbose=0)
-    assert len(traced) == 1
+    found = student.fit(X[:64], Y[:64], batch_size=32, epochs=1, verbose=0)
+    assert len(traced) == 1 and list(found.history) == ["accuracy", "loss"]
+
+
+def test_metrics_of_several_outputs_are_called_what_keras_calls_them() -> None:
+    first = small()
+    model = keras.Model(first.inputs, [first.outputs[0], keras.layers.Dense(1, name="more")(first.layers[-2].output)])
+    names = []
+    for student in (student_of(model), OfKeras.from_config(student_of(model).get_config())):
+        student.compile("adam", ["sparse_categorical_crossentropy", "mse"], metrics=[["accuracy"], ["mae"]])
+        names.append(list(student.fit(X[:64], [Y[:64], X[:64, 0, 0, :1]], epochs=1, verbose=0).history))
+    assert len(names[0]) == 5 and names[0] == names[1]
+
+
+class OfKeras(Student):
+    """Built by its first step."""
+
+    _maybe_symbolic_build = keras.Model._maybe_symbolic_build
 
 
 def test_frozen_layers_stay_and_layers_keep_their_names() -> None:

@@ -46,9 +46,20 @@ class Student(SteppedModel):
         self._kept = {v: n for v, n in (normals or {}).items() if v in set(graph.values())}
 
     def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Makes what the first step would make else (metrics, the optimizer's variables), and be traced twice for it."""
         keras.Model._maybe_symbolic_build(self, iterator=iterator, data_batch=data_batch)
-        if self.optimizer is not None and not self.optimizer.built:  # else the first step makes its variables, slowly
+        if keras.backend.backend() == "tensorflow" and self._distribute_strategy is None and iterator is not None:
+            batch = iterator._get_iterator().element_spec
+            self._build_compiled(keras.utils.unpack_x_y_sample_weight(batch)[1])
+        if self.optimizer is not None and not self.optimizer.built:
             self.optimizer.build(self.trainable_variables)
+
+    def _build_compiled(self, targets: Any) -> None:
+        """Builds the loss and the metrics of `compile` for targets of these shapes."""
+        outputs = keras.tree.map_shape_structure(_blank, self.compute_output_shape(None))
+        for compiled in (self._compile_loss, self._compile_metrics):
+            if compiled is not None and not compiled.built and targets is not None:
+                compiled.build(keras.tree.map_structure(lambda y: _blank(y.shape), targets), outputs)
 
     # --- computing ------------------------------------------------------------------------------------------------
 
@@ -148,6 +159,11 @@ class Student(SteppedModel):
     def _beside(self) -> list[Value]:
         """The constants that no variable stands for."""
         return [v for v in self._graph.constants() if v not in self._owner and v not in self._own]
+
+
+def _blank(shape: Any) -> np.ndarray:
+    """Zeros of this shape, dimensions that are not known 1. (A KerasTensor's own name would become an output's.)"""
+    return np.zeros([n or 1 for n in shape], np.float32)
 
 
 def _on_grid(x: Any, value: Value) -> Any:
