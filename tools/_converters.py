@@ -101,6 +101,9 @@ def convert_with_tensorflow(path: Path, data: DataSource, granularity: str) -> b
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     model = load_keras(path)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "unroll"):
+            layer.unroll = True  # its quantizer crashes on loops of Keras 3's recurrent layers, or does not end
     spec = tf.TensorSpec((1, *model.inputs[0].shape[1:]), tf.as_dtype(model.inputs[0].dtype))
     call = tf.function(lambda x: model(x, training=False)).get_concrete_function(spec)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([convert_variables_to_constants_v2(call)], model)

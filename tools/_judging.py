@@ -86,10 +86,11 @@ def judge(content: bytes, expected: FloatAnswers) -> Judgement:
     before, ends = main.tensors[main.inputs[0]], [main.tensors[i] for i in main.outputs]
     session, entry = KERNELS.load(content), _quantization(before)
     answers = [session.invoke([to_integers(x, DType(before.type_name), entry)]) for x in expected.inputs]
-    outputs = [
-        np.concatenate([to_reals(part, _quantization(end)) for part in parts]).reshape(floats.shape)
-        for parts, end, floats in zip(zip(*answers, strict=True), ends, expected.outputs, strict=True)
+    found = [
+        np.concatenate([to_reals(part, _quantization(end)) for part in parts])
+        for parts, end in zip(zip(*answers, strict=True), ends, strict=True)
     ]
+    outputs = in_order(found, expected.outputs)
     subject, answer = expected.subject, outputs[0]
     agree = answer.argmax(axis=1) == expected.outputs[0].argmax(axis=1) if subject.metric == "top-1" else None
     return Judgement(
@@ -101,6 +102,15 @@ def judge(content: bytes, expected: FloatAnswers) -> Judgement:
         float_operators=float_operators(content),
         io=" ".join(dict.fromkeys(tensor.type_name.lower() for tensor in (before, *ends))),
     )
+
+
+def in_order(found: list[np.ndarray], expected: list[np.ndarray]) -> list[np.ndarray]:
+    """Outputs in the order of those expected, which TFLiteConverter does not keep: of each shape one after the other."""
+    left, ordered = list(found), []
+    for floats in expected:
+        at = next(i for i, x in enumerate(left) if x.shape[1:] == floats.shape[1:] or len(expected) == 1)
+        ordered.append(left.pop(at).reshape(floats.shape))
+    return ordered
 
 
 def _sqnr_db(floats: np.ndarray, found: np.ndarray) -> float:

@@ -97,6 +97,12 @@ def test_every_family_computes_what_its_task_asks_for(shared: Path, name: str):
     assert model.input_shape[1:] == task.test.shape[1:]
 
 
+def test_outputs_in_another_order_are_put_in_that_of_the_network():
+    a, b, c = np.zeros((3, 10)), np.ones((3, 4)), np.full((3, 10), 2.0)
+    ordered = _judging.in_order([b, a, c], [np.empty((3, 10)), np.empty((3, 10)), np.empty((3, 4))])
+    assert [x.flat[0] for x in ordered] == [0, 2, 1]
+
+
 def test_a_canvas_has_its_pictures_where_its_cells_say(shared: Path):
     task = _family_data.things(shared)
     sizes = task.y[task.y[..., 4] == 1]
