@@ -15,7 +15,8 @@ import numpy as np
 
 from ir.quantization import QuantParams
 from passes.compression.budget import Option
-from passes.rounding.round_weights import Problem, on_grid
+from passes.rounding.feedback import on_grid
+from passes.rounding.round_weights import Problem
 
 FACTORS = tuple(2 ** (k / 4) for k in range(1, 25))
 _LEAST_SAVING = 0.98  # of a longer step: what saves less is no option
@@ -46,7 +47,7 @@ def options(
 def rounded(problem: Problem, judge: Callable[[np.ndarray], float], factor: float, damping: float) -> np.ndarray:
     """Weights `[groups, out, columns]` on steps so many times as long."""
     longer = dataclasses.replace(problem, step=problem.step * factor)
-    return min((longer.solve(damping, ridge, sweeps=1) for ridge in _RIDGES), key=judge)
+    return longer.best(judge, damping, _RIDGES)
 
 
 def lengthened(params: QuantParams, factor: float) -> QuantParams:

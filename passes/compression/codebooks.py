@@ -28,7 +28,7 @@ from passes.compression import coarser, zeros
 from passes.compression.blocks import block_lengths, block_metric, row_lengths, row_scales
 from passes.compression.budget import Option, Plan, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
-from passes.compression.coding import Rows
+from passes.compression.coding import Coupling, Rows
 from passes.compression.tables import Table, shares_of, tables
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
@@ -162,8 +162,7 @@ class Codebooks(Pass):
         elif option.coarser > 1:
             v = coarser.rounded(Problem.of(matrix, fit), judge, option.coarser, self.damping)
         else:
-            found = [self._coded(fit, ridge, scale, option, importance) for ridge in _RIDGES]
-            entries, v = min(found, key=lambda made: judge(made[1]))
+            entries, v = self._coded(fit, judge, option, scale, importance)
             book = Codebook(entries=entries.astype(np.int64), strided=len(fit.w) > 1)
         params = dataclasses.replace(params, codebook=book)
         stored = graph.constant(matrix.join(v).astype(np.float32), matrix.layer.weight.name, params)
@@ -173,24 +172,31 @@ class Codebooks(Pass):
         return judge(v) / max(judge.power, 1e-30)
 
     def _coded(
-        self, error: LayerError, ridge: float, scale: np.ndarray, option: Option, importance: np.ndarray
+        self, fit: LayerError, judge: LayerError, option: Option, scale: np.ndarray, importance: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Entries in whole steps `[entries, length]`, and the weights `[groups, out, columns]` made of them."""
-        target, h = error.best(ridge), error.gram + self.damping * error.unit
-        rows = target.reshape(-1, target.shape[-1])
-        metric = block_metric(h, len(rows), scale, option.length, importance)
-        blocks = (rows / scale[:, None]).reshape(-1, option.length)
-        book = fit_codebook(blocks, option.entries, metric=metric, iterations=10)
-        if len(target) > 1:  # a block is a row: no other block's error is to be made up for
-            entries = _whole(book.entries)
-            indices = assign(blocks, entries, metric)
-            return entries, (entries[indices].reshape(rows.shape) * scale[:, None]).reshape(target.shape)
-        problem, vectors = Rows(rows, h[0], scale, importance), book.entries
+        h, length = fit.gram + self.damping * fit.unit, option.length
+        metric = block_metric(h, len(scale), scale, length, importance)
+        coupling = Coupling.of(h[0], length) if len(h) == 1 else None  # else a block is a row: no other makes up for it
+        found = []
+        for ridge in _RIDGES:
+            rows = fit.best(ridge).reshape(len(scale), -1)
+            blocks = (rows / scale[:, None]).reshape(-1, length)
+            vectors = fit_codebook(blocks, option.entries, metric=metric, iterations=10).entries
+            if coupling is None:
+                entries = _whole(vectors)
+                v = entries[assign(blocks, entries, metric)].reshape(rows.shape) * scale[:, None]
+            else:
+                entries, v = self._fed_back(Rows(rows, h[0], scale, importance), vectors, coupling)
+            found.append((entries, v.reshape(fit.w.shape)))
+        return min(found, key=lambda made: judge(made[1]))
+
+    def _fed_back(self, problem: Rows, vectors: np.ndarray, coupling: Coupling) -> tuple[np.ndarray, np.ndarray]:
+        """The same, `[out, columns]`, starting from reals, the errors of one block taken out of the others."""
         for _ in range(self.rounds):
-            vectors = problem.best_entries(vectors, problem.with_feedback(vectors))
+            vectors = problem.best_entries(vectors, problem.with_feedback(vectors, coupling))
         entries = _whole(vectors)
-        indices = problem.descend(entries, problem.with_feedback(entries))
-        return entries, problem.decode(entries, indices)[None]
+        return entries, problem.decode(entries, problem.descend(entries, problem.with_feedback(entries, coupling)))
 
     def notes(self, graph: Graph, plan: Plan) -> tuple[str, ...]:
         """How many layers have codebooks, how much smaller they are, and whether that is small enough."""

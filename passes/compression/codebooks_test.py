@@ -88,7 +88,7 @@ def test_feedback_and_importance_do_better_than_k_means_alone(monkeypatch):
     graph, reference, context = annotated("per_tensor", channels=24)
     run_alone(graph, Codebooks(length=4, entries=32), context)
     best = noise(graph, reference)
-    monkeypatch.setattr(codebooks.Rows, "with_feedback", lambda self, entries: _nearest(self, entries))
+    monkeypatch.setattr(codebooks.Rows, "with_feedback", lambda self, entries, _: _nearest(self, entries))
     monkeypatch.setattr(codebooks.Rows, "descend", lambda self, entries, indices: indices)
     graph, reference, context = annotated("per_tensor", channels=24)
     run_alone(graph, Codebooks(length=4, entries=32), context)

@@ -23,6 +23,32 @@ from passes.measuring.small_matrices import inverse, inverse_factor, solve
 _COLUMNS = 64  # whose errors are gathered before one matrix product takes them out of the rest
 
 
+@dataclass(frozen=True, eq=False)
+class Coupling:
+    """What feedback needs of `H` for blocks of a length, once for all that is coded for it.
+
+    Attributes:
+      order: of the columns of blocks, the widest first; `places`: of the columns, `[columns]`.
+      upper: `U`, `[columns, columns]`, of `H` in that order.
+      turns: `U_BB^-1`, `[columns / length, length, length]`.
+    """
+
+    order: np.ndarray
+    places: np.ndarray
+    upper: np.ndarray
+    turns: np.ndarray
+
+    @classmethod
+    def of(cls, h: np.ndarray, length: int) -> Coupling:
+        """From `h` `[columns, columns]`, positive definite."""
+        order = np.argsort(-np.diag(h).reshape(-1, length).sum(axis=1), kind="stable")
+        places = (order[:, None] * length + np.arange(length)).ravel()
+        upper = inverse_factor(h[np.ix_(places, places)])
+        own = upper.reshape(len(order), length, len(order), length)
+        each = np.arange(len(order))
+        return cls(order, places, upper, inverse(own[each, :, each]))
+
+
 @dataclass(frozen=True)
 class Rows:
     """What is coded.
@@ -52,27 +78,23 @@ class Rows:
         e = v - self.w
         return float(((e @ self.h) * e).sum(axis=1) @ self.importance)
 
-    def with_feedback(self, entries: np.ndarray) -> np.ndarray:
+    def with_feedback(self, entries: np.ndarray, coupling: Coupling) -> np.ndarray:
         """The index of every block, `[out, columns / length]`; the widest column of blocks is coded first."""
         length, columns = entries.shape[1], self.w.shape[1]
-        energy = np.diag(self.h).reshape(-1, length).sum(axis=1)
-        order = np.argsort(-energy, kind="stable")
-        places = (order[:, None] * length + np.arange(length)).ravel()
-        w, h = self.w[:, places].copy(), self.h[np.ix_(places, places)]
-        upper = inverse_factor(h)
-        indices = np.empty((len(w), len(order)), np.int64)
+        w, upper = self.w[:, coupling.places].copy(), coupling.upper
+        indices = np.empty((len(w), columns // length), np.int64)
         step = max(1, _COLUMNS // length) * length
         for start in range(0, columns, step):
             stop = min(start + step, columns)
             part, errors = w[:, start:stop].copy(), np.empty((len(w), stop - start))
             for i in range(0, stop - start, length):
-                block, u = slice(i, i + length), upper[start + i : start + i + length, start:stop]
-                turn = inverse(u[:, block])
+                number, block = (start + i) // length, slice(i, i + length)
+                turn = coupling.turns[number]
                 found = self._nearest(part[:, block], entries, turn @ turn.T)
                 error = (part[:, block] - entries[found] * self.scale[:, None]) @ turn
-                part[:, i + length :] -= error @ u[:, i + length :]
+                part[:, i + length :] -= error @ upper[start + i : start + i + length, start + i + length : stop]
                 errors[:, block] = error
-                indices[:, order[(start + i) // length]] = found
+                indices[:, coupling.order[number]] = found
             w[:, stop:] -= errors @ upper[start:stop, stop:]
         return indices
 

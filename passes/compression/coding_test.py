@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from passes.compression.coding import Rows
+from passes.compression.coding import Coupling, Rows
 
 
 def problem(seed: int, rows: int = 12, columns: int = 24) -> Rows:
@@ -32,7 +32,7 @@ def test_feedback_and_descent_cost_less_than_nearest_entries(seed, length):
     p = problem(seed)
     entries = entries_of(p, length, 12)
     plain = p.error(p.decode(entries, nearest(p, entries)))
-    fed = p.with_feedback(entries)
+    fed = p.with_feedback(entries, Coupling.of(p.h, length))
     swept = p.descend(entries, fed)
     assert p.error(p.decode(entries, fed)) < 0.8 * plain  # 0.35 to 0.7 of it
     assert p.error(p.decode(entries, swept)) <= p.error(p.decode(entries, fed)) * (1 + 1e-9)
@@ -42,7 +42,7 @@ def test_without_correlations_feedback_is_the_nearest_entry():
     p = problem(1)
     alone = Rows(p.w, np.eye(24), p.scale, p.importance)
     entries = entries_of(p, 3, 10)
-    np.testing.assert_array_equal(alone.with_feedback(entries), nearest(p, entries))
+    np.testing.assert_array_equal(alone.with_feedback(entries, Coupling.of(alone.h, 3)), nearest(p, entries))
     np.testing.assert_array_equal(alone.descend(entries, nearest(p, entries)), nearest(p, entries))
 
 
@@ -52,7 +52,7 @@ def test_weights_that_a_codebook_holds_are_found_whatever_the_columns_are_cut_in
     indices = rng.integers(0, len(entries), (7, 70))  # more columns than errors are gathered of
     p = problem(0, 7, 140)
     exact = Rows(p.decode(entries, indices), p.h, p.scale, p.importance)
-    np.testing.assert_array_equal(exact.with_feedback(entries), indices)
+    np.testing.assert_array_equal(exact.with_feedback(entries, Coupling.of(p.h, 2)), indices)
     np.testing.assert_array_equal(exact.descend(entries, indices), indices)
 
 

@@ -15,7 +15,7 @@ from ir.quantization import QuantParams
 from passes.compression.budget import Option
 from passes.compression.pruning import keep_largest, keep_with_feedback
 from passes.measuring.layer_error import LayerError
-from passes.rounding.round_weights import descend, round_with_feedback
+from passes.rounding.feedback import Feedback
 
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
 _RIDGES = (np.inf, 1.0, 0.1)
@@ -62,9 +62,6 @@ def pruned(
     weight = importance.reshape(*fit.w.shape[:2], 1)
     kept = keep_with_feedback(fit.w, fit.gram + _DAMPING * fit.unit, lambda s: keep_largest(s * weight, zeros))
     step = np.where(kept, scale.reshape(*fit.w.shape[:2], 1), np.inf)
-    damped = fit.gram + damping * fit.unit
-
-    def rounded(target: np.ndarray) -> np.ndarray:
-        return descend(round_with_feedback(target, damped, step, _ENDS), target, damped, step, _ENDS)
-
-    return min((rounded(fit.best(ridge, kept)) for ridge in _RIDGES), key=judge)
+    feedback = Feedback.of(fit.gram + damping * fit.unit)
+    targets = (fit.best(ridge, kept) for ridge in _RIDGES)
+    return min((feedback.rounded(target, step, _ENDS) for target in targets), key=judge)

@@ -26,7 +26,7 @@ sample, the last ones few, and it is there that more samples help. So more of th
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -39,9 +39,11 @@ from passes.contract.base import Context, Needs, Pass, PassReport, Skip
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import LayerError, Means, mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
-from passes.measuring.small_matrices import inverse_factor
 from passes.quantization.quantize import annotate_bias, least_weight_scale
 from passes.rounding.correct_bias import shift_bias
+from passes.rounding.feedback import Feedback, on_grid
+
+_RIDGES = (np.inf, 3.0, 0.3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +121,7 @@ class RoundWeights(Pass):
         problem, judge = Problem.of(matrix, measured.fit), measured.judge
         factor = np.maximum(problem.best_clip(self.clip, matrix.layer.params.per_channel), _least_factor(matrix))
         finer = dataclasses.replace(problem, step=problem.step * factor[..., None])
-        rounded = min((finer.solve(self.damping, ridge, self.sweeps) for ridge in _RIDGES), key=judge)
+        rounded = finer.best(judge, self.damping, _RIDGES, self.sweeps)
         return _Solution(rounded, factor, judge(rounded) / max(judge(problem.nearest()), 1e-30))
 
 
@@ -220,64 +222,13 @@ class Problem:
             costs.append(rows if per_channel else np.broadcast_to(rows.sum(), rows.shape))
         return factors[np.argmin(costs, axis=0)]
 
-    def solve(self, damping: float, ridge: float, sweeps: int) -> np.ndarray:
-        """Weights on the grid, `[groups, out, columns]`."""
+    def best(
+        self, judge: Callable[[np.ndarray], float], damping: float, ridges: Sequence[float], sweeps: int = 1
+    ) -> np.ndarray:
+        """Weights on the grid, `[groups, out, columns]`, near the best real ones of the ridge that `judge` likes best."""
         pruned = self.error.w == 0
         kept = ~pruned if pruned.any() else None
-        target = self.error.best(ridge, kept)
-        damped = self.error.gram + damping * self.error.unit
         step = self.step if kept is None else np.where(kept, self.step, np.inf)
-        rounded = round_with_feedback(target, damped, step, self.ends)
-        for _ in range(sweeps):
-            rounded = descend(rounded, target, damped, step, self.ends)
-        return rounded
-
-
-_RIDGES = (np.inf, 3.0, 0.3)
-_BLOCK = 64  # columns whose errors are gathered before one matrix product takes them out of the rest
-
-
-def on_grid(x: np.ndarray, step: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
-    """The nearest multiples of steps, by integers between the ends; 0 where the step is infinite."""
-    return np.asarray(np.clip(np.rint(x / step), *ends) * np.where(np.isfinite(step), step, 0.0))
-
-
-def round_with_feedback(w: np.ndarray, h: np.ndarray, step: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
-    """GPTQ's loop: `[groups, out, columns]` weights onto the grid, the widest column of `h` first."""
-    order = np.argsort(-np.einsum("gkk->k", h), kind="stable")
-    w, step = w[:, :, order].copy(), step[:, :, order]
-    upper = inverse_factor(h[:, order][:, :, order])
-    result = np.empty_like(w)
-    columns = w.shape[2]
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
-        block, errors = w[:, :, start:stop].copy(), np.empty((*w.shape[:2], stop - start))
-        for i in range(stop - start):
-            u = upper[:, start + i, start:stop]
-            rounded = on_grid(block[:, :, i], step[:, :, start + i], ends)
-            result[:, :, start + i] = rounded
-            errors[:, :, i] = (block[:, :, i] - rounded) / u[:, None, i]
-            block[:, :, i + 1 :] -= errors[:, :, i, None] * u[:, None, i + 1 :]
-        w[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
-    back = np.empty_like(result)
-    back[:, :, order] = result
-    return back
-
-
-def descend(v: np.ndarray, w: np.ndarray, h: np.ndarray, step: np.ndarray, ends: tuple[int, int]) -> np.ndarray:
-    """One sweep of coordinate descent on `(v - w) h (v - w)^T` over the columns of `v` `[groups, out, columns]`.
-
-    On the grid a column's best value, the others given, is the rounded one of its best real value.
-    """
-    v, slope = v.copy(), (v - w) @ h
-    columns = v.shape[2]
-    for start in range(0, columns, _BLOCK):
-        stop = min(start + _BLOCK, columns)
-        block, before = slope[:, :, start:stop].copy(), v[:, :, start:stop].copy()
-        for i in range(start, stop):
-            best = v[:, :, i] - block[:, :, i - start] / h[:, None, i, i]
-            moved = on_grid(best, step[:, :, i], ends)
-            block += (moved - v[:, :, i])[:, :, None] * h[:, None, i, start:stop]
-            v[:, :, i] = moved
-        slope += (v[:, :, start:stop] - before) @ h[:, start:stop]
-    return v
+        feedback = Feedback.of(self.error.gram + damping * self.error.unit)
+        targets = (self.error.best(ridge, kept) for ridge in ridges)
+        return min((feedback.rounded(target, step, self.ends, sweeps) for target in targets), key=judge)
