@@ -54,12 +54,7 @@ class Metric:
 
     def turned(self, blocks: np.ndarray) -> np.ndarray:
         """`H_j w_n` of every block, `[n, d]`."""
-        if len(self.moments) == 1:
-            return np.asarray(blocks.astype(np.float64) @ self.moments[0])
-        result = np.empty(blocks.shape)
-        for part in _chunks(len(blocks), blocks.shape[1] ** 2):
-            result[part] = np.einsum("nde,ne->nd", self.moments[self.position[part]], blocks[part])
-        return result
+        return _products(self.moments, self.position, blocks)
 
     def costs(self, errors: np.ndarray) -> np.ndarray:
         """The cost of the error of every block, `[n]`."""
@@ -161,13 +156,20 @@ def seeds(blocks: np.ndarray, entries: int, rng: np.random.Generator, metric: Me
     Each is drawn with a probability in proportion to what it costs with those before it.
     """
     drawn = rng.permutation(len(blocks))[: max(entries * _SEEDS_AN_ENTRY, entries)]
-    some, own = blocks[drawn], Metric(metric.moments, metric.position[drawn], metric.importance[drawn])
+    some, position, importance = blocks[drawn], metric.position[drawn], metric.importance[drawn]
+    halves = np.linalg.cholesky(metric.moments).swapaxes(1, 2)  # a distance by `H` is one between these products
+    turned, everywhere = _products(halves, position, some), np.arange(len(halves))
+
+    def costs_with(block: np.ndarray) -> np.ndarray:
+        there = _products(halves, everywhere, np.broadcast_to(block, (len(halves), len(block))))
+        return np.asarray(importance * np.square(turned - there[position]).sum(axis=1))
+
     chosen = [int(rng.integers(len(some)))]
-    costs = own.costs(some - some[chosen[0]])
+    costs = costs_with(some[chosen[0]])
     while len(chosen) < entries and costs.max() > 0:
         ends = np.cumsum(costs)
         chosen.append(int(np.searchsorted(ends, rng.random() * ends[-1], side="right")))
-        costs = np.minimum(costs, own.costs(some - some[chosen[-1]]))
+        costs = np.minimum(costs, costs_with(some[chosen[-1]]))
     return np.asarray(some[chosen])
 
 
@@ -193,6 +195,16 @@ def _used(book: Codebook) -> Codebook:
     """Without entries that no block takes."""
     used, indices = np.unique(book.indices, return_inverse=True)
     return Codebook(book.entries[used], indices.reshape(-1).astype(np.int64))
+
+
+def _products(matrices: np.ndarray, position: np.ndarray, blocks: np.ndarray) -> np.ndarray:
+    """The matrix at the position of each block times the block, `[n, d]`."""
+    if len(matrices) == 1:
+        return np.asarray(blocks.astype(np.float64) @ matrices[0].T)
+    result = np.empty(blocks.shape)
+    for part in _chunks(len(blocks), blocks.shape[1] ** 2):
+        result[part] = np.einsum("nde,ne->nd", matrices[position[part]], blocks[part])
+    return result
 
 
 def _ones(count: int, importance: np.ndarray | None) -> np.ndarray:
