@@ -33,6 +33,7 @@ from converter.targets import get_target
 from converter.targets.tflm import TARGET as TFLM
 from ir.errors import OptionError
 from ir.printer import to_text
+from passes.contract.options import told
 from passes.running import pipeline as pipelines
 from tools._command import console, import_backend, one_argument, progress_bar, run_command, write_json
 from tools.convert_flags import define_flags
@@ -258,8 +259,8 @@ def list_passes() -> None:
     """Every pass, what it does and its options."""
     import_backend()
     for name, kind in sorted(pipelines.registry().items()):
-        options = ", ".join(f"{f.name}={f.default}" for f in dataclasses.fields(kind)) or "no options"
-        console.print(f"{name} ({options})\n    {(kind.__doc__ or '').strip().splitlines()[0]}", markup=False)
+        options = ", ".join(told(f) for f in dataclasses.fields(kind)) or "no options"
+        console.print(f"{name}: {options}\n    {(kind.__doc__ or '').strip().splitlines()[0]}", markup=False)
     for name in pipelines.PIPELINES:
         for granularity in pipelines.GRANULARITIES:
             steps = pipelines.to_text(pipelines.named(name, granularity=granularity, io="int8"))

@@ -168,7 +168,7 @@ def test_lists(run):
     passes = run("--list_passes")
     assert (
         passes.status == 0
-        and "calibrate (method=auto, percentile=99.99" in passes.out
+        and "percentile=99.99 (above 50, at most 100)" in passes.out
         and "pipeline fast" in passes.out
     )
     models = run("--list_models")

@@ -16,6 +16,7 @@ from ir.opdef import OpDef
 from ir.ops import OPERATORS
 from ir.profile import Profile, Runtime
 from passes.contract.base import Pass
+from passes.contract.options import told
 from passes.quantization.quantize import integer_gap
 from passes.running import pipeline as pipelines
 from tools._command import import_backend
@@ -58,7 +59,7 @@ def passes() -> str:
     """`docs/passes.md`: every pass with its options, and the named pipelines."""
     parts = [f"{_MARK}# Passes\n"]
     for name, kind in sorted(pipelines.registry().items()):
-        options = ", ".join(f"`{f.name}={f.default}`" for f in dataclasses.fields(kind)) or "none"
+        options = ", ".join(f"`{told(f)}`" for f in dataclasses.fields(kind)) or "none"
         summary = (kind.__doc__ or "").strip().splitlines()[0]
         guarded = " Measured where there is data, and left out where it makes the logits worse." if kind.guarded else ""
         parts.append(

@@ -16,7 +16,7 @@ import numpy as np
 from ir.graph import Graph
 from ir.ops._common import Padding
 from passes.channels.links import Link, links
-from passes.contract.base import ChannelNormal, Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import ChannelNormal, Context, Needs, Pass, PassReport, Skip, numeric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class AbsorbBias(Pass):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS_IF_DATA})
     guarded: ClassVar[bool] = True
 
-    sigmas: float = 3.0
+    sigmas: float = numeric(3.0, least=0)
     padded: bool = False
 
     def run(self, graph: Graph, context: Context) -> PassReport:

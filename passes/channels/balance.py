@@ -28,7 +28,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.execute import batchable, compiled, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
@@ -37,11 +36,12 @@ from ir.widths import Widths
 from passes.channels.channel_noise import GRID, MOST, CutNoise, LayerNoise, TensorNoise, joined
 from passes.channels.headroom import HEADROOMS, with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
-from passes.contract.base import Context, Needs, Pass, PassReport, Samples, Skip, Statistics
+from passes.contract.base import Context, Needs, Pass, PassReport, Samples, Skip, Statistics, choice, numeric
 from passes.measuring.decibels import decibels
 from passes.measuring.logits import real_logits
 from passes.measuring.sensitivity import sensitivities
 from passes.quantization.groups import tie_groups
+from passes.quantization.quantize import GRANULARITIES
 from passes.quantization.tied import fixed_params
 from passes.rewrites.fuse import will_be_fused
 
@@ -60,24 +60,15 @@ class Balance(Pass):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
     guarded: ClassVar[bool] = True
 
-    granularity: str = "per_channel"
-    weight_bits: int = 8
-    activation_bits: int = 8
-    samples: int = 48
-    projections: int = 2
-    steps: int = 250
-    rate: float = 0.01
-    feedback: float = 0.3
-    cut: float = 8.0
-
-    def __post_init__(self) -> None:
-        if self.granularity not in ("per_channel", "per_tensor"):
-            raise OptionError(
-                expected="per_channel or per_tensor",
-                found=self.granularity,
-                where="balance granularity",
-                fix="choose one",
-            )
+    granularity: str = choice("per_channel", GRANULARITIES)
+    weight_bits: int = numeric(8, least=2, most=16)
+    activation_bits: int = numeric(8, least=2, most=16)
+    samples: int = numeric(48, least=1)
+    projections: int = numeric(2, least=1)
+    steps: int = numeric(250, least=0)
+    rate: float = numeric(0.01, above=0)
+    feedback: float = numeric(0.3, least=0)
+    cut: float = numeric(8.0, least=0)
 
     @property
     def widths(self) -> Widths:

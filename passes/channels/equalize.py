@@ -19,12 +19,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.graph import Graph
 from ir.ops.relu import RELU
 from passes.channels.headroom import with_headroom
 from passes.channels.links import Link, alive, links
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip, choice, numeric
 
 _MODES = ("preserve", "replace")
 _MOST = 100.0
@@ -40,17 +39,11 @@ class Equalize(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    relu6: str = "preserve"
-    margin: float = 0.1
-    sigmas: float = 6.0
-    tolerance: float = 1e-3
-    sweeps: int = 50
-
-    def __post_init__(self) -> None:
-        if self.relu6 not in _MODES:
-            raise OptionError(
-                expected="preserve or replace", found=self.relu6, where="equalize relu6", fix="choose one"
-            )
+    relu6: str = choice("preserve", _MODES)
+    margin: float = numeric(0.1, least=0)
+    sigmas: float = numeric(6.0, least=0)
+    tolerance: float = numeric(1e-3, least=0)
+    sweeps: int = numeric(50, least=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if self.relu6 == "replace":

@@ -25,14 +25,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.graph import Graph, Value
 from ir.layer import layers
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from ir.widths import Widths
 from passes.channels.headroom import with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip, numeric
 from passes.rewrites.fuse import will_be_fused
 
 
@@ -46,16 +45,10 @@ class LevelActivations(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    weight_bits: int = 8
-    activation_bits: int = 8
-    most: float = 1000.0
-    margin: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not self.most >= 1:
-            raise OptionError(
-                expected="1 or more", found=str(self.most), where="level_activations most", fix="try 1000"
-            )
+    weight_bits: int = numeric(8, least=2, most=16)
+    activation_bits: int = numeric(8, least=2, most=16)
+    most: float = numeric(1000.0, least=1)
+    margin: float = numeric(0.1, least=0, below=1)
 
     @property
     def widths(self) -> Widths:

@@ -18,13 +18,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.graph import Graph
 from ir.ops.convolution import DEPTHWISE_CONV_2D
 from passes.channels.equalize import bounded_scales
 from passes.channels.headroom import with_headroom
 from passes.channels.links import alive, links
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip, choice, numeric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,19 +36,11 @@ class Rescale(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    limit: float = 6.0
-    margin: float = 0.1
-    control: str = "mean"
-    layers: str = "depthwise"
-    sigmas: float = 6.0
-
-    def __post_init__(self) -> None:
-        if self.control not in ("mean", "median", "max"):
-            raise OptionError(
-                expected="mean, median or max", found=self.control, where="rescale control", fix="choose one"
-            )
-        if self.layers not in ("depthwise", "all"):
-            raise OptionError(expected="depthwise or all", found=self.layers, where="rescale layers", fix="choose one")
+    limit: float = numeric(6.0, above=0)
+    margin: float = numeric(0.1, least=0)
+    control: str = choice("mean", ("mean", "median", "max"))
+    layers: str = choice("depthwise", ("depthwise", "all"))
+    sigmas: float = numeric(6.0, least=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         return with_headroom(graph, context, lambda headroom: self._rescale(graph, context, headroom))

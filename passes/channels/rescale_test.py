@@ -137,7 +137,7 @@ def test_other_constants():
 
 def test_options():
     for option, message in (
-        ("control", "expected mean, median or max, found x"),
+        ("control", "expected one of mean, median, max, found x"),
         ("layers", "expected depthwise or all, found x"),
     ):
         with pytest.raises(OptionError, match=message):

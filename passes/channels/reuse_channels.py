@@ -28,7 +28,7 @@ from ir.ops._common import Padding
 from ir.widths import Widths
 from passes.channels.chains import Chain, chains, is_depthwise
 from passes.channels.links import Link
-from passes.contract.base import Context, Copies, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Copies, Needs, Pass, PassReport, Skip, numeric
 
 _NOTHING = 1e-5  # of the range of a tensor: what a channel may vary by and still counts as constant
 
@@ -44,8 +44,8 @@ class ReuseChannels(Pass):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.STATISTICS})
     guarded: ClassVar[bool] = True
 
-    samples: int = 16
-    activation_bits: int = 8
+    samples: int = numeric(16, least=1)
+    activation_bits: int = numeric(8, least=2, most=16)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed: list[str] = []

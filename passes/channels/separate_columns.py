@@ -34,7 +34,7 @@ from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.shape import RESHAPE
 from ir.ops.slicing import SLICE, SliceAttributes
 from ir.types import DType
-from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip, numeric
 from passes.measuring.statistics import collect
 
 _LEAST_DB = 30.0
@@ -51,7 +51,7 @@ class SeparateColumns(Pass):
     name: ClassVar[str] = "separate_columns"
     preserves: ClassVar[Preserves] = Preserves.FLOAT_ON_DATA
 
-    most: int = 128  # pieces that an input is cut into
+    most: int = numeric(128, least=1)  # pieces that an input is cut into
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []

@@ -30,7 +30,7 @@ from passes.compression.budget import Option, Plan, other_bytes
 from passes.compression.codebook import Metric, assign, fit_codebook
 from passes.compression.coding import Coupling, Rows
 from passes.compression.tables import Table, shares_of, tables
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, numeric
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import LayerError, mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
@@ -62,22 +62,14 @@ class Codebooks(Pass):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.DATA})
     keeps_statistics: ClassVar[bool] = True
 
-    max_bytes: int = 0
-    length: int = 4
-    entries: int = 256
-    samples: int = 100
-    tuning_samples: int = 400
-    rows: int = 20000
-    damping: float = 0.1
-    rounds: int = 2
-
-    def _checks(self) -> dict[str, tuple[bool, str]]:
-        return {
-            "max_bytes": (self.max_bytes >= 0, "at least 1, or 0 for no limit"),
-            "length": (self.length >= 1, "at least 1"),
-            "entries": (2 <= self.entries <= 256, "2 to 256"),
-            "rounds": (self.rounds >= 1, "at least 1"),
-        }
+    max_bytes: int = numeric(0, least=1, zero="for no limit")
+    length: int = numeric(4, least=1)
+    entries: int = numeric(256, least=2, most=256)
+    samples: int = numeric(100, least=1)
+    tuning_samples: int = numeric(400, least=0)
+    rows: int = numeric(20000, least=1)
+    damping: float = numeric(0.1, above=0)
+    rounds: int = numeric(2, least=1)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if not batchable(graph):

@@ -18,9 +18,10 @@ from typing import ClassVar
 from ir.graph import Graph, Node
 from passes.compression.budget import Option, Plan
 from passes.compression.codebooks import Codebooks, stored
-from passes.contract.base import Context, Needs, PassReport, Skip
+from passes.contract.base import Context, Needs, PassReport, Skip, choice, numeric
 from passes.training.lsq import Lsq
 from passes.training.stages import parts_of
+from passes.training.stepped import BATCH_NORMS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,12 +31,12 @@ class Ipq(Lsq):
     name: ClassVar[str] = "ipq"
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.TUNING_DATA, Needs.DATA})
 
-    epochs: int = 2
-    batch_norm: str = "frozen"
-    max_bytes: int = 0
-    length: int = 4
-    entries: int = 256
-    stages: int = 4
+    epochs: int = numeric(2, least=1)
+    batch_norm: str = choice("frozen", BATCH_NORMS)
+    max_bytes: int = numeric(0, least=1, zero="for no limit")
+    length: int = numeric(4, least=1)
+    entries: int = numeric(256, least=2, most=256)
+    stages: int = numeric(4, least=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +45,6 @@ class Ipq(Lsq):
     def _checks(self) -> dict[str, tuple[bool, str]]:
         return {
             **super()._checks(),
-            "stages": (self.stages >= 1, "at least 1"),
             "checkpoint_dir": (not self.checkpoint_dir, "none: stages cannot be resumed"),
         }
 

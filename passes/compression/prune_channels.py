@@ -28,7 +28,7 @@ from ir.opdef import ShapeError
 from ir.types import TensorType
 from passes.channels.chains import Chain, chains
 from passes.channels.links import links
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, choice, numeric
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
@@ -44,20 +44,13 @@ class PruneChannels(Pass):
     name: ClassVar[str] = "prune_channels"
     takes_away: ClassVar[str] = "sparsity"
 
-    sparsity: float = 0.25
-    score: str = "inputs"
+    sparsity: float = numeric(0.25, above=0, below=1)
+    score: str = choice("inputs", SCORES)
     reconstruct: bool = True
-    multiple: int = 4
-    samples: int = 100
-    tuning_samples: int = 400
-    rows: int = 20000
-
-    def _checks(self) -> dict[str, tuple[bool, str]]:
-        return {
-            "sparsity": (0 < self.sparsity < 1, "above 0, below 1"),
-            "score": (self.score in SCORES, " or ".join(SCORES)),
-            "multiple": (self.multiple >= 1, "at least 1"),
-        }
+    multiple: int = numeric(4, least=1)
+    samples: int = numeric(100, least=1)
+    tuning_samples: int = numeric(400, least=0)
+    rows: int = numeric(20000, least=1)
 
     def requires(self) -> frozenset[Needs]:
         return frozenset({Needs.DATA}) if self._fits else frozenset()

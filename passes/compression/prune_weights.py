@@ -23,7 +23,7 @@ from ir.execute import batchable
 from ir.graph import Graph, Node
 from ir.layer import Layer, Matrix, editable_layer, layers
 from passes.compression.pruning import Pattern, keep_largest, keep_with_feedback, shares_of_all
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, choice, numeric
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import LayerError, mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
@@ -41,22 +41,19 @@ class PruneWeights(Pass):
     name: ClassVar[str] = "prune_weights"
     takes_away: ClassVar[str] = "sparsity"
 
-    sparsity: float = 0.5
+    sparsity: float = numeric(0.5, above=0, below=1)
     pattern: str = ""
-    scope: str = "layer"
-    score: str = "feedback"
+    scope: str = choice("layer", SCOPES)
+    score: str = choice("feedback", SCORES)
     reconstruct: bool = True
-    least: int = 1024
-    samples: int = 100
-    tuning_samples: int = 400
-    rows: int = 20000
+    least: int = numeric(1024, least=0)
+    samples: int = numeric(100, least=1)
+    tuning_samples: int = numeric(400, least=0)
+    rows: int = numeric(20000, least=1)
 
     def _checks(self) -> dict[str, tuple[bool, str]]:
         return {
-            "sparsity": (0 < self.sparsity < 1, "above 0, below 1"),
             "pattern": (not self.pattern or _parsed(self.pattern) is not None, "n:m, which keeps n of every m"),
-            "scope": (self.scope in SCOPES, " or ".join(SCOPES)),
-            "score": (self.score in SCORES, ", ".join(SCORES)),
         }
 
     def __post_init__(self) -> None:

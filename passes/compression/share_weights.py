@@ -20,7 +20,7 @@ import numpy as np
 
 from ir.graph import Graph
 from ir.layer import Layer, editable_layer, layers
-from passes.contract.base import Context, Pass, PassReport, Skip
+from passes.contract.base import Context, Pass, PassReport, Skip, numeric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,8 @@ class ShareWeights(Pass):
     name: ClassVar[str] = "share_weights"
     takes_away: ClassVar[str] = "chunk"
 
-    chunk: int = 2
-    least: int = 1024
-
-    def _checks(self) -> dict[str, tuple[bool, str]]:
-        return {"chunk": (self.chunk >= 1, "at least 1, which shares nothing")}
+    chunk: int = numeric(2, least=1)
+    least: int = numeric(1024, least=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         families, skipped = self._families(graph)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import enum
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ir.errors import OptionError
 from ir.graph import Graph
 from passes.contract.context import Context, Distribution, Given, Limits, Products, Progress, Services, Snapshot, silent
+from passes.contract.options import SAID, VALUES, choice, numeric, unsaid
 from passes.contract.report import Applied, LeftOut, NothingToDo, Outcome, PassReport, Skip, Trial, Undone
 from passes.contract.samples import HELD_OUT, FittingSamples, Samples, SamplesInMemory, labels_of
 from passes.contract.tables import ChannelNormal, Copies, Range, SideTables, Statistics
@@ -44,7 +45,9 @@ __all__ = [
     "Statistics",
     "Trial",
     "Undone",
+    "choice",
     "labels_of",
+    "numeric",
     "silent",
     "unsaid",
 ]
@@ -93,7 +96,9 @@ class Pass(ABC):
 
     def __post_init__(self) -> None:
         """Raises OptionError for an option whose value is none."""
-        for option, (good, expected) in self._checks().items():
+        said = {f.name: f.metadata[VALUES] for f in dataclasses.fields(self) if VALUES in f.metadata}
+        declared = {name: (getattr(self, name) in values, str(values)) for name, values in said.items()}
+        for option, (good, expected) in (declared | self._checks()).items():
             if not good:
                 raise OptionError(
                     expected=expected,
@@ -103,7 +108,7 @@ class Pass(ABC):
                 )
 
     def _checks(self) -> dict[str, tuple[bool, str]]:
-        """Of options: whether the value is one, and what is."""
+        """Of options whose values are not declared (`choice`, `numeric`): whether the value is one, and what is."""
         return {}
 
     @abstractmethod
@@ -115,18 +120,10 @@ class Pass(ABC):
         return self.needs
 
     def __str__(self) -> str:
-        said = [f for f in dataclasses.fields(self) if f.metadata.get(_SAID, True)]
+        said = [f for f in dataclasses.fields(self) if f.metadata.get(SAID, True)]
         changed = {f.name: getattr(self, f.name) for f in said if getattr(self, f.name) != f.default}
         options = " ".join(f"{k}={_text(v)}" for k, v in changed.items())
         return f"{self.name}{{{options}}}" if options else self.name
-
-
-_SAID = "said"
-
-
-def unsaid(default: Any) -> Any:
-    """An option that no text of a pass has: where something is written, which changes nothing of the result."""
-    return field(default=default, metadata={_SAID: False})
 
 
 def _text(value: Any) -> str:

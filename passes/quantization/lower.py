@@ -20,7 +20,7 @@ from ir.ops.conversion import CAST, DEQUANTIZE, QUANTIZE, CastAttributes
 from ir.ops.elementwise import SUB
 from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
-from passes.contract.base import Context, Pass, PassReport
+from passes.contract.base import Context, Pass, PassReport, choice
 from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.flat import flatten_rows
 from passes.quantization.look_up import write_tables
@@ -41,13 +41,8 @@ class LowerToInteger(Pass):
 
     name: ClassVar[str] = "lower_to_integer"
 
-    io: str = "int8"
+    io: str = choice("int8", IO_TYPES)
     allow_float: bool = False
-
-    def __post_init__(self) -> None:
-        if self.io not in IO_TYPES:
-            expected = f"one of {', '.join(IO_TYPES)}"
-            raise OptionError(expected=expected, found=self.io, where="--io", fix="choose one of them")
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         entries = take_integers(graph)

@@ -153,7 +153,7 @@ def test_float_operators_that_follow_each_other_are_not_quantized_between():
 
 
 def test_unknown_type_at_the_ends():
-    with pytest.raises(OptionError, match="--io: expected one of int8, int16, uint8, float, found int4"):
+    with pytest.raises(OptionError, match="lower_to_integer io: expected one of int8, int16, uint8, float, found int4"):
         LowerToInteger(io="int4")
 
 

@@ -16,14 +16,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.fixed_point import accumulator_bound
 from ir.graph import Graph, Node, Value
 from ir.layer import Layer, layers, set_bias
 from ir.opdef import OpDef
 from ir.quantization import QuantParams, asymmetric, for_weights, outward, symmetric
 from ir.widths import Widths
-from passes.contract.base import Context, Needs, Pass, PassReport
+from passes.contract.base import Context, Needs, Pass, PassReport, choice
 from passes.quantization.bits import BitsPlan, parse_rules
 from passes.quantization.casts import requantize_casts, requantize_whole
 from passes.quantization.comparable import fit_scales
@@ -39,6 +38,8 @@ _BIAS_LIMIT = 1 << 30  # half of int32: the other half is left for the sum of pr
 _LEAST_MULTIPLIER = 2.0**-31
 _ACCUMULATOR_LIMIT = (1 << 31) - 1
 
+GRANULARITIES = ("per_channel", "per_tensor")  # scales of weights
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantize(Pass):
@@ -52,20 +53,14 @@ class Quantize(Pass):
     makes: ClassVar[frozenset[Needs]] = frozenset({Needs.TEACHER})
     keeps_statistics: ClassVar[bool] = True
 
-    granularity: str = "per_channel"
+    granularity: str = choice("per_channel", GRANULARITIES)
     weight_bits: int = 8
     activation_bits: int = 8
     ends: int = 8
     rules: str = ""
 
     def __post_init__(self) -> None:
-        if self.granularity not in ("per_channel", "per_tensor"):
-            raise OptionError(
-                expected="per_channel or per_tensor",
-                found=self.granularity,
-                where="quantize granularity",
-                fix="choose one",
-            )
+        super().__post_init__()
         self.plan  # noqa: B018 - raises where it is none
 
     @property

@@ -27,7 +27,7 @@ from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import LowEnd, Role
 from ir.quantization import outward
-from passes.contract.base import Context, Pass, PassReport, Preserves, Range, Skip, Statistics
+from passes.contract.base import Context, Pass, PassReport, Preserves, Range, Skip, Statistics, numeric
 from passes.measuring.statistics import collect, fitting, stream
 
 _WORTH = 2.0  # a bit
@@ -42,7 +42,7 @@ class BoundMasks(Pass):
     name: ClassVar[str] = "bound_masks"
     preserves: ClassVar[Preserves] = Preserves.FLOAT_ON_DATA
 
-    margin: float = 8.0
+    margin: float = numeric(8.0, above=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         masked = [node for node in graph.nodes if _may_be_masked(node)]

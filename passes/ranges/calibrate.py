@@ -25,10 +25,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.graph import Graph, Value
 from ir.quantization import asymmetric, outward
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics, choice, numeric
 from passes.measuring.states import state_ranges
 from passes.measuring.statistics import collect, histograms
 from passes.quantization.bits import BitsPlan, parse_rules
@@ -58,27 +57,11 @@ class Calibrate(Pass):
     makes: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
     keeps_statistics: ClassVar[bool] = True
 
-    method: str = "auto"
-    percentile: float = 99.99
-    activation_bits: int = 8
-    ends: int = 8
+    method: str = choice("auto", METHODS)
+    percentile: float = numeric(99.99, above=50, most=100)
+    activation_bits: int = numeric(8, least=2, most=16)
+    ends: int = numeric(8, least=2, most=16)
     rules: str = ""
-
-    def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise OptionError(
-                expected=f"a method of {', '.join(METHODS)}",
-                found=self.method,
-                where="calibrate",
-                fix="choose one of them",
-            )
-        if not 50 < self.percentile <= 100:
-            raise OptionError(
-                expected="a percentile above 50, at most 100",
-                found=str(self.percentile),
-                where="calibrate",
-                fix="try 99.99",
-            )
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         statistics = context.tables.statistics

@@ -195,10 +195,11 @@ def test_fewer_steps_never_get_a_wider_range(h, steps):
 
 def test_options():
     with pytest.raises(
-        OptionError, match="expected a method of auto, minmax, moving_average, percentile, mse, kl, found best"
+        OptionError,
+        match="calibrate method: expected one of auto, minmax, moving_average, percentile, mse, kl, found best",
     ):
         Calibrate(method="best")
-    with pytest.raises(OptionError, match="percentile above 50"):
+    with pytest.raises(OptionError, match="calibrate percentile: expected above 50, at most 100"):
         Calibrate(percentile=50.0)
 
 

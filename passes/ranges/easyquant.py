@@ -30,7 +30,7 @@ from ir.execute import batchable
 from ir.graph import Graph, Node, Value
 from ir.layer import Matrix
 from ir.quantization import QuantParams
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, numeric
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples, drawn_rows
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.groups import tie_groups
@@ -54,22 +54,13 @@ class EasyQuant(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    low: float = 0.5
-    high: float = 2.0
-    candidates: int = 100
-    rounds: int = 3
+    low: float = numeric(0.5, above=0, most=1)
+    high: float = numeric(2.0, least=1)
+    candidates: int = numeric(100, least=2)
+    rounds: int = numeric(3, least=1)
     activations: bool = True
-    samples: int = 100
-    rows: int = 1000
-
-    def _checks(self) -> dict[str, tuple[bool, str]]:
-        return {
-            "low": (0 < self.low <= 1, "above 0, at most 1"),
-            "high": (self.high >= 1, "at least 1"),
-            "candidates": (self.candidates >= 2, "at least 2"),
-            "rounds": (self.rounds >= 1, "at least 1"),
-            "rows": (self.rows >= 1, "at least 1"),
-        }
+    samples: int = numeric(100, least=1)
+    rows: int = numeric(1000, least=1)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if not batchable(graph):

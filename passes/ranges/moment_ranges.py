@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from ir.errors import ModelError
 from ir.graph import Graph, Value
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, Statistics, numeric
 from passes.quantization.groups import quantized_values
 from passes.quantization.tied import fixed_params
 from passes.ranges.moments import propagate
@@ -27,7 +27,7 @@ class MomentRanges(Pass):
     makes: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES})
     keeps_statistics: ClassVar[bool] = True
 
-    sigmas: float = 6.0
+    sigmas: float = numeric(6.0, above=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         context.tables.ranges.update(moment_ranges(graph, context, self.sigmas))

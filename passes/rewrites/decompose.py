@@ -46,7 +46,7 @@ from ir.ops.shape import EXPAND_DIMS, RESHAPE, SQUEEZE, ReshapeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
 from ir.types import given
 from ir.widths import Widths
-from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip, numeric
 from passes.quantization.bits import BitsPlan, parse_rules
 from passes.quantization.tied import NARROW
 from passes.quantization.widths import available, has_wide_kernel
@@ -74,8 +74,8 @@ class Decompose(Pass):
     name: ClassVar[str] = "decompose"
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 
-    activation_bits: int = 8
-    ends: int = 8
+    activation_bits: int = numeric(8, least=2, most=16)
+    ends: int = numeric(8, least=2, most=16)
     rules: str = ""
 
     def run(self, graph: Graph, context: Context) -> PassReport:

@@ -17,7 +17,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.graph import Graph, Node, Value
 from ir.ops.activation import LOGISTIC, TANH
 from ir.ops.convolution import FULLY_CONNECTED
@@ -26,7 +25,7 @@ from ir.ops.joining import PACK, SPLIT, UNPACK, PackAttributes, SplitAttributes,
 from ir.ops.recurrent import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.types import given
 from ir.widths import Widths
-from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip, choice, numeric
 from passes.quantization.tied import NARROW
 from passes.quantization.widths import available
 
@@ -41,14 +40,8 @@ class Recurrence(Pass):
     name: ClassVar[str] = "recurrence"
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 
-    form: str = "auto"
-    activation_bits: int = 8
-
-    def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise OptionError(
-                expected=" or ".join(FORMS), found=self.form, where="recurrence form", fix="choose one of them"
-            )
+    form: str = choice("auto", FORMS)
+    activation_bits: int = numeric(8, least=2, most=16)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []

@@ -52,7 +52,7 @@ def test_the_operator_is_taken_where_it_has_the_width(form: str, bits: int, fuse
 
 
 def test_unknown_forms_and_long_sequences() -> None:
-    with pytest.raises(OptionError, match="recurrence form: expected auto or fused or steps, found short"):
+    with pytest.raises(OptionError, match="recurrence form: expected one of auto, fused, steps, found short"):
         Recurrence(form="short")
     net = Net()
     graph = net.ends(net.lstm(net.input(600, 2), 3))

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from ir.graph import Graph, Node
 from ir.ops.reduction import MEAN, ReduceAttributes
-from passes.contract.base import Context, Pass, PassReport, Preserves, Skip
+from passes.contract.base import Context, Pass, PassReport, Preserves, Skip, numeric
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,7 @@ class SplitMean(Pass):
     name: ClassVar[str] = "split_mean"
     preserves: ClassVar[Preserves] = Preserves.FLOAT
 
-    positions: int = 1 << 14
+    positions: int = numeric(1 << 14, least=1)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         changed, skipped = [], []

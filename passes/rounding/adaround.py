@@ -26,7 +26,7 @@ from ir.execute import batchable, release
 from ir.graph import Graph, Node, Twin
 from ir.layer import Layer, editable_layer, layers
 from ir.quantization import QuantParams
-from passes.contract.base import Context, Needs, Pass, PassReport, SamplesInMemory, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, SamplesInMemory, Skip, choice, numeric
 from passes.measuring.drawn_samples import DrawnSamples, draw_samples
 from passes.measuring.logits import real_logits
 from passes.measuring.sensitivity import sensitivities
@@ -54,34 +54,22 @@ class AdaRound(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    unit: str = "layer"
-    steps: int = 500
-    batch_size: int = 0
-    learning_rate: float = 0.02
-    warmup: float = 0.2
-    strength: float = 0.01
-    beta_first: float = 20.0
-    beta_last: float = 2.0
-    zeta: float = ZETA
-    gamma: float = GAMMA
-    biases: float = 0.0
-    scales: float = 0.0
-    drop: float = 0.0
-    clip: float = 0.4
-    samples: int = 100
-    tuning_samples: int = 400
-
-    def _checks(self) -> dict[str, tuple[bool, str]]:
-        return {
-            "unit": (self.unit in _UNITS, " or ".join(_UNITS)),
-            "steps": (self.steps >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 0, "at least 1, or 0 for what memory allows"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "zeta": (self.zeta > 1, "above 1"),
-            "gamma": (self.gamma < 0, "below 0"),
-            "clip": (0 < self.clip <= 1, "above 0, at most 1"),
-            "drop": (0 <= self.drop < 1, "at least 0, below 1"),
-        }
+    unit: str = choice("layer", _UNITS)
+    steps: int = numeric(500, least=1)
+    batch_size: int = numeric(0, least=1, zero="for what memory allows")
+    learning_rate: float = numeric(0.02, above=0)
+    warmup: float = numeric(0.2, least=0, below=1)
+    strength: float = numeric(0.01, least=0)
+    beta_first: float = numeric(20.0, least=1)
+    beta_last: float = numeric(2.0, least=1)
+    zeta: float = numeric(ZETA, above=1)
+    gamma: float = numeric(GAMMA, below=0)
+    biases: float = numeric(0.0, least=0)
+    scales: float = numeric(0.0, least=0)
+    drop: float = numeric(0.0, least=0, below=1)
+    clip: float = numeric(0.4, above=0, most=1)
+    samples: int = numeric(100, least=1)
+    tuning_samples: int = numeric(400, least=0)
 
     def __post_init__(self) -> None:
         super().__post_init__()

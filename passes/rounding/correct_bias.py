@@ -21,12 +21,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ir.errors import OptionError
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.layer import layer_of, set_bias
 from ir.ops.elementwise import ADD
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, choice, numeric
 from passes.measuring.lockstep import Slices, run_both
 from passes.measuring.statistics import stream
 from passes.quantization.quantize import annotate_bias
@@ -45,14 +44,8 @@ class CorrectBias(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    method: str = "empirical"
-    block: int = 50
-
-    def __post_init__(self) -> None:
-        if self.method not in ("empirical", "analytic"):
-            raise OptionError(
-                expected="empirical or analytic", found=self.method, where="correct_bias", fix="choose one"
-            )
+    method: str = choice("empirical", ("empirical", "analytic"))
+    block: int = numeric(50, least=1)
 
     def requires(self) -> frozenset[Needs]:
         return frozenset({Needs.DATA}) if self.method == "empirical" else frozenset()

@@ -195,5 +195,5 @@ def test_analytic_correction_where_nothing_is_known():
 
 
 def test_options():
-    with pytest.raises(OptionError, match="correct_bias: expected empirical or analytic, found both"):
+    with pytest.raises(OptionError, match="correct_bias method: expected empirical or analytic, found both"):
         CorrectBias(method="both")

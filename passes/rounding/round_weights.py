@@ -35,7 +35,7 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Node, Twin
 from ir.layer import Matrix, layer_of
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, numeric
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
 from passes.measuring.layer_error import LayerError, Means, mean_shift, measure_layer
 from passes.measuring.lockstep import Slices, run_both
@@ -55,12 +55,12 @@ class RoundWeights(Pass):
     keeps_statistics: ClassVar[bool] = True
     guarded: ClassVar[bool] = True
 
-    samples: int = 100
-    tuning_samples: int = 400
-    rows: int = 20000
-    damping: float = 0.2
-    sweeps: int = 1
-    clip: float = 0.4
+    samples: int = numeric(100, least=1)
+    tuning_samples: int = numeric(400, least=0)
+    rows: int = numeric(20000, least=1)
+    damping: float = numeric(0.2, above=0)
+    sweeps: int = numeric(1, least=0)
+    clip: float = numeric(0.4, above=0, most=1)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         return self.run_beside(graph, context)

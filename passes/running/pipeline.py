@@ -22,6 +22,8 @@ from ir.errors import OptionError
 from passes.channels.level_activations import LevelActivations
 from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
+from passes.contract.options import Names
+from passes.quantization.lower import IO_TYPES
 from passes.quantization.quantize import Quantize
 from passes.quantization.tied import NARROW
 
@@ -227,10 +229,9 @@ def named(name: str, *, granularity: str, io: str, changes: str | None = None, r
             where="--pipeline",
             fix="choose one, or use --passes",
         )
-    if granularity not in GRANULARITIES:
-        raise OptionError(
-            expected=" or ".join(GRANULARITIES), found=granularity, where="--granularity", fix="choose one of them"
-        )
+    for where, found, values in (("granularity", granularity, Names(GRANULARITIES)), ("io", io, Names(IO_TYPES))):
+        if found not in values:
+            raise OptionError(expected=str(values), found=found, where=f"--{where}", fix="choose one of them")
     choices = {Choice.GRANULARITY: granularity, Choice.IO: io}
     known, steps = registry(), list[Pass]()
     for part in PIPELINES[name]:

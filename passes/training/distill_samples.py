@@ -18,10 +18,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ir.errors import ModelError, OptionError
+from ir.errors import ModelError
 from ir.execute import batchable
 from ir.graph import Graph
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip, numeric
 from passes.ranges.moment_ranges import moment_ranges
 
 _FLOATS = 1 << 27  # that the activations of one group may hold; training holds them and their slopes
@@ -36,19 +36,10 @@ class DistillSamples(Pass):
     makes: ClassVar[frozenset[Needs]] = frozenset({Needs.DATA})
     keeps_statistics: ClassVar[bool] = True
 
-    samples: int = 32
-    group: int = 16
-    steps: int = 30
-    learning_rate: float = 0.08
-
-    def __post_init__(self) -> None:
-        if min(self.samples, self.group, self.steps) < 1 or not self.learning_rate > 0:
-            raise OptionError(
-                expected="samples, group and steps of at least 1, a learning rate above 0",
-                found=str(self),
-                where="distill_samples",
-                fix="choose larger ones",
-            )
+    samples: int = numeric(32, least=1)
+    group: int = numeric(16, least=1)
+    steps: int = numeric(30, least=1)
+    learning_rate: float = numeric(0.08, above=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         from passes.training.distilling import distill  # Keras takes seconds to load

@@ -25,7 +25,7 @@ import numpy as np
 
 from ir.execute import batchable, compiled, few_steps, release, run_float
 from ir.graph import Graph, Value
-from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, unsaid
+from passes.contract.base import Context, Needs, Pass, PassReport, Skip, Undone, choice, numeric, unsaid
 from passes.measuring.logits import real_logits
 from passes.measuring.scores import Score
 from passes.training.augment import VIEWS, ViewedBatches, check_pictures, views_of
@@ -61,14 +61,14 @@ class FineTune(Pass):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.TUNING_DATA})
     usual_batch: ClassVar[int] = 16
 
-    epochs: int = 6
-    batch_size: int = 0
-    learning_rate: float = 1e-3
-    warmup: float = 0.05
-    loss: str = "rmse"
-    average: float = 0.95
-    patience: int = 3
-    least_gain: float = 0.01
+    epochs: int = numeric(6, least=1)
+    batch_size: int = numeric(0, least=1, zero="for what memory allows")
+    learning_rate: float = numeric(1e-3, above=0)
+    warmup: float = numeric(0.05, least=0, most=1)
+    loss: str = choice("rmse", LOSSES)
+    average: float = numeric(0.95, least=0, below=1)
+    patience: int = numeric(3, least=0)
+    least_gain: float = numeric(0.01, least=0, below=1)
     augment: str = ""
     resume: bool = unsaid(False)
     checkpoint_dir: str = unsaid("")
@@ -76,11 +76,6 @@ class FineTune(Pass):
 
     def _checks(self) -> dict[str, tuple[bool, str]]:
         return {
-            "epochs": (self.epochs >= 1, "at least 1"),
-            "batch_size": (self.batch_size >= 0, "at least 1, or 0 for what memory allows"),
-            "learning_rate": (self.learning_rate > 0, "above 0"),
-            "loss": (self.loss in LOSSES, f"one of {', '.join(LOSSES)}"),
-            "average": (0 <= self.average < 1, "at least 0, below 1"),
             "augment": ({*views_of(self.augment)} <= {*VIEWS}, "flip, shift or flip+shift"),
             "resume": (not self.resume or bool(self.checkpoint_dir), "a checkpoint_dir beside it"),
         }

@@ -20,7 +20,7 @@ import numpy as np
 from ir.errors import OptionError
 from ir.graph import Graph
 from ir.layer import Layer, layers
-from passes.contract.base import Context, Needs, PassReport, SamplesInMemory, Skip
+from passes.contract.base import Context, Needs, PassReport, SamplesInMemory, Skip, choice, numeric
 from passes.measuring.curvature import top_eigenvalue
 from passes.quantization.quantize import quantize_weights
 from passes.training.fine_tune import float_weights
@@ -40,17 +40,14 @@ class Hawq(Lsq):
     name: ClassVar[str] = "hawq"
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.TUNING_DATA, Needs.DATA})
 
-    epochs: int = 3
-    stages: int = 4
-    order: str = SHARPEST
-    samples: int = 32
+    epochs: int = numeric(3, least=1)
+    stages: int = numeric(4, least=1)
+    order: str = choice(SHARPEST, ORDERS)
+    samples: int = numeric(32, least=1)
 
     def _checks(self) -> dict[str, tuple[bool, str]]:
         return {
             **super()._checks(),
-            "stages": (self.stages >= 1, "at least 1"),
-            "order": (self.order in ORDERS, ", ".join(ORDERS)),
-            "samples": (self.samples >= 1, "at least 1"),
             "checkpoint_dir": (not self.checkpoint_dir, "none: stages cannot be resumed"),
         }
 

@@ -26,7 +26,7 @@ from ir.execute import eager, release, run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.layer import Layer, layers
-from passes.contract.base import Context, labels_of
+from passes.contract.base import Context, choice, labels_of, numeric
 from passes.measuring.logits import real_logits
 from passes.measuring.scores import Score
 from passes.quantization.groups import tie_groups
@@ -51,35 +51,21 @@ class Lsq(FineTune):
     name: ClassVar[str] = "lsq"
     usual_batch: ClassVar[int] = 64
 
-    epochs: int = 10
-    learning_rate: float = 5e-4
-    warmup: float = 0.0
-    loss: str = "kl"
-    average: float = 0.0
-    patience: int = 0
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    decay: float = 1e-4
-    teacher: float = 0.5
-    steps: str = "learned"
-    start: str = "auto"
-    batch_norm: str = "batch"
-    noise: float = 1.0
-    activation_noise: float = 1.0
-
-    def _checks(self) -> dict[str, tuple[bool, str]]:
-        return {
-            **super()._checks(),
-            "optimizer": (self.optimizer in _OPTIMIZERS, " or ".join(_OPTIMIZERS)),
-            "momentum": (0 <= self.momentum < 1, "at least 0, below 1"),
-            "decay": (self.decay >= 0, "at least 0"),
-            "teacher": (0 <= self.teacher <= 1, "0 (labels alone) to 1 (the float network alone)"),
-            "steps": (self.steps in STEPS, " or ".join(STEPS)),
-            "start": (self.start in STARTS, ", ".join(STARTS)),
-            "batch_norm": (self.batch_norm in BATCH_NORMS, " or ".join(BATCH_NORMS)),
-            "noise": (0 < self.noise <= 1, "above 0, at most 1"),
-            "activation_noise": (0 < self.activation_noise <= 1, "above 0, at most 1"),
-        }
+    epochs: int = numeric(10, least=1)
+    learning_rate: float = numeric(5e-4, above=0)
+    warmup: float = numeric(0.0, least=0, most=1)
+    loss: str = choice("kl", LOSSES)
+    average: float = numeric(0.0, least=0, below=1)
+    patience: int = numeric(0, least=0)
+    optimizer: str = choice("adam", _OPTIMIZERS)
+    momentum: float = numeric(0.9, least=0, below=1)
+    decay: float = numeric(1e-4, least=0)
+    teacher: float = numeric(0.5, least=0, most=1)
+    steps: str = choice("learned", STEPS)
+    start: str = choice("auto", STARTS)
+    batch_norm: str = choice("batch", BATCH_NORMS)
+    noise: float = numeric(1.0, above=0, most=1)
+    activation_noise: float = numeric(1.0, above=0, most=1)
 
     def _labels(self, graph: Graph, context: Context) -> np.ndarray | None:
         samples = context.given.tuning if context.given.tuning is not None else context.data

@@ -186,7 +186,11 @@ def test_progress_says_the_accuracy_and_how_far_the_whole_training_is() -> None:
 
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
-    [("noise", 0.0, "above 0, at most 1"), ("teacher", 2.0, "labels alone"), ("optimizer", "lamb", "sgd or adam")],
+    [
+        ("noise", 0.0, "above 0, at most 1"),
+        ("teacher", 2.0, "at least 0, at most 1"),
+        ("optimizer", "lamb", "sgd or adam"),
+    ],
 )
 def test_what_it_refuses(option: str, value: object, expected: str) -> None:
     with pytest.raises(OptionError, match=f"lsq {option}: expected .*{expected}"):

@@ -22,6 +22,7 @@ from typing import Any, ClassVar
 
 import keras
 
+from passes.contract.base import numeric
 from passes.training.fine_tune import FineTune, Run, float_weights
 from passes.training.losses import LOSSES
 from passes.training.trainable import Rates, TrainableModel
@@ -33,17 +34,17 @@ class TuneThresholds(FineTune):
 
     name: ClassVar[str] = "tune_thresholds"
 
-    activations: float = 0.3
-    weights: float = 0.0
-    scales: float = 1.0
-    factors: float = 0.0
-    steps: float = 0.0
-    biases: float = 10.0
+    activations: float = numeric(0.3, least=0)
+    weights: float = numeric(0.0, least=0)
+    scales: float = numeric(1.0, least=0)
+    factors: float = numeric(0.0, least=0)
+    steps: float = numeric(0.0, least=0)
+    biases: float = numeric(10.0, least=0)
     lsq: bool = False
     centre: bool = False
-    correct: int = 0
-    features: float = 0.0
-    reset_every: int = 0
+    correct: int = numeric(0, least=0)
+    features: float = numeric(0.0, least=0)
+    reset_every: int = numeric(0, least=0)
 
     @property
     def _correct(self) -> int:

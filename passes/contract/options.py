@@ -1,0 +1,70 @@
+"""Options of passes: fields that say which values they may have. `Pass` checks them when a pass is made."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import Field, dataclass, field
+from typing import Any, Protocol
+
+SAID, VALUES = "said", "values"  # of the metadata of fields
+
+
+class Values(Protocol):
+    """Which values an option may have; its text completes "expected ..."."""
+
+    def __contains__(self, value: Any) -> bool: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """Finite numbers within bounds, and 0 where it stands for something of its own (`zero`: "for no limit")."""
+
+    least: float = -math.inf
+    above: float = -math.inf
+    most: float = math.inf
+    below: float = math.inf
+    zero: str = ""
+
+    def __contains__(self, value: Any) -> bool:
+        within = math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
+        return within or (bool(self.zero) and value == 0)
+
+    def __str__(self) -> str:
+        bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
+        said = ", ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+        return f"{said}, or 0 {self.zero}" if self.zero else said
+
+
+@dataclass(frozen=True)
+class Names:
+    """One of some words."""
+
+    known: tuple[str, ...]
+
+    def __contains__(self, value: Any) -> bool:
+        return value in self.known
+
+    def __str__(self) -> str:
+        return " or ".join(self.known) if len(self.known) == 2 else f"one of {', '.join(self.known)}"
+
+
+def told(option: Field[Any]) -> str:
+    """`name=default`, and which values it may have where that is declared."""
+    values = option.metadata.get(VALUES)
+    return f"{option.name}={option.default}" + (f" ({values})" if values is not None else "")
+
+
+def numeric(default: float, **bounds: Any) -> Any:
+    """An option whose values are `Numbers` within these bounds."""
+    return field(default=default, metadata={VALUES: Numbers(**bounds)})
+
+
+def choice(default: str, known: Collection[str]) -> Any:
+    """An option whose values are some words."""
+    return field(default=default, metadata={VALUES: Names(tuple(known))})
+
+
+def unsaid(default: Any) -> Any:
+    """An option that no text of a pass has: where something is written, which changes nothing of the result."""
+    return field(default=default, metadata={SAID: False})
