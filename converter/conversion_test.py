@@ -301,6 +301,8 @@ BAD = {
         lambda: {"granularity": "none"},
         "--granularity: expected per_channel or per_tensor, found none",
     ),
+    "a seed below 0": (lambda: {"seed": -1}, "--seed: expected at least 0, at most 4294967295, found -1"),
+    "samples below 1": (lambda: {"calibration_samples": 0}, "--calibration_samples: expected at least 1, found 0"),
     "unknown type": (lambda: {"io": "int4"}, "--io: expected one of int8, int16, uint8, float, found int4"),
     "unknown preprocessing": (lambda: {"preprocess": "best"}, "preprocess: expected one of none, .*, found 'best'"),
     "unknown pass": (lambda: {"passes": "tune"}, "--passes: expected a pass of .*, found tune"),

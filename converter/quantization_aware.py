@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -15,9 +14,9 @@ from converter.frontends import ModelOptions
 from converter.gathering import ConversionData, RequestedData, gather
 from converter.network import Network, read_network
 from converter.targets import Target, get_target
-from ir.errors import OptionError
 from ir.graph import Graph
 from passes.contract.base import Context, Given, Pass, SideTables
+from passes.contract.options import Names, Numbers, Values, check_option
 from passes.quantization.quantize import Quantize
 from passes.running.runner import run_passes
 from passes.training.lsq import STARTS, start_steps
@@ -71,8 +70,16 @@ def quantize_aware(
     Raises:
       ConversionError: the model, the data or the options cannot be used.
     """
-    _check(start, STARTS, "start")
-    _check(batch_norm, BATCH_NORMS, "batch_norm")
+    share = Numbers(above=0, most=1)
+    allowed: dict[str, tuple[object, Values]] = {
+        "start": (start, Names(tuple(STARTS))),
+        "batch_norm": (batch_norm, Names(tuple(BATCH_NORMS))),
+        "noise": (noise, share),
+        "activation_noise": (activation_noise, share),
+        "decay": (decay, Numbers(least=0)),
+    }
+    for option, (value, values) in allowed.items():
+        check_option(value, values, f"quantize_aware, {option}")
     chosen = get_target(target) if isinstance(target, str) else target
     network = read_network(model, weights=None, options=model_options, preprocess=preprocess)
     requested = RequestedData(calibration_data=calibration_data, calibration_samples=calibration_samples, seed=seed)
@@ -95,13 +102,6 @@ def quantize_aware(
         )
     steps = Steps(noise=noise, activation_noise=activation_noise, decay=decay, batch_norm=batch_norm, seed=seed)
     return Student(network.graph, steps, normals=context.tables.normals, frozen=_frozen(model, network.graph))
-
-
-def _check(found: str, known: Iterable[str], option: str) -> None:
-    if found not in known:
-        raise OptionError(
-            expected=" or ".join(known), found=found, where=f"quantize_aware, {option}", fix="choose one of them"
-        )
 
 
 def _to_quantize(network: Network, data: ConversionData, target: Target, requested: RequestedPasses) -> list[Pass]:

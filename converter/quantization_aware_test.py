@@ -205,8 +205,10 @@ def test_without_data_ranges_start_from_batch_norms() -> None:
 
 
 def test_what_it_refuses() -> None:
-    with pytest.raises(OptionError, match="quantize_aware, start: expected auto or mean or range, found max"):
+    with pytest.raises(OptionError, match="quantize_aware, start: expected one of auto, mean, range, found max"):
         student_of(small(), start="max")
+    with pytest.raises(OptionError, match="quantize_aware, noise: expected above 0, at most 1, found 2"):
+        student_of(small(), noise=2)
     student = student_of(small())
     with pytest.raises(OptionError, match="expected the pipeline emit for a network that was trained quantized"):
         converter.convert(student, pipeline="fast", calibration_data=X[:8])

@@ -50,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "profile", False, "Also times every operator, each as a file of its own, on the first runtime that is named."
     )
-    flags.DEFINE_integer("seed", 0, "Of the inputs, which are random.")
+    flags.DEFINE_integer("seed", 0, "Of the inputs, which are random.", lower_bound=0)
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
 
 

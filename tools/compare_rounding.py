@@ -67,7 +67,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=values)
     flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
 
 

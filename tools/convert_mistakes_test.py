@@ -78,6 +78,7 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         instead("--pipeline", "mixed"),
         "--pipeline: expected a budget for the pipeline mixed: --max_size, .* found none; give one",
     ),
+    "a seed below 0": (instead("--seed", "-1"), "--seed.*-1.*|-1.*--seed"),
     "a size that is none": (instead("--max_size", "small"), "--max_size: expected a size such as .*, found small"),
     "two budgets": (
         (*instead("--max_size", "1MB"), "--mean_bits", "5"),

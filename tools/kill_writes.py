@@ -177,7 +177,7 @@ def main() -> None:
 def run() -> None:
     """Entry point."""
     flags.DEFINE_integer("kills", 1000, "How many.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the moments.")
+    flags.DEFINE_integer("seed", 0, "Of the moments.", lower_bound=0)
     flags.DEFINE_bool("convert", False, "Kills conversions, which take seconds each.")
     flags.DEFINE_bool("reports", False, "Kills what writes a report, before every call.")
     run_command(main)

@@ -53,7 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("samples", 8, "Samples to judge on.", lower_bound=1)
     flags.DEFINE_integer("exact_samples", 1, "Samples on which emulator and runtimes are compared.", lower_bound=1)
     flags.DEFINE_bool("reference_kernels", True, "Compares with the runtimes' reference kernels too, which are slow.")
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.")
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0)
 
 
 def main(arguments: list[str]) -> None:

@@ -52,7 +52,7 @@ _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 2e-3, "Adam's learning rate at first; a cosine to 0.", flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 1, "Seed of the split, the initial weights and the distortions.", flag_values=_FLAGS
+    "seed", 1, "Seed of the split, the initial weights and the distortions.", lower_bound=0, flag_values=_FLAGS
 )
 
 

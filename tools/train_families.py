@@ -36,7 +36,7 @@ _SHARED = flags.DEFINE_string(
     "shared", str(Path(__file__).resolve().parent.parent.parent / "shared"), "The folder with data.", flag_values=_FLAGS
 )
 _SCALE = flags.DEFINE_float("effort", 1, "Times the epochs of each family.", lower_bound=0, flag_values=_FLAGS)
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=_FLAGS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the network an
 _EPOCHS = flags.DEFINE_integer("epochs", 8, "Times the pictures are seen.", lower_bound=1, flag_values=_FLAGS)
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Pictures in a step.", lower_bound=2, flag_values=_FLAGS)
 _RATE = flags.DEFINE_float("learning_rate", 2e-3, "Adam's at first; a cosine to 0.", flag_values=_FLAGS)
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=_FLAGS)
 
 
 def read(folder: str | Path, part: str) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ class Budget:
         if isinstance(self.max_latency, str):
             object.__setattr__(self, "max_latency", parse_latency(self.max_latency))
         for flag, limit in ((self.flag, self.limit), (_LATENCY, self.max_latency)):
-            if limit is not None and float(limit) <= 0:
+            if limit is not None and not 0 < float(limit) < math.inf:
                 raise OptionError(expected="more than 0", found=f"{limit:g}", where=flag, fix="give another limit")
 
     @property

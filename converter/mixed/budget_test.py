@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from converter.mixed.budget import Budget, parse_latency, parse_size
@@ -35,6 +37,8 @@ def test_times(text: str, time_ms: float):
         ({"max_latency": "5 miles"}, "--max_latency: expected a time such as .*, found 5 miles"),
         ({"max_size": 10, "max_latency": 0}, "--max_latency: expected more than 0, found 0"),
         ({"mean_bits": -1.0}, "--mean_bits: expected more than 0, found -1"),
+        ({"mean_bits": math.nan}, "--mean_bits: expected more than 0, found nan"),
+        ({"max_bops": math.inf}, "--max_bops: expected more than 0, found inf"),
         ({"mean_bits": 5.0, "sensitivity": "taste"}, "expected logits, quadratic, curvature, found taste"),
     ],
 )

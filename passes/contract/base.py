@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from ir.errors import OptionError
 from ir.graph import Graph
 from passes.contract.context import Context, Distribution, Given, Limits, Products, Progress, Services, Snapshot, silent
-from passes.contract.options import SAID, VALUES, choice, numeric, unsaid
+from passes.contract.options import SAID, VALUES, check_option, choice, numeric, unsaid
 from passes.contract.report import Applied, LeftOut, NothingToDo, Outcome, PassReport, Skip, Trial, Undone
 from passes.contract.samples import HELD_OUT, FittingSamples, Samples, SamplesInMemory, labels_of
 from passes.contract.tables import ChannelNormal, Copies, Range, SideTables, Statistics
@@ -96,9 +96,10 @@ class Pass(ABC):
 
     def __post_init__(self) -> None:
         """Raises OptionError for an option whose value is none."""
-        said = {f.name: f.metadata[VALUES] for f in dataclasses.fields(self) if VALUES in f.metadata}
-        declared = {name: (getattr(self, name) in values, str(values)) for name, values in said.items()}
-        for option, (good, expected) in (declared | self._checks()).items():
+        for f in dataclasses.fields(self):
+            if VALUES in f.metadata:
+                check_option(getattr(self, f.name), f.metadata[VALUES], f"{self.name} {f.name}")
+        for option, (good, expected) in self._checks().items():
             if not good:
                 raise OptionError(
                     expected=expected,

@@ -7,6 +7,8 @@ from collections.abc import Collection
 from dataclasses import Field, dataclass, field
 from typing import Any, Protocol
 
+from ir.errors import OptionError
+
 SAID, VALUES = "said", "values"  # of the metadata of fields
 
 
@@ -32,7 +34,7 @@ class Numbers:
 
     def __str__(self) -> str:
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
-        said = ", ".join(f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound))
+        said = ", ".join(f"{word} {bound:.10g}" for word, bound in bounds.items() if math.isfinite(bound))
         return f"{said}, or 0 {self.zero}" if self.zero else said
 
 
@@ -47,6 +49,12 @@ class Names:
 
     def __str__(self) -> str:
         return " or ".join(self.known) if len(self.known) == 2 else f"one of {', '.join(self.known)}"
+
+
+def check_option(value: Any, values: Values, where: str) -> None:
+    """Raises OptionError for another value than these."""
+    if value not in values:
+        raise OptionError(expected=str(values), found=str(value), where=where, fix="change the option")
 
 
 def told(option: Field[Any]) -> str:
