@@ -74,13 +74,16 @@ class Score:
 
 
 def values_of(
-    graph: Graph, samples: SamplesInMemory, requested: Sequence[Value], simulate: bool = False
+    graph: Graph, samples: SamplesInMemory, requested: Sequence[Value], simulate: bool = False, batch: int = _BATCH
 ) -> list[np.ndarray]:
-    """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one."""
+    """`[samples, elements]` of each value; a graph that takes several samples at a time counts them as one.
+
+    `batch` are the samples at a time, at most: each run of a small graph costs what its operators cost to start.
+    """
     run = eager(lambda t: run_float(graph, t, requested=requested, transform=quantized if simulate else None))
     together = batchable(graph)
-    size = rows_at_a_time(graph, _BATCH) if together else _taken(graph)
-    parts = [[by_sample(y, len(batch[0]) if together else 1) for y in run(batch)] for batch in samples.batches(size)]
+    size = rows_at_a_time(graph, batch) if together else _taken(graph)
+    parts = [[by_sample(y, len(some[0]) if together else 1) for y in run(some)] for some in samples.batches(size)]
     return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
 

@@ -146,7 +146,7 @@ _ROUND, _CORRECT = (Step("round_weights"),), (Step("correct_bias"),)
 _EMIT = (Step("fuse_activation"), Step("lower_to_integer", {"io": Choice.IO}))
 _QUOTIENTS, _MASKS, _COLUMNS = Step("divide"), Step("bound_masks"), Step("separate_columns")
 _FITTED = (_QUOTIENTS, _MASKS, _COLUMNS)  # rewrites that look at data
-_ANNOTATED = (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), *_QUANTIZE)
+_ANNOTATED = (*_PREPARE, *_FITTED, Part.CHANNELS, Step("calibrate"), Step("spare_ranges"), *_QUANTIZE)
 _FROM_DATA = (*_ANNOTATED, *_ROUND)
 _BLOCKS = Step("adaround", {"unit": "block", "learning_rate": "0.05"})
 

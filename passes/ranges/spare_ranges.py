@@ -1,0 +1,167 @@
+"""Ranges with room for what calibration did not see, as much as calibration samples that were left out show to be worth it.
+
+The largest of 100 samples is no bound: of a small trained network each further sample exceeds some range with a probability
+of a percent or more, and what is cut there moves the logits more than all rounding does. A range `h` times as wide is rounded
+`h` times as coarsely. Which weighs more is measured as new samples would meet it: in each of a few folds the ranges are those
+of the samples outside of the fold, and those inside are judged. Of the factors the one is taken with the least error of the
+logits over all folds (`passes.measuring.scores`; the weights, whose error is the same with all, are left as they are), if it
+gains two fifths. The sample that loses most with ranges as they were seen does not count: one proves nothing, and it is in the
+ranges of the file. First for all values that some sample exceeds in its fold, then for the inputs among them. Activations of
+16 bits have room already; with fewer than 8 bits there are no steps to spare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from ir.execute import batchable
+from ir.graph import Graph, Value
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip
+from passes.measuring.logits import before_fixed, told_apart
+from passes.measuring.scores import SMALLEST, Score, values_of
+from passes.measuring.statistics import collect
+from passes.quantization.quantize import Quantize
+from passes.quantization.tied import NARROW
+
+FACTORS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2)
+_FOLDS = 4
+_MOST = 128  # samples that are judged
+_FEWEST = 5 * _FOLDS
+_WORTH = 0.4  # of the error: with less to gain ranges stay as they were seen
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpareRanges(Pass):
+    """Widens ranges by the factor at which samples that they were not taken from lose least."""
+
+    name: ClassVar[str] = "spare_ranges"
+    preserves: ClassVar[Preserves] = Preserves.FLOAT
+    needs: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES, Needs.STATISTICS})
+    keeps_statistics: ClassVar[bool] = True
+
+    activation_bits: int = NARROW
+
+    def run(self, graph: Graph, context: Context) -> PassReport:
+        if reason := self._refusal(graph, context):
+            return PassReport(skipped=(Skip(graph.name, reason),))
+        folds = _Folds.of(graph, context)
+        moving = {
+            v for v in folds.bounds if folds.exceeded(v) and v not in context.tables.learned and folds.holds_all(v)
+        }
+        chosen = dict.fromkeys(folds.bounds, 1.0)
+        for values in (moving, moving.intersection(graph.inputs)):  # inputs at first with all, which they would cut
+            chosen |= dict.fromkeys(values, folds.best(chosen, values))
+        widened = sorted({f for f in chosen.values() if f != 1})
+        context.tables.ranges.update({v: _wider(context.tables.ranges[v], v, f) for v, f in chosen.items() if f != 1})
+        return PassReport(
+            recorded=tuple(f"ranges {f:g} times as wide, for what calibration did not see" for f in widened)
+        )
+
+    def _refusal(self, graph: Graph, context: Context) -> str:
+        if self.activation_bits != NARROW:
+            return f"activations of {self.activation_bits} bits"
+        if context.samples is None or context.made is not None or len(context.samples) < _FEWEST:
+            return f"fewer than {_FEWEST} samples"
+        return "" if batchable(graph) else "the graph takes a fixed number of samples at a time"
+
+
+@dataclass(frozen=True)
+class _Folds:
+    """Judged samples by fold, the bounds `[samples]` of every value in all samples, and the fold `[samples]` of each."""
+
+    graph: Graph
+    context: Context
+    samples: SamplesInMemory
+    judged: np.ndarray
+    bounds: dict[Value, tuple[np.ndarray, np.ndarray]]
+    expected: list[np.ndarray]
+
+    @classmethod
+    def of(cls, graph: Graph, context: Context) -> _Folds:
+        statistics = context.tables.statistics
+        unknown = [v for v, table in statistics.items() if v in context.tables.ranges and not table.sample_low.size]
+        known = {**statistics, **(collect(graph, context, unknown) if unknown else {})}
+        bounds = {v: (known[v].sample_low, known[v].sample_high) for v in known if v in context.tables.ranges}
+        count = len(context.data)
+        judged = np.arange(min(count, _MOST)) * count // min(count, _MOST)
+        samples = _chosen(context, judged)
+        return cls(graph, context, samples, judged, bounds, values_of(graph, samples, before_fixed(graph), batch=_MOST))
+
+    def best(self, given: dict[Value, float], values: set[Value]) -> float:
+        """The factor of some values' ranges, beside given ones of the others."""
+        errors: list[float] = []
+        worst = 0
+        for factor in FACTORS if values else ():
+            found = self._all_errors({**given, **dict.fromkeys(values, factor)})
+            worst = worst if errors else int(found.sum(axis=1).argmax())
+            errors.append(Score(errors=np.delete(found, worst, axis=0)).error)
+            if len(errors) > 1 and errors[-1] >= errors[-2]:
+                break
+        least = int(np.argmin(errors)) if errors else 0
+        return FACTORS[least] if least and errors[least] < (1 - _WORTH) * errors[0] else FACTORS[0]
+
+    def holds_all(self, value: Value) -> bool:
+        """Whether the range of a value holds all that was seen: one that was cut is to be narrow."""
+        (low, high), chosen = self.bounds[value], self.context.tables.ranges[value]
+        return bool(min(chosen.low, 0) <= min(low.min(), 0) and max(chosen.high, 0) >= max(high.max(), 0))
+
+    def exceeded(self, value: Value) -> bool:
+        """Whether a sample exceeds what those outside of its fold show."""
+        low, high = self.bounds[value]
+        seen = [self._seen(value, self._inside(fold)) for fold in range(_FOLDS)]
+        return any(low.min() < r.low or high.max() > r.high for r in seen)
+
+    def _inside(self, fold: int) -> np.ndarray:
+        """Which of the judged samples are in a fold."""
+        return np.arange(len(self.judged)) % _FOLDS == fold
+
+    def _seen(self, value: Value, inside: np.ndarray) -> Range:
+        """What all samples show but those judged `inside`."""
+        low, high = (np.delete(bounds, self.judged[inside]) for bounds in self.bounds[value])
+        return Range(float(low.min()), float(high.max()))
+
+    def _all_errors(self, factors: dict[Value, float]) -> np.ndarray:
+        return np.concatenate([self._errors(fold, factors) for fold in range(_FOLDS)])
+
+    def _errors(self, fold: int, factors: dict[Value, float]) -> np.ndarray:
+        """`[samples of the fold, outputs]`, relative to the power of all samples."""
+        inside = self._inside(fold)
+        samples = SamplesInMemory(tuple(a[inside] for a in self.samples.arrays))
+        twin = self.graph.twin()
+        trial = self.context.trial(twin, samples)
+        for value, factor in factors.items():
+            trial.tables.ranges[twin.values[value]] = _wider(self._seen(value, inside), value, factor)
+        Quantize().run(twin.graph, trial)
+        for value in twin.graph.values():
+            if value.is_constant:
+                value.quant = None
+        ends = before_fixed(twin.graph)
+        found = values_of(twin.graph, samples, ends, simulate=True, batch=_MOST)
+        return np.stack([*self._relative(ends, found, inside)], axis=1)
+
+    def _relative(self, ends: list[Value], found: list[np.ndarray], inside: np.ndarray) -> Iterator[np.ndarray]:
+        for value, expected, got in zip(ends, self.expected, found, strict=True):
+            power = max(float(np.square(expected, dtype=np.float64).sum()), SMALLEST)
+            floats, other = told_apart(value, expected[inside], got)
+            yield np.square(floats.astype(np.float64) - other).sum(axis=1) / power
+
+
+def _chosen(context: Context, numbers: np.ndarray) -> SamplesInMemory:
+    kept: list[tuple[np.ndarray, ...]] = []
+    start = 0
+    for batch in context.data.batches(context.given.batch_size):
+        here = numbers[(numbers >= start) & (numbers < start + len(batch[0]))] - start
+        kept.append(tuple(a[here] for a in batch))
+        start += len(batch[0])
+    return SamplesInMemory(tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)))
+
+
+def _wider(given: Range, value: Value, factor: float) -> Range:
+    """A range that keeps within what the activation before it lets through."""
+    fused = None if value.producer is None else value.producer.op.fuses_as
+    low, high = (-np.inf, np.inf) if fused is None else fused.bounds
+    return Range(max(given.low * factor, min(low, given.low)), min(given.high * factor, max(high, given.high)))
