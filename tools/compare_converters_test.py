@@ -27,8 +27,8 @@ def run(tmp_path: Path, **given) -> tuple[list[dict], str]:
 
 
 def test_one_run_prints_one_table(tmp_path):
-    rows, text = run(tmp_path, pipelines=["fast", "data_free"])
-    assert [r["converter"] for r in rows] == ["intact fast", "intact data_free", "TFLiteConverter"]
+    rows, text = run(tmp_path, pipelines=["fast", "data_free_fast"])
+    assert [r["converter"] for r in rows] == ["intact fast", "intact data_free_fast", "TFLiteConverter"]
     assert [r["calibration_images"] for r in rows] == [8, 0, 8]
     for row in rows:
         assert set(row) == COLUMNS

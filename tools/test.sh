@@ -8,6 +8,7 @@ bash tools/system_packages.sh
 
 export TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow PYTHONHASHSEED=0 PYTHONUNBUFFERED=1
 export OPENBLAS_NUM_THREADS=1 # two workers fill two cores
+unset PYTHONDONTWRITEBYTECODE # hundreds of processes would compile every module again
 export PATH="$PWD/.venv/bin:$PATH"
 readonly PYTEST=(python -m pytest -q -n 2 --dist worksteal --durations=15)
 
