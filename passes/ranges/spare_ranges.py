@@ -20,7 +20,7 @@ import numpy as np
 
 from ir.execute import batchable
 from ir.graph import Graph, Value
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip
+from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip, numeric
 from passes.measuring.logits import before_fixed, told_apart
 from passes.measuring.scores import SMALLEST, Score, values_of
 from passes.measuring.statistics import collect
@@ -43,7 +43,7 @@ class SpareRanges(Pass):
     needs: ClassVar[frozenset[Needs]] = frozenset({Needs.RANGES, Needs.STATISTICS})
     keeps_statistics: ClassVar[bool] = True
 
-    activation_bits: int = NARROW
+    activation_bits: int = numeric(NARROW, least=2, most=16)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
         if reason := self._refusal(graph, context):
