@@ -5,7 +5,7 @@ of a percent or more, and what is cut there moves the logits more than all round
 `h` times as coarsely. Which weighs more is measured as new samples would meet it: in each of a few folds the ranges are those
 of the samples outside of the fold, and those inside are judged. Of the factors the one is taken with the least error of the
 logits over all folds (`passes.measuring.scores`; the weights, whose error is the same with all, are left as they are), if it
-gains two fifths. The sample that loses most with ranges as they were seen does not count: one proves nothing, and it is in the
+gains two fifths, of the samples that exceed ranges most first: where these do not, all do not. The sample that loses most with ranges as they were seen does not count: one proves nothing, and it is in the
 ranges of the file. First for all values that some sample exceeds in its fold, then for the inputs among them. Activations of
 16 bits have room already; with fewer than 8 bits there are no steps to spare.
 """
@@ -30,6 +30,8 @@ from passes.quantization.tied import NARROW
 FACTORS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2)
 _FOLDS = 4
 _MOST = 128  # samples that are judged
+_FIRST = 32  # of them that are judged first
+_BYTES = 1 << 29  # that they may take
 _FEWEST = 5 * _FOLDS
 _WORTH = 0.4  # of the error: with less to gain ranges stay as they were seen
 
@@ -71,14 +73,12 @@ class SpareRanges(Pass):
 
 @dataclass(frozen=True)
 class _Folds:
-    """Judged samples by fold, the bounds `[samples]` of every value in all samples, and the fold `[samples]` of each."""
+    """Numbers of the judged samples, the bounds `[samples]` of every value in all samples, and the fold `[samples]` of each."""
 
     graph: Graph
     context: Context
-    samples: SamplesInMemory
     judged: np.ndarray
     bounds: dict[Value, tuple[np.ndarray, np.ndarray]]
-    expected: list[np.ndarray]
 
     @classmethod
     def of(cls, graph: Graph, context: Context) -> _Folds:
@@ -86,22 +86,45 @@ class _Folds:
         unknown = [v for v, table in statistics.items() if v in context.tables.ranges and not table.sample_low.size]
         known = {**statistics, **(collect(graph, context, unknown) if unknown else {})}
         bounds = {v: (known[v].sample_low, known[v].sample_high) for v in known if v in context.tables.ranges}
-        count = len(context.data)
-        judged = np.arange(min(count, _MOST)) * count // min(count, _MOST)
-        samples = _chosen(context, judged)
-        return cls(graph, context, samples, judged, bounds, values_of(graph, samples, before_fixed(graph), batch=_MOST))
+        count, size = len(context.data), sum(v.type.size * v.dtype.numpy.itemsize for v in graph.inputs)
+        judged = min(count, _MOST, max(_FEWEST, _BYTES // size))
+        return cls(graph, context, np.arange(judged) * count // judged, bounds)
 
     def best(self, given: dict[Value, float], values: set[Value]) -> float:
         """The factor of some values' ranges, beside given ones of the others."""
+        if not values:
+            return FACTORS[0]
+        first = np.zeros(len(self.judged), bool)
+        first[np.argsort(-self._excess(values), kind="stable")[:_FIRST]] = True
+        found = self._least(given, values, first)
+        return found if found == FACTORS[0] or first.all() else self._least(given, values, np.ones_like(first))
+
+    def _excess(self, values: set[Value]) -> np.ndarray:
+        """How far each of the judged samples exceeds the ranges of the others: in their widths, summed over values."""
+        total = np.zeros(len(self.judged))
+        for fold in range(_FOLDS):
+            inside = self._inside(fold)
+            for value in values:
+                low, high = (bounds[self.judged[inside]] for bounds in self.bounds[value])
+                seen = self._seen(value, inside)
+                beyond = np.maximum(high - seen.high, 0) + np.maximum(seen.low - low, 0)
+                total[inside] += beyond / max(seen.high - seen.low, SMALLEST)
+        return total
+
+    def _least(self, given: dict[Value, float], values: set[Value], which: np.ndarray) -> float:
+        """The factor at which those of the judged samples lose least, if that is worth it."""
+        samples = _chosen(self.context, self.judged[which])
+        floats = values_of(self.graph, samples, before_fixed(self.graph), batch=_MOST)
         errors: list[float] = []
         worst = 0
-        for factor in FACTORS if values else ():
-            found = self._all_errors({**given, **dict.fromkeys(values, factor)})
+        for factor in FACTORS:
+            factors = {**given, **dict.fromkeys(values, factor)}
+            found = np.concatenate([*self._errors(factors, which, samples, floats)])
             worst = worst if errors else int(found.sum(axis=1).argmax())
             errors.append(Score(errors=np.delete(found, worst, axis=0)).error)
             if len(errors) > 1 and errors[-1] >= errors[-2]:
                 break
-        least = int(np.argmin(errors)) if errors else 0
+        least = int(np.argmin(errors))
         return FACTORS[least] if least and errors[least] < (1 - _WORTH) * errors[0] else FACTORS[0]
 
     def holds_all(self, value: Value) -> bool:
@@ -124,13 +147,24 @@ class _Folds:
         low, high = (np.delete(bounds, self.judged[inside]) for bounds in self.bounds[value])
         return Range(float(low.min()), float(high.max()))
 
-    def _all_errors(self, factors: dict[Value, float]) -> np.ndarray:
-        return np.concatenate([self._errors(fold, factors) for fold in range(_FOLDS)])
+    def _errors(
+        self, factors: dict[Value, float], which: np.ndarray, samples: SamplesInMemory, floats: list[np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """`[samples, outputs]`, fold after fold, of those of the judged samples, relative to the power of their `floats`."""
+        powers = [max(float(np.square(y, dtype=np.float64).sum()), SMALLEST) for y in floats]
+        for fold in range(_FOLDS):
+            inside = self._inside(fold)
+            here = inside[which]
+            if here.any():
+                some = SamplesInMemory(tuple(a[here] for a in samples.arrays))
+                pairs = zip(floats, self._simulated(factors, inside, some), strict=True)
+                told = [told_apart(value, y[here], z) for y, (value, z) in pairs]
+                yield np.stack([np.square(y.astype(np.float64) - z).sum(axis=1) for y, z in told], axis=1) / powers
 
-    def _errors(self, fold: int, factors: dict[Value, float]) -> np.ndarray:
-        """`[samples of the fold, outputs]`, relative to the power of all samples."""
-        inside = self._inside(fold)
-        samples = SamplesInMemory(tuple(a[inside] for a in self.samples.arrays))
+    def _simulated(
+        self, factors: dict[Value, float], inside: np.ndarray, samples: SamplesInMemory
+    ) -> Iterator[tuple[Value, np.ndarray]]:
+        """The outputs, weights left as they are, with ranges so many times what the samples outside of a fold show."""
         twin = self.graph.twin()
         trial = self.context.trial(twin, samples)
         for value, factor in factors.items():
@@ -140,14 +174,7 @@ class _Folds:
             if value.is_constant:
                 value.quant = None
         ends = before_fixed(twin.graph)
-        found = values_of(twin.graph, samples, ends, simulate=True, batch=_MOST)
-        return np.stack([*self._relative(ends, found, inside)], axis=1)
-
-    def _relative(self, ends: list[Value], found: list[np.ndarray], inside: np.ndarray) -> Iterator[np.ndarray]:
-        for value, expected, got in zip(ends, self.expected, found, strict=True):
-            power = max(float(np.square(expected, dtype=np.float64).sum()), SMALLEST)
-            floats, other = told_apart(value, expected[inside], got)
-            yield np.square(floats.astype(np.float64) - other).sum(axis=1) / power
+        yield from zip(ends, values_of(twin.graph, samples, ends, simulate=True, batch=_MOST), strict=True)
 
 
 def _chosen(context: Context, numbers: np.ndarray) -> SamplesInMemory:

@@ -14,6 +14,7 @@ from passes.measuring.logits import before_fixed
 from passes.measuring.scores import values_of
 from passes.measuring.statistics import collect
 from passes.quantization.quantize import Quantize
+from passes.ranges import spare_ranges
 from passes.ranges.calibrate import Calibrate
 from passes.ranges.spare_ranges import FACTORS, SpareRanges
 from passes.running.runner import run_passes
@@ -115,3 +116,20 @@ def test_what_it_is_not_for_is_told(bits: int, count: int, reason: str):
 
 def test_the_first_factor_is_what_was_seen():
     assert FACTORS[0] == 1 and [*FACTORS] == sorted(FACTORS)
+
+
+def test_all_are_judged_only_where_those_that_exceed_most_gain(monkeypatch):
+    judged = []
+    own = spare_ranges._Folds._least
+    monkeypatch.setattr(
+        spare_ranges._Folds, "_least", lambda f, g, v, which: judged.append(which.sum()) or own(f, g, v, which)
+    )
+    ranges(
+        in_memory(np.random.default_rng(0).uniform(-1, 1, (100, 8)).astype(np.float32)),
+        unbounded(),
+        Calibrate(),
+        SpareRanges(),
+    )
+    assert {*judged} == {32}
+    ranges(of_many_sizes(100, seed=3), unbounded(), Calibrate(), SpareRanges())
+    assert 100 in judged
