@@ -119,17 +119,16 @@ def test_the_first_factor_is_what_was_seen():
 
 
 def test_all_are_judged_only_where_those_that_exceed_most_gain(monkeypatch):
-    judged = []
-    own = spare_ranges._Folds._least
-    monkeypatch.setattr(
-        spare_ranges._Folds, "_least", lambda f, g, v, which: judged.append(which.sum()) or own(f, g, v, which)
-    )
-    ranges(
-        in_memory(np.random.default_rng(0).uniform(-1, 1, (100, 8)).astype(np.float32)),
-        unbounded(),
-        Calibrate(),
-        SpareRanges(),
-    )
+    judged, own = [], spare_ranges._Folds._least
+
+    def watched(folds, given, values, which):
+        judged.append(which.sum())
+        return own(folds, given, values, which)
+
+    monkeypatch.setattr(spare_ranges._Folds, "_least", watched)
+    rng = np.random.default_rng(0)
+    alike = np.tile(rng.normal(size=(10, 8)), (10, 1)) * (1 + 1e-3 * rng.normal(size=(100, 1)))
+    ranges(in_memory(alike.astype(np.float32)), unbounded(), Calibrate(), SpareRanges())
     assert {*judged} == {32}
     ranges(of_many_sizes(100, seed=3), unbounded(), Calibrate(), SpareRanges())
     assert 100 in judged
