@@ -45,7 +45,7 @@ SHIPPED = Path(__file__).resolve().parents[1] / "converter" / "shipped"
 ORDER = (
     "remove_dead_code,fold_batch_norm,distill_samples{samples=8 group=8 steps=2},fuse_pad,decompose,pool_to_mean,"
     "split_mean{positions=10},recurrence{form=steps},rows_to_convolution,bound_masks,rescale,rescale{layers=all control=median},equalize,level_activations,"
-    "calibrate,moment_ranges,fuse_activation"
+    "calibrate,spare_ranges,moment_ranges,fuse_activation"
 )
 
 
@@ -158,6 +158,17 @@ def recurrent() -> Graph:
     return net.ends(net.dense(net.then(RELU, net.dense(net.lstm(net.input(4, 3), 5), 6)), 3))
 
 
+def plain() -> Graph:
+    net = Net()
+    return net.ends(net.dense(net.then(RELU, net.dense(net.input(8), 16)), 4))
+
+
+def _of_many_sizes() -> np.ndarray:
+    """Samples of which some are many times as large as most."""
+    rng = np.random.default_rng(3)
+    return (rng.normal(size=(100, 8)) * rng.lognormal(0, 1, (100, 1))).astype(np.float32)
+
+
 _SIZES = np.float32([1, 1000, 0.1, 50])
 
 SMALL: dict[str, Callable[[], set[str]]] = {
@@ -166,6 +177,7 @@ SMALL: dict[str, Callable[[], set[str]]] = {
     "other forms": lambda: check(other_forms(), _noise(2)),
     "table": lambda: check(table(), np.random.default_rng(4).normal(0, _SIZES, (40, 4)).astype(np.float32)),
     "recurrent": lambda: check(recurrent(), np.random.default_rng(5).normal(size=(6, 4, 3)).astype(np.float32)),
+    "many sizes": lambda: check(plain(), _of_many_sizes()),
     "without data": lambda: check(small(0), _noise(0), has_data=False),
 }
 
