@@ -44,10 +44,10 @@ def draw_samples(graph: Graph, context: Context, most: int, most_tuning: int) ->
     fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
     order = np.random.default_rng(context.given.seed).permutation(len(samples))[: max(1, min(most, fits))]
     held_out = (order % HELD_OUT == 0) | np.isin(order, kept)
-    return DrawnSamples(_read(samples, order, context.given.batch_size), held_out)
+    return DrawnSamples(samples_at(samples, order, context.given.batch_size), held_out)
 
 
-def _read(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
+def samples_at(samples: Samples, order: np.ndarray, batch_size: int) -> tuple[np.ndarray, ...]:
     """The samples of these numbers, in this order, one array per input."""
     place = np.full(len(samples), -1)
     place[order] = np.arange(len(order))

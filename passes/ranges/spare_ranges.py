@@ -5,9 +5,11 @@ of a percent or more, and what is cut there moves the logits more than all round
 `h` times as coarsely. Which weighs more is measured as new samples would meet it: in each of a few folds the ranges are those
 of the samples outside of the fold, and those inside are judged. Of the factors the one is taken with the least error of the
 logits over all folds (`passes.measuring.scores`; the weights, whose error is the same with all, are left as they are), if it
-gains two fifths, of the samples that exceed ranges most first: where these do not, all do not. The sample that loses most with ranges as they were seen does not count: one proves nothing, and it is in the
-ranges of the file. First for all values that some sample exceeds in its fold, then for the inputs among them. Activations of
-16 bits have room already; with fewer than 8 bits there are no steps to spare.
+gains two fifths. The samples that exceed ranges most are judged first, and all others only where these gain. The sample
+that loses most with ranges as they were seen does not count: one proves nothing, and it is in the ranges of the file.
+
+First for all values that some sample exceeds in its fold, then for the inputs among them. Activations of 16 bits have room
+already; with fewer than 8 bits there are no steps to spare.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import numpy as np
 from ir.execute import batchable
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip, numeric
+from passes.measuring.drawn_samples import samples_at
 from passes.measuring.logits import before_fixed, told_apart
 from passes.measuring.scores import SMALLEST, Score, values_of
 from passes.measuring.statistics import collect
@@ -73,7 +76,7 @@ class SpareRanges(Pass):
 
 @dataclass(frozen=True)
 class _Folds:
-    """Numbers of the judged samples, the bounds `[samples]` of every value in all samples, and the fold `[samples]` of each."""
+    """Numbers of the judged samples, every fourth of which is a fold, and the bounds `[samples]` of values in all samples."""
 
     graph: Graph
     context: Context
@@ -113,7 +116,8 @@ class _Folds:
 
     def _least(self, given: dict[Value, float], values: set[Value], which: np.ndarray) -> float:
         """The factor at which those of the judged samples lose least, if that is worth it."""
-        samples = _chosen(self.context, self.judged[which])
+        data = self.context.data
+        samples = SamplesInMemory(samples_at(data, self.judged[which], self.context.given.batch_size))
         floats = values_of(self.graph, samples, before_fixed(self.graph), batch=_MOST)
         errors: list[float] = []
         worst = 0
@@ -175,16 +179,6 @@ class _Folds:
                 value.quant = None
         ends = before_fixed(twin.graph)
         yield from zip(ends, values_of(twin.graph, samples, ends, simulate=True, batch=_MOST), strict=True)
-
-
-def _chosen(context: Context, numbers: np.ndarray) -> SamplesInMemory:
-    kept: list[tuple[np.ndarray, ...]] = []
-    start = 0
-    for batch in context.data.batches(context.given.batch_size):
-        here = numbers[(numbers >= start) & (numbers < start + len(batch[0]))] - start
-        kept.append(tuple(a[here] for a in batch))
-        start += len(batch[0])
-    return SamplesInMemory(tuple(np.concatenate(parts) for parts in zip(*kept, strict=True)))
 
 
 def _wider(given: Range, value: Value, factor: float) -> Range:
