@@ -13,9 +13,7 @@ from converter.data.labels import check_classes
 from converter.network import Network
 from converter.other_preprocess import unusual_input
 from converter.tuning import Tuning
-from passes.contract.options import Numbers, check_option
-
-MOST_SEED = 2**32 - 1  # that every generator of random numbers takes
+from passes.contract.options import SEEDS, Numbers, check_option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +28,7 @@ class RequestedData:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_option(self.seed, Numbers(least=0, most=MOST_SEED), "--seed")
+        check_option(self.seed, SEEDS, "--seed")
         if self.calibration_samples is not None:
             check_option(self.calibration_samples, Numbers(least=1), "--calibration_samples")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import traceback
@@ -28,11 +29,13 @@ from rich.table import Table
 from converter.backend import choose_backend
 from converter.outputs import check_apart, check_place, write_atomically, written
 from ir.errors import ConversionError, OptionError, ProofError
+from passes.contract import options
 
 console = Console(highlight=False)
 errors = Console(stderr=True, highlight=False)
 
 DONE, USERS_MISTAKE, OURS = 0, 1, 2
+SEEDS = {"lower_bound": options.SEEDS.least, "upper_bound": options.SEEDS.most}  # of a flag
 
 
 def run_command(
@@ -114,9 +117,13 @@ def _check_files(arguments: list[str], flag_values: flags.FlagValues) -> None:
 
 def _parse(argv: list[str]) -> list[str]:
     try:
-        return flags.FLAGS([_expanded(argument) for argument in argv])
+        left: list[str] = flags.FLAGS([_expanded(argument) for argument in argv])
     except flags.Error as error:
         sys.exit(say_error(f"{str(error).rstrip('. ?')}; see --help."))
+    for name, value in flags.FLAGS.flag_values_dict().items():
+        if isinstance(value, float) and not math.isfinite(value):
+            sys.exit(say_error(f"--{name}: expected a finite number, found {value}; see --help."))
+    return left
 
 
 def _expanded(argument: str) -> str:

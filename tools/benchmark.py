@@ -25,7 +25,7 @@ from converter.runtimes.base import ModelRuntime
 from converter.runtimes.choose import choose_runtime, timed_here
 from converter.tflite.model_file import load
 from ir.errors import OptionError, RuntimeFailure
-from tools._command import console, one_argument, plain, progress_bar, run_command, write_json
+from tools._command import SEEDS, console, one_argument, plain, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS
 
@@ -50,7 +50,7 @@ def define_flags() -> None:
     flags.DEFINE_bool(
         "profile", False, "Also times every operator, each as a file of its own, on the first runtime that is named."
     )
-    flags.DEFINE_integer("seed", 0, "Of the inputs, which are random.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the inputs, which are random.", **SEEDS)
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
 
 

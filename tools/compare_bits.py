@@ -17,7 +17,7 @@ from typing import Any
 from absl import flags
 
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, progress_bar, run_command, write_json
+from tools._command import SEEDS, console, import_backend, progress_bar, run_command, write_json
 from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
@@ -44,7 +44,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_integer("randoms", 3, "Random choices.", lower_bound=0, flag_values=values)
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS, flag_values=values)
     flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
 
 

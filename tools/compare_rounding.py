@@ -19,7 +19,7 @@ from absl import flags
 
 from ir.errors import ConversionError, OptionError
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, progress_bar, run_command, write_json
+from tools._command import SEEDS, console, import_backend, progress_bar, run_command, write_json
 from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
@@ -67,7 +67,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
         flag_values=values,
     )
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS, flag_values=values)
     flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
 
 

@@ -22,7 +22,7 @@ from absl import flags
 
 from ir.errors import OptionError
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, progress_bar, run_command, write_json
+from tools._command import SEEDS, console, import_backend, progress_bar, run_command, write_json
 from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
@@ -69,7 +69,7 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     flags.DEFINE_integer("tuning_samples", 800, "At most so many to tune on.", lower_bound=2, flag_values=values)
     flags.DEFINE_integer("test_samples", None, "Judges on so many, by default all.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("epochs", None, "By default those of the pass that trains.", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS, flag_values=values)
     flags.DEFINE_string("json", None, "Writes the rows to this file.", flag_values=values)
 
 

@@ -10,6 +10,7 @@ from converter.mixed.budget import SENSITIVITIES
 from converter.targets import TARGETS
 from passes.quantization.lower import IO_TYPES
 from passes.running import pipeline as pipelines
+from tools._command import SEEDS
 
 
 def define_flags() -> None:
@@ -170,7 +171,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("list_passes", False, "Prints the passes and their options, and ends.")
     flags.DEFINE_bool("list_models", False, "Prints the names of the zoo, and ends.")
     flags.DEFINE_string("print_after", None, "Prints the graph after this pass ('all' for every pass).")
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS)
     flags.DEFINE_string("report", None, "Writes a page on what happened, layer by layer, to this folder: index.html.")
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
     flags.DEFINE_bool("reproducible", False, "Keeps times and folders out of --json: the same inputs, the same bytes.")

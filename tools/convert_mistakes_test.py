@@ -78,6 +78,8 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         instead("--pipeline", "mixed"),
         "--pipeline: expected a budget for the pipeline mixed: --max_size, .* found none; give one",
     ),
+    "a limit that is no number": (instead("--mean_bits", "nan"), "--mean_bits: expected a finite number, found nan"),
+    "a seed too large": (instead("--seed", str(2**32)), "--seed.*4294967296"),
     "a seed below 0": (instead("--seed", "-1"), "--seed.*-1.*|-1.*--seed"),
     "a size that is none": (instead("--max_size", "small"), "--max_size: expected a size such as .*, found small"),
     "two budgets": (

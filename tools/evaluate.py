@@ -24,7 +24,7 @@ from converter.runtimes.machines import on_all
 from converter.tflite.model_file import load
 from converter.tflite.reader import to_graph
 from ir.errors import ConversionError, DataError, OptionError
-from tools._command import console, import_backend, one_argument, progress_bar, run_command, write_json
+from tools._command import SEEDS, console, import_backend, one_argument, progress_bar, run_command, write_json
 
 if TYPE_CHECKING:
     from converter.evaluation import Evaluation, Share
@@ -54,7 +54,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("threads", 1, "Of the interpreter.", lower_bound=1)
     flags.DEFINE_string("remote_python", None, "A device's Python that has a TFLite runtime.")
     flags.DEFINE_integer("batch_size", 8, "Samples at a time.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Another than 0 chooses samples at random.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Another than 0 chooses samples at random.", **SEEDS)
     flags.DEFINE_string("json", None, "Writes what is shown to this file.")
 
 

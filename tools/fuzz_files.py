@@ -26,7 +26,7 @@ from converter.tflite.model_file import parse
 from converter.tflite.mutating import mutant, packed, unpacked
 from converter.widths import layer_widths
 from ir.errors import ConversionError, OptionError
-from tools._command import import_backend, run_command
+from tools._command import SEEDS, import_backend, run_command
 from tools.inspect_contents import say
 
 FLAGS = flags.FLAGS
@@ -88,7 +88,7 @@ def define_flags(count: int = 1000) -> None:
     """The command's flags."""
     flags.DEFINE_list("files", [], "Good .tflite files to damage.")
     flags.DEFINE_integer("count", count, "Damaged copies of each.", lower_bound=0)
-    flags.DEFINE_integer("seed", 0, "Of the damage.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the damage.", **SEEDS)
     flags.DEFINE_string("keep", None, "Folder for a damaged file of each fault.")
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from absl import flags
 
 from ir.errors import ConversionError
-from tools._command import run_command
+from tools._command import SEEDS, run_command
 from tools.inspect_contents import say
 
 FLAGS = flags.FLAGS
@@ -177,7 +177,7 @@ def main() -> None:
 def run() -> None:
     """Entry point."""
     flags.DEFINE_integer("kills", 1000, "How many.", lower_bound=1)
-    flags.DEFINE_integer("seed", 0, "Of the moments.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of the moments.", **SEEDS)
     flags.DEFINE_bool("convert", False, "Kills conversions, which take seconds each.")
     flags.DEFINE_bool("reports", False, "Kills what writes a report, before every call.")
     run_command(main)

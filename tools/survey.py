@@ -25,7 +25,7 @@ from converter.frontends import EXPORTERS, KERAS_SUFFIXES, TFLITE_SUFFIXES
 from converter.targets import TARGETS
 from ir.errors import DataError, OptionError
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, one_argument, progress_bar, run_command, write_json
+from tools._command import SEEDS, console, import_backend, one_argument, progress_bar, run_command, write_json
 
 FLAGS = flags.FLAGS
 
@@ -53,7 +53,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("samples", 8, "Samples to judge on.", lower_bound=1)
     flags.DEFINE_integer("exact_samples", 1, "Samples on which emulator and runtimes are compared.", lower_bound=1)
     flags.DEFINE_bool("reference_kernels", True, "Compares with the runtimes' reference kernels too, which are slow.")
-    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS)
 
 
 def main(arguments: list[str]) -> None:

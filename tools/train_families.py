@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 from ir.errors import DataError, OptionError
-from tools._command import import_backend, run_own_command
+from tools._command import SEEDS, import_backend, run_own_command
 
 if TYPE_CHECKING:  # both bring Keras, whose backend is chosen first
     from tools._family_data import Task
@@ -36,7 +36,7 @@ _SHARED = flags.DEFINE_string(
     "shared", str(Path(__file__).resolve().parent.parent.parent / "shared"), "The folder with data.", flag_values=_FLAGS
 )
 _SCALE = flags.DEFINE_float("effort", 1, "Times the epochs of each family.", lower_bound=0, flag_values=_FLAGS)
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS, flag_values=_FLAGS)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from ir.errors import DataError, OptionError
-from tools._command import import_backend, run_own_command
+from tools._command import SEEDS, import_backend, run_own_command
 
 NAME = "sentences"
 OTHER = 1  # the number of words that are not in the vocabulary; 0 fills sentences up
@@ -36,7 +36,7 @@ _SIZE = flags.DEFINE_integer("size", 64, "Numbers that stand for a word.", lower
 _EPOCHS = flags.DEFINE_integer("epochs", 6, "Times the sentences are seen.", lower_bound=1, flag_values=_FLAGS)
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Sentences in a step.", lower_bound=1, flag_values=_FLAGS)
 _RATE = flags.DEFINE_float("learning_rate", 1e-3, "Adam's.", lower_bound=0.0, flag_values=_FLAGS)
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS, flag_values=_FLAGS)
 
 Sentences = tuple[list[list[str]], np.ndarray]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ir.errors import GateError, OptionError
+from passes.contract.options import Numbers, check_option
 
 LOGITS, QUADRATIC, CURVATURE = SENSITIVITIES = ("logits", "quadratic", "curvature")
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "KIB": 1 << 10, "MIB": 1 << 20}
@@ -56,8 +56,8 @@ class Budget:
         if isinstance(self.max_latency, str):
             object.__setattr__(self, "max_latency", parse_latency(self.max_latency))
         for flag, limit in ((self.flag, self.limit), (_LATENCY, self.max_latency)):
-            if limit is not None and not 0 < float(limit) < math.inf:
-                raise OptionError(expected="more than 0", found=f"{limit:g}", where=flag, fix="give another limit")
+            if limit is not None:
+                check_option(float(limit), Numbers(above=0), flag)
 
     @property
     def limit(self) -> float:

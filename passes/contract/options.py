@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import Field, dataclass, field
+from numbers import Real
 from typing import Any, Protocol
 
 from ir.errors import OptionError
@@ -29,13 +30,17 @@ class Numbers:
     zero: str = ""
 
     def __contains__(self, value: Any) -> bool:
-        within = math.isfinite(value) and self.least <= value <= self.most and self.above < value < self.below
-        return within or (bool(self.zero) and value == 0)
+        number = float(value) if isinstance(value, Real) else math.nan
+        within = math.isfinite(number) and self.least <= number <= self.most and self.above < number < self.below
+        return within or (bool(self.zero) and number == 0)
 
     def __str__(self) -> str:
         bounds = {"at least": self.least, "above": self.above, "at most": self.most, "below": self.below}
         said = ", ".join(f"{word} {bound:.10g}" for word, bound in bounds.items() if math.isfinite(bound))
         return f"{said}, or 0 {self.zero}" if self.zero else said
+
+
+SEEDS = Numbers(least=0, most=2**32 - 1)  # that every generator of random numbers takes
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,8 @@ class Names:
 def check_option(value: Any, values: Values, where: str) -> None:
     """Raises OptionError for another value than these."""
     if value not in values:
-        raise OptionError(expected=str(values), found=str(value), where=where, fix="change the option")
+        finite = ", and finite" if value == math.inf else ""
+        raise OptionError(expected=f"{values}{finite}", found=str(value), where=where, fix="change the option")
 
 
 def told(option: Field[Any]) -> str:

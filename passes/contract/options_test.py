@@ -4,6 +4,7 @@ import dataclasses
 import math
 import typing
 
+import numpy as np
 import pytest
 
 from ir.errors import OptionError
@@ -17,7 +18,7 @@ _HUGE = 10**9
 @pytest.mark.parametrize(
     ("values", "text", "inside", "outside"),
     [
-        (Numbers(least=1), "at least 1", [1, 2.5], [0, 0.999, math.inf, math.nan]),
+        (Numbers(least=1), "at least 1", [1, 2.5, np.int64(3)], [0, 0.999, math.inf, math.nan, "2", None]),
         (Numbers(above=0, most=1), "above 0, at most 1", [1, 1e-9], [0, 1.001, math.nan]),
         (Numbers(least=0, below=1), "at least 0, below 1", [0, 0.999], [1, -1e-9]),
         (Numbers(least=1, zero="for no limit"), "at least 1, or 0 for no limit", [0, 1], [0.5, -1, math.nan]),
