@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from converter.preprocess import apply_mode
 from ir.errors import DataError
 from tools import train_sentences
 from tools._subjects import jpeg_archive
@@ -45,12 +46,7 @@ class Task:
 
     def inputs(self) -> np.ndarray:
         """What the network is trained on."""
-        return unit(self.x) if self.preprocess == "tf" else self.x
-
-
-def unit(pictures: np.ndarray) -> np.ndarray:
-    """`x / 127.5 - 1`: the preprocessing called `tf`."""
-    return pictures.astype(np.float32) / np.float32(127.5) - np.float32(1)
+        return apply_mode(self.x, self.preprocess) if self.preprocess != "none" else self.x
 
 
 def classes() -> Any:
@@ -58,20 +54,16 @@ def classes() -> Any:
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def _read(path: Path, part: str) -> tuple[np.ndarray, np.ndarray]:
+def _file(path: Path) -> Path:
     if not path.is_file():
-        raise DataError(
-            expected="data to train on",
-            found="no such file",
-            where=str(path),
-            fix=f"name the folder of {part} with --shared",
-        )
-    return jpeg_archive(path)
+        fix = "name the folder with --shared"
+        raise DataError(expected="data to train on", found="no such file", where=str(path), fix=fix)
+    return path
 
 
 def _cifar10(shared: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     folder = shared / "data" / "cifar10_jpeg"
-    (x, y), (test, labels) = (_read(folder / f"{part}.npz", "cifar10_jpeg") for part in ("train", "test"))
+    (x, y), (test, labels) = (jpeg_archive(_file(folder / f"{part}.npz")) for part in ("train", "test"))
     return x[:_PICTURES], y[:_PICTURES], test[:_JUDGED], labels[:_JUDGED]
 
 
@@ -84,36 +76,36 @@ def pictures(shared: Path) -> Task:
 def colours(shared: Path) -> Task:
     """The class of a picture, and its mean colour: two outputs."""
     x, y, test, _ = _cifar10(shared)
-    return Task(x=x, y=[y, unit(x).mean((1, 2))], test=test, preprocess="tf", loss=[classes(), "mse"])
+    return Task(x=x, y=[y, apply_mode(x, "tf").mean((1, 2))], test=test, preprocess="tf", loss=[classes(), "mse"])
 
 
 def restoring(shared: Path) -> Task:
     """A picture from itself with noise on it."""
     x, _, test, _ = _cifar10(shared)
     rng = np.random.default_rng(0)
-    noisy, judged = ((unit(p) + rng.normal(0, 0.2, p.shape)).astype(np.float32) for p in (x, test))
-    return Task(x=noisy, y=unit(x), test=judged)
+    noisy, judged = ((apply_mode(p, "tf") + rng.normal(0, 0.2, p.shape)).astype(np.float32) for p in (x, test))
+    return Task(x=noisy, y=apply_mode(x, "tf"), test=judged)
 
 
 def repeating(shared: Path) -> Task:
     """A picture from itself, through whatever is narrow."""
     x, _, test, _ = _cifar10(shared)
-    return Task(x=x, y=unit(x), test=test, preprocess="tf")
+    return Task(x=x, y=apply_mode(x, "tf"), test=test, preprocess="tf")
 
 
 def enlarging(shared: Path) -> Task:
     """A picture from one of half its size."""
     x, _, test, _ = _cifar10(shared)
     small, judged = (p.reshape(-1, 16, 2, 16, 2, 3).mean((2, 4)).round().astype(np.uint8) for p in (x, test))
-    return Task(x=small, y=unit(x), test=judged, preprocess="tf")
+    return Task(x=small, y=apply_mode(x, "tf"), test=judged, preprocess="tf")
 
 
 def things(shared: Path) -> Task:
     """Two pictures on a canvas: their places, and their classes in cells of a grid, `[8, 8, 5 + classes]`."""
     x, y, test, labels = _cifar10(shared)
     rng = np.random.default_rng(0)
-    canvases, cells = _canvases(unit(x[:1500]), y, rng)
-    judged, _ = _canvases(unit(test), labels, rng)
+    canvases, cells = _canvases(apply_mode(x[:1500], "tf"), y, rng)
+    judged, _ = _canvases(apply_mode(test, "tf"), labels, rng)
     return Task(x=canvases, y=cells.reshape(len(cells), -1, cells.shape[-1]), test=judged, loss=boxes_loss)
 
 
@@ -146,12 +138,7 @@ def sounds(shared: Path) -> Task:
     """Twelve words, heard: 49 frames of 10 features; the network of MLPerf Tiny says which, where nobody did."""
     from converter.frontends.keras_model import load_keras
 
-    path = shared / "data" / "mlperf_tiny" / "keyword_spotting.npz"
-    if not path.is_file():
-        raise DataError(
-            expected="data to train on", found="no such file", where=str(path), fix="name the folder with --shared"
-        )
-    with np.load(path) as arrays:
+    with np.load(_file(shared / "data" / "mlperf_tiny" / "keyword_spotting.npz")) as arrays:
         x = np.concatenate([arrays["calibration"], arrays["test"]])
         known = arrays["test_labels"]
     teacher = load_keras(shared / "models" / "mlperf_tiny" / "kws_dscnn.keras")

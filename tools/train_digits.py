@@ -25,7 +25,8 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from tools._command import import_backend, run_own_command
+from converter.preprocess import apply_mode
+from tools._command import SEEDS, import_backend, run_own_command
 
 NAME = "digits_mobilenet_v2"
 CALIBRATION_FILE = "digits_calibration.npz"
@@ -52,7 +53,7 @@ _LEARNING_RATE = flags.DEFINE_float(
     "learning_rate", 2e-3, "Adam's learning rate at first; a cosine to 0.", flag_values=_FLAGS
 )
 _SEED = flags.DEFINE_integer(
-    "seed", 1, "Seed of the split, the initial weights and the distortions.", lower_bound=0, flag_values=_FLAGS
+    "seed", 1, "Seed of the split, the initial weights and the distortions.", **SEEDS, flag_values=_FLAGS
 )
 
 
@@ -122,11 +123,6 @@ def split(labels: np.ndarray, seed: int) -> Split:
     return Split(train=train, calibration=calibration, test=test)
 
 
-def preprocess(images: np.ndarray) -> np.ndarray:
-    """uint8 images as the model expects them: x / 127.5 - 1 (the preprocessing called `tf`)."""
-    return images.astype(np.float32) / np.float32(127.5) - np.float32(1)
-
-
 def build_model() -> Any:
     """MobileNetV2 with fresh weights.
 
@@ -164,12 +160,12 @@ def fit(model: Any, digits: Digits, *, epochs: int, batch_size: int, learning_ra
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    distorted.fit(preprocess(digits.images), digits.labels, batch_size=batch_size, epochs=epochs, verbose=2)
+    distorted.fit(apply_mode(digits.images, "tf"), digits.labels, batch_size=batch_size, epochs=epochs, verbose=2)
 
 
 def accuracy(model: Any, digits: Digits) -> float:
     """The share of the images whose likeliest class is the right one."""
-    predicted = model.predict(preprocess(digits.images), verbose=0).argmax(axis=-1)
+    predicted = model.predict(apply_mode(digits.images, "tf"), verbose=0).argmax(axis=-1)
     return float(np.mean(predicted == digits.labels))
 
 

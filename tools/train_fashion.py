@@ -17,8 +17,9 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from converter.preprocess import apply_mode
 from ir.errors import DataError, OptionError
-from tools._command import import_backend, run_own_command
+from tools._command import SEEDS, import_backend, run_own_command
 
 NAME = "fashion"
 SIDE = 28
@@ -35,7 +36,7 @@ _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the network an
 _EPOCHS = flags.DEFINE_integer("epochs", 8, "Times the pictures are seen.", lower_bound=1, flag_values=_FLAGS)
 _BATCH = flags.DEFINE_integer("batch_size", 64, "Pictures in a step.", lower_bound=2, flag_values=_FLAGS)
 _RATE = flags.DEFINE_float("learning_rate", 2e-3, "Adam's at first; a cosine to 0.", flag_values=_FLAGS)
-_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", lower_bound=0, flag_values=_FLAGS)
+_SEED = flags.DEFINE_integer("seed", 0, "Of everything that is drawn at random.", **SEEDS, flag_values=_FLAGS)
 
 
 def read(folder: str | Path, part: str) -> tuple[np.ndarray, np.ndarray]:
@@ -90,13 +91,8 @@ def train(pictures: np.ndarray, labels: np.ndarray):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
-    model.fit(as_inputs(pictures), labels, batch_size=_BATCH.value, epochs=_EPOCHS.value, verbose=2)
+    model.fit(apply_mode(pictures, PREPROCESS), labels, batch_size=_BATCH.value, epochs=_EPOCHS.value, verbose=2)
     return model
-
-
-def as_inputs(pictures: np.ndarray) -> np.ndarray:
-    """`x / 127.5 - 1`: the preprocessing called `tf`."""
-    return pictures.astype(np.float32) / np.float32(127.5) - np.float32(1)
 
 
 def main() -> None:
@@ -107,7 +103,7 @@ def main() -> None:
     import_backend()
     model = train(*parts["train"])
     pictures, labels = parts["test"]
-    right = float((model.predict(as_inputs(pictures), verbose=0).argmax(1) == labels).mean())
+    right = float((model.predict(apply_mode(pictures, PREPROCESS), verbose=0).argmax(1) == labels).mean())
     folder = Path(_OUTPUT_DIR.value)
     folder.mkdir(parents=True, exist_ok=True)
     for part, (pictures, labels) in parts.items():
