@@ -99,13 +99,16 @@ class _Runner:
         return report
 
     def _guarded(self, step: Pass) -> PassReport:
+        """Scores cost as much as quantizing does: there are none of a step that changes nothing."""
         if self._guard is None:
             self._guard = Guard(self.graph, self.context, self.passes)
-        before = self._score if self._score is not None else self._guard.score(self.graph, self.context)
         snapshot = Snapshot.take(self.graph, self.context)
+        known, earlier = self._score, self.graph.twin()
+        its_context = self.context.onto(earlier)
         report = self._plain(step)
         if not report.changed:
             return report
+        before = known if known is not None else self._guard.score(earlier.graph, its_context)
         self._score = self._guard.score(self.graph, self.context)
         trial = Trial(before.error, self._score.error)
         if not worse(before, self._score):

@@ -31,6 +31,7 @@ from passes.contract.base import (
 from passes.graph_testing import Net, assert_true_to_word, run_alone
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
+from passes.running.guard import Guard
 from passes.running.runner import run_passes
 
 SEEN: list[tuple[str, float]] = []
@@ -220,6 +221,20 @@ def test_the_score_is_forgotten_after_a_pass_that_nobody_measured():
 def test_the_score_of_an_undone_pass_is_that_of_the_graph_before_it():
     steps = [*START, CoarsenGuarded(factor=32.0), CoarsenGuarded(factor=4.0)]
     assert outcomes(steps) == [Applied, Applied, LeftOut, LeftOut]
+
+
+def test_only_steps_that_change_something_are_scored(monkeypatch):
+    scored, own = [], Guard.score
+
+    def watched(guard, graph, context):
+        scored.append(own(guard, graph, context).error)
+        return own(guard, graph, context)
+
+    monkeypatch.setattr(Guard, "score", watched)
+    run_passes(
+        network(), [*START, LookGuarded(), CoarsenGuarded(factor=1.001), LookGuarded(where="again")], context_of()
+    )
+    assert len(scored) == 2 and scored[0] != scored[1]
 
 
 def test_before_quantize_a_pass_is_judged_by_a_trial():
