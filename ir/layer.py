@@ -172,9 +172,9 @@ def table_of(node: Node) -> Value | None:
     return table if table.is_constant and not indices.is_constant and len(table.shape) == 2 else None
 
 
-def editable_layer(node: Node) -> Layer | str:
-    """A node as a layer whose weights may be changed, or why they may not."""
-    for value in (node.weight, node.bias):
+def editable_layer(node: Node, bias_alone: bool = False) -> Layer | str:
+    """A node as a layer whose weights and bias, or `bias_alone`, may be changed, or why they may not."""
+    for value in (node.bias,) if bias_alone else (node.weight, node.bias):
         if value is not None and not value.is_constant:
             return f"the weights of '{node.name}' are not constant"
         if value is not None and len(value.uses) > 1:

@@ -10,7 +10,8 @@ With `a = gamma rsqrt(variance + epsilon)` and `c = beta - mean a` (arXiv:1712.0
 - one factor for all channels passes what moves numbers in any way (an attention's `1 / sqrt(size)`, behind its heads);
 - with no such neighbour: multiplication by `a` and addition of `c`.
 
-Refused where the weights belong to several layers, or the value between has another reader. The statistics of a
+Refused where the weights belong to several layers (unless only the bias changes: the steps of a recurrence), or the
+value between has another reader. The statistics of a
 batch norm are kept in `SideTables.normals` for the methods that need no data.
 
 What goes into a layer before is computed in float32, one rounding per operation in the order written above, with the
@@ -28,7 +29,7 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
-from ir.layer import Layer, editable_layer
+from ir.layer import Layer, editable_layer, set_bias
 from ir.opdef import Passage
 from ir.ops._common import Padding
 from ir.ops.elementwise import ADD, MUL
@@ -51,6 +52,11 @@ class Affine:
     def is_factor(self) -> bool:
         """Whether it multiplies all channels by the same, and adds nothing."""
         return not np.any(self.c) and bool(np.all(self.a == self.a[0]))
+
+    @property
+    def is_shift(self) -> bool:
+        """Whether it only adds."""
+        return bool(np.all(self.a == 1))
 
     def over(self, channels: int) -> Affine:
         """A factor over other channels; what is none has its own."""
@@ -160,7 +166,7 @@ def _layer_before(graph: Graph, node: Node, affine: Affine) -> Layer | str:
         return f"the output of '{made_by.name}' has other readers"
     if made_by.op.takes_fused_activation and made_by.attrs.activation:
         return f"'{made_by.name}' has a fused activation"
-    layer = editable_layer(made_by)
+    layer = editable_layer(made_by, bias_alone=affine.is_shift)
     if isinstance(layer, str):
         return layer
     return layer if layer.channels == x.shape[-1] else f"'{layer.name}' has other channels"
@@ -195,7 +201,10 @@ def _layer_after(reader: Node, y: Value, affine: Affine) -> Layer | str:
 def _fold_after(graph: Graph, node: Node, layer: Layer, affine: Affine, context: Context) -> str:
     affine = affine.over(layer.channels)
     w, b = (x.astype(np.float32) for x in layer.weights())
-    layer.set_weights(graph, w * layer.along_outputs(affine.a), affine.c + b * affine.a)
+    if affine.is_shift:
+        set_bias(graph, layer.node, affine.c + b, None if layer.bias is None else layer.bias.name)
+    else:
+        layer.set_weights(graph, w * layer.along_outputs(affine.a), affine.c + b * affine.a)
     made = layer.output
     if node.output in context.tables.normals:
         context.tables.normals[made] = context.tables.normals.pop(node.output)

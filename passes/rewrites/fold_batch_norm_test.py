@@ -104,6 +104,20 @@ def test_shared_weights_are_refused():
     assert "the weights of 'again' are shared with other layers" in report.skipped[0].reason
 
 
+def test_a_shift_goes_into_a_bias_of_its_own_beside_shared_weights():
+    """The steps of a recurrence."""
+    net = Net(4)
+    x = net.input(*FEATURES)
+    first = net.conv(x, 4)
+    node = first.producer
+    assert node is not None
+    second = net.graph.add(node.op, [first, node.inputs[1]], node.attrs, "again").output
+    shift = net.graph.constant(np.arange(4, dtype=np.float32), "shift")
+    graph = net.ends(net.then(ADD, second, shift))
+    assert fold(graph).changed
+    assert ops(graph) == ["conv_2d", "conv_2d"] and graph.nodes[0].weight is graph.nodes[1].weight
+
+
 def test_another_reader_of_the_value_between_is_refused():
     net = Net(5)
     x = net.conv(net.input(*FEATURES), 4)
