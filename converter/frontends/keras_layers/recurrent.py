@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
+from converter.frontends.keras_layers._cells import two_parts
 from converter.frontends.keras_layers._registry import layer, refusal
 from ir.graph import Value
 from ir.ops.joining import PACK, UNPACK
@@ -140,14 +141,13 @@ def _backwards(x: Any) -> Any:
 
 def _steps(b: Builder, layer: Any, x: Value, mask: Any, initial_state: Any = None) -> tuple[list[Value], Sequence[Any]]:
     """The outputs in the order in which they are computed, and the last states."""
-    parts = b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
     order = range(x.shape[1])[::-1] if layer.go_backwards else range(x.shape[1])
-    cell, outputs, shown = layer.cell, list[Any](), list[Value]()
+    outputs, shown = list[Any](), list[Value]()
     states = _first_states(b, layer, x.shape[0]) if initial_state is None else _listed(initial_state)
-    inference = {"training": False} if "training" in inspect.signature(cell.call).parameters else {}
-    with _without_dropout(cell):
+    with _without_dropout(layer.cell):
+        parts, call = _cell(b, layer.cell, x)
         for step in order:
-            output, made = b.apply(lambda x, s: cell.call(x, s, **inference), parts[step], states)
+            output, made = b.apply(call, parts[step], states)
             made = _listed(made)
             if mask is not None:
                 holds = b.apply(lambda m, at=step: m[:, at : at + 1], mask)
@@ -158,6 +158,25 @@ def _steps(b: Builder, layer: Any, x: Value, mask: Any, initial_state: Any = Non
             outputs.append(output)
             states = made
     return shown or outputs, states
+
+
+def _cell(b: Builder, cell: Any, x: Value) -> tuple[Sequence[Any], Callable[[Any, Any], tuple[Any, Any]]]:
+    """What each step reads, and what a cell makes of that and the states: its output and the states after it."""
+    two = two_parts(cell)
+    if two is None:
+        inference = {"training": False} if "training" in inspect.signature(cell.call).parameters else {}
+        return _unpacked(b, x), lambda part, states: cell.call(part, states, **inference)
+    parts = list(zip(*(_unpacked(b, y) for y in b.apply(two.inputs, x)), strict=True))
+
+    def call(part: Any, states: Any) -> tuple[Any, Any]:
+        made = two.step(part, states)
+        return made[0], made
+
+    return parts, call
+
+
+def _unpacked(b: Builder, x: Value) -> tuple[Value, ...]:
+    return b.nodes(UNPACK, x, name="steps", num=x.shape[1], axis=1)
 
 
 def _kept(b: Builder, holds: Value, output: tuple[Any, Any], states: list[tuple[Any, Any]]) -> tuple[Value, list[Any]]:

@@ -29,8 +29,12 @@ class _Leaky(keras.Layer):
     "make",
     [
         lambda: layers.LSTM(3, activation="relu"),
+        lambda: layers.LSTM(3, activation="relu", recurrent_activation="hard_sigmoid", use_bias=False),
         lambda: layers.GRU(3, go_backwards=True, return_sequences=True),
         lambda: layers.GRU(3, reset_after=False),
+        lambda: layers.GRU(3, use_bias=False),
+        lambda: layers.GRU(3, recurrent_activation="softmax"),
+        lambda: layers.SimpleRNN(3, use_bias=False, return_sequences=True),
         lambda: layers.RNN([layers.LSTMCell(3, dropout=0.5), layers.GRUCell(2)], return_sequences=True),
         lambda: layers.SimpleRNN(3, activation="relu", dropout=0.5),
         lambda: layers.Bidirectional(layers.GRU(3, return_sequences=True), merge_mode="ave"),
@@ -40,7 +44,24 @@ class _Leaky(keras.Layer):
 def test_recurrent_layers_are_written_out(make: Callable[[], keras.Layer]) -> None:
     layer = make()
     graph = assert_same_function(sequential((5, 4), layer))
-    assert graph.nodes[0].op is TABLE["unpack"] and len(graph.nodes[0].outputs) == 5
+    assert {len(node.outputs) for node in graph.nodes if node.op is TABLE["unpack"]} == {5}
+
+
+@pytest.mark.parametrize(
+    ("make", "weights", "products", "gates"),
+    [
+        (lambda: layers.SimpleRNN(3), 2, 1 + 6, 0),
+        (lambda: layers.GRU(3), 4, 2 + 2 * 6, 7),
+        (lambda: layers.GRU(3, reset_after=False), 4, 2 + 6 + 7, 7),
+        (lambda: layers.LSTM(3, activation="relu"), 4, 2 + 2 * 6, 7),
+    ],
+)
+def test_steps_do_only_what_is_theirs(make: Callable[[], keras.Layer], weights: int, products: int, gates: int) -> None:
+    """Inputs are multiplied once for all; gates stay together; weights are shared; the first states are constants."""
+    graph = assert_same_function(sequential((7, 4), make()))
+    ops = [node.op.name for node in graph.nodes]
+    assert (ops.count("fully_connected"), ops.count("logistic")) == (products, gates)
+    assert len({node.weight for node in graph.nodes if node.op is TABLE["fully_connected"]}) == weights
 
 
 @pytest.mark.parametrize(
