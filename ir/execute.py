@@ -26,7 +26,7 @@ Transform = Callable[[Value, Any], Any]
 
 _FEW_BATCHES = 4  # what tracing a graph costs; networks of pictures have more batches of a hundred samples
 _FEW_STEPS = 12  # of training: tracing costs as much as some sixteen of them
-_NUMBERS = 1 << 21  # of all tensors: 8 MB
+_NUMBERS = 1 << 23  # of all tensors: 32 MB
 _MOST_ROWS = 128
 
 

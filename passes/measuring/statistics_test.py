@@ -137,7 +137,7 @@ def test_small_graphs_take_many_samples_at_a_time_and_are_not_compiled(monkeypat
     collect(graph, context)
     assert rows_of(graph, context) == 128
     net = Net()
-    wide = net.ends(net.conv(net.input(64, 64, 8), 40, 1))
+    wide = net.ends(net.conv(net.input(64, 64, 8), 200, 1))
     assert rows_of(wide, context) == 10
     with pytest.raises(AssertionError, match="compiled"):
         collect(wide, Context(Given(samples=in_memory(np.ones((110, 64, 64, 8), np.float32)), batch_size=10)))
