@@ -13,12 +13,14 @@ from ir.graph import Graph
 from passes.contract.context import Context, Distribution, Given, Limits, Products, Progress, Services, Snapshot, silent
 from passes.contract.options import SAID, VALUES, check_option, choice, numeric, unsaid
 from passes.contract.report import Applied, LeftOut, NothingToDo, Outcome, PassReport, Skip, Trial, Undone
-from passes.contract.samples import HELD_OUT, FittingSamples, Samples, SamplesInMemory, labels_of
-from passes.contract.tables import ChannelNormal, Copies, Range, SideTables, Statistics
+from passes.contract.samples import ENOUGH, HELD_OUT, FittingSamples, Samples, SamplesInMemory, labels_of
+from passes.contract.tables import ByFold, ChannelNormal, Copies, Range, SideTables, Statistics
 
 __all__ = [
+    "ENOUGH",
     "HELD_OUT",
     "Applied",
+    "ByFold",
     "ChannelNormal",
     "Context",
     "Copies",

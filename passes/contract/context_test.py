@@ -11,6 +11,7 @@ from ir.digest import digest
 from ir.graph import Graph
 from ir.layer import layers
 from passes.contract.base import (
+    ByFold,
     ChannelNormal,
     Context,
     Given,
@@ -38,6 +39,7 @@ def context_of(graph: Graph) -> Context:
     tables = SideTables(
         normals={value: ChannelNormal(np.zeros(3), np.ones(3))},
         statistics={value: Statistics(-np.ones(3), np.ones(3), np.zeros(3), np.zeros(4), np.ones(4))},
+        folds={value: ByFold((Statistics(-np.ones(3), np.ones(3), np.zeros(3), np.zeros(2), np.ones(2)),) * 2)},
         ranges={value: Range(-1.0, 1.0)},
         learned={value: Range(-2.0, 2.0)},
         unrounded=graph.twin(),

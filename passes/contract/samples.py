@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 HELD_OUT = 5  # every fifth calibration sample is kept out of fitting, for measuring whether a step helped
-_ENOUGH = 2 * HELD_OUT
+ENOUGH = 2 * HELD_OUT  # of fewer samples all are fitted to
 
 
 class Samples(Protocol):
@@ -49,12 +49,12 @@ class FittingSamples:
 
     def __len__(self) -> int:
         count = len(self.samples)
-        return count - -(-count // HELD_OUT) if count >= _ENOUGH else count
+        return count - -(-count // HELD_OUT) if count >= ENOUGH else count
 
     def batches(self, batch_size: int) -> Iterator[tuple[np.ndarray, ...]]:
         start = 0
         for batch in self.samples.batches(batch_size):
-            chosen = (np.arange(start, start + len(batch[0])) % HELD_OUT != 0) | (len(self.samples) < _ENOUGH)
+            chosen = (np.arange(start, start + len(batch[0])) % HELD_OUT != 0) | (len(self.samples) < ENOUGH)
             start += len(chosen)
             if chosen.any():
                 yield tuple(a[chosen] for a in batch)

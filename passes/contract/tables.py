@@ -115,6 +115,36 @@ class Statistics:
         return Statistics(low, high, mean, np.zeros(0), np.zeros(0))
 
 
+@dataclass(frozen=True)
+class ByFold:
+    """Statistics of one activation in each fold of the calibration data: sample `i` is in fold `i % len(folds)`."""
+
+    folds: tuple[Statistics, ...]
+
+    def without(self, left_out: int | None) -> Statistics:
+        """Of all samples but those of one fold, in the order of the data."""
+        parts = {i: part for i, part in enumerate(self.folds) if i != left_out}
+        counts = {i: len(part.sample_low) for i, part in parts.items()}
+        order = np.argsort(np.concatenate([np.arange(n) * len(self.folds) + i for i, n in counts.items()]))
+        shares = np.array([*counts.values()]) / sum(counts.values())
+        return Statistics(
+            np.min([part.low for part in parts.values()], axis=0),
+            np.max([part.high for part in parts.values()], axis=0),
+            np.tensordot(shares, [part.mean for part in parts.values()], axes=1),
+            np.concatenate([part.sample_low for part in parts.values()])[order],
+            np.concatenate([part.sample_high for part in parts.values()])[order],
+        )
+
+    def scaled(self, s: np.ndarray) -> None:
+        return None
+
+    def copied(self, copies: Copies) -> None:
+        return None
+
+    def kept(self, channels: np.ndarray) -> None:
+        return None
+
+
 MEASURED = {"measured": True}  # metadata of a table of what was seen on the graph as it is
 
 
@@ -127,6 +157,7 @@ class SideTables:
     Attributes:
       normals: of each value that a batch norm made, its channel statistics.
       statistics: of each activation on the calibration data (see `passes.measuring.statistics`).
+      folds: the same of parts of that data, as long as the graph is the one that they were collected on.
       ranges: between which each activation will be quantized.
       learned: ranges that the model brought with it (trained thresholds); calibration keeps them.
       unrounded: a float copy of the graph as `quantize` left it, before weights and biases move, and which of its
@@ -135,6 +166,7 @@ class SideTables:
 
     normals: dict[Value, ChannelNormal] = field(default_factory=dict)
     statistics: dict[Value, Statistics] = field(default_factory=dict, metadata=MEASURED)
+    folds: dict[Value, ByFold] = field(default_factory=dict, metadata=MEASURED)
     ranges: dict[Value, Range] = field(default_factory=dict)
     learned: dict[Value, Range] = field(default_factory=dict)
     unrounded: Twin | None = None

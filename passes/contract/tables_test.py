@@ -10,7 +10,7 @@ import pytest
 from ir.graph import Graph, Twin, Value
 from ir.ops.relu import RELU
 from ir.types import TensorType
-from passes.contract.base import ChannelNormal, Copies, Needs, Range, SideTables, Statistics
+from passes.contract.base import ByFold, ChannelNormal, Copies, Needs, Range, SideTables, Statistics
 from passes.contract.tables import MEASURED
 
 S = np.array([2.0, 1.0, 0.5])
@@ -18,6 +18,7 @@ COPIES = Copies(np.array([2]), np.array([0]), 0.25)
 ROWS = {
     "normals": ChannelNormal(np.array([1.0, 2.0, 3.0]), np.array([0.1, 0.2, 0.3])),
     "statistics": Statistics(-np.ones(3), np.array([1.0, 2.0, 3.0]), np.zeros(3), -np.ones(2), np.ones(2)),
+    "folds": ByFold((Statistics(-np.ones(3), np.ones(3), np.zeros(3), -np.ones(2), np.ones(2)),) * 2),
     "ranges": Range(-1.0, 3.0),
     "learned": Range(-2.0, 2.0),
 }
@@ -153,7 +154,7 @@ def test_what_was_measured_is_forgotten_and_what_was_decided_stays():
     tables, _ = filled(graph)
     tables.forget_measured()
     measured = {f.name for f in dataclasses.fields(SideTables) if f.metadata == MEASURED}
-    assert measured == {"statistics"}
+    assert measured == {"statistics", "folds"}
     assert {name for name in TABLES if not getattr(tables, name)} == measured
     assert tables.unrounded is not None
 

@@ -16,7 +16,7 @@ from ir.errors import DataError
 from ir.execute import batchable, compiled, eager, few_batches, rows_at_a_time, run_float, runner
 from ir.graph import Graph, Value
 from ir.keras_ops import K
-from passes.contract.base import Context, FittingSamples, Samples, Statistics
+from passes.contract.base import HELD_OUT, ByFold, Context, FittingSamples, Samples, Statistics
 
 BINS = 2048
 _SMALL = 1 << 19  # numbers of a tensor: of more a backend finds the largest sooner than NumPy does
@@ -59,17 +59,37 @@ def collect(
     Raises DataError if there is no data or it makes NaN.
     """
     samples = context.data if held_out else fitting(graph, context)
+    return {value: parts[0] for value, parts in _collected(graph, samples, context, values, 1).items()}
+
+
+def collect_folds(graph: Graph, context: Context) -> dict[Value, ByFold]:
+    """Statistics of all activations in each of `HELD_OUT` folds, the first of which are the samples held out of fitting.
+
+    Raises DataError if there is no data or it makes NaN.
+    """
+    found = _collected(graph, context.data, context, None, HELD_OUT)
+    return {value: ByFold(tuple(parts)) for value, parts in found.items()}
+
+
+def _collected(
+    graph: Graph, samples: Samples, context: Context, values: Sequence[Value] | None, folds: int
+) -> dict[Value, list[Statistics]]:
     requested = list(activations(graph) if values is None else values)
     few = few_batches(len(samples), rows_of(graph, context))
     run = (_eager_summaries if few else _compiled_summaries)(graph, requested)
-    sums: list[_Running] = [_Running() for _ in requested]
+    sums = [[_Running() for _ in range(folds)] for _ in requested]
+    seen = 0
     for batch in stream(graph, samples, context, "statistics"):
-        results = run(batch)
-        for i, running in enumerate(sums):
-            running.add(*results[3 * i : 3 * i + 3])
-    table = {value: running.finish() for value, running in zip(requested, sums, strict=True)}
-    for value, statistics in table.items():
-        if not (np.isfinite(statistics.low).all() and np.isfinite(statistics.high).all()):
+        results, count = run(batch), len(batch[0])
+        for fold in range(folds):
+            inside = np.arange(count)[(fold - seen) % folds :: folds]
+            for i, running in enumerate(sums):
+                low, high, mean = (_of_samples(x, count, inside) for x in results[3 * i : 3 * i + 3])
+                running[fold].add(low, high, mean, len(inside))
+        seen += count
+    table = {value: [part.finish() for part in parts] for value, parts in zip(requested, sums, strict=True)}
+    for value, parts in table.items():
+        if not all(np.isfinite(part.low).all() and np.isfinite(part.high).all() for part in parts):
             raise DataError(
                 expected="finite activations",
                 found="NaN or infinity",
@@ -106,6 +126,11 @@ def _summary(x: Any, ops: Any, **summed: Any) -> list[Any]:
     return [ops.min(x, axis=1), ops.max(x, axis=1), ops.mean(x, axis=1, **summed)]
 
 
+def _of_samples(x: np.ndarray, count: int, chosen: np.ndarray) -> np.ndarray:
+    """The rows `[rows, channels]` of the `chosen` among `count` samples; all of them where they are no sample's own."""
+    return x if len(x) % count else x.reshape(count, -1, x.shape[-1])[chosen].reshape(-1, x.shape[-1])
+
+
 class _Running:
     """Minimum, maximum and mean per channel, and the bounds of every sample."""
 
@@ -113,18 +138,24 @@ class _Running:
         self.low = np.asarray(np.inf, np.float32)
         self.high = np.asarray(-np.inf, np.float32)
         self.total: np.ndarray | float = 0.0
+        self.rows = 0
         self.bounds: list[tuple[np.ndarray, np.ndarray]] = []
 
-    def add(self, low: np.ndarray, high: np.ndarray, mean: np.ndarray) -> None:
-        """`[samples, channels]` each."""
-        self.bounds.append((low.min(axis=1), high.max(axis=1)))
+    def add(self, low: np.ndarray, high: np.ndarray, mean: np.ndarray, samples: int) -> None:
+        """`[rows, channels]` each: as many rows of each sample, or some that are no sample's own."""
+        if not samples:
+            return
+        own = (samples, -1) if len(low) % samples == 0 else (1, -1)
+        bounds = low.min(axis=1).reshape(own).min(axis=1), high.max(axis=1).reshape(own).max(axis=1)
+        self.bounds.append((np.broadcast_to(bounds[0], samples), np.broadcast_to(bounds[1], samples)))
         self.low = np.minimum(self.low, low.min(axis=0))
         self.high = np.maximum(self.high, high.max(axis=0))
         self.total = self.total + mean.sum(axis=0, dtype=np.float64)
+        self.rows += len(low)
 
     def finish(self) -> Statistics:
         lows, highs = (np.concatenate(part) for part in zip(*self.bounds, strict=True))
-        return Statistics(self.low, self.high, np.asarray(self.total) / len(lows), lows, highs)
+        return Statistics(self.low, self.high, np.asarray(self.total) / self.rows, lows, highs)
 
 
 def histograms(

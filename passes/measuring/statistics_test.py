@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from ir.errors import DataError
-from ir.graph import Graph
+from ir.graph import Graph, Value
 from ir.ops.elementwise import LOG, MUL
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.relu import RELU6
+from ir.ops.shape import RESHAPE, ReshapeAttributes
 from ir.types import TensorType
-from passes.contract.base import Context, Given, Statistics
+from passes.contract.base import HELD_OUT, Context, Given, Statistics
 from passes.graph_testing import Net, outputs
 from passes.measuring import statistics
-from passes.measuring.statistics import BINS, activations, collect, histograms, rows_of
+from passes.measuring.statistics import BINS, activations, collect, collect_folds, histograms, rows_of
 from passes.training.tuning_testing import in_memory
 
 
@@ -62,6 +63,41 @@ def test_the_size_of_batches_does_not_matter(size):
     for name, s in found.items():
         for field in ("low", "high", "mean", "sample_low", "sample_high"):
             np.testing.assert_allclose(getattr(s, field), getattr(expected[name], field), rtol=1e-5, atol=1e-6)
+
+
+def alike(found: Statistics, expected: Statistics) -> None:
+    for field in ("low", "high", "mean", "sample_low", "sample_high"):
+        np.testing.assert_allclose(getattr(found, field), getattr(expected, field), rtol=1e-5, atol=1e-6)
+
+
+def with_rows_and_constants() -> Graph:
+    """Three rows of every sample, and a value that is no sample's own."""
+    net = Net(3)
+    rows = net.graph.add(RESHAPE, [net.input(6, 4)], ReshapeAttributes(shape=(3, 8)), "rows").output
+    own = net.then(RELU6, net.constant(np.ones((1, 8), np.float32), "ones"), name="no sample's own")
+    return net.ends(net.graph.add(RESHAPE, [net.then(MUL, rows, own)], ReshapeAttributes(shape=(1, 24)), "end").output)
+
+
+@pytest.mark.parametrize(("make", "shape"), [(network, (5, 4, 2)), (with_rows_and_constants, (6, 4))])
+@pytest.mark.parametrize("batch", [1, 4, 100])
+def test_folds_are_the_samples_one_after_the_other(make, shape, batch, monkeypatch):
+    monkeypatch.setattr(statistics, "rows_at_a_time", lambda graph, least: least)
+    graph, x = make(), pictures(23, *shape)
+    found = collect_folds(graph, Context(Given(samples=in_memory(x), batch_size=batch)))
+
+    def of(chosen: np.ndarray) -> dict[Value, Statistics]:
+        return collect(graph, Context(Given(samples=in_memory(x[chosen]), batch_size=7)))
+
+    fold = np.arange(len(x)) % HELD_OUT
+    assert list(found) == activations(graph)
+    for left_out in (None, *range(HELD_OUT)):
+        expected = of(fold != left_out)
+        for value, parts in found.items():
+            alike(parts.without(left_out), expected[value])
+    for number in range(HELD_OUT):
+        expected = of(fold == number)
+        for value, parts in found.items():
+            alike(parts.folds[number], expected[value])
 
 
 def test_histograms_count_every_element_once():

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from ir.execute import batchable
 from ir.graph import Graph
 from ir.verify import verify
-from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Snapshot, Trial
+from passes.contract.base import ENOUGH, Context, Needs, Pass, PassReport, Preserves, Snapshot, Trial
 from passes.measuring.scores import Score, worse
-from passes.measuring.statistics import collect
+from passes.measuring.statistics import collect, collect_folds
 from passes.quantization.quantize import Quantize
 from passes.running.guard import Guard
 from passes.running.needs import check_needs
@@ -84,14 +84,22 @@ class _Runner:
             return
         if not tables.statistics or (self._apart and not step.guarded):
             start = time.perf_counter()
-            self._apart = step.guarded and batchable(self.graph)
-            tables.statistics = collect(self.graph, self.context, held_out=not self._apart)
+            self._apart = step.guarded and batchable(self.graph) and len(self.context.data) >= ENOUGH
+            if self._apart:
+                tables.folds = collect_folds(self.graph, self.context)
+            if tables.folds:
+                held_out = 0 if self._apart else None
+                tables.statistics = {v: folds.without(held_out) for v, folds in tables.folds.items()}
+            else:
+                tables.statistics = collect(self.graph, self.context)
             report = PassReport(recorded=(f"{len(tables.statistics)} activations",))
             self.records.append(PassRecord("statistics", report, time.perf_counter() - start))
 
     def _plain(self, step: Pass) -> PassReport:
         report = step.run(self.graph, self.context)
         verify(self.graph, step.name)
+        if report.changed:
+            self.context.tables.folds = {}
         if report.changed and not step.keeps_statistics:
             self.context.tables.forget_measured()
         if report.changed and step.preserves is Preserves.NOTHING:

@@ -31,6 +31,7 @@ from passes.contract.base import (
 from passes.graph_testing import Net, assert_true_to_word, run_alone
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
+from passes.running import runner
 from passes.running.guard import Guard
 from passes.running.runner import run_passes
 
@@ -173,6 +174,18 @@ def test_guarded_passes_do_not_see_the_samples_that_judge_them_and_others_see_al
     run_passes(graph, [LookGuarded(where="guarded"), Look(where="plain"), Look(where="again")], context_of(x))
     seen = dict(SEEN)
     assert seen["plain"] > 10 * seen["guarded"] and seen["again"] == seen["plain"]
+
+
+def test_what_parts_of_the_samples_show_is_put_together_as_long_as_the_graph_is_the_same(monkeypatch):
+    steps = [LookGuarded(where="guarded"), Look(where="plain")]
+    run_passes(network(), [*steps[:1], Lie(says=True), *steps[1:]], context_of())
+    (expected,) = (seen for where, seen in SEEN if where == "plain")
+    SEEN.clear()
+    monkeypatch.setattr(runner, "collect", lambda *_: pytest.fail("another run over the data"))
+    run_passes(network(), steps, context_of())
+    assert dict(SEEN)["plain"] == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(pytest.fail.Exception):
+        run_passes(network(), [*steps[:1], Lie(says=True), *steps[1:]], context_of())
 
 
 def test_without_data_what_asks_for_statistics_where_there_are_data_runs_without():
