@@ -5,7 +5,11 @@ or three levels. Where a positive scale per channel passes from the layers that 
 (through activations, pooling, padding, resizing, concatenations and residual sums), channel `k` is multiplied by
 `s[k] >= 1` on the way in and divided on the way out: the function stays, and no tensor's range grows, because
 
-    s[k] <= 1 / rho[k],   rho[k] = max over tensors v of max(high_v[k] / high_v, low_v[k] / low_v).
+    s[k] <= 1 / (h rho[k]),   rho[k] = max over tensors v of max(high_v[k] / high_v, low_v[k] / low_v).
+
+Channels that all end where the range ends exceed it more often on samples that calibration did not see, so those that
+are scaled may leave room: `h`, the `headroom`, is the one with which samples lose least in logits that neither scales
+nor ranges were taken from (`passes.measuring.unseen`), infinite where that is best.
 
 Reading layers divide input channel `k` of their weights by `s[k]`. Depthwise layers with scales per channel lose
 nothing by that. In others the rounding of the weights weighs `s[k]` times as much; with uniform errors the noise
@@ -20,7 +24,8 @@ residual streams. Channels that a bounded activation (ReLU6) cuts are left alone
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -32,7 +37,12 @@ from ir.widths import Widths
 from passes.channels.headroom import with_headroom
 from passes.channels.joined_channels import JoinedChannels, rescale
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Skip, numeric
+from passes.measuring.scores import Score
+from passes.measuring.unseen import Attempt, Unseen
 from passes.rewrites.fuse import will_be_fused
+
+HEADROOMS = (1.0, 1.25, 1.6, math.inf)
+_BOUNDED = 2.0  # the headroom below bounded activations while the other is chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +58,7 @@ class LevelActivations(Pass):
     weight_bits: int = numeric(8, least=2, most=16)
     activation_bits: int = numeric(8, least=2, most=16)
     most: float = numeric(1000.0, least=1)
+    headroom: float = numeric(0.0, least=1, zero="for that with which samples that were left out lose least")
     margin: float = numeric(0.1, least=0, below=1)
 
     @property
@@ -56,15 +67,34 @@ class LevelActivations(Pass):
         return Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        return with_headroom(graph, context, lambda headroom: self._level(graph, context, headroom))
+        headroom = self.headroom or self._chosen(graph, context)
+        if math.isinf(headroom):
+            return PassReport(
+                skipped=(Skip(graph.name, "samples that were left out lose least with channels as they are"),)
+            )
+        report = with_headroom(graph, context, lambda bounded: self._level(graph, context, headroom, bounded))
+        left = f"scaled channels leave {headroom:g} times as much room as they were seen to need"
+        return replace(report, notes=(*report.notes, left)) if report.changed and headroom > 1 else report
 
-    def _level(self, graph: Graph, context: Context, headroom: float) -> PassReport:
+    def _chosen(self, graph: Graph, context: Context) -> float:
+        """The headroom with which samples lose least that nothing was taken from; the one that loses most does not count."""
+        scales = self._scales(graph, context, JoinedChannels(graph), HEADROOMS[0], _BOUNDED)
+        if not context.tables.folds or np.all(scales == 1):
+            return HEADROOMS[0]
+        unseen = Unseen.of(graph, context)
+        found = [unseen.score(self._attempt(headroom)).errors for headroom in HEADROOMS]
+        worst = int(found[0].sum(axis=1).argmax())
+        return HEADROOMS[int(np.argmin([Score(errors=np.delete(errors, worst, axis=0)).error for errors in found]))]
+
+    def _attempt(self, headroom: float) -> Attempt:
+        def level(graph: Graph, context: Context) -> None:
+            self._level(graph, context, headroom, _BOUNDED)
+
+        return level
+
+    def _level(self, graph: Graph, context: Context, headroom: float, bounded: float) -> PassReport:
         channels = JoinedChannels(graph)
-        room = _room(graph, context, channels, self.margin, headroom)
-        requested = _best(graph, context, channels, self.widths)
-        s = np.clip(np.minimum(requested, room), 1.0, self.most)
-        s[channels.pinned()] = 1.0
-        s = s[channels.roots()]
+        s = self._scales(graph, context, channels, headroom, bounded)
         changed = []
         for value, ids in channels.ids.items():
             if np.any(s[ids] != 1):
@@ -73,6 +103,18 @@ class LevelActivations(Pass):
             if rescale(graph, node, channels, s):
                 changed.append(f"{node.name}")
         return PassReport(changed=tuple(changed), skipped=tuple(Skip(n, r) for n, r in channels.reasons.items()))
+
+    def _scales(
+        self, graph: Graph, context: Context, channels: JoinedChannels, headroom: float, bounded: float
+    ) -> np.ndarray:
+        room = np.minimum(
+            1 / (headroom * _share(graph, context, channels)),
+            _below_limits(graph, context, channels, self.margin, bounded),
+        )
+        requested = _best(graph, context, channels, self.widths)
+        s = np.clip(np.minimum(requested, room), 1.0, self.most)
+        s[channels.pinned()] = 1.0
+        return s[channels.roots()]
 
 
 def _reach(context: Context, value: Value) -> tuple[np.ndarray, np.ndarray] | None:
@@ -83,10 +125,10 @@ def _reach(context: Context, value: Value) -> tuple[np.ndarray, np.ndarray] | No
     return np.maximum(np.asarray(table.high, np.float64), 0), np.maximum(-np.asarray(table.low, np.float64), 0)
 
 
-def _room(graph: Graph, context: Context, channels: JoinedChannels, margin: float, headroom: float) -> np.ndarray:
-    """How far each joined channel may be scaled up so that no tensor's range grows."""
-    rho = np.zeros(len(channels.roots()))
+def _share(graph: Graph, context: Context, channels: JoinedChannels) -> np.ndarray:
+    """`rho` of each joined channel, the largest share of a tensor's range that it takes; 1 of dead ones."""
     roots = channels.roots()
+    rho = np.zeros(len(roots))
     for value, ids in channels.ids.items():
         reach = _reach(context, value)
         if reach is None:
@@ -95,8 +137,15 @@ def _room(graph: Graph, context: Context, channels: JoinedChannels, margin: floa
             for side in reach:
                 if side.max(initial=0) > 0:
                     np.maximum.at(rho, roots[ids], side / side.max())
-    room = 1.0 / np.maximum(rho, 1e-6)
-    room[rho == 0] = 1.0  # a dead channel
+    return np.where(rho == 0, 1.0, np.maximum(rho, 1e-6))
+
+
+def _below_limits(
+    graph: Graph, context: Context, channels: JoinedChannels, margin: float, headroom: float
+) -> np.ndarray:
+    """How far each joined channel may be scaled up before a bounded activation changes."""
+    roots = channels.roots()
+    room = np.full(len(roots), np.inf)
     for node in graph.nodes:
         x = node.inputs[0] if node.inputs else None
         if node.op.limit is not None and x is not None and x in channels.ids:

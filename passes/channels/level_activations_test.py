@@ -17,7 +17,9 @@ from ir.ops.padding import PAD
 from ir.ops.relu import PRELU, RELU, RELU6
 from ir.types import TensorType
 from passes.channels.level_activations import LevelActivations
-from passes.contract.base import Context, Given
+from passes.contract.base import Context, Given, PassReport
+from passes.measuring.scores import Score
+from passes.measuring.unseen import Unseen
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
 from passes.ranges.calibrate import Calibrate
@@ -87,6 +89,66 @@ def test_the_function_stays_and_no_range_grows() -> None:
 def _everything(graph: Graph) -> list[tuple[Value, np.ndarray]]:
     values = [v for v in graph.values() if not v.is_constant]
     return list(zip(values, run_float(graph, [_IMAGES], requested=values), strict=True))
+
+
+@pytest.mark.parametrize("headroom", [1.0, 1.6, 3.0])
+def test_channels_that_grow_leave_room_for_samples_not_seen(headroom: float) -> None:
+    graph = Graph("chain")
+    x = _conv(graph, graph.input("x", TensorType((1, 6, 6, 3))), 4, _SPREAD, "first")
+    graph.outputs = [_depthwise(graph, x)]
+    before, after = [], []
+    for reached in (before, after):
+        (values,) = run_float(graph, [_IMAGES], requested=[x])
+        reached.append(np.abs(np.asarray(values)).max(axis=(0, 1, 2)))
+        run_passes(graph, [LevelActivations(headroom=headroom)], _context())
+    grew = after[0] > 1.01 * before[0]
+    assert grew.sum() >= 2
+    assert after[0][grew].max() <= 1.01 * before[0].max() / headroom
+    assert headroom > 1 or after[0][grew].max() > before[0].max() / 1.5
+
+
+def _levelled(data: np.ndarray) -> tuple[PassReport, np.ndarray]:
+    """What levelling says, and what its channels reached before and after on these samples."""
+    graph = Graph("chain")
+    x = _conv(graph, graph.input("x", TensorType((1, 6, 6, 3))), 4, _SPREAD, "first")
+    graph.outputs = [_conv(graph, _depthwise(graph, x), 5, 1.0, "last")]
+
+    def reached() -> np.ndarray:
+        (values,) = run_float(graph, [data], requested=[x])
+        return np.abs(np.asarray(values)).max(axis=(0, 1, 2))
+
+    before = reached()
+    records = run_passes(graph, [LevelActivations()], Context(Given(samples=in_memory(data))))
+    return records[-1].report, np.stack([before, reached()])
+
+
+@pytest.mark.parametrize(
+    ("errors", "headroom"),
+    [
+        (([9, 1, 1], [9, 2, 1], [9, 2, 2], [9, 3, 3]), 1.0),
+        (([9, 2, 1], [9, 1, 1], [1, 2, 2], [1, 3, 3]), 1.25),  # the sample that loses most does not count
+        (([9, 4, 1], [9, 3, 1], [9, 2, 1], [9, 3, 1]), 1.6),
+        (([9, 4, 1], [9, 3, 1], [9, 2, 1], [9, 1, 1]), np.inf),
+    ],
+)
+def test_channels_leave_the_room_that_samples_left_out_need(errors, headroom, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    scores = iter(errors)
+    monkeypatch.setattr(Unseen, "score", lambda *_: Score(errors=np.array(next(scores), np.float64)[:, None]))
+    report, (before, after) = _levelled(_IMAGES)
+    grew = after > 1.01 * before
+    assert not list(scores)
+    if np.isinf(headroom):
+        assert not report.changed and not grew.any() and "left out" in report.skipped[0].reason
+    else:
+        assert after[grew].max() == pytest.approx(before.max() / headroom, rel=0.25)
+        assert after[grew].max() <= 1.01 * before.max() / headroom
+
+
+def test_channels_as_large_as_samples_left_out_show_lose_less_with_room() -> None:
+    """Each sample has a size of its own in every channel: those that follow exceed what was seen in some."""
+    sizes = np.random.default_rng(4).lognormal(0, 1, (60, 1, 1, 3)).astype(np.float32)
+    report, _ = _levelled(sizes * np.tile(_IMAGES[:4], (15, 1, 1, 1)))
+    assert any("room" in note for note in report.notes) or "left out" in report.skipped[0].reason
 
 
 def test_small_channels_keep_more_of_their_values() -> None:

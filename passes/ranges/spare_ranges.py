@@ -24,10 +24,10 @@ from ir.execute import batchable
 from ir.graph import Graph, Value
 from passes.contract.base import Context, Needs, Pass, PassReport, Preserves, Range, SamplesInMemory, Skip, numeric
 from passes.measuring.drawn_samples import samples_at
-from passes.measuring.logits import before_fixed, told_apart
+from passes.measuring.logits import before_fixed
 from passes.measuring.scores import SMALLEST, Score, values_of
 from passes.measuring.statistics import collect
-from passes.quantization.quantize import Quantize
+from passes.measuring.unseen import power_of, relative_errors, without_weights
 from passes.quantization.tied import NARROW
 
 FACTORS = (1.0, 1.25, 1.6, 2.0, 2.5, 3.2)
@@ -155,30 +155,23 @@ class _Folds:
         self, factors: dict[Value, float], which: np.ndarray, samples: SamplesInMemory, floats: list[np.ndarray]
     ) -> Iterator[np.ndarray]:
         """`[samples, outputs]`, fold after fold, of those of the judged samples, relative to the power of their `floats`."""
-        powers = [max(float(np.square(y, dtype=np.float64).sum()), SMALLEST) for y in floats]
+        powers = power_of((y,) for y in floats)
         for fold in range(_FOLDS):
             inside = self._inside(fold)
             here = inside[which]
             if here.any():
                 some = SamplesInMemory(tuple(a[here] for a in samples.arrays))
-                pairs = zip(floats, self._simulated(factors, inside, some), strict=True)
-                told = [told_apart(value, y[here], z) for y, (value, z) in pairs]
-                yield np.stack([np.square(y.astype(np.float64) - z).sum(axis=1) for y, z in told], axis=1) / powers
+                yield relative_errors([y[here] for y in floats], self._simulated(factors, inside, some), powers)
 
     def _simulated(
         self, factors: dict[Value, float], inside: np.ndarray, samples: SamplesInMemory
     ) -> Iterator[tuple[Value, np.ndarray]]:
-        """The outputs, weights left as they are, with ranges so many times what the samples outside of a fold show."""
+        """The outputs with ranges so many times what the samples outside of a fold show."""
         twin = self.graph.twin()
         trial = self.context.trial(twin, samples)
         for value, factor in factors.items():
             trial.tables.ranges[twin.values[value]] = _wider(self._seen(value, inside), value, factor)
-        Quantize().run(twin.graph, trial)
-        for value in twin.graph.values():
-            if value.is_constant:
-                value.quant = None
-        ends = before_fixed(twin.graph)
-        yield from zip(ends, values_of(twin.graph, samples, ends, simulate=True, batch=_MOST), strict=True)
+        return without_weights(twin.graph, trial, samples)
 
 
 def _wider(given: Range, value: Value, factor: float) -> Range:
