@@ -5,8 +5,9 @@ of a percent or more, and what is cut there moves the logits more than all round
 `h` times as coarsely. Which weighs more is measured as new samples would meet it: in each of a few folds the ranges are those
 of the samples outside of the fold, and those inside are judged. Of the factors the one is taken with the least error of the
 logits over all folds (`passes.measuring.scores`; the weights, whose error is the same with all, are left as they are), if it
-gains two fifths. The samples that exceed ranges most are judged first, and all others only where these gain. The sample
-that loses most with ranges as they were seen does not count: one proves nothing, and it is in the ranges of the file.
+gains two fifths; or a smaller one that is as good to a quarter: what it gains is a guess, what it costs is not. The samples that
+exceed ranges most are judged first, and all others only where these gain. The sample that loses most with ranges as they were
+seen does not count: one proves nothing, and it is in the ranges of the file.
 
 First for all values that some sample exceeds in its fold, then for the inputs among them. Activations of 16 bits have room
 already; with fewer than 8 bits there are no steps to spare.
@@ -37,6 +38,7 @@ _FIRST = 32  # of them that are judged first
 _BYTES = 1 << 29  # that they may take
 _FEWEST = 5 * _FOLDS
 _WORTH = 0.4  # of the error: with less to gain ranges stay as they were seen
+_AS_GOOD = 1.25  # times the least error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,8 +130,9 @@ class _Folds:
             errors.append(Score(errors=np.delete(found, worst, axis=0)).error)
             if len(errors) > 1 and errors[-1] >= errors[-2]:
                 break
-        least = int(np.argmin(errors))
-        return FACTORS[least] if least and errors[least] < (1 - _WORTH) * errors[0] else FACTORS[0]
+        if min(errors) > (1 - _WORTH) * errors[0]:
+            return FACTORS[0]
+        return next(f for f, e in zip(FACTORS, errors, strict=False) if e <= _AS_GOOD * min(errors))
 
     def holds_all(self, value: Value) -> bool:
         """Whether the range of a value holds all that was seen: one that was cut is to be narrow."""

@@ -118,6 +118,26 @@ def test_the_first_factor_is_what_was_seen():
     assert FACTORS[0] == 1 and [*FACTORS] == sorted(FACTORS)
 
 
+@pytest.mark.parametrize(
+    ("errors", "chosen"),
+    [
+        ((1.0, 0.5, 0.2, 0.3), 1.6),
+        ((1.0, 0.5, 0.45, 0.6), 1.25),  # as good to a quarter
+        ((1.0, 0.72, 0.59, 0.6), 1.25),  # also where it alone would not be worth it
+        ((1.0, 0.7, 0.61, 0.8), 1.0),
+    ],
+)
+def test_wider_ranges_are_to_be_worth_it(monkeypatch, errors: tuple[float, ...], chosen: float):
+    def told(folds, factors, which, samples, floats):
+        yield np.full((which.sum(), 1), errors[FACTORS.index(max(factors.values()))])
+
+    monkeypatch.setattr(spare_ranges._Folds, "_errors", told)
+    graph = unbounded()
+    context, _ = ranges(of_many_sizes(100, seed=3), graph, Calibrate())
+    folds = spare_ranges._Folds.of(graph, context)
+    assert folds.best(dict.fromkeys(folds.bounds, 1.0), {*folds.bounds}) == chosen
+
+
 def test_all_are_judged_only_where_those_that_exceed_most_gain(monkeypatch):
     judged, own = [], spare_ranges._Folds._least
 
