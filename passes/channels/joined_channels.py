@@ -44,7 +44,10 @@ class JoinedChannels:
 
     def roots(self) -> np.ndarray:
         """The number that stands for each."""
-        return np.array([self.find(i) for i in range(len(self._parent))], np.int64)
+        found = np.array(self._parent, np.int64)
+        while np.any(found != (above := found[found])):
+            found = above
+        return found
 
     def pinned(self) -> list[int]:
         """Numbers that stand for channels that must stay as they are."""
