@@ -41,7 +41,7 @@ from passes.measuring.scores import Score
 from passes.measuring.unseen import Attempt, Unseen
 from passes.rewrites.fuse import will_be_fused
 
-HEADROOMS = (1.0, 1.25, 1.6, math.inf)
+HEADROOMS = (1.0, 1.6, math.inf)
 _BOUNDED = 2.0  # the headroom below bounded activations while the other is chosen
 
 
