@@ -90,6 +90,16 @@ def load_tuned_subject(name: str, shared: Path, calibration_samples: int, test_s
     return _fewer(subject if subject.untouched is None else _judged_on(subject, subject.untouched), test_samples)
 
 
+def load_drawn_subject(
+    name: str, shared: Path, calibration_samples: int, test_samples: int | None, seed: int
+) -> Subject:
+    """The same as `load_subject` with seed 0; with another one calibrated on samples drawn from those to tune on, judged on others."""
+    if seed == 0:
+        return load_subject(name, shared, calibration_samples, test_samples)
+    subject = load_tuned_subject(name, shared, calibration_samples, test_samples)
+    return replace(subject, calibration=subject.tuning.subset(choose(len(subject.tuning), calibration_samples, seed)))
+
+
 def _fewer(subject: Subject, samples: int | None) -> Subject:
     if samples is None or subject.metric == "AUC":
         return subject

@@ -19,7 +19,7 @@ from absl import flags
 
 from ir.errors import ConversionError, OptionError
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, run_command, write_json
+from tools._command import SEEDS, console, import_backend, run_command, write_json
 from tools._score_table import Columns, Row, show_scores
 
 FLAGS = flags.FLAGS
@@ -55,6 +55,9 @@ def define_flags(values: flags.FlagValues = FLAGS) -> None:
     )
     flags.DEFINE_integer("calibration_samples", 100, "Samples to calibrate on.", lower_bound=1, flag_values=values)
     flags.DEFINE_integer(
+        "seed", 0, "Of the samples to calibrate on: 0 takes evenly spaced ones.", **SEEDS, flag_values=values
+    )
+    flags.DEFINE_integer(
         "test_samples", None, "Judges on this many samples; by default on all.", lower_bound=1, flag_values=values
     )
     flags.DEFINE_float("peer_timeout", 900, "Seconds that a peer may take.", lower_bound=1, flag_values=values)
@@ -66,12 +69,13 @@ def main() -> None:
     _check()
     import_backend()
     from tools._converters import parse_peers
-    from tools._subjects import load_subject
+    from tools._subjects import load_drawn_subject
 
     peers = parse_peers(FLAGS.peer_python)
     rows: list[dict[str, Any]] = []
     for name in FLAGS.models:
-        subject = load_subject(name, Path(FLAGS.shared), FLAGS.calibration_samples, FLAGS.test_samples)
+        shared, samples = Path(FLAGS.shared), FLAGS.calibration_samples
+        subject = load_drawn_subject(name, shared, samples, FLAGS.test_samples, FLAGS.seed)
         rows += compare(subject, peers)
         write_json(FLAGS.json, rows)
     show(rows)

@@ -51,6 +51,19 @@ def test_a_float_file_shows_its_operators():
     assert judgement.io == "float32"
 
 
+def test_another_seed_calibrates_on_other_samples_that_are_not_judged():
+    subjects = [_subjects.load_drawn_subject("digits", Path("nowhere"), 8, None, seed) for seed in (0, 1, 2)]
+
+    def rows(data) -> set[bytes]:
+        return {row.tobytes() for (batch,) in data.batches(50) for row in batch}
+
+    drawn = [rows(subject.calibration) for subject in subjects]
+    assert len(drawn[0] | drawn[1]) > 8 and len(drawn[1] | drawn[2]) > 8
+    for subject, chosen in zip(subjects, drawn, strict=True):
+        assert chosen <= rows(subject.tuning) and not chosen & rows(subject.test)
+        assert rows(subject.test) == rows(subjects[0].test)
+
+
 def test_area_under_curve_counts_pairs():
     scores, anomaly = np.array([1.0, 2.0, 2.0, 3.0]), np.array([False, True, False, True])
     assert _subjects.area_under_curve(scores, anomaly) == (0.5 + 1 + 1 + 1) / 4
