@@ -3,15 +3,17 @@
 The operator (`fused`) is small and quick, its cell state has 16 bits, and its file keeps the states until the
 interpreter is reset. Step by step (`steps`), with zeros before the first:
 
-    z_t = W x_t + R h_{t-1} + b          (its quarters are i, f, g, o)
-    c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g)
-    h_t = sigmoid(o) tanh(c_t)
+    (i, f, o)_t = sigmoid(W x_t + R h_{t-1} + b)
+    g_t = tanh(W_g x_t + R_g h_{t-1} + b_g)
+    c_t = f_t c_{t-1} + i_t g_t
+    h_t = o_t tanh(c_t)
 
-Weights are shared by all steps. `auto` writes the operator where the target computes it at the requested width.
+`W x + b` is one layer over all steps, and the weights `R` are shared by all of them. `auto` writes the operator where the target computes it at the requested width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,16 +21,17 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.ops.activation import LOGISTIC, TANH
-from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ADD, MAXIMUM, MINIMUM, MUL
 from ir.ops.joining import PACK, SPLIT, UNPACK, PackAttributes, SplitAttributes, UnpackAttributes
-from ir.ops.recurrent import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM
+from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.types import given
 from ir.widths import Widths
 from passes.contract.base import Context, Pass, PassReport, Preserves, Skip, choice, numeric
 from passes.quantization.tied import NARROW
 from passes.quantization.widths import available
 
+_SIGMOIDS, _CELL = ("input", "forget", "output"), ("cell",)
 FORMS = ("auto", "fused", "steps")
 _MOST_STEPS = 512
 
@@ -74,45 +77,63 @@ def _time(node: Node) -> int:
 
 def _written_out(graph: Graph, node: Node) -> Node:
     """What makes the outputs of all steps."""
-    name = node.name
-    places = {operand.name: value for operand, value in zip(node.op.operands, node.inputs, strict=True)}
-    weights, recurrent, bias = (
-        graph.constant(np.concatenate([given([places[pattern.format(g)]]).array for g in GATES]), f"{name}/{part}")
-        for pattern, part in (
-            ("input_to_{}_weights", "weights"),
-            ("recurrent_to_{}_weights", "recurrent"),
-            ("{}_bias", "bias"),
-        )
-    )
-    parts = UnpackAttributes(num=node.input.shape[_time(node)], axis=_time(node))
+    parts = [_Part.of(graph, node, name, gates) for name, gates in (("gates", _SIGMOIDS), ("cell", _CELL))]
     h: Value | None = None
     c: Value | None = None
     results: list[Value] = []
-    for t, part in enumerate(graph.add(UNPACK, [node.input], parts, f"{name}/steps").outputs):
-        # Step by step: the reference kernel of tflite-runtime has no per-channel scales for sequences.
-        z = graph.add(FULLY_CONNECTED, [part, weights, bias], name=f"{name}/step_{t}/gates").output
-        h, c = _step(graph, z, h, c, recurrent, node.attrs.cell_clip, f"{name}/step_{t}")
+    for t, made in enumerate(zip(*(part.inputs(graph, node) for part in parts), strict=True)):
+        name = f"{node.name}/step_{t}"
+        gates, cell = (p.with_state(graph, z, h, f"{name}/{p.name}") for p, z in zip(parts, made, strict=True))
+        h, c = _step(graph, gates, cell, c, node.attrs.cell_clip, name)
         results.append(h)
-    return graph.add(PACK, results, PackAttributes(values_count=len(results), axis=_time(node)), f"{name}/all_steps")
+    axis = PackAttributes(values_count=len(results), axis=_time(node))
+    return graph.add(PACK, results, axis, f"{node.name}/all_steps")
 
 
-def _step(
-    graph: Graph, z: Value, h: Value | None, c: Value | None, recurrent: Value, clip: float, name: str
-) -> tuple[Value, Value]:
+@dataclass(frozen=True)
+class _Part:
+    """Gates with one activation: their weights for inputs and states, as one layer each."""
+
+    name: str
+    weights: Value
+    recurrent: Value
+    bias: Value
+
+    @classmethod
+    def of(cls, graph: Graph, node: Node, name: str, gates: Sequence[str]) -> _Part:
+        places = {operand.name: value for operand, value in zip(node.op.operands, node.inputs, strict=True)}
+        patterns = {"weights": "input_to_{}_weights", "recurrent": "recurrent_to_{}_weights", "bias": "{}_bias"}
+
+        def joined(part: str, pattern: str) -> Value:
+            arrays = [given([places[pattern.format(gate)]]).array for gate in gates]
+            return graph.constant(np.concatenate(arrays), f"{node.name}/{name}/{part}")
+
+        return cls(name, **{part: joined(part, pattern) for part, pattern in patterns.items()})
+
+    def inputs(self, graph: Graph, node: Node) -> Sequence[Value]:
+        """What each step has of its inputs."""
+        name, axis = f"{node.name}/{self.name}", _time(node)
+        over_all = FullyConnectedAttributes(keep_num_dims=True)
+        made = graph.add(FULLY_CONNECTED, [node.input, self.weights, self.bias], over_all, name).output
+        return graph.add(UNPACK, [made], UnpackAttributes(num=made.shape[axis], axis=axis), f"{name}/steps").outputs
+
+    def with_state(self, graph: Graph, z: Value, h: Value | None, name: str) -> Value:
+        """A step's sums; a state that is None is zero."""
+        if h is None:
+            return z
+        back = graph.add(FULLY_CONNECTED, [h, self.recurrent], name=f"{name}/recurrent").output
+        return graph.add(ADD, [z, back], name=f"{name}/sum").output
+
+
+def _step(graph: Graph, gates: Value, cell: Value, c: Value | None, clip: float, name: str) -> tuple[Value, Value]:
     """`(h, c)` after a step; a state that is None is zero."""
-    if h is not None:
-        back = graph.add(FULLY_CONNECTED, [h, recurrent], name=f"{name}/recurrent").output
-        z = graph.add(ADD, [z, back], name=f"{name}/sum").output
-    split = SplitAttributes(num_splits=4, axis=1)
-    i, f, g, o = graph.add(SPLIT, [z], split, f"{name}/split").outputs
-    i, g, o = (
-        graph.add(op, [v], name=f"{name}/{gate}").output
-        for op, v, gate in ((LOGISTIC, i, "input"), (TANH, g, "cell"), (LOGISTIC, o, "output"))
-    )
+    opened = graph.add(LOGISTIC, [gates], name=f"{name}/open").output
+    split = SplitAttributes(num_splits=len(_SIGMOIDS), axis=1)
+    i, f, o = graph.add(SPLIT, [opened], split, f"{name}/split").outputs
+    g = graph.add(TANH, [cell], name=f"{name}/cell_input").output
     new = graph.add(MUL, [i, g], name=f"{name}/new").output
     if c is not None:
-        forget = graph.add(LOGISTIC, [f], name=f"{name}/forget").output
-        kept = graph.add(MUL, [forget, c], name=f"{name}/kept").output
+        kept = graph.add(MUL, [f, c], name=f"{name}/kept").output
         new = graph.add(ADD, [kept, new], name=f"{name}/cell_state").output
     if clip:
         low = graph.constant(np.float32(-clip).reshape(()), f"{name}/low")

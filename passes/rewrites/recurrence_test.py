@@ -40,7 +40,14 @@ def test_steps_compute_the_same(clip: float) -> None:
 def test_steps_share_their_weights() -> None:
     graph = _network()
     Recurrence(form="steps").run(graph, Context())
-    assert sorted(len(v.uses) for v in graph.constants()) == [3, 4, 4]  # recurrent, weights, bias
+    assert sorted(len(v.uses) for v in graph.constants()) == [
+        1,
+        1,
+        1,
+        1,
+        3,
+        3,
+    ]  # weights and biases, once for all steps
 
 
 @pytest.mark.parametrize(("form", "bits", "fused"), [("auto", 8, True), ("auto", 16, False), ("fused", 16, True)])
