@@ -41,14 +41,13 @@ class Unseen:
         """Where statistics by fold are known (`SideTables.folds`)."""
         count = len(context.data)
         numbers = sum(v.type.size for v in graph.values() if not v.is_constant)
-        folds = []
-        for fold in range(HELD_OUT if numbers * min(count, _SAMPLES) <= _NUMBERS else 1):
-            inside = np.arange(fold, count, HELD_OUT)
-            most = min(len(inside), _SAMPLES // HELD_OUT)
-            chosen = inside[np.arange(most) * len(inside) // most]
-            samples = SamplesInMemory(samples_at(context.data, chosen, context.given.batch_size))
-            folds.append((fold, samples, values_of(graph, samples, before_fixed(graph), batch=_BATCH)))
-        return cls(graph, context, tuple(folds))
+        folds = HELD_OUT if numbers * min(count, _SAMPLES) <= _NUMBERS else 1
+        chosen = [_spread(np.arange(fold, count, HELD_OUT)) for fold in range(folds)]
+        arrays = samples_at(context.data, np.concatenate(chosen), context.given.batch_size)
+        ends = np.cumsum([len(inside) for inside in chosen])[:-1]
+        parts = [SamplesInMemory(part) for part in zip(*(np.split(x, ends) for x in arrays), strict=True)]
+        floats = [values_of(graph, part, before_fixed(graph), batch=_BATCH) for part in parts]
+        return cls(graph, context, tuple(zip(range(folds), parts, floats, strict=True)))
 
     def score(self, attempt: Attempt) -> Score:
         """The errors of all samples, each with ranges that its fold had no part in, after a rewrite from these statistics.
@@ -68,6 +67,12 @@ class Unseen:
         ranges = {v: Range(*table.bounds) for v, table in tables.statistics.items()}
         tables.ranges = {**ranges, **tables.ranges, **tables.learned}
         yield from without_weights(twin.graph, trial, samples)
+
+
+def _spread(inside: np.ndarray) -> np.ndarray:
+    """As many of them as are judged of a fold, evenly spaced."""
+    most = min(len(inside), _SAMPLES // HELD_OUT)
+    return inside[np.arange(most) * len(inside) // most]
 
 
 def power_of(outputs: Iterator[Sequence[np.ndarray]]) -> list[float]:

@@ -79,3 +79,17 @@ def test_no_more_samples_are_judged_than_are_worth_waiting_for():
     graph = network()
     folds = Unseen.of(graph, context_of(graph, in_memory(pictures(1000)))).folds
     assert {len(samples.arrays[0]) for _, samples, _ in folds} == {128 // HELD_OUT}
+
+
+def test_the_data_are_read_once(monkeypatch):
+    """Pictures are decoded for it."""
+    read, own = [], unseen.samples_at
+
+    def counted(data, order, batch_size):
+        read.append(len(order))
+        return own(data, order, batch_size)
+
+    monkeypatch.setattr(unseen, "samples_at", counted)
+    graph = network()
+    Unseen.of(graph, context_of(graph, in_memory(pictures())))
+    assert read == [40]
