@@ -19,7 +19,6 @@ from typing import Any
 
 import passes as package
 from ir.errors import OptionError
-from passes.channels.level_activations import LevelActivations
 from passes.channels.reuse_channels import ReuseChannels
 from passes.contract.base import Pass
 from passes.contract.options import Names
@@ -250,7 +249,8 @@ def for_widths(steps: Sequence[Pass]) -> list[Pass]:
     that read them, which are all the error that is left. Below 8 bits, too, the weights are nearly all the error: there
     scales are those that `balance` predicts least noise for (MobileNetV1 and V2 at 4 bits: 0.4 to 0.5 dB better).
     """
-    from passes.channels.balance import Balance  # it brings Keras, which names and options do not need
+    from passes.channels.balance import Balance  # they bring Keras, which names and options do not need
+    from passes.channels.level_activations import LevelActivations
 
     quantize = next((s for s in steps if isinstance(s, Quantize)), None)
     if quantize is None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given, settings
@@ -183,3 +185,10 @@ def test_wide_activations_are_not_made_finer():
     assert set(narrow) - set(wide) == {"reuse_channels"} and "balance" in wide
     steps = named("default", granularity="per_channel", io="int8", changes="quantize{activation_bits=16}")
     assert {s.name for s in steps} - {s.name for s in for_widths(steps)} == {"level_activations", "reuse_channels"}
+
+
+def test_names_and_options_need_no_backend():
+    """A command parses its flags before it imports one, which takes seconds."""
+    code = "import sys, passes.running.pipeline; print('keras' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
