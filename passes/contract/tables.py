@@ -62,12 +62,8 @@ class ChannelNormal:
         return ChannelNormal(self.mean[channels], self.std[channels])
 
 
-@dataclass(frozen=True)
-class Range:
-    """The reals between which a tensor is quantized."""
-
-    low: float
-    high: float
+class Lost:
+    """An entry that is not known of a value whose channels are others."""
 
     def scaled(self, s: np.ndarray) -> None:
         return None
@@ -77,6 +73,14 @@ class Range:
 
     def kept(self, channels: np.ndarray) -> None:
         return None
+
+
+@dataclass(frozen=True)
+class Range(Lost):
+    """The reals between which a tensor is quantized."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +120,7 @@ class Statistics:
 
 
 @dataclass(frozen=True)
-class ByFold:
+class ByFold(Lost):
     """Statistics of one activation in each fold of the calibration data: sample `i` is in fold `i % len(folds)`."""
 
     folds: tuple[Statistics, ...]
@@ -134,15 +138,6 @@ class ByFold:
             np.concatenate([part.sample_low for part in parts.values()])[order],
             np.concatenate([part.sample_high for part in parts.values()])[order],
         )
-
-    def scaled(self, s: np.ndarray) -> None:
-        return None
-
-    def copied(self, copies: Copies) -> None:
-        return None
-
-    def kept(self, channels: np.ndarray) -> None:
-        return None
 
 
 MEASURED = {"measured": True}  # metadata of a table of what was seen on the graph as it is
