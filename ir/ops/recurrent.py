@@ -43,13 +43,15 @@ class LstmAttributes(Attributes):
 
 
 GATES = ("input", "forget", "cell", "output")
+CELL = "cell"  # the gate that is tanh of its sum
+SIGMOIDS = tuple(gate for gate in GATES if gate != CELL)  # those that are its sigmoid
 _WEIGHTS = tuple(f"{kind}_to_{g}_weights" for kind in ("input", "recurrent") for g in GATES)
 _BIASES = tuple(f"{g}_bias" for g in GATES)
 STATES = ("output_state", "cell_state")
 _NAMES = (
     "input",
     *_WEIGHTS,
-    *(f"cell_to_{g}_weights" for g in GATES if g != "cell"),
+    *(f"cell_to_{g}_weights" for g in SIGMOIDS),
     *_BIASES,
     "projection_weights",
     "projection_bias",

@@ -24,14 +24,13 @@ from ir.ops.activation import LOGISTIC, TANH
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ADD, MAXIMUM, MINIMUM, MUL
 from ir.ops.joining import PACK, SPLIT, UNPACK, PackAttributes, SplitAttributes, UnpackAttributes
-from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
+from ir.ops.recurrent import CELL, SIGMOIDS, UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.types import given
 from ir.widths import Widths
 from passes.contract.base import Context, Pass, PassReport, Preserves, Skip, choice, numeric
 from passes.quantization.tied import NARROW
 from passes.quantization.widths import available
 
-_SIGMOIDS, _CELL = ("input", "forget", "output"), ("cell",)
 FORMS = ("auto", "fused", "steps")
 _MOST_STEPS = 512
 
@@ -77,7 +76,7 @@ def _time(node: Node) -> int:
 
 def _written_out(graph: Graph, node: Node) -> Node:
     """What makes the outputs of all steps."""
-    parts = [_Part.of(graph, node, name, gates) for name, gates in (("gates", _SIGMOIDS), ("cell", _CELL))]
+    parts = [_Part.of(graph, node, name, gates) for name, gates in (("gates", SIGMOIDS), (CELL, (CELL,)))]
     h: Value | None = None
     c: Value | None = None
     results: list[Value] = []
@@ -128,7 +127,7 @@ class _Part:
 def _step(graph: Graph, gates: Value, cell: Value, c: Value | None, clip: float, name: str) -> tuple[Value, Value]:
     """`(h, c)` after a step; a state that is None is zero."""
     opened = graph.add(LOGISTIC, [gates], name=f"{name}/open").output
-    split = SplitAttributes(num_splits=len(_SIGMOIDS), axis=1)
+    split = SplitAttributes(num_splits=len(SIGMOIDS), axis=1)
     i, f, o = graph.add(SPLIT, [opened], split, f"{name}/split").outputs
     g = graph.add(TANH, [cell], name=f"{name}/cell_input").output
     new = graph.add(MUL, [i, g], name=f"{name}/new").output
