@@ -92,28 +92,25 @@ def test_what_cannot_be_folded_becomes_mul_and_add(reason):
     assert ops(graph)[1:3] == ["mul", "add"]
 
 
-def test_shared_weights_are_refused():
-    net = Net(4)
-    x = net.input(*FEATURES)
-    first = net.conv(x, 4)
+def shared(net: Net, *, bias: bool) -> Value:
+    """The second of two layers with the same weights, and with the same bias or none."""
+    first = net.conv(net.input(*FEATURES), 4)
     node = first.producer
     assert node is not None
-    second = net.graph.add(node.op, [first, *node.inputs[1:]], node.attrs, "again").output
-    graph = net.ends(net.batch_norm(second))
-    report = fold(graph)
+    return net.graph.add(node.op, [first, *node.inputs[1 : 2 + bias]], node.attrs, "again").output
+
+
+def test_shared_weights_are_refused():
+    net = Net(4)
+    report = fold(net.ends(net.batch_norm(shared(net, bias=True))))
     assert "the weights of 'again' are shared with other layers" in report.skipped[0].reason
 
 
 def test_a_shift_goes_into_a_bias_of_its_own_beside_shared_weights():
     """The steps of a recurrence."""
     net = Net(4)
-    x = net.input(*FEATURES)
-    first = net.conv(x, 4)
-    node = first.producer
-    assert node is not None
-    second = net.graph.add(node.op, [first, node.inputs[1]], node.attrs, "again").output
     shift = net.graph.constant(np.arange(4, dtype=np.float32), "shift")
-    graph = net.ends(net.then(ADD, second, shift))
+    graph = net.ends(net.then(ADD, shared(net, bias=False), shift))
     assert fold(graph).changed
     assert ops(graph) == ["conv_2d", "conv_2d"] and graph.nodes[0].weight is graph.nodes[1].weight
 
