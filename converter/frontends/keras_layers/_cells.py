@@ -56,9 +56,8 @@ def _gru(cell: Any) -> TwoParts:
 
     def step(parts: Sequence[Any], states: Sequence[Any]) -> list[Any]:
         (h,) = states
-        update, reset = ops.split(
-            cell.recurrent_activation(parts[0] + _dense(h, recurrent[0], inner_biases[0])), 2, axis=-1
-        )
+        opened = cell.recurrent_activation(parts[0] + _dense(h, recurrent[0], inner_biases[0]))
+        update, reset = ops.split(opened, 2, axis=-1)
         if cell.reset_after:
             inner = reset * _dense(h, recurrent[1], inner_biases[1])
         else:
@@ -69,11 +68,10 @@ def _gru(cell: Any) -> TwoParts:
 
 
 def _lstm(cell: Any) -> TwoParts:
-    order = np.r_[
-        : 2 * cell.units, 3 * cell.units : 4 * cell.units, 2 * cell.units : 3 * cell.units
-    ]  # the candidate last
+    units = cell.units
+    order = np.r_[: 2 * units, 3 * units : 4 * units, 2 * units : 3 * units]  # Keras's i, f, c, o: the candidate last
     kernels, biases, recurrent = (
-        _cut(None if v is None else ops.take(v, order, axis=-1), 3 * cell.units)
+        _cut(None if v is None else ops.take(v, order, axis=-1), 3 * units)
         for v in (cell.kernel, cell.bias, cell.recurrent_kernel)
     )
 
