@@ -8,7 +8,7 @@ or three levels. Where a positive scale per channel passes from the layers that 
     s[k] <= 1 / (h rho[k]),   rho[k] = max over tensors v of max(high_v[k] / high_v, low_v[k] / low_v).
 
 Channels that all end where the range ends exceed it more often on samples that calibration did not see, so those that
-are scaled may leave room: `h`, the `headroom`, is the one with which samples lose least in logits that neither scales
+are scaled may leave room: `h`, the `room`, is the one with which samples lose least in logits that neither scales
 nor ranges were taken from (`passes.measuring.unseen`), infinite where that is best.
 
 Reading layers divide input channel `k` of their weights by `s[k]`. Depthwise layers with scales per channel lose
@@ -41,8 +41,8 @@ from passes.measuring.scores import Score
 from passes.measuring.unseen import Attempt, Unseen
 from passes.rewrites.fuse import will_be_fused
 
-HEADROOMS = (1.0, 1.6, math.inf)
-_BOUNDED = 2.0  # the headroom below bounded activations while the other is chosen
+ROOMS = (1.0, 1.6, math.inf)
+_HEADROOM = 2.0  # below bounded activations, while the room is chosen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class LevelActivations(Pass):
     weight_bits: int = numeric(8, least=2, most=16)
     activation_bits: int = numeric(8, least=2, most=16)
     most: float = numeric(1000.0, least=1)
-    headroom: float = numeric(0.0, least=1, zero="for that with which samples that were left out lose least")
+    room: float = numeric(0.0, least=1, zero="for that with which samples that were left out lose least")
     margin: float = numeric(0.1, least=0, below=1)
 
     @property
@@ -67,34 +67,34 @@ class LevelActivations(Pass):
         return Widths(activation_bits=self.activation_bits, weight_bits=self.weight_bits)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
-        headroom = self.headroom or self._chosen(graph, context)
-        if math.isinf(headroom):
+        room = self.room or self._chosen(graph, context)
+        if math.isinf(room):
             return PassReport(
                 skipped=(Skip(graph.name, "samples that were left out lose least with channels as they are"),)
             )
-        report = with_headroom(graph, context, lambda bounded: self._level(graph, context, headroom, bounded))
-        left = f"scaled channels leave {headroom:g} times as much room as they were seen to need"
-        return replace(report, notes=(*report.notes, left)) if report.changed and headroom > 1 else report
+        report = with_headroom(graph, context, lambda headroom: self._level(graph, context, room, headroom))
+        left = f"scaled channels leave {room:g} times as much room as they were seen to need"
+        return replace(report, notes=(*report.notes, left)) if report.changed and room > 1 else report
 
     def _chosen(self, graph: Graph, context: Context) -> float:
-        """The headroom with which samples lose least that nothing was taken from; the one that loses most does not count."""
-        scales = self._scales(graph, context, JoinedChannels(graph), HEADROOMS[0], _BOUNDED)
+        """The room with which samples lose least that nothing was taken from; the one that loses most does not count."""
+        scales = self._scales(graph, context, JoinedChannels(graph), ROOMS[0], _HEADROOM)
         if not context.tables.folds or np.all(scales == 1):
-            return HEADROOMS[0]
+            return ROOMS[0]
         unseen = Unseen.of(graph, context)
-        found = [unseen.score(self._attempt(headroom)).errors for headroom in HEADROOMS]
+        found = [unseen.score(self._attempt(room)).errors for room in ROOMS]
         worst = int(found[0].sum(axis=1).argmax())
-        return HEADROOMS[int(np.argmin([Score(errors=np.delete(errors, worst, axis=0)).error for errors in found]))]
+        return ROOMS[int(np.argmin([Score(errors=np.delete(errors, worst, axis=0)).error for errors in found]))]
 
-    def _attempt(self, headroom: float) -> Attempt:
+    def _attempt(self, room: float) -> Attempt:
         def level(graph: Graph, context: Context) -> None:
-            self._level(graph, context, headroom, _BOUNDED)
+            self._level(graph, context, room, _HEADROOM)
 
         return level
 
-    def _level(self, graph: Graph, context: Context, headroom: float, bounded: float) -> PassReport:
+    def _level(self, graph: Graph, context: Context, room: float, headroom: float) -> PassReport:
         channels = JoinedChannels(graph)
-        s = self._scales(graph, context, channels, headroom, bounded)
+        s = self._scales(graph, context, channels, room, headroom)
         changed = []
         for value, ids in channels.ids.items():
             if np.any(s[ids] != 1):
@@ -105,14 +105,14 @@ class LevelActivations(Pass):
         return PassReport(changed=tuple(changed), skipped=tuple(Skip(n, r) for n, r in channels.reasons.items()))
 
     def _scales(
-        self, graph: Graph, context: Context, channels: JoinedChannels, headroom: float, bounded: float
+        self, graph: Graph, context: Context, channels: JoinedChannels, room: float, headroom: float
     ) -> np.ndarray:
-        room = np.minimum(
-            1 / (headroom * _share(graph, context, channels)),
-            _below_limits(graph, context, channels, self.margin, bounded),
+        most = np.minimum(
+            1 / (room * _share(graph, context, channels)),
+            _below_limits(graph, context, channels, self.margin, headroom),
         )
         requested = _best(graph, context, channels, self.widths)
-        s = np.clip(np.minimum(requested, room), 1.0, self.most)
+        s = np.clip(np.minimum(requested, most), 1.0, self.most)
         s[channels.pinned()] = 1.0
         return s[channels.roots()]
 

@@ -91,8 +91,8 @@ def _everything(graph: Graph) -> list[tuple[Value, np.ndarray]]:
     return list(zip(values, run_float(graph, [_IMAGES], requested=values), strict=True))
 
 
-@pytest.mark.parametrize("headroom", [1.0, 1.6, 3.0])
-def test_channels_that_grow_leave_room_for_samples_not_seen(headroom: float) -> None:
+@pytest.mark.parametrize("room", [1.0, 1.6, 3.0])
+def test_channels_that_grow_leave_room_for_samples_not_seen(room: float) -> None:
     graph = Graph("chain")
     x = _conv(graph, graph.input("x", TensorType((1, 6, 6, 3))), 4, _SPREAD, "first")
     graph.outputs = [_depthwise(graph, x)]
@@ -100,11 +100,11 @@ def test_channels_that_grow_leave_room_for_samples_not_seen(headroom: float) -> 
     for reached in (before, after):
         (values,) = run_float(graph, [_IMAGES], requested=[x])
         reached.append(np.abs(np.asarray(values)).max(axis=(0, 1, 2)))
-        run_passes(graph, [LevelActivations(headroom=headroom)], _context())
+        run_passes(graph, [LevelActivations(room=room)], _context())
     grew = after[0] > 1.01 * before[0]
     assert grew.sum() >= 2
-    assert after[0][grew].max() <= 1.01 * before[0].max() / headroom
-    assert headroom > 1 or after[0][grew].max() > before[0].max() / 1.5
+    assert after[0][grew].max() <= 1.01 * before[0].max() / room
+    assert room > 1 or after[0][grew].max() > before[0].max() / 1.5
 
 
 def _levelled(data: np.ndarray) -> tuple[PassReport, np.ndarray]:
@@ -123,24 +123,24 @@ def _levelled(data: np.ndarray) -> tuple[PassReport, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("errors", "headroom"),
+    ("errors", "room"),
     [
         (([9, 1, 1], [9, 2, 2], [9, 3, 3]), 1.0),
         (([9, 2, 1], [9, 1, 1], [1, 3, 3]), 1.6),  # the sample that loses most does not count
         (([9, 4, 1], [9, 3, 1], [9, 1, 1]), np.inf),
     ],
 )
-def test_channels_leave_the_room_that_samples_left_out_need(errors, headroom, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_channels_leave_the_room_that_samples_left_out_need(errors, room, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     scores = iter(errors)
     monkeypatch.setattr(Unseen, "score", lambda *_: Score(errors=np.array(next(scores), np.float64)[:, None]))
     report, (before, after) = _levelled(_IMAGES)
     grew = after > 1.01 * before
     assert not list(scores)
-    if np.isinf(headroom):
+    if np.isinf(room):
         assert not report.changed and not grew.any() and "left out" in report.skipped[0].reason
     else:
-        assert after[grew].max() == pytest.approx(before.max() / headroom, rel=0.25)
-        assert after[grew].max() <= 1.01 * before.max() / headroom
+        assert after[grew].max() == pytest.approx(before.max() / room, rel=0.25)
+        assert after[grew].max() <= 1.01 * before.max() / room
 
 
 def test_channels_as_large_as_samples_left_out_show_lose_less_with_room() -> None:
