@@ -71,7 +71,9 @@ main() {
   [ "$(sed -n 2p "$STAMP")" = "$expected" ] && return
   say "installing the pinned packages into .venv (some minutes the first time)"
   local pip=("$VENV/bin/python" -m pip --disable-pip-version-check --quiet)
-  "${pip[@]}" install --progress-bar off -r requirements.txt
+  "${pip[@]}" install --progress-bar off --no-compile -r requirements.txt
+  # pip compiles modules one after the other; what is not in this Python's grammar (templates) stays as it is.
+  "$VENV/bin/python" -m compileall -qq -j 0 "$VENV/lib" || true
   "${pip[@]}" install --no-deps --no-build-isolation --editable .
   "${pip[@]}" check
   printf '%s\n%s\n' "$PWD" "$expected" > "$STAMP"
