@@ -244,6 +244,7 @@ class OpDef:
       jumps: it gives numbers far apart for some that are as near as you like (floor, round).
       rearranges: it returns its first input's elements, all of them once, in another shape.
       reorders: it returns its first input's elements, all of them once, in another order.
+      overwrites: positions of operands in whose memory TFLite's kernels may put the result (`ir.overwriting`).
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
       is_identity: whether the node returns its first input unchanged: `(attrs, input types) -> bool`.
@@ -278,6 +279,7 @@ class OpDef:
     jumps: bool = False
     rearranges: bool = False
     reorders: bool = False
+    overwrites: tuple[int, ...] = ()
     pads_zeros: bool = False
     is_conversion: bool = False
     matrix: MatrixForm | None = None

@@ -14,6 +14,7 @@ from ir.errors import RuntimeFailure
 from ir.graph import Graph, Node
 from ir.kernels import Granularity, Support, Types, support
 from ir.opdef import Fixed, OpDef, Role
+from ir.overwriting import overwritten
 from ir.profile import Kernels, Profile, Runtime
 from ir.types import DType, TensorType
 
@@ -264,3 +265,12 @@ def refuse(graph: Graph, profile: Profile) -> None:
                 where=f"layer '{node.name}'",
                 fix=asked.fix(profile),
             )
+    if profile.runtime is not Runtime.TFLM and (lost := next(overwritten(graph), None)):
+        node, value = lost
+        raise RuntimeFailure(
+            expected="results that are kept until all have read them",
+            found=f"{node.op.name} '{node.name}' is put where '{value.name}' is, which is read after it: "
+            f"{TITLES[profile.runtime]} silently computes something else",
+            where=f"layer '{node.name}'",
+            fix="copy it first (a slice of the whole), as convert does",
+        )

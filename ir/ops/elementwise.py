@@ -248,6 +248,7 @@ ADD = OpDef(
     low_end=LowEnd.ADDED,
     xnnpack_steps=one_step,
     pointwise=True,
+    overwrites=(0, 1),
 )
 
 SUB = OpDef(
@@ -266,6 +267,7 @@ SUB = OpDef(
     ),
     xnnpack_steps=one_step,
     pointwise=True,
+    overwrites=(0, 1),
 )
 
 MUL = OpDef(
@@ -281,6 +283,7 @@ MUL = OpDef(
     low_end=LowEnd.SCALED,
     xnnpack_steps=one_step,
     pointwise=True,
+    overwrites=(0, 1),
 )
 
 DIV = OpDef(
@@ -297,6 +300,7 @@ DIV = OpDef(
     ),
     encoding=Encoding(code="DIV", options="DivOptions", renamed=_NO_POT, version=_version({}, wide=2)),
     pointwise=True,
+    overwrites=(0, 1),
 )
 
 

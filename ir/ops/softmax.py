@@ -204,6 +204,7 @@ SOFTMAX = OpDef(
     ),
     encoding=Encoding(code="SOFTMAX", options="SoftmaxOptions", version=version_by_type(int16=3)),
     low_end=LowEnd.VANISHES,
+    overwrites=(0,),
 )
 
 LOG_SOFTMAX = OpDef(
