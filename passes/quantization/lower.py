@@ -22,6 +22,7 @@ from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport, choice
 from passes.quantization.casts import numeric_cast, take_integers
+from passes.quantization.copies import copy_at_risk
 from passes.quantization.flat import flatten_rows
 from passes.quantization.look_up import write_tables
 from passes.quantization.quantize import integer_gap
@@ -65,6 +66,7 @@ class LowerToInteger(Pass):
                 node.attrs = dataclasses.replace(node.attrs, out_data_type=node.output.dtype)
         ends = _ends(graph, self.io)
         _widen(graph)
+        copy_at_risk(graph)
         changed = [f"{len(graph.nodes)} operators", *ends]
         notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
         return PassReport(changed=tuple(changed), notes=(*entries, *notes, *words, *tables, *saturation))
