@@ -7,6 +7,8 @@ SELU:          scale * ELU with alpha      log sigmoid:  -softplus(-x)
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -14,7 +16,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import follow_instead, layer, operation
-from converter.frontends.keras_layers._shapes import transpose
+from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
 from ir.graph import Value
 from ir.ops.activation import ELU, GELU, HARD_SWISH, LOGISTIC, TANH
 from ir.ops.by_table import SOFTPLUS
@@ -166,14 +168,15 @@ def log_softmax(b: Builder, op: Any, x: Value) -> Value:
     return _along(b, LOG_SOFTMAX, x, op.axis)
 
 
-def _along(b: Builder, op: Any, x: Value, axis: Any) -> Value:
-    """An operator of the last axis, along another one between two transpositions."""
-    if not isinstance(axis, int):
-        raise b.fail("softmax along one axis", f"axis={axis}", "reshape the tensor so that the axes become one")
-    rank = len(x.shape)
-    perm = [i for i in range(rank) if i != axis % rank] + [axis % rank]
-    y = b.node(op, transpose(b, x, perm, "last"))
-    return transpose(b, y, [perm.index(i) for i in range(rank)], "back")
+def _along(b: Builder, op: Any, x: Value, axis: int | Sequence[int]) -> Value:
+    """An operator of the last axis along others, which become one, between transpositions; of at most five axes."""
+    axes = axes_of(axis, len(x.shape))
+    perm = [*(i for i in range(len(x.shape)) if i not in axes), *axes]
+    last = transpose(b, x, perm, "last")
+    kept, along = last.shape[: -len(axes)], math.prod(last.shape[-len(axes) :])
+    rows = kept if len(kept) < 5 else (kept[0], math.prod(kept[1:]))
+    y = b.node(op, reshape(b, last, (*rows, along), "as_one"))
+    return transpose(b, reshape(b, y, last.shape, "as_several"), [perm.index(i) for i in range(len(perm))], "back")
 
 
 def _times(b: Builder, x: Value, factor: float, name: str) -> Value:

@@ -57,6 +57,7 @@ _PICTURE: dict[str, Callable[[], keras.Layer]] = {
     "elu": lambda: layers.ELU(0.5),
     "softmax": lambda: layers.Softmax(),
     "softmax over rows": lambda: layers.Softmax(axis=1),
+    "softmax over rows and channels": lambda: layers.Softmax(axis=(-1, 1)),
     "zero padding": lambda: layers.ZeroPadding2D(((1, 2), (0, 3))),
     "cropping": lambda: layers.Cropping2D(((1, 0), (2, 1))),
     "up-sampling": lambda: layers.UpSampling2D((2, 3)),
@@ -174,6 +175,13 @@ def test_join(layer: keras.Layer) -> None:
 def test_attention(dropout: float) -> None:
     x = keras.Input((6, 8))
     assert_same_function(randomized(keras.Model(x, layers.MultiHeadAttention(2, 4, dropout=dropout)(x, x))))
+
+
+@pytest.mark.parametrize(("shape", "axes"), [((3, 4, 8), None), ((3, 4, 8), (2,)), ((3, 4, 2, 5), (1, 3))])
+def test_attention_over_several_axes(shape: tuple[int, ...], axes: tuple[int, ...] | None) -> None:
+    x = keras.Input(shape)
+    attend = layers.MultiHeadAttention(2, 4, attention_axes=axes)
+    assert_same_function(randomized(keras.Model(x, attend(x, x))))
 
 
 def test_embedding_takes_integers_and_floats() -> None:

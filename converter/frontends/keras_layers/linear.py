@@ -197,9 +197,7 @@ def masked(b: Builder, scores: Value, mask: Any) -> Value:
 @layer(keras.layers.Softmax)
 def softmax_layer(b: Builder, layer: Any, x: Value, mask: Any = None) -> Value:
     """A row that is masked as a whole has no weights at all."""
-    axes = layer.axis if isinstance(layer.axis, (tuple, list)) else (layer.axis,)
-    if len(axes) > 1:
-        raise b.fail("softmax along one axis", f"axis={axes}", "reshape the tensor so that the axes become one")
+    axis = tuple(layer.axis) if isinstance(layer.axis, (tuple, list)) else layer.axis
     shown = x if mask is None else masked(b, x, mask)
-    weights = b.apply(lambda s: keras.ops.softmax(s, axis=axes[0]), shown)
+    weights = b.apply(lambda s: keras.ops.softmax(s, axis=axis), shown)
     return weights if mask is None else b.apply(lambda w, m: keras.ops.where(m, w, 0.0), weights, mask)
