@@ -13,7 +13,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
-from converter.frontends.keras_layers._shapes import axes_of, transpose
+from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
 from ir.graph import Value
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.slicing import GATHER
@@ -81,17 +81,23 @@ def _rolled(x: Any, axis: int, shift: int) -> Any:
 
 @operation("TakeAlongAxis")
 def take_along_axis(b: Builder, op: Any, x: Any, indices: Any) -> Value:
-    """Rows of indices beside rows of data: a gather that has all other axes in common."""
+    """A gather with the axes in common that both have; of an axis on which indices have 1, it takes all."""
     if not isinstance(x, Value):
         raise b.fail("data to take from", "a constant", "use keras.ops.take")
     axis = _axis(b, op, x)
     places = indices if isinstance(indices, Value) else b.constant(indices, "indices", DType.INT32)
-    if places.shape[:axis] != x.shape[:axis] or places.shape[axis + 1 :] != x.shape[axis + 1 :]:
-        raise b.fail("indices of the data's shape but for one axis", f"{places.shape} for {x.shape}", "broadcast them")
-    perm = [i for i in range(len(x.shape)) if i != axis] + [axis]
-    rows, chosen = transpose(b, x, perm, "last"), transpose(b, places, perm, "indices_last")
-    last = len(x.shape) - 1
-    found = b.node(GATHER, rows, chosen, name="taken", axis=last, batch_dims=last)
+    others = [i for i in range(len(x.shape)) if i != axis]
+    wide = tuple(places.shape[i] if i in others and x.shape[i] == 1 else x.shape[i] for i in range(len(x.shape)))
+    if wide != x.shape:
+        x = b.apply(lambda x: keras.ops.broadcast_to(x, wide), x)
+    whole = [i for i in others if places.shape[i] != x.shape[i]]
+    if len(places.shape) != len(x.shape) or any(places.shape[i] != 1 for i in whole):
+        raise b.fail("indices that broadcast with the data", f"{places.shape} for {x.shape}", "give them its axes")
+    shared = [i for i in others if i not in whole]
+    perm = [*shared, axis, *whole]
+    rows, chosen = transpose(b, x, perm, "rows"), transpose(b, places, perm, "chosen")
+    chosen = reshape(b, chosen, chosen.shape[: len(shared) + 1], "places")
+    found = b.node(GATHER, rows, chosen, name="taken", axis=len(shared), batch_dims=len(shared))
     return transpose(b, found, [perm.index(i) for i in range(len(perm))], "back")
 
 

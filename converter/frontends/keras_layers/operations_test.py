@@ -118,6 +118,11 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "top_k": lambda x: list(K.top_k(x, 3)),
     "roll": lambda x: [K.roll(x, 2, axis=2), K.roll(x, (-1, 3), axis=(1, 3))],
     "take_along_axis": lambda x: [K.take_along_axis(x, K.argmax(x, axis=a, keepdims=True), axis=a) for a in (2, 3)],
+    "take_along_axis for all": lambda x: [
+        K.take_along_axis(x, K.argmax(x[..., :1], axis=2, keepdims=True), axis=2),
+        K.take_along_axis(x[:, :1], K.argmax(x, axis=-1, keepdims=True), axis=-1),
+        K.take_along_axis(x, np.array([4, 0]).reshape(1, 2, 1, 1), axis=1),
+    ],
     "resize": lambda x: K.image.resize(x, (3, 14)),
     "resize lanczos": lambda x: K.image.resize(x, (3, 14), "lanczos3", antialias=True),
     "batch norm over rows": lambda x: K.batch_normalization(
