@@ -20,6 +20,7 @@ from converter.frontends.keras_layers import (
     spectra,
     timed,
     volumes,
+    windows,
 )
 from converter.frontends.keras_layers._registry import followable, layer_handler, operation_handler, refusal
 
@@ -43,6 +44,7 @@ FAMILIES = (
     spectra,
     timed,
     volumes,
+    windows,
 )
 
 __all__ = ["FAMILIES", "followable", "layer_handler", "operation_handler", "refusal"]
