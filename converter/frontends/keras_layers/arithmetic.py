@@ -119,6 +119,17 @@ def filled_like(b: Builder, op: Any, x: Value, dtype: Any = None) -> Value:
     return b.constant(np.full(x.shape, float(type(op).__name__ == "OnesLike")), "filled", kind)
 
 
+@operation("FullLike")
+def full_like(b: Builder, op: Any, x: Value, fill_value: Any, dtype: Any = None) -> Value:
+    kind = _target(b, dtype or op.dtype or x.dtype.value.lower())
+    return b.constant(np.full(x.shape, np.asarray(keras.ops.convert_to_numpy(fill_value))), "filled", kind)
+
+
+@operation("Size")
+def size(b: Builder, op: Any, x: Value) -> Value:
+    return b.constant(x.type.size, "size", DType.INT32)
+
+
 def _binary(b: Builder, op: OpDef, x1: Any, x2: Any) -> Value:
     like, other = (x1, x2) if isinstance(x1, Value) else (x2, x1)
     if not isinstance(other, Value) and not like.dtype.is_float and np.any(_numbers(other) != np.rint(_numbers(other))):

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
+import keras
 import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
-from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
+from converter.frontends.keras_layers._shapes import axes_of, channels_last, reshape, transpose
 from ir.graph import Value
 from ir.ops.comparison import SELECT_V2
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK
@@ -207,6 +208,73 @@ def concatenate(b: Builder, op: Any, xs: Sequence[Any]) -> Value:
 def stack(b: Builder, op: Any, x: Sequence[Any]) -> Value:
     values = _all_values(b, x)
     return b.node(PACK, *values, values_count=len(values), axis=op.axis % (len(values[0].shape) + 1))
+
+
+@operation("Append")
+def append(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
+    if op.axis is None:
+        return b.apply(lambda a, c: keras.ops.concatenate([keras.ops.ravel(a), keras.ops.ravel(c)], axis=0), x1, x2)
+    return b.apply(lambda a, c: keras.ops.concatenate([a, c], axis=op.axis), x1, x2)
+
+
+@operation("ArraySplit")
+def array_split(b: Builder, op: Any, x: Value) -> Any:
+    """Parts of which the first are larger by one where it does not go even, or at given places."""
+    at = op.indices_or_sections
+    if isinstance(at, int):
+        sizes = [len(part) for part in np.array_split(np.arange(x.shape[op.axis]), at)]
+        at = np.cumsum(sizes)[:-1].tolist()
+    return b.apply(lambda x: keras.ops.split(x, list(at), axis=op.axis), x)
+
+
+@operation("Hsplit", "Vsplit", "Dsplit")
+def split_along(b: Builder, op: Any, x: Value) -> Any:
+    axis = {"Vsplit": 0, "Hsplit": min(1, len(x.shape) - 1), "Dsplit": 2}[type(op).__name__]
+    at = op.indices_or_sections
+    return b.apply(lambda x: keras.ops.split(x, at if isinstance(at, int) else list(at), axis=axis), x)
+
+
+@operation("Rot90")
+def rot90(b: Builder, op: Any, array: Value) -> Value:
+    """Quarter turns from the first axis to the second."""
+    first, second = (a % len(array.shape) for a in op.axes)
+    turns = op.k % 4
+
+    def compute(x: Any) -> Any:
+        if turns == 2:
+            return keras.ops.flip(x, axis=(first, second))
+        return keras.ops.flip(keras.ops.swapaxes(x, first, second), axis=first if turns == 1 else second)
+
+    return b.apply(compute, array) if turns else array
+
+
+@operation("CropImages", "PadImages")
+def placed(b: Builder, op: Any, images: Value) -> Value:
+    """Pictures of another size: with less, or with zeros, at their edges."""
+    channels_last(b, op)
+    crops = type(op).__name__ == "CropImages"
+    kind = "cropping" if crops else "padding"
+    rank = len(images.shape)
+    rows, columns = (
+        _edges(*(getattr(op, name) for name in (f"{first}_{kind}", f"{last}_{kind}", f"target_{size}")), n, crops)
+        for first, last, size, n in (
+            ("top", "bottom", "height", images.shape[rank - 3]),
+            ("left", "right", "width", images.shape[rank - 2]),
+        )
+    )
+    if not crops:
+        return b.apply(lambda x: keras.ops.pad(x, [(0, 0)] * (rank - 3) + [rows, columns, (0, 0)]), images)
+    height, width = images.shape[rank - 3 : rank - 1]
+    inner = (..., slice(rows[0], height - rows[1]), slice(columns[0], width - columns[1]), slice(None))
+    return b.apply(lambda x: x[inner], images)
+
+
+def _edges(before: int | None, after: int | None, target: int | None, length: int, crops: bool) -> tuple[int, int]:
+    """What goes off, or comes, at both ends of an axis, of which two of three numbers may say it."""
+    both = None if target is None else (length - target if crops else target - length)
+    if before is None:
+        before = both - after
+    return before, both - before if both is not None else after
 
 
 def _all_values(b: Builder, xs: Sequence[Any]) -> list[Value]:

@@ -69,6 +69,22 @@ _OPERATIONS: dict[str, Callable[[Any], Any]] = {
     "split": lambda x: K.split(x, 2, -1),
     "split at": lambda x: K.split(x, [1, 4], 2)[1:],
     "unstack": lambda x: K.unstack(x, axis=1)[2],
+    "append": lambda x: [K.append(x, x + 1, axis=-1), K.append(x[0, 0], x[0, 1])],
+    "array_split": lambda x: K.array_split(x, 3, axis=2),
+    "hsplit": lambda x: [*K.hsplit(x, 2), *K.hsplit(x, [1, 4])],
+    "other splits": lambda x: [*K.vsplit(x[0], 3), *K.dsplit(x, [2, 3])],
+    "rot90": lambda x: [K.rot90(x, k, axes=(1, 2)) for k in (-1, 0, 1)] + [K.rot90(x, axes=(3, 1))],
+    "half a turn": lambda x: K.rot90(x[:, :, :6], 2, axes=(1, 2)),  # Keras on TensorFlow scrambles oblong ones
+    "crop_images": lambda x: [
+        K.image.crop_images(x, 1, 2, target_height=3, target_width=3),
+        K.image.crop_images(x, None, 2, 1, 1, target_height=3),
+    ],
+    "pad_images": lambda x: [
+        K.image.pad_images(x, 1, 2, target_height=9, target_width=12),
+        K.image.pad_images(x, None, 2, 1, 1, target_height=9),
+    ],
+    "full_like": lambda x: x * K.full_like(x, 2.5),
+    "size": lambda x: x * K.cast(K.size(x), "float32"),
     "slices": lambda x: x[:, 1:5:2, ..., ::-1],
     "indices": lambda x: x[:, 2, :, None, 1],
     "last": lambda x: x[..., -1],
