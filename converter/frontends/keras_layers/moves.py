@@ -248,33 +248,32 @@ def rot90(b: Builder, op: Any, array: Value) -> Value:
     return b.apply(compute, array) if turns else array
 
 
-@operation("CropImages", "PadImages")
-def placed(b: Builder, op: Any, images: Value) -> Value:
-    """Pictures of another size: with less, or with zeros, at their edges."""
+@operation("CropImages")
+def crop_images(b: Builder, op: Any, images: Value) -> Value:
     channels_last(b, op)
-    crops = type(op).__name__ == "CropImages"
-    kind = "cropping" if crops else "padding"
-    rank = len(images.shape)
-    rows, columns = (
-        _edges(*(getattr(op, name) for name in (f"{first}_{kind}", f"{last}_{kind}", f"target_{size}")), n, crops)
-        for first, last, size, n in (
-            ("top", "bottom", "height", images.shape[rank - 3]),
-            ("left", "right", "width", images.shape[rank - 2]),
-        )
-    )
-    if not crops:
-        return b.apply(lambda x: keras.ops.pad(x, [(0, 0)] * (rank - 3) + [rows, columns, (0, 0)]), images)
-    height, width = images.shape[rank - 3 : rank - 1]
-    inner = (..., slice(rows[0], height - rows[1]), slice(columns[0], width - columns[1]), slice(None))
-    return b.apply(lambda x: x[inner], images)
+    (top, bottom), (left, right) = _edges(op, images, "cropping")
+    height, width = images.shape[-3:-1]
+    return b.apply(lambda x: x[..., top : height - bottom, left : width - right, :], images)
 
 
-def _edges(before: int | None, after: int | None, target: int | None, length: int, crops: bool) -> tuple[int, int]:
-    """What goes off, or comes, at both ends of an axis, of which two of three numbers may say it."""
-    both = None if target is None else (length - target if crops else target - length)
-    if before is None:
-        before = both - after
-    return before, both - before if both is not None else after
+@operation("PadImages")
+def pad_images(b: Builder, op: Any, images: Value) -> Value:
+    channels_last(b, op)
+    others = [(0, 0)] * (len(images.shape) - 3)
+    return b.apply(lambda x: keras.ops.pad(x, [*others, *_edges(op, images, "padding"), (0, 0)]), images)
+
+
+def _edges(op: Any, images: Value, kind: str) -> list[tuple[int, int]]:
+    """What goes off, or comes, before and after rows and columns: both are given, or one and the new size."""
+    found = []
+    for names, length in zip(
+        (("top", "bottom", "height"), ("left", "right", "width")), images.shape[-3:-1], strict=True
+    ):
+        before, after = (getattr(op, f"{name}_{kind}") for name in names[:2])
+        target = getattr(op, f"target_{names[2]}")
+        both = before + after if target is None else abs(length - target)
+        found.append((both - after, after) if before is None else (before, both - before))
+    return found
 
 
 def _all_values(b: Builder, xs: Sequence[Any]) -> list[Value]:
