@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import tensorflow as tf
-from tensorflow.core.framework import op_def_pb2
+from tensorflow.core.framework import op_def_pb2, variable_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.client import pywrap_tf_session
 from tensorflow.python.trackable.resource import CapturableResource
 
@@ -62,6 +64,83 @@ def test_weights_may_be_saved_and_restored(tmp_path: Path) -> None:
     check_saved_model(tmp_path)
 
 
+def test_a_saver_function_that_another_calls_by_its_name(tmp_path: Path) -> None:
+    """A function is called by an attribute, or as an operator of its name."""
+    module = tf.Module()
+    module.w = tf.Variable([1.0, 2.0])
+    module.call = tf.function(lambda x: {"y": x * module.w}, input_signature=[_X])
+    tf.saved_model.save(module, str(tmp_path), signatures=module.call)
+    saved = _read(tmp_path)
+    library = saved.meta_graphs[0].graph_def.library.function
+    saver = next(f.signature.name for f in library if any(node.op == "SaveV2" for node in f.node_def))
+    other = next(f for f in library if all(node.op not in OF_SAVERS for node in f.node_def))
+    other.node_def.add(name="more", op=saver)
+    (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(ModelError, match=r"reach files, the network or Python: .*SaveV2"):
+        check_saved_model(tmp_path)
+
+
+def _read(path: Path) -> saved_model_pb2.SavedModel:
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((path / "saved_model.pb").read_bytes())
+    return saved
+
+
+def _of_version_1(path: Path, written: Path | None = None) -> None:
+    """With a variable, and a node `evil` that writes a checkpoint of its own."""
+    v1 = tf.compat.v1
+    with tf.Graph().as_default(), v1.Session() as session:
+        x = v1.placeholder(tf.float32, [1, 2], "x")
+        y = tf.identity(x * v1.get_variable("w", initializer=[1.0, 2.0]), "y")
+        if written is not None:
+            names = {"tensor_names": ["a"], "shape_and_slices": [""]}
+            save = tf.raw_ops.SaveV2(prefix=str(written), tensors=[tf.constant([1.0])], **names)
+            tf.group(save, name="evil")
+        session.run(v1.global_variables_initializer())
+        builder = v1.saved_model.Builder(str(path))
+        signature = v1.saved_model.predict_signature_def({"x": x}, {"y": y})
+        builder.add_meta_graph_and_variables(session, ["serve"], {"serving_default": signature})
+        builder.save()
+
+
+def test_version_1_restores_its_weights(tmp_path: Path) -> None:
+    _of_version_1(tmp_path / "model")
+    assert [v.name for v in from_saved_model(tmp_path / "model", ModelOptions()).graph.outputs] == ["y"]
+
+
+def _as_initializer(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    meta.collection_def["saved_model_main_op"].node_list.value.append("evil")
+
+
+def _as_restorer(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    meta.saver_def.restore_op_name = "evil"
+
+
+def _as_output(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    next(node for node in meta.graph_def.node if node.name == "y").input.append("^evil")
+
+
+def _as_variable(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    variable = variable_pb2.VariableDef(variable_name="v:0", initializer_name="evil")
+    meta.collection_def["local_variables"].bytes_list.value.append(variable.SerializeToString())
+
+
+def _of_another_file(meta: meta_graph_pb2.MetaGraphDef) -> None:
+    meta.graph_def.node.add(name="elsewhere", op="Const")
+    next(node for node in meta.graph_def.node if node.op == "RestoreV2").input[0] = "elsewhere"
+
+
+@pytest.mark.parametrize("use", [_as_initializer, _as_restorer, _as_output, _as_variable, _of_another_file])
+def test_version_1_runs_its_nodes(tmp_path: Path, use: Callable[[meta_graph_pb2.MetaGraphDef], None]) -> None:
+    _of_version_1(tmp_path / "model", tmp_path / "written")
+    saved = _read(tmp_path / "model")
+    use(saved.meta_graphs[0])
+    (tmp_path / "model" / "saved_model.pb").write_bytes(saved.SerializeToString())
+    with pytest.raises(ModelError, match=r"reach files, the network or Python: .*SaveV2"):
+        from_saved_model(tmp_path / "model", ModelOptions())
+    assert not list(tmp_path.glob("written*"))
+
+
 # What the names of operators that reach outside have in common; a new TensorFlow's others are to be looked at.
 _KINDS = re.compile(
     r"File|PyFunc|Dataset|Iterator|Summary|Reader|Rpc|Recv|Send|RemoteCall|Debug|Dump|Print|ImmutableConst|Abort"
@@ -90,4 +169,13 @@ def test_a_frozen_graph_with_an_operator_that_reaches_outside(tmp_path: Path, na
     graph.library.function.add().node_def.add(name="inner", op=name)
     (tmp_path / "model.pb").write_bytes(graph.SerializeToString())
     with pytest.raises(ModelError, match=f"reach files, the network or Python: {name}"):
+        from_saved_model(tmp_path / "model.pb", ModelOptions())
+
+
+def test_a_frozen_graph_that_saves(tmp_path: Path) -> None:
+    graph = tf.compat.v1.GraphDef()
+    graph.node.add(name="x", op="Placeholder")
+    graph.node.add(name="inner", op="SaveV2")
+    (tmp_path / "model.pb").write_bytes(graph.SerializeToString())
+    with pytest.raises(ModelError, match="reach files, the network or Python: SaveV2"):
         from_saved_model(tmp_path / "model.pb", ModelOptions())
