@@ -8,6 +8,7 @@ in a process of its own first (`tensorflow_process`).
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
 from pathlib import Path
@@ -18,10 +19,12 @@ from converter.frontends.source import Source
 from converter.frontends.tensorflow_file import DEFAULT_SIGNATURE, FloatFile, first_words, quietly
 from converter.frontends.tensorflow_process import check_loads, float_file_of
 from converter.frontends.tflite_model import from_tflite
+from converter.frontends.trusted_config import check_config
 from converter.frontends.trusted_graph import check_saved_model
 from ir.errors import ConversionError, OptionError
 from ir.graph import Graph
 
+_METADATA = "keras_metadata.pb"
 _LOG = logging.getLogger(__name__)
 
 
@@ -82,6 +85,7 @@ def _from_keras_inside(path: Path, options: ModelOptions) -> Source | None:
     check_loads(path)
     try:
         with quietly(), known_wrappers():
+            _check_metadata(path)
             model = tf_keras.models.load_model(str(path), compile=False)
             source = from_tf_keras(model, batch_size=options.batch_size or 1)
         return _ending_at(source, options)
@@ -93,11 +97,20 @@ def _from_keras_inside(path: Path, options: ModelOptions) -> Source | None:
 
 
 def _holds_keras(path: Path) -> bool:
-    """Whether a whole Keras model was saved, without code of the user's in it."""
-    metadata = path / "keras_metadata.pb"
+    """Whether a whole Keras model was saved."""
+    metadata = path / _METADATA
     try:
         content = metadata.read_bytes() if metadata.exists() else b""
     except OSError:
         return False
-    known = any(kind in content for kind in (b"_tf_keras_network", b"_tf_keras_sequential", b"_tf_keras_model"))
-    return known and b'"Lambda"' not in content
+    return any(kind in content for kind in (b"_tf_keras_network", b"_tf_keras_sequential", b"_tf_keras_model"))
+
+
+def _check_metadata(path: Path) -> None:
+    """Raises ModelError where what a SavedModel says of its Keras model is a program."""
+    from tf_keras.protobuf import saved_metadata_pb2
+
+    saved = saved_metadata_pb2.SavedMetadata()
+    saved.ParseFromString((path / _METADATA).read_bytes())
+    for node in saved.nodes:
+        check_config(json.loads(node.metadata or "{}"), path)

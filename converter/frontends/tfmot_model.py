@@ -24,6 +24,7 @@ import numpy as np
 
 from converter.frontends.options import ModelOptions
 from converter.frontends.source import Source
+from converter.frontends.trusted_config import check_config
 from converter.keras_file import check_keras_file
 from ir.errors import ModelError
 from ir.graph import Graph, Value
@@ -44,15 +45,20 @@ def needs_tf_keras(path: Path) -> bool:
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                config = archive.read("config.json").decode()
                 if json.loads(archive.read("metadata.json"))["keras_version"].startswith("2."):
                     return True
-        else:
-            with h5py.File(path, "r") as file:
-                config = str(file.attrs["model_config"])
-        return any(name in (*_WRAPPERS, *_OF_KERAS_2) for name in _class_names(json.loads(config)))
+        return any(name in (*_WRAPPERS, *_OF_KERAS_2) for name in _class_names(_config(path)))
     except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, zipfile.BadZipFile):
         return False  # the Keras frontend says what is wrong with it
+
+
+def _config(path: Path) -> Any:
+    """What a file says of its network."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))
+    with h5py.File(path, "r") as file:
+        return json.loads(file.attrs["model_config"])
 
 
 def _class_names(config: Any) -> set[str]:
@@ -71,6 +77,7 @@ def from_tf_keras_file(path: Path, *, batch_size: int = 1, shapes: Shapes | None
     tf_keras = _package("tf_keras", str(path))
     try:
         with known_wrappers():
+            check_config(_config(path), path)
             model = tf_keras.models.load_model(str(path), compile=False, safe_mode=True)
     except ModelError:
         raise
