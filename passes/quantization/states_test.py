@@ -6,17 +6,20 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph
+from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.recurrent import UNIDIRECTIONAL_SEQUENCE_LSTM
 from ir.quantization import QuantParams
 from ir.types import given
 from passes.contract.base import Context, Given, Range
 from passes.graph_testing import Net
+from passes.quantization.lower import LowerToInteger
 from passes.quantization.quantize import Quantize
 from passes.quantization.states import annotate_states, settle_states
 from passes.ranges.calibrate import Calibrate
 from passes.running.runner import run_passes
 from passes.training.tuning_testing import in_memory
 
+_ROWS = FullyConnectedAttributes(keep_num_dims=True)
 _PLACES = {operand.name: i for i, operand in enumerate(UNIDIRECTIONAL_SEQUENCE_LSTM.operands)}
 
 
@@ -72,3 +75,19 @@ def test_a_bias_that_32_bits_would_not_hold_widens_its_weights() -> None:
     bias, weights = (given(node.inputs, _PLACES[name]) for name in ("cell_bias", "input_to_cell_weights"))
     assert np.abs(bias.type.params().quantize(bias.array)).max() <= 1 << 30
     assert float(weights.type.params().scale) * 127 > 2 * np.abs(weights.array).max()
+
+
+@pytest.mark.parametrize("bits", [2, 5, 7])
+def test_a_result_that_goes_back_keeps_eight_bits(bits: int) -> None:
+    net = Net()
+    x = net.lstm(net.layer(FULLY_CONNECTED, net.input(4, 3), (6, 3), _ROWS), 5)
+    graph = net.ends(net.layer(FULLY_CONNECTED, x, (2, 5), _ROWS, name="last"))
+    samples = in_memory(np.random.default_rng(0).normal(size=(12, 4, 3)).astype(np.float32))
+    records = run_passes(
+        graph, [Calibrate(), Quantize(activation_bits=bits), LowerToInteger()], Context(Given(samples=samples))
+    )
+    (lstm,) = (n for n in graph.nodes if n.op is UNIDIRECTIONAL_SEQUENCE_LSTM)
+    state = given(lstm.inputs, _PLACES["output_state"])
+    assert state.type.params().same_as(lstm.output.type.params())
+    assert {n.op for n in lstm.output.consumers} == {FULLY_CONNECTED}  # nothing that saturates
+    assert any("go back into their operators keep 8 bits" in note for r in records for note in r.report.notes)

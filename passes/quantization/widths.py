@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 from ir.graph import Graph, Node, Value
 from ir.kernels import Granularity
-from ir.opdef import OpDef
+from ir.opdef import OpDef, Role
 from ir.profile import Runtime
 from ir.widths import Widths, next_widths
 from passes.contract.base import Context
@@ -68,12 +68,18 @@ def width_of(value: Value, widths: Mapping[Value, int]) -> int:
     return widths[value]
 
 
+def _goes_back(op: OpDef) -> bool:
+    """Whether an operator reads its own last result, inside of its kernel, which saturates as an int8 does."""
+    return any(operand.role is Role.STATE and not operand.power_of_two for operand in op.operands)
+
+
 class _Solver:
     def __init__(self, graph: Graph, context: Context, requested: Requested) -> None:
         self._graph, self._context, self._requested = graph, context, requested
         self._added: dict[tuple[Value, int], Value] = {}
         self._made: set[Value] = set()
         self._without: dict[str, dict[Node, None]] = {}
+        self._whole: dict[Node, None] = {}
         self._wide: dict[OpDef, bool] = {}
         self._asked = {v: self._of_value(v) for v in quantized_values(graph)}
 
@@ -95,6 +101,8 @@ class _Solver:
             f"{kind} has no int16 kernel and computes in 8 bits: {named(nodes)}"
             for kind, nodes in self._without.items()
         ]
+        if self._whole:
+            listed.append(f"results that go back into their operators keep {NARROW} bits: {named(self._whole)}")
         count = sum(not made.is_constant for made in self._made)
         return listed + ([f"{count} quantize operators between int8 and int16"] if count else [])
 
@@ -106,6 +114,9 @@ class _Solver:
         if source is not None and source.producer is not None and will_be_fused(self._graph, source):
             maker = source.producer
         asked = self._of_result(maker)
+        if asked < NARROW and _goes_back(maker.op):
+            self._whole[maker] = None
+            return NARROW
         return max(asked, NARROW) if maker.op.quantization.fixed else asked
 
     def _of_result(self, node: Node) -> int:
