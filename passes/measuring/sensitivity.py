@@ -28,7 +28,7 @@ def _watched(x: Any, sums: Any) -> Any:
 
     def grad(*args: Any, upstream: Any = None) -> tuple[Any, Any]:
         g = args[0] if upstream is None else upstream
-        rows = K.reshape(g, (-1, g.shape[-1]))
+        rows = K.reshape(g, (-1, sums.shape[-1]))  # the shape of g may be unknown: batches differ in size
         return g, K.matmul(K.transpose(rows), rows) if len(sums.shape) == 2 else K.sum(K.square(rows), axis=0)
 
     return x + 0.0, grad

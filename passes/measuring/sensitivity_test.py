@@ -9,19 +9,23 @@ from keras import ops as K
 
 from ir.execute import run_float
 from ir.graph import Graph, Value
+from ir.ops.activation import TANH
+from ir.ops.joining import CONCATENATION, ConcatenationAttributes
+from ir.ops.relu import RELU
 from passes.contract.base import silent
+from passes.graph_testing import Net
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
 from passes.training.tuning_testing import network, samples
 
 
-def found(graph: Graph, values: list[Value], products: bool = False) -> dict[Value, np.ndarray]:
+def found(graph: Graph, values: list[Value], products: bool = False, count: int = 32) -> dict[Value, np.ndarray]:
     return sensitivities(
         graph,
         logits_of(graph),
         values,
-        samples(32),
-        count=32,
+        samples(count),
+        count=count,
         batch_size=16,
         projections=40,
         seed=1,
@@ -63,3 +67,13 @@ def test_products_have_them_on_the_diagonal():
     products = found(graph, [value], products=True)[value]
     assert np.allclose(np.diag(products), found(graph, [value])[value], rtol=1e-4)
     assert np.allclose(products, products.T) and np.linalg.eigvalsh(products).min() > -1e-6 * np.trace(products)
+
+
+def test_the_last_batch_may_be_smaller():
+    """TensorFlow then does not know the shape of the gradients of what is concatenated, if they are more than sixteen."""
+    net = Net()
+    x = net.conv(net.input(12, 12, 3), 4)
+    parts = [net.then(op, x) for op in (RELU, TANH)] * 9
+    y = net.dense(net.then(CONCATENATION, *parts, attrs=ConcatenationAttributes(axis=3)), 5)
+    graph = net.ends(y)
+    assert {len(f) for f in found(graph, parts[:2], count=20).values()} == {4}
