@@ -52,7 +52,7 @@ def _attributes(op: OpDef, rng: np.random.Generator) -> Attributes:
 
 
 def _file(op: OpDef, x: np.ndarray, dtype: DType, rng: np.random.Generator) -> bytes:
-    low, high = (1e-4, 3.0) if dtype is DType.INT8 else (1e-6, 2e-2)
+    low, high = (1e-6, 1e3) if dtype is DType.INT8 else (1e-8, 10.0)
     scale = scale_between(rng, low, high)
     out = quant(scale * scale_between(rng, 0.05, 20), zero_point(rng, dtype), dtype)
     fixed = op.quantization.fixed.get(dtype.bits)

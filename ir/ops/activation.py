@@ -7,6 +7,7 @@ or 2^-11), which use gemmlowp's fixed-point functions. So do those of int8 in Te
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -102,7 +103,8 @@ def _int8_by_fixed_point(call: IntegerCall, function: Callable[..., np.ndarray],
     x, scale, zero_point = operand(call)
     out, one = call.out_types[0].params(), 1 << (31 - _INTEGER_BITS)
     multiplier, shift = quantize_multiplier(float(scale) * one)
-    radius = np.floor(((1 << _INTEGER_BITS) - 1) * one / 2.0 ** float(shift))
+    exponent = math.frexp(float(scale) * one)[1]  # which a shift does not follow beyond 30: all but 0 is beyond then
+    radius = math.floor(((1 << _INTEGER_BITS) - 1) * one / 2.0**exponent)
 
     def value(q: np.ndarray) -> np.ndarray:
         centred = q - zero_point
