@@ -18,6 +18,7 @@ from converter.runtimes.local import LocalRuntime, installed_packages
 from ir.graph import Graph, Value
 from ir.opdef import OpDef
 from ir.ops import OPERATORS
+from ir.ops.activation import ELU
 from ir.ops.conversion import QUANTIZE
 from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, FULLY_CONNECTED
 from ir.ops.elementwise import ADD, MUL, SUB
@@ -64,6 +65,7 @@ CASES: dict[str, tuple[OpDef, Make]] = {
     "sub": (SUB, _two(SUB)),
     "mul": (MUL, _two(MUL)),
     "leaky_relu": (LEAKY_RELU, _alone(LEAKY_RELU, alpha=0.3)),
+    "elu": (ELU, _alone(ELU)),
     "mean": (MEAN, _alone(MEAN, axes=(1, 2), keep_dims=True)),
     "sum": (SUM, _alone(SUM, axes=(1, 2), keep_dims=True)),
     "resize by 2": (RESIZE_BILINEAR, _alone(RESIZE_BILINEAR, size=(28, 28), half_pixel_centers=True)),

@@ -23,6 +23,7 @@ from ir.opdef import (
     Fixed,
     IntegerCall,
     QuantRule,
+    one_step,
 )
 from ir.ops import _gemmlowp
 from ir.ops._lookup import FloatFunction, libm, lookup
@@ -205,6 +206,7 @@ ELU = of_one(
     integer=lambda call: lookup(call, _elu_by_exp if call.profile.runtime is Runtime.TFLM else _elu),
     quantization=QuantRule(kernels=plain(DType.INT8, right=EVERYWHERE - (TFLITE & REFERENCE))),
     encoding=Encoding(code="ELU"),
+    xnnpack_steps=one_step,
 )
 
 GELU = of_one(
