@@ -51,6 +51,7 @@ def choose_passes(graph: Graph, data: ConversionData, target: Target, requested:
     _check_budget(requested)
     steps = _with_options(_named(graph, data, target, requested), requested)
     _check_quantized_once(graph, steps)
+    compressing.check_widths(steps)
     if requested.passes is None or requested.pipeline is not None:
         steps = pipelines.for_widths(steps)
     if any(isinstance(s, LowerToInteger) and not s.allow_float for s in steps):

@@ -12,6 +12,8 @@ from converter.tflite.decoding import Carrier
 from converter.tflite.writer import CODEBOOKS
 from ir.errors import GateError, OptionError
 from passes.contract.base import Pass
+from passes.quantization.quantize import Quantize
+from passes.quantization.tied import NARROW
 
 PIPELINE = "compress"
 PIPELINES = (PIPELINE, "ipq")  # the second trains between
@@ -97,6 +99,22 @@ class Compression:
                 where="--max_size",
                 fix="ask for more, or for all means that the target has",
             )
+
+
+def check_widths(steps: Sequence[Pass]) -> None:
+    """Raises OptionError where weights that get codebooks, whose entries are int8, are to have fewer bits."""
+    from passes.compression.codebooks import Codebooks  # these bring Keras, which flags do not need
+    from passes.compression.ipq import Ipq
+
+    plans = [step.plan for step in steps if isinstance(step, Quantize)]
+    least = min((bits for plan in plans for bits in plan.all_weight_bits), default=NARROW)
+    if least < NARROW and any(isinstance(step, Codebooks | Ipq) for step in steps):
+        raise OptionError(
+            expected="weights of 8 bits, which the entries of codebooks have",
+            found=f"{least} bits for weights",
+            where="--weight_bits or --bits, beside a pipeline with codebooks",
+            fix="leave the bits out, or choose another pipeline; --max_size makes the file smaller still",
+        )
 
 
 def carriers_of(compression: Compression | None, target: Target) -> frozenset[Carrier]:

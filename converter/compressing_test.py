@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from converter.compressing import Compression, carriers_of, parse_size
+from converter.compressing import Compression, carriers_of, check_widths, parse_size
 from converter.conversion import convert
 from converter.result import ConversionResult
 from converter.runtimes.local import LocalRuntime
@@ -21,7 +21,9 @@ from ir.ops.relu import RELU
 from ir.profile import TFLM
 from passes.compression.codebooks import Codebooks
 from passes.compression.ipq import Ipq
+from passes.contract.base import Pass
 from passes.graph_testing import Net, random_inputs
+from passes.quantization.quantize import Quantize
 from passes.rounding.round_weights import RoundWeights
 
 
@@ -70,6 +72,15 @@ def test_without_codebooks_weights_are_rounded():
     assert Compression(means=("prune",)).apply([Codebooks()]) == [RoundWeights()]  # without a size nothing has to go
     for mean in ("prune", "huffman"):
         assert Compression(means=(mean,), max_size=999).apply([Codebooks()]) == [Codebooks(max_bytes=999)]
+
+
+@pytest.mark.parametrize("coder", [Codebooks(), Ipq()], ids=lambda coder: coder.name)
+def test_codebooks_beside_few_bits_are_refused(coder: Pass) -> None:
+    check_widths([Quantize(activation_bits=4), coder])
+    check_widths([Quantize(weight_bits=4), RoundWeights()])
+    for narrow in (Quantize(weight_bits=4), Quantize(rules="operator:conv_2d=w4")):
+        with pytest.raises(OptionError, match="entries of codebooks have, found 4 bits for weights"):
+            check_widths([narrow, coder])
 
 
 def test_codebooks_that_are_trained_keep_to_the_size_and_cannot_be_left_out():

@@ -124,6 +124,11 @@ class BitsPlan:
         if self.ends not in WEIGHT_BITS:
             raise OptionError(expected="2 to 8 bits", found=str(self.ends), where="ends", fix="choose one of them")
 
+    @property
+    def all_weight_bits(self) -> tuple[int, ...]:
+        """Every width of weights that it names."""
+        return (self.weight_bits, *(r.weight_bits for r in self.rules if r.weight_bits is not None))
+
     def requested(self, graph: Graph) -> Callable[[Node], Widths]:
         """The widths of every node. Raises OptionError for a rule that fits no node."""
         places = _places(graph)
