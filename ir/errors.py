@@ -22,6 +22,12 @@ class ExplainedError(Exception):
         super().__init__(f"{where}: expected {expected}, found {found}; {fix}.")
 
 
+def first_words(error: BaseException, most: int = 300) -> str:
+    """The beginning of what an error of others says, in one line."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text[:most] + ("..." if len(text) > most else "")
+
+
 class ConversionError(ExplainedError):
     """Something about the user's model, data or options stops the work."""
 

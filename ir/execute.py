@@ -9,12 +9,12 @@ import contextlib
 import ctypes
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from ir.errors import RuntimeFailure
+from ir.errors import ConversionError, RuntimeFailure, first_words
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import IntegerCall, ShapeError
@@ -96,7 +96,8 @@ def run_float(
     """
 
     def apply(node: Node, tensors: list[Any]) -> Sequence[Any]:
-        result = node.op.compute(node.attrs, *tensors)
+        with _explained(node):
+            result = node.op.compute(node.attrs, *tensors)
         return result if isinstance(result, (tuple, list)) else (result,)
 
     return walk(graph, inputs, lambda value: K.convert_to_tensor(value.array), apply, transform, requested)
@@ -130,7 +131,27 @@ def run_integer(
         call = IntegerCall(node.attrs, tensors, node.in_types, [_batched(t, batch) for t in node.out_types], profile)
         return node.op.integer(call)
 
-    return walk(graph, inputs, lambda value: value.array, apply, transform, requested)
+    def explained(node: Node, tensors: list[Any]) -> Sequence[Any]:
+        with _explained(node):
+            return apply(node, tensors)
+
+    return walk(graph, inputs, lambda value: value.array, explained, transform, requested)
+
+
+@contextlib.contextmanager
+def _explained(node: Node) -> Iterator[None]:
+    """Says which layer cannot be computed: what a file says of one may fit, but not the numbers, such as indices."""
+    try:
+        yield
+    except (ConversionError, NameError):
+        raise
+    except Exception as error:  # of the backend, too
+        raise RuntimeFailure(
+            expected="operands that a layer can be computed from",
+            found=f"{type(error).__name__} ({first_words(error)})",
+            where=f"layer '{node.name}' ({node.op.name})",
+            fix="correct the model, or write it again",
+        ) from error
 
 
 def _as_stored(node: Node, result: np.ndarray, value: Value) -> np.ndarray:

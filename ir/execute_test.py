@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from ir.errors import RuntimeFailure
 from ir.execute import batchable, compiled, few_steps, run_float, run_integer
 from ir.graph import Graph, Value
 from ir.ops.by_table import SIN
@@ -16,6 +17,7 @@ from ir.ops.joining import SPLIT, SplitAttributes
 from ir.ops.reduction import MEAN, ReduceAttributes
 from ir.ops.relu import RELU
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
+from ir.ops.slicing import GATHER
 from ir.profile import Profile
 from ir.quantization import asymmetric
 from ir.types import DType, TensorType
@@ -176,3 +178,16 @@ def test_a_dozen_steps_of_training_are_not_compiled_on_tensorflow(monkeypatch):
     assert few_steps(12) == (keras.backend.backend() == "tensorflow") and not few_steps(13)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     assert not few_steps(1)
+
+
+def test_a_layer_that_cannot_be_computed_is_named():
+    """Indices fit by their types, whatever numbers they are."""
+    graph = Graph()
+    x, indices = graph.input("x", TensorType((1, 3))), graph.constant(np.array([7], np.int32), "i")
+    graph.outputs = [graph.add(GATHER, [x, indices], GATHER.attributes(axis=1), "taken").output]
+    with pytest.raises(
+        RuntimeFailure, match=r"layer 'taken' \(gather\): expected operands that a layer can be computed"
+    ):
+        run_float(graph, [np.ones((1, 3), np.float32)])
+    with pytest.raises(RuntimeFailure, match="layer 'taken'"):
+        run_integer(graph, [np.ones((1, 3), np.float32)], Profile())

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.errors import ModelError, first_words
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import OpDef, Role, ShapeError
@@ -44,20 +45,39 @@ def settle(graph: Graph) -> list[str]:
 
 
 def known_results(node: Node) -> list[np.ndarray | Value] | None:
-    """What a node's results are whatever the data are, None if that depends on them."""
+    """What a node's results are whatever the data are, None if that depends on them.
+
+    Raises ModelError for constants that it cannot be computed from.
+    """
     found = node.op.known(node.attrs, node.inputs)
     if found is not None:
         return [found]
     if not all(v is None or v.is_constant for v in node.inputs):
         return None
-    return computed(node.op, node.attrs, node.inputs, node.out_types)
+    try:
+        return computed(node.op, node.attrs, node.inputs, node.out_types)
+    except ShapeError as error:
+        raise ModelError(
+            expected="constants that a layer can be computed from",
+            found=str(error),
+            where=f"layer '{node.name}'",
+            fix="correct the model, or write it again",
+        ) from error
 
 
 def computed(
     op: OpDef, attrs: Any, operands: Sequence[Value | None], types: Sequence[TensorType]
 ) -> list[np.ndarray | Value] | None:
-    """An operator's results from constants; infinities become the largest float, None if there are NaN among them."""
-    results = op.compute(attrs, *[None if v is None else K.convert_to_tensor(v.array) for v in operands])
+    """An operator's results from constants; infinities become the largest float, None if there are NaN among them.
+
+    Raises ShapeError where they are none that it can be computed from (indices that lie outside).
+    """
+    try:
+        results = op.compute(attrs, *[None if v is None else K.convert_to_tensor(v.array) for v in operands])
+    except NameError:
+        raise
+    except Exception as error:  # of the backend, too
+        raise ShapeError(f"{op.name} of constants that it does not take: {first_words(error)}") from error
     listed = results if isinstance(results, (tuple, list)) else (results,)
     arrays = [np.asarray(K.convert_to_numpy(r)).astype(t.dtype.numpy) for r, t in zip(listed, types, strict=True)]
     if any(a.dtype.kind == "f" and np.isnan(a).any() for a in arrays):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from ir.errors import ModelError
 from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.known import settle
@@ -22,6 +23,7 @@ from ir.ops.comparison import (
 )
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.elementwise import ABS, ADD, DIV, LOG, MAXIMUM, MINIMUM, MUL
+from ir.ops.slicing import GATHER
 from ir.ops.static import SHAPE, ZEROS_LIKE
 from ir.types import LARGEST, DType, TensorType
 from ir.verify import verify
@@ -140,3 +142,15 @@ def test_ends_of_the_graph_are_copied() -> None:
     assert [v.name for v in graph.outputs] == names and [node.is_identity for node in graph.nodes] == [True, True]
     found = run_float(graph, [np.ones((1, 2), np.float32)])
     assert np.asarray(found[0]).tolist() == [[1, 1]] and np.asarray(found[1]).tolist() == [[True, True]]
+
+
+def test_constants_that_an_operator_does_not_take_are_refused() -> None:
+    graph = Graph()
+    x = graph.input("x", TensorType((1, 2)))
+    indices = graph.constant(np.array([7], np.int32), "i")
+    taken = graph.add(
+        GATHER, [graph.constant(np.ones((1, 2), np.float32), "w"), indices], GATHER.attributes(axis=1), "g"
+    )
+    graph.outputs = [graph.add(ADD, [x, taken.output]).output]
+    with pytest.raises(ModelError, match="layer 'g': expected constants that a layer can be computed from"):
+        settle(graph)

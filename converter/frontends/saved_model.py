@@ -16,12 +16,12 @@ from pathlib import Path
 from converter.frontends.naming import rename
 from converter.frontends.options import ModelOptions
 from converter.frontends.source import Source
-from converter.frontends.tensorflow_file import DEFAULT_SIGNATURE, FloatFile, first_words, quietly
+from converter.frontends.tensorflow_file import DEFAULT_SIGNATURE, FloatFile, quietly
 from converter.frontends.tensorflow_process import check_loads, float_file_of
 from converter.frontends.tflite_model import from_tflite
 from converter.frontends.trusted_config import check_config
 from converter.frontends.trusted_graph import check_saved_model
-from ir.errors import ConversionError, OptionError
+from ir.errors import ConversionError, OptionError, first_words
 from ir.graph import Graph
 
 _METADATA = "keras_metadata.pb"

@@ -14,7 +14,7 @@ from typing import Any
 from converter.frontends.options import ModelOptions
 from converter.frontends.tensorflow_loops import has_loops, with_known_lists
 from converter.frontends.trusted_graph import check_graph
-from ir.errors import ModelError, OptionError
+from ir.errors import ModelError, OptionError, first_words
 
 DEFAULT_SIGNATURE = "serving_default"
 
@@ -61,12 +61,6 @@ def quietly() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         absl.logging.set_verbosity(level)
-
-
-def first_words(error: BaseException) -> str:
-    """The beginning of what an error says."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text[:300] + ("..." if len(text) > 300 else "")
 
 
 def _error(path: Path, expected: str, found: str, fix: str) -> ModelError:

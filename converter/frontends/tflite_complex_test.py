@@ -78,3 +78,12 @@ def test_sizes_that_are_none_are_refused(sizes: list[int]) -> None:
     file.op("COMPLEX_ABS", [z], [y])
     with pytest.raises(ModelError, match="two constant sizes of 1 to 8192"):
         from_tflite(file.finish([x], [y]))
+
+
+def test_a_transform_of_one_axis_is_refused() -> None:
+    file = File()
+    x, z, y = file.tensor([8], name="x"), file.tensor([5], "COMPLEX64"), file.tensor([5])
+    file.op("RFFT2D", [x, file.constant(np.array([1, 8], np.int32))], [z])
+    file.op("COMPLEX_ABS", [z], [y])
+    with pytest.raises(ModelError, match="a transform of two axes"):
+        from_tflite(file.finish([x], [y]))

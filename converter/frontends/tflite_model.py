@@ -194,6 +194,8 @@ class FloatReader(GraphReader):
         name = self.subgraph.tensors[result].name or record.code.lower()
         if record.code == TRANSFORM:
             self._check_reals([first], where)
+            if len(self.subgraph.tensors[first].shape) < 2:
+                raise file_error(self.model, "a transform of two axes", "fewer", AGAIN, where)
             sizes = transform_size(self.model, self._value(record.inputs[1], where).data, where)
             self._pairs[result] = transformed(self.graph, self._value(first, where), sizes, name)
         elif record.code in TO_REALS and first in self._pairs:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flatbuffers
 import numpy as np
@@ -129,6 +129,38 @@ def test_axes_that_are_not_there(axes: np.ndarray, message: str) -> None:
     tensor.type = schema.TensorType.FLOAT32 if axes.dtype == np.float32 else schema.TensorType.INT32
     with pytest.raises(ModelError, match=message):
         parse(_bytes(model))
+
+
+def _of_reals(code: str, operands: Sequence[np.ndarray], shape: tuple[int, ...], options: object = None) -> bytes:
+    """An operator on an input `[2, 3]` and constants."""
+    file = File()
+    x, y = file.tensor((2, 3)), file.tensor(shape)
+    file.op(code, [x, *map(file.constant, operands)], [y], options)
+    return file.finish([x], [y])
+
+
+@pytest.mark.parametrize(
+    ("code", "operands", "options", "message"),
+    [
+        ("CUMSUM", [np.array(2, np.int32)], schema.CumsumOptionsT(), "axis 2 of a tensor of rank 2"),
+        ("REVERSE_V2", [np.array([-3], np.int32)], None, "axis -3 of a tensor of rank 2"),
+        ("REVERSE_V2", [np.array([1, -1], np.int32)], None, "one of them twice"),
+        ("ADD", [np.ones((2, 3), np.int32)], schema.AddOptionsT(), "FLOAT32 and INT32 are reals and integers"),
+        ("POW", [np.ones((2, 3), bool)], None, "truths, where numbers are computed with"),
+    ],
+)
+def test_operands_that_do_not_fit(code: str, operands: list[np.ndarray], options: object, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        parse(_of_reals(code, operands, (2, 3), options))
+
+
+def test_numbers_of_a_choice_are_single() -> None:
+    file = File()
+    x, y = file.tensor((4,), "INT32"), file.tensor((4, 2))
+    numbers = [file.constant(np.array(2, np.int32)), *(file.constant(np.ones(n, np.float32)) for n in (1, 2))]
+    file.op("ONE_HOT", [x, *numbers], [y], schema.OneHotOptionsT(axis=-1))
+    with pytest.raises(ModelError, match="where two numbers of one type are expected"):
+        parse(file.finish([x], [y]))
 
 
 def test_a_custom_operator_may_work_in_a_tensor_that_nothing_fills() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ir.opdef import IntegerCall, OpDef, Operand, QuantRule, ShapeError
-from ir.types import LARGEST, TensorType, given
+from ir.types import LARGEST, DType, TensorType, given
 
 Table = Callable[[np.ndarray], np.ndarray]
 Real = np.ndarray | np.floating | float
@@ -41,7 +41,16 @@ def infer_broadcast(_: Any, types: Sequence[TensorType]) -> list[TensorType]:
         shape = np.broadcast_shapes(*(t.shape for t in types))
     except ValueError:
         raise ShapeError(f"{' and '.join(str(t.shape) for t in types)} do not broadcast") from None
+    if len({t.dtype.is_float for t in types if t.dtype is not DType.BOOL}) > 1:  # a choice's condition is neither
+        raise ShapeError(f"{' and '.join(t.dtype.value for t in types)} are reals and integers")
     return [TensorType(shape, types[-1].dtype)]
+
+
+def infer_arithmetic(attrs: Any, types: Sequence[TensorType]) -> list[TensorType]:
+    """The same of numbers; raises ShapeError for truths."""
+    if any(t.dtype is DType.BOOL for t in types):
+        raise ShapeError("truths, where numbers are computed with")
+    return infer_broadcast(attrs, types)
 
 
 def uniform(array: np.ndarray) -> bool:

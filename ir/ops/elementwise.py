@@ -34,7 +34,7 @@ from ir.opdef import (
 )
 from ir.ops._common import apply_fused, clamp_range, requantize
 from ir.ops._gemmlowp import power_of_two
-from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_broadcast, infinite, operand, ratio
+from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_arithmetic, infinite, operand, ratio
 from ir.ops._shapes import Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, EXP, LOG, NEG, RSQRT, SQRT, SQUARE
@@ -238,7 +238,7 @@ ADD = OpDef(
     summary="Sum.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=infer_broadcast,
+    infer=infer_arithmetic,
     compute=lambda attrs, a, b: apply_fused(a + b, attrs.activation),
     integer=lambda call: _integer_sum(call, 1),
     quantization=QuantRule(kernels=INT8_AND_INT16, ratio=_OF_SUMS),
@@ -256,7 +256,7 @@ SUB = OpDef(
     summary="Difference.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=infer_broadcast,
+    infer=infer_arithmetic,
     compute=lambda attrs, a, b: apply_fused(a - b, attrs.activation),
     integer=lambda call: _integer_sum(call, -1),
     quantization=QuantRule(kernels=INT8_AND_INT16, ratio=_OF_SUMS),
@@ -275,7 +275,7 @@ MUL = OpDef(
     summary="Product.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=infer_broadcast,
+    infer=infer_arithmetic,
     compute=lambda attrs, a, b: apply_fused(a * b, attrs.activation),
     integer=_integer_mul,
     quantization=QuantRule(kernels=INT8_AND_INT16),
@@ -291,7 +291,7 @@ DIV = OpDef(
     summary="Quotient.",
     operands=_OPERANDS,
     attributes=BinaryAttributes,
-    infer=infer_broadcast,
+    infer=infer_arithmetic,
     compute=lambda attrs, a, b: apply_fused(a / b, attrs.activation),
     quantization=QuantRule(
         integer=False,
@@ -323,7 +323,7 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
         name=name,
         summary=summary,
         operands=_OPERANDS,
-        infer=infer_broadcast,
+        infer=infer_arithmetic,
         compute=lambda attrs, a, b: compute(a, b),
         integer=lambda call: [integer(*aligned(call))],
         quantization=QuantRule(tied=("a", "b", "output"), kernels=INT8_AND_INT16),
@@ -344,7 +344,7 @@ SQUARED_DIFFERENCE = OpDef(
     name="squared_difference",
     summary="Square of the difference.",
     operands=_OPERANDS,
-    infer=infer_broadcast,
+    infer=infer_arithmetic,
     compute=lambda attrs, a, b: K.square(a - b),
     integer=_integer_squared_difference,
     quantization=QuantRule(kernels=(*INT8, Kernel(activation=DType.INT16, right=TFLM)), ratio=_OF_SQUARES),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ir.keras_ops import K
-from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, Role, at_least
-from ir.ops._pointwise import infer_broadcast, infer_same
+from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, Role, ShapeError, at_least
+from ir.ops._pointwise import infer_arithmetic, infer_same
 from ir.ops._shapes import many, only, real_axis
 from ir.ops.reduction import ReduceAttributes, infer_reduced
 from ir.types import DType, TensorType
@@ -56,6 +56,17 @@ class OneHotAttributes(Attributes):
         super().__post_init__()
 
 
+def _infer_cumsum(attrs: CumsumAttributes, types: Sequence[TensorType]) -> list[TensorType]:
+    real_axis(attrs.axis, types[0].rank)
+    return infer_same(attrs, types)
+
+
+def _infer_reverse(attrs: ReverseAttributes, types: Sequence[TensorType]) -> list[TensorType]:
+    if len({real_axis(a, types[0].rank) for a in attrs.axes}) != len(attrs.axes):
+        raise ShapeError(f"axes {attrs.axes}, one of them twice")
+    return infer_same(attrs, types)
+
+
 def _cumsum(attrs: CumsumAttributes, x: Any) -> Any:
     axis = real_axis(attrs.axis, len(x.shape))
     y = K.flip(x, axis=axis) if attrs.reverse else x
@@ -65,6 +76,8 @@ def _cumsum(attrs: CumsumAttributes, x: Any) -> Any:
 
 def _infer_one_hot(attrs: OneHotAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     axis = real_axis(attrs.axis, types[0].rank + 1)
+    if any(t.size != 1 for t in types[1:]) or types[1].dtype is not types[2].dtype:
+        raise ShapeError(f"{types[1].shape} and {types[2].shape}, where two numbers of one type are expected")
     shape = types[0].shape
     return [TensorType((*shape[:axis], attrs.depth, *shape[axis:]), types[1].dtype)]
 
@@ -100,7 +113,7 @@ POW = OpDef(
     name="pow",
     summary="a to the power of b.",
     operands=(Operand(name="a"), Operand(name="b")),
-    infer=infer_broadcast,
+    infer=infer_arithmetic,
     compute=lambda attrs, a, b: K.power(a, b),
     quantization=_RULE,
     encoding=Encoding(code="POW", options="PowOptions"),
@@ -112,7 +125,7 @@ CUMSUM = OpDef(
     summary="Sums along an axis, so far.",
     operands=_INPUT,
     attributes=CumsumAttributes,
-    infer=infer_same,
+    infer=_infer_cumsum,
     compute=_cumsum,
     quantization=_RULE,
     encoding=Encoding(code="CUMSUM", options="CumsumOptions", layout=("input", "axis")),
@@ -123,7 +136,7 @@ REVERSE = OpDef(
     summary="Axes that run backwards.",
     operands=_INPUT,
     attributes=ReverseAttributes,
-    infer=infer_same,
+    infer=_infer_reverse,
     compute=lambda attrs, x: K.flip(x, axis=tuple(real_axis(a, len(x.shape)) for a in attrs.axes)),
     quantization=_RULE,
     encoding=Encoding(code="REVERSE_V2", options="ReverseV2Options", layout=("input", "axes")),
