@@ -142,7 +142,7 @@ def test_numbers_of_arrays_and_samples() -> None:
         (LABELS + 0.5, "integer class numbers, found float64 values"),
         (np.full(5, np.nan), "integer class numbers"),
         (np.full(5, "cat"), "integer class numbers, found <U3 values"),
-        (LABELS - 2, "class numbers from 0, found -1"),
+        (LABELS - 2, "class numbers from 0, below 2147483648, found -1"),
     ],
 )
 def test_labels_that_do_not_fit(labels: np.ndarray, message: str) -> None:

@@ -13,6 +13,9 @@ import numpy as np
 from ir.errors import DataError
 
 
+_MOST_CLASSES = 2**31
+
+
 def check_labels(values: np.ndarray, samples: int, where: str) -> np.ndarray:
     """Class numbers as int64 [samples], from [samples] or [samples, 1] of integers, bools or whole floats.
 
@@ -33,9 +36,13 @@ def check_labels(values: np.ndarray, samples: int, where: str) -> np.ndarray:
         raise DataError(
             expected="integer class numbers", found=f"{values.dtype} values", where=where, fix="give integers"
         )
-    if samples and values.min() < 0:
+    outside = values[(values < 0) | (values >= _MOST_CLASSES)]
+    if outside.size:
         raise DataError(
-            expected="class numbers from 0", found=str(values.min()), where=where, fix="number classes from 0"
+            expected=f"class numbers from 0, below {_MOST_CLASSES}",
+            found=str(outside[0]),
+            where=where,
+            fix="number classes from 0",
         )
     return values.astype(np.int64)
 
