@@ -162,8 +162,13 @@ def _check_datasets(path: Path, file: h5py.File) -> None:
         if isinstance(item, h5py.Dataset):
             total += item.size * item.dtype.itemsize
             if item.external or item.is_virtual:
-                raise _error(path, f"'{name}', which is stored in another file", "save the model again, in one file")
+                raise outside(name)
 
+    def outside(name: str) -> ModelError:
+        return _error(path, f"'{name}', which is stored in another file", "save the model again, in one file")
+
+    if name := file.visititems_links(lambda name, link: name if isinstance(link, h5py.ExternalLink) else None):
+        raise outside(name)  # not from within: h5py does not take it there
     file.visititems(visit)
     _check_size(path, total)
 

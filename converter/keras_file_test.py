@@ -19,7 +19,7 @@ from keras import layers
 from converter.frontends.keras_model import from_keras, load_keras
 from converter.frontends.keras_testing import assert_same_function, random_inputs, randomized
 from converter.frontends.tfmot_model import needs_tf_keras
-from converter.keras_file import _corrected_config
+from converter.keras_file import _corrected_config, check_keras_file
 from ir.errors import ModelError
 from ir.execute import run_float
 
@@ -246,6 +246,23 @@ def test_datasets_in_other_files(h5_file: Path) -> None:
         file.create_dataset("other", (4,), np.float32, external=[("/etc/hostname", 0, 16)])
     with pytest.raises(ModelError, match="stored in another file"):
         load_keras(h5_file)
+
+
+def test_links_into_other_files(h5_file: Path, keras_file: Path) -> None:
+    """What `tf_keras` would follow; Keras 3 refuses them itself."""
+    with h5py.File(h5_file, "r+") as file:
+        file["model_weights/other"] = h5py.ExternalLink("/etc/hostname", "/kernel")
+    weights = h5_file.with_name("weights.h5")
+    with zipfile.ZipFile(keras_file) as archive:
+        weights.write_bytes(archive.read("model.weights.h5"))
+    with h5py.File(weights, "r+") as file:
+        file["other"] = h5py.ExternalLink("/etc/hostname", "/kernel")
+    with zipfile.ZipFile(keras_file, "w") as archive:
+        archive.writestr("config.json", json.dumps({}))
+        archive.write(weights, "model.weights.h5")
+    for path, name in ((h5_file, "model_weights/other"), (keras_file, "other")):
+        with pytest.raises(ModelError, match=f"'{name}', which is stored in another file"):
+            check_keras_file(path)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
