@@ -107,9 +107,10 @@ def decode(data: bytes, size: tuple[int, int, int], where: str) -> np.ndarray:
             else:
                 promised = _header_size(data)
             _check_pixels(promised[0], promised[1], where)
+            data = _first_frame(data) if data.startswith(b"GIF8") else _without_texts(data)
             with _ALONE if promised[0] * promised[1] > _LARGE_PIXELS else contextlib.nullcontext():
                 pixels = tf.io.decode_image(data, channels=1 if grey_by_decoder else 3, expand_animations=False)
-    except (tf.errors.OpError, ValueError) as error:
+    except (tf.errors.OpError, ValueError, IndexError) as error:
         raise DataError(
             expected="a JPEG, PNG, BMP or GIF image",
             found=_reason(str(error)) if data else "an empty file",
@@ -139,6 +140,46 @@ def _header_size(data: bytes) -> tuple[int, int]:
         height = abs(int.from_bytes(data[22:26], "little", signed=True))
         return height, int.from_bytes(data[18:22], "little")
     raise ValueError("another format")
+
+
+def _first_frame(data: bytes) -> bytes:
+    """An animation without the frames behind its first, all of which the decoder would unpack.
+
+    Raises ValueError for one without a frame, or with one that is larger than the whole; IndexError where it ends early.
+    """
+    at = _behind_colours(data, 10, 13)
+    while data[at] == 0x21:  # an extension
+        at = _behind_blocks(data, at + 2)
+    width, height = (int.from_bytes(data[at + i : at + i + 2], "little") for i in (5, 7))
+    whole_height, whole_width = _header_size(data)
+    if data[at] != 0x2C or width > whole_width or height > whole_height:
+        raise ValueError(f"no frame, or one of {height} x {width} in {whole_height} x {whole_width}")
+    return data[: _behind_blocks(data, _behind_colours(data, at + 9, at + 10) + 1)] + b";"
+
+
+def _without_texts(data: bytes) -> bytes:
+    """A PNG without its texts and profiles, each of which may unpack to megabytes; anything else as it is."""
+    if not data.startswith(b"\x89PNG"):
+        return data
+    parts, at = [data[:8]], 8
+    while at < len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")  # length, kind, data, checksum
+        if data[at + 4 : at + 8] not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            parts.append(data[at:end])
+        at = end
+    return b"".join(parts)
+
+
+def _behind_colours(data: bytes, flags: int, table: int) -> int:
+    """Where a table of colours ends, of which the flags say whether it is there, and how large."""
+    return table + (3 << (data[flags] % 8 + 1) if data[flags] & 0x80 else 0)
+
+
+def _behind_blocks(data: bytes, at: int) -> int:
+    """Where a row of blocks ends, each with its length before it, the last one empty."""
+    while data[at]:
+        at += data[at] + 1
+    return at + 1
 
 
 def _check_pixels(height: int, width: int, where: str) -> None:

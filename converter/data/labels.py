@@ -12,7 +12,6 @@ import numpy as np
 
 from ir.errors import DataError
 
-
 _MOST_CLASSES = 2**31
 
 
