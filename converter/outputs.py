@@ -14,6 +14,8 @@ from typing import Any
 
 from ir.errors import OutputError
 
+# What commands write: a network or a table of numbers may lie beside the pictures of a folder, and be written again.
+_WRITTEN_SUFFIXES = (".tflite", ".json", ".csv", ".html", ".cc", ".c", ".h")
 _LOGGER = logging.getLogger(__name__)  # the path of every file that was written
 
 
@@ -42,12 +44,12 @@ def check_place(path: str | Path) -> None:
 
 
 def check_apart(reads: Mapping[str, Any], writes: Mapping[str, Any]) -> None:
-    """Raises OutputError where a file that is written is one that is read, or another that is written.
+    """Raises OutputError where a file that is written is one that is read, a part of a folder that is, or another that is written.
 
     Args:
       reads, writes: paths by what the user calls them (flags); None, and what is no path (arrays), is left out.
     """
-    read, written = _paths(reads), _paths(writes)
+    read, written = {name: _archive(path) for name, path in _paths(reads).items()}, _paths(writes)
     pairs = [*itertools.product(written.items(), read.items()), *itertools.combinations(written.items(), 2)]
     for (output, path), (other, other_path) in pairs:
         if _is_same(path, other_path):
@@ -57,10 +59,31 @@ def check_apart(reads: Mapping[str, Any], writes: Mapping[str, Any]) -> None:
                 where=str(path),
                 fix="choose another name for what is written",
             )
+    for (output, path), (other, folder) in itertools.product(written.items(), read.items()):
+        if _is_part(path, folder):
+            raise OutputError(
+                expected=f"a new file for {output}, or one outside of {other}",
+                found="a part of what is read",
+                where=str(path),
+                fix="choose another name for what is written",
+            )
 
 
 def _paths(named: Mapping[str, Any]) -> dict[str, Path]:
     return {name: Path(given) for name, given in named.items() if isinstance(given, (str, Path)) and str(given)}
+
+
+def _archive(path: Path) -> Path:
+    """The file that `file.npz:name` means."""
+    archive, colon, _ = str(path).rpartition(":")
+    return Path(archive) if colon and archive.endswith(".npz") and not path.exists() else path
+
+
+def _is_part(path: Path, folder: Path) -> bool:
+    """Whether a file is there, in a folder, that no command wrote."""
+    if path.suffix.lower() in _WRITTEN_SUFFIXES or not path.is_file() or not folder.is_dir():
+        return False
+    return path.resolve().is_relative_to(folder.resolve())
 
 
 def _is_same(a: Path, b: Path) -> bool:

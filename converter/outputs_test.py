@@ -184,6 +184,24 @@ def test_nothing_that_is_read_is_written(tmp_path: Path) -> None:
             check_apart(reads, {"--json": path})
 
 
+def test_an_array_of_an_archive_is_the_archive(tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(b"samples")
+    with pytest.raises(OutputError, match="another file for --output than for --data, found one and the same"):
+        check_apart({"--data": f"{tmp_path}/data.npz:x"}, {"--output": tmp_path / "data.npz"})
+
+
+def test_nothing_in_a_folder_that_is_read_is_replaced(tmp_path: Path) -> None:
+    """What commands write may lie there, and be written again."""
+    (tmp_path / "cats").mkdir()
+    for name in ("cats/a.png", "cats/b.tflite"):
+        (tmp_path / name).write_bytes(b"old")
+    reads = {"--data": tmp_path}
+    for name in ("cats/b.tflite", "cats/new.png", "new.json"):
+        check_apart(reads, {"--output": tmp_path / name})
+    with pytest.raises(OutputError, match="a new file for --output, or one outside of --data, found a part of what is"):
+        check_apart(reads, {"--output": tmp_path / "cats" / "a.png"})
+
+
 def test_two_outputs_are_two_files(tmp_path: Path) -> None:
     same = {"--output": tmp_path / "a", "--json": f"{tmp_path}/./a"}  # nothing there yet
     with pytest.raises(OutputError, match="another file for --output than for --json"):

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from rich.table import Table
 
 from converter.backend import choose_backend
 from converter.outputs import check_apart, check_place, write_atomically, written
+from converter.report import FILES
 from ir.errors import ConversionError, OptionError, ProofError
 from passes.contract import options
 
@@ -71,7 +72,7 @@ def run_own_command(main: Callable[..., None], own: flags.FlagValues) -> None:
 def _run(main: Callable[[], None], arguments: list[str], flag_values: flags.FlagValues, files: list[str]) -> int:
     """The exit status of a command; `files`: those that it has written, which an interruption tells of."""
     try:
-        _check_files(arguments, flag_values)  # better before the work than after it
+        check_files(arguments, flag_values)  # better before the work than after it
         main()
     except ConversionError as error:
         return say_error(str(error))
@@ -100,19 +101,24 @@ _READ = (
 _WRITTEN = ("output", "json", "c_array", "write_bits", "write_front")
 
 
-def _check_files(arguments: list[str], flag_values: flags.FlagValues) -> None:
-    """Raises OutputError where a file cannot be written, or would take the place of one that is read or written."""
+def check_files(
+    arguments: list[str], flag_values: flags.FlagValues = flags.FLAGS, *, more: Mapping[str, str] | None = None
+) -> None:
+    """Raises OutputError where a file cannot be written, or would take the place of one that is read or written.
+
+    Args:
+      more: other files that are written, by what they are.
+    """
 
     def named(names: tuple[str, ...]) -> dict[str, Any]:
         return {f"--{name}": flag_values[name].value for name in names if name in flag_values}
 
     reads, writes = {**dict(zip(arguments, arguments, strict=True)), **named(_READ)}, named(_WRITTEN)
+    for path in filter(None, writes.values()):
+        check_place(path)
     if "report" in flag_values and flag_values.report:
-        writes["--report"] = Path(flag_values.report) / "index.html"
-    for flag, path in writes.items():
-        if path and flag != "--report":
-            check_place(path)
-    check_apart(reads, writes)
+        writes |= {f"--report ({name})": Path(flag_values.report) / name for name in FILES}
+    check_apart(reads, {**writes, **(more or {})})
 
 
 def _parse(argv: list[str]) -> list[str]:

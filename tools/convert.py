@@ -35,7 +35,7 @@ from ir.errors import OptionError
 from ir.printer import to_text
 from passes.contract.options import told
 from passes.running import pipeline as pipelines
-from tools._command import console, import_backend, one_argument, progress_bar, run_command, write_json
+from tools._command import check_files, console, import_backend, one_argument, progress_bar, run_command, write_json
 from tools.convert_flags import define_flags
 from tools.convert_shown import show, show_prediction, show_shortly
 
@@ -52,9 +52,12 @@ def main(arguments: list[str]) -> None:
     check_there(model)
     check_data(FLAGS.calibration_data, FLAGS.test_data, FLAGS.tuning_data, labels=FLAGS.labels)
     gates, compression, budget = chosen_gates(), chosen_compression(), chosen_budget()
-    arrays = (FLAGS.c_array, header_path(FLAGS.c_array)) if FLAGS.c_array else ()
-    for path in arrays:
+    beside = {} if FLAGS.output else {"the output": default_output(model)}
+    if FLAGS.c_array:
+        beside["the header of --c_array"] = header_path(FLAGS.c_array)
+    for path in beside.values():
         check_place(path)
+    check_files([model], more=beside)
     if FLAGS.report:
         check_folder(FLAGS.report)
     import_backend()  # takes seconds: not before the flags are right

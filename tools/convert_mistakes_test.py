@@ -126,6 +126,18 @@ BAD: dict[str, tuple[tuple[str, ...], str]] = {
         instead("--output", "./good.keras"),
         "good.keras: expected another file for --output than for --model, found one and the same",
     ),
+    "the output where none is named as the JSON": (
+        (*GOOD[:6], "--json", "good.tflite"),
+        "good.tflite: expected another file for --json than for the output, found one and the same",
+    ),
+    "the header of the array as the JSON": (
+        (*GOOD, "--c_array", "a.cc", "--json", "a.h"),
+        "a.h: expected another file for --json than for the header of --c_array, found one and the same",
+    ),
+    "a file of the report as the JSON": (
+        (*GOOD, "--report", ".", "--json", "report.json"),
+        r"report.json: expected another file for --json than for --report \(report.json\), found one and the same",
+    ),
     "no folder for the JSON": (
         instead("--json", "none/out.json"),
         "none/out.json: expected a file in a folder .*, found no",

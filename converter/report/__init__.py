@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from converter.result import ConversionResult
 
 PAGE, DATA = "index.html", "report.json"
+FILES = (PAGE, DATA, *(f"model_explorer_{figure}.json" for figure in ("sqnr", "bytes", "latency")))
 
-__all__ = ["DATA", "PAGE", "check_folder", "write_report"]
+__all__ = ["DATA", "FILES", "PAGE", "check_folder", "write_report"]
 
 
 def write_report(
