@@ -36,6 +36,7 @@ _RUN_S, _PATIENCE = 20.0, 20.0  # that one run may take; times what the runs bef
 _BYTES_PER_S = 1e5  # of a connection, at least
 _MEMORY = ("peak_memory_bytes", "overall_memory_bytes")
 _MOST_CHATTER = 1 << 20  # bytes before a worker begins
+_MOST_SAID = 1000  # characters of an error
 _CHATTER = ("INFO:", "WARNING: All log messages")  # what runtimes say on standard error when all is well
 MICRO, MICRO_KERNELS = worker.MICRO, "ref"  # TensorFlow Lite Micro has reference kernels only
 _PACKAGE_OF = {Runtime.TFLITE_RUNTIME: "tflite_runtime", Runtime.LITERT: "ai_edge_litert", Runtime.TFLM: MICRO}
@@ -96,8 +97,10 @@ class WorkerProcess:
             missing = [key for key in ("ok", *answers) if key not in answer and answer.get("ok", True)]
             if missing:
                 raise ValueError(f"no '{missing[0]}'")
+            if wrong := [key for key in answers if key in answer and not _is_figure(key, answer[key])]:
+                raise ValueError(f"'{wrong[0]}' is {str(answer[wrong[0]])[:20]}")
         if not answer["ok"]:
-            raise self.refused(str(answer.get("error", "it did not work")))
+            raise self.refused(str(answer.get("error", "it did not work"))[:_MOST_SAID])
         return answer, outputs
 
     def read_until_ready(self) -> None:
@@ -191,6 +194,15 @@ class WorkerProcess:
     def _failure(self, found: str) -> dict[str, str]:
         fix = "see whether the runtime supports its operators"
         return {"expected": "the model to run", "found": found, "where": self.where, "fix": fix}
+
+
+def _is_figure(key: str, value: object) -> bool:
+    """Whether what a worker says of itself is of the kind that it should be."""
+    if key == "runtime":
+        return isinstance(value, str)
+    if key == "times_ns":
+        return isinstance(value, list) and all(type(v) is int and v >= 0 for v in value)
+    return type(value) is int or (value is None and key != "load_ns")
 
 
 def _start_worker(package: str) -> WorkerProcess:

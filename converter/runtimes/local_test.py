@@ -4,6 +4,7 @@ hang or end."""
 from __future__ import annotations
 
 import importlib.util
+import json
 import struct
 import sys
 from collections.abc import Callable
@@ -113,6 +114,11 @@ def test_a_worker_that_answers_in_time_lives_on(before: bytes) -> None:
     worker.end()
 
 
+def _load_answer(**wrong: object) -> bytes:
+    good = {"ok": True, "arrays": [], "load_ns": 1, "init_memory_bytes": None, "runtime": "r"}
+    return json.dumps({**good, **wrong}).encode()
+
+
 @pytest.mark.parametrize(
     ("worker", "said"),
     [
@@ -126,6 +132,15 @@ def test_a_worker_that_answers_in_time_lives_on(before: bytes) -> None:
         (lambda: _answering(b'{"ok": true, "arrays": [["<f4", [1000000, 1000000]]]}'), "arrays of 4000000000000 bytes"),
         (lambda: _answering(b'{"ok": true, "arrays": [["<f4", [-1]]]}'), "arrays of -4 bytes"),
         (lambda: _answering(b'{"ok": true, "arrays": [["nonsense", [1]]]}'), "a header that describes no arrays"),
+        (lambda: _answering(b'{"ok": true, "arrays": [["f4,,", [1]]]}'), "a header that describes no arrays"),
+        (
+            lambda: _answering(b'{"ok": true, "arrays": [["M8[s]", [1]]]}'),
+            r"a header that describes no arrays \(of numb",
+        ),
+        (lambda: _answering(b'{"ok": true, "arrays": [["f4", [Infinity]]]}'), "a header that describes no arrays"),
+        (lambda: _answering(b"[" * 100_000), "a header that describes no arrays"),
+        (lambda: _answering(_load_answer(load_ns="soon")), "'load_ns' is soon"),
+        (lambda: _answering(_load_answer(runtime=[1])), r"'runtime' is \[1\]"),
         (lambda: _running("print('y' * (1 << 21))"), "bytes that are no answer"),
         (lambda: _running("print('y\\n' * (1 << 20))"), "bytes that are no answer"),
     ],

@@ -26,6 +26,8 @@ import numpy as np
 PACKAGES = ("tflite_runtime", "ai_edge_litert")
 MICRO = "tflite_micro"
 MOST_HEADER_BYTES, MOST_BYTES = 1 << 24, 1 << 33  # of a message
+# What JSON raises of lists in lists, and NumPy of types and sizes that are none.
+_NO_HEADER = (AttributeError, KeyError, TypeError, OverflowError, RecursionError, SyntaxError)
 READY = b"intact: ready\n"  # what comes before it is printed by other code
 ARENA_BYTES = 1 << 30  # only what a model touches of it takes memory
 
@@ -46,11 +48,14 @@ def receive(stream: IO[bytes]) -> tuple[dict[str, Any], list[np.ndarray]]:
     (length,) = struct.unpack("<I", read_exactly(stream, 4))
     if length > MOST_HEADER_BYTES:
         raise ValueError(f"a header of {length} bytes, where at most {MOST_HEADER_BYTES} are expected")
-    header = json.loads(read_exactly(stream, length))
+    text = read_exactly(stream, length)
     try:
+        header = json.loads(text)
         described = [(np.dtype(dtype), tuple(map(int, shape))) for dtype, shape in header.pop("arrays")]
-    except (AttributeError, KeyError, TypeError) as error:
+    except _NO_HEADER as error:
         raise ValueError(f"a header that describes no arrays ({error})") from error
+    if any(dtype.kind not in "biufc" for dtype, _ in described):
+        raise ValueError("a header that describes no arrays (of numbers)")
     sizes = [math.prod(shape) * dtype.itemsize for dtype, shape in described]
     if any(d < 0 for _, shape in described for d in shape) or sum(sizes) > MOST_BYTES:
         raise ValueError(f"arrays of {sum(sizes)} bytes, where at most {MOST_BYTES} are expected")
