@@ -25,6 +25,7 @@ from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.copies import copy_at_risk
 from passes.quantization.flat import flatten_rows
 from passes.quantization.look_up import write_tables
+from passes.quantization.multipliers import lower_multipliers
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
 from passes.quantization.states import settle_states
@@ -48,6 +49,7 @@ class LowerToInteger(Pass):
     def run(self, graph: Graph, context: Context) -> PassReport:
         entries = take_integers(graph)
         settle_states(graph)
+        clipped = lower_multipliers(graph)
         gaps = {node: reason for node in graph.nodes if (reason := _gap(node))}
         if gaps and not self.allow_float:
             raise _refusal(graph, gaps)
@@ -69,7 +71,7 @@ class LowerToInteger(Pass):
         copy_at_risk(graph)
         changed = [f"{len(graph.nodes)} operators", *ends]
         notes = [f"{node.op.name} '{node.name}' stays in float: {reason}" for node, reason in gaps.items()]
-        return PassReport(changed=tuple(changed), notes=(*entries, *notes, *words, *tables, *saturation))
+        return PassReport(changed=tuple(changed), notes=(*entries, *clipped, *notes, *words, *tables, *saturation))
 
 
 def _as_stored(begin: np.ndarray, read: Value) -> np.ndarray:

@@ -170,7 +170,7 @@ def annotate_bias(graph: Graph, node: Node) -> None:
     bias.quant = QuantParams(scale=scale, axis=None if scale.ndim == 0 else 0, bits=bits)
 
 
-def _result_params(node: Node) -> QuantParams | None:
+def result_params(node: Node) -> QuantParams | None:
     """The parameters of a layer's results, behind an activation that will be fused into it."""
     value = node.outputs[0]
     return value.uses[0][0].outputs[0].quant if value.quant is None and value.uses else value.quant
@@ -185,7 +185,7 @@ def least_weight_scale(node: Node, per_channel: bool) -> tuple[np.ndarray, str]:
     x, bias = node.inputs[0], node.bias
     if bias is None or bias.data is None or x is None or x.quant is None:
         return np.zeros(()), ""
-    out, magnitudes = _result_params(node), np.abs(bias.data.astype(np.float64))
+    out, magnitudes = result_params(node), np.abs(bias.data.astype(np.float64))
     if x.quant.bits <= NARROW:
         needed, reason = magnitudes / (float(x.quant.scale) * _BIAS_LIMIT), "the int32 bias would overflow"
     else:
