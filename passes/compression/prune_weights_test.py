@@ -64,6 +64,13 @@ def test_fitted_weights_lose_less_than_those_that_stay_as_they_are():
     assert errors[True] < 0.8 * errors[False]
 
 
+def test_a_layer_without_a_bias_gets_one_for_what_is_pruned():
+    net = Net()
+    graph = net.ends(net.conv(net.conv(net.input(8, 8, 4), 16, bias=False, name="plain"), 8, name="last"))
+    run_alone(graph, PruneWeights(pattern="2:4", least=0), context_of(graph))
+    assert graph.nodes[0].bias is not None and zeros(graph)["plain"] == 0.5
+
+
 def test_global_shares_add_up_and_differ():
     graph = small()
     run_alone(graph, PruneWeights(scope="global", sparsity=0.4, least=0), context_of(graph))

@@ -99,7 +99,7 @@ class _Both:
         if node.weight is not None and before is not None and node.inputs[0] in tensors:
             before(node, *tensors[node.inputs[0]])
         quants = self._operands(node, tensors, tuple(node.inputs), 1)
-        spent = [v in tensors and self._last_use[v] == index for v in node.inputs]
+        spent = [i for i, v in enumerate(node.inputs) if v in tensors and self._last_use[v] == index]
         a, b = _outputs(node, exact, spent, count), _outputs(node, quants, spent, count)
         if after is not None and len(node.outputs) == 1:
             b[0] = after(node, a[0], b[0])
@@ -149,14 +149,13 @@ def _quantized(value: Value, slices: Slices) -> Slices:
     return slices
 
 
-def _outputs(node: Node, tensors: list[Any], spent: list[bool], count: int) -> list[Slices]:
-    """What a node makes of `count` slices (constants are the same for all of them); drops those that are `spent`."""
+def _outputs(node: Node, tensors: list[Any], spent: Sequence[int], count: int) -> list[Slices]:
+    """What a node makes of `count` slices (constants are the same for all of them); drops those of operands that are `spent`."""
     found: list[Slices] = [[] for _ in node.outputs]
     for i in range(count):
         result = node.op.compute(node.attrs, *(t[i] if isinstance(t, list) else t for t in tensors))
         for slices, tensor in zip(found, result if isinstance(result, (tuple, list)) else [result], strict=True):
             slices.append(tensor)
-        for tensor, done in zip(tensors, spent, strict=True):
-            if done and isinstance(tensor, list):
-                tensor[i] = None
+        for operand in spent:
+            tensors[operand][i] = None
     return found
