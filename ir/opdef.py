@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ir.kernels import Kernel
-from ir.profile import Profile
+from ir.profile import Profile, Runtime
 from ir.types import DType, TensorType
 
 
@@ -244,6 +244,7 @@ class OpDef:
       jumps: it gives numbers far apart for some that are as near as you like (floor, round).
       rearranges: it returns its first input's elements, all of them once, in another shape.
       reorders: it returns its first input's elements, all of them once, in another order.
+      most_operands: how many operands a runtime takes at most, of those that take fewer than a file may hold.
       overwrites: positions of operands in whose memory TFLite's kernels may put the result (`ir.overwriting`).
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
@@ -279,6 +280,7 @@ class OpDef:
     jumps: bool = False
     rearranges: bool = False
     reorders: bool = False
+    most_operands: Mapping[Runtime, int] = field(default_factory=dict)
     overwrites: tuple[int, ...] = ()
     pads_zeros: bool = False
     is_conversion: bool = False

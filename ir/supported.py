@@ -84,6 +84,8 @@ class Computation:
 
     def on(self, profile: Profile) -> Support:
         """What the kernels of a profile make of it; RIGHT where the table has nothing to say."""
+        if self._too_many(profile):
+            return Support.ABSENT
         types = self.types
         if types is None:
             return Support.RIGHT
@@ -91,6 +93,10 @@ class Computation:
             return Support.ABSENT
         kernels = self.op.quantization.kernels
         return support(kernels, types, self.granularity, profile, rescales=self.rescales, deep=self.deep)
+
+    def _too_many(self, profile: Profile) -> bool:
+        most = self.op.most_operands.get(profile.runtime)
+        return most is not None and len(self.inputs) > most
 
     def unfixed(self) -> Fixed | None:
         """The output parameters that its kernel insists on, where a result has others."""
@@ -192,6 +198,8 @@ class Computation:
         """What to do where a profile's kernels do not compute it."""
         if (fixed := self.unfixed()) is not None:
             return f"give its result scale {fixed.scale:.8g} and zero point {fixed.zero_point}, as the kernel insists"
+        if self._too_many(profile):
+            return f"take its {len(self.inputs)} operands in steps, as convert does"
         types, kernels = self.types, self.op.quantization.kernels
         assert types is not None
 

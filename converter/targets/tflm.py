@@ -29,6 +29,13 @@ def dense(site: Site) -> bool:
     return not any(t.is_sparse for t in site.inputs)
 
 
+@limit("join in steps, as convert does")
+def few_operands(site: Site) -> bool:
+    """at most as many inputs as its kernel takes (10 to be concatenated)"""
+    most = {} if site.op is None else site.op.most_operands
+    return len(site.inputs) <= most.get(Runtime.TFLM, len(site.inputs))
+
+
 # What its kernels take beside the quantized types that the table of kernels lists: measured, one operator each.
 _BESIDES = {
     "FLOAT32": "RELU RELU6 LEAKY_RELU PRELU HARD_SWISH LOGISTIC TANH ELU DEPTH_TO_SPACE SPACE_TO_DEPTH SPACE_TO_BATCH_ND "
@@ -56,7 +63,9 @@ def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
 
 
 RULES: Rules = {
-    op: Rule(takes=takes, limits=(static_shapes, dense)) for code, op in BY_CODE.items() if (takes := _takes(code, op))
+    op: Rule(takes=takes, limits=(static_shapes, dense, few_operands))
+    for code, op in BY_CODE.items()
+    if (takes := _takes(code, op))
 }
 
 

@@ -24,6 +24,7 @@ from ir.ops._shapes import (
     real_axis,
     version_by_type,
 )
+from ir.profile import Runtime
 from ir.types import DType, TensorType, given
 
 _MAX_RESULTS = 1 << 16  # a damaged file must not make us list billions of results
@@ -212,6 +213,7 @@ CONCATENATION = OpDef(
     encoding=Encoding(code="CONCATENATION", options="ConcatenationOptions", version=version_by_type(int16=3)),
     is_identity=lambda _, types: len(types) == 1,
     low_end=LowEnd.PASSES,
+    most_operands={Runtime.TFLM: 10},
 )
 
 PACK = OpDef(

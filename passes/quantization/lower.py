@@ -24,6 +24,7 @@ from passes.contract.base import Context, Pass, PassReport, choice
 from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.copies import copy_at_risk
 from passes.quantization.flat import flatten_rows
+from passes.quantization.joins import join_in_steps
 from passes.quantization.look_up import write_tables
 from passes.quantization.multipliers import lower_multipliers
 from passes.quantization.quantize import integer_gap
@@ -62,6 +63,7 @@ class LowerToInteger(Pass):
         tables = write_tables(graph, context.given.limits)
         saturation = saturate(graph)
         flatten_rows(graph)
+        join_in_steps(graph)
         _check(graph, gaps)
         for node in graph.nodes:
             if node.op is CAST:
