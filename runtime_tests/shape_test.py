@@ -35,7 +35,7 @@ def _profiles(op: OpDef, attrs: Attributes, dtype: DType) -> list[Profile]:
     if op is slicing.STRIDED_SLICE:
         unregistered = bool(attrs.ellipsis_mask or attrs.new_axis_mask)  # type: ignore[attr-defined]
     right = [p for k in op.quantization.kernels if k.activation is dtype for p in cases.ALL_PROFILES if p in k.right]
-    if op in (slicing.STRIDED_SLICE, padding.MIRROR_PAD, blocks.SPACE_TO_BATCH_ND, blocks.BATCH_TO_SPACE_ND):
+    if op in (slicing.STRIDED_SLICE, padding.MIRROR_PAD):
         right = [p for p in right if p != TFLM]  # refuses some of them, with an error; which, was not worked out
     return [p for p in right if not unregistered or p.kernels is Kernels.BUILTIN]
 

@@ -24,6 +24,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
+from ir.profile import Runtime
 from ir.types import DType, TensorType, given
 
 
@@ -109,8 +110,10 @@ def _to_batch(ops: Any, attrs: SpaceToBatchAttributes, x: Any, zero: int = 0) ->
 
 
 def _integer_to_batch(call: IntegerCall) -> list[np.ndarray]:
+    """TFLM pads with the integer 0, which is no zero where there is a zero point."""
     quant = call.out_types[0].quant
-    return [_to_batch(np, call.attrs, call.inputs[0], 0 if quant is None else int(quant.zero_point))]
+    zero = 0 if quant is None or call.profile.runtime is Runtime.TFLM else int(quant.zero_point)
+    return [_to_batch(np, call.attrs, call.inputs[0], zero)]
 
 
 def _infer_from_batch(attrs: BatchToSpaceAttributes, types: Sequence[TensorType]) -> list[TensorType]:

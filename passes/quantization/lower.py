@@ -27,6 +27,7 @@ from passes.quantization.flat import flatten_rows
 from passes.quantization.joins import join_in_steps
 from passes.quantization.look_up import write_tables
 from passes.quantization.multipliers import lower_multipliers
+from passes.quantization.pads import pad_apart
 from passes.quantization.quantize import integer_gap
 from passes.quantization.saturate import saturate
 from passes.quantization.states import settle_states
@@ -64,6 +65,7 @@ class LowerToInteger(Pass):
         saturation = saturate(graph)
         flatten_rows(graph)
         join_in_steps(graph)
+        pad_apart(graph)
         _check(graph, gaps)
         for node in graph.nodes:
             if node.op is CAST:
