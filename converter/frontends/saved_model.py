@@ -20,7 +20,7 @@ from converter.frontends.tensorflow_file import DEFAULT_SIGNATURE, FloatFile, qu
 from converter.frontends.tensorflow_process import check_loads, float_file_of
 from converter.frontends.tflite_model import from_tflite
 from converter.frontends.trusted_config import check_config
-from converter.frontends.trusted_graph import check_saved_model
+from converter.frontends.trusted_graph import check_files, check_saved_model
 from ir.errors import ConversionError, OptionError, first_words
 from ir.graph import Graph
 
@@ -36,6 +36,7 @@ def from_saved_model(path: Path, options: ModelOptions) -> Source:
       OptionError: the signature or an array is not there, or must be named.
     """
     source = None
+    check_files(path)
     if path.is_dir():
         check_saved_model(path)
         source = _from_keras_inside(path, options)

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from converter.frontends.refused_operators import OF_SAVERS, REFUSED
+from converter.regular import other_than_file
 from ir.errors import ModelError
+
+
+def check_files(path: Path) -> None:
+    """Raises ModelError where a frozen graph, or anything in a SavedModel, is a pipe or a device: they block, or never end."""
+    for file in [path, *path.rglob("*")]:
+        found = other_than_file(file)
+        if found not in ("", "a directory"):
+            raise ModelError(expected="regular files", found=found, where=str(file), fix="save the model again")
 
 
 def check_saved_model(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -179,3 +180,11 @@ def test_a_frozen_graph_that_saves(tmp_path: Path) -> None:
     (tmp_path / "model.pb").write_bytes(graph.SerializeToString())
     with pytest.raises(ModelError, match="reach files, the network or Python: SaveV2"):
         from_saved_model(tmp_path / "model.pb", ModelOptions())
+
+
+@pytest.mark.parametrize("name", ["model.pb", "model/saved_model.pb", "model/variables/variables.index"])
+def test_pipes_are_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(ModelError, match=f"{name}: expected regular files, found a pipe"):
+        from_saved_model(tmp_path / Path(name).parts[0], ModelOptions())
