@@ -29,6 +29,7 @@ from ir.errors import ModelError
 
 _SPARE_BYTES = 64 << 20  # any file may unpack to this much ...
 _MOST_EXPANSION = 64  # ... or to this many times its size
+_SPARE_TEXT = 1 << 20  # of a configuration, of which each byte takes a hundred when it is read
 
 _AGAIN = "write or download the file again"
 _LEAST_S, _BYTES_PER_S = 10, 20 << 20
@@ -119,6 +120,8 @@ def _check_archive(path: Path) -> None:
         if "config.json" not in archive.namelist():
             raise _error(path, "a zip archive without config.json", "save the model with model.save('model.keras')")
         _check_size(path, sum(member.file_size for member in members))
+        texts = [member.file_size for member in members if member.filename.endswith(".json")]
+        _check_size(path, max(texts), _SPARE_TEXT, 1)
         for member in members:
             if member.filename.endswith(".h5"):
                 with _seekable(archive, member) as stream, h5py.File(stream, "r") as file:
@@ -173,9 +176,9 @@ def _check_datasets(path: Path, file: h5py.File) -> None:
     _check_size(path, total)
 
 
-def _check_size(path: Path, unpacked: int) -> None:
+def _check_size(path: Path, unpacked: int, spare: int = _SPARE_BYTES, most_expansion: int = _MOST_EXPANSION) -> None:
     size = path.stat().st_size
-    if unpacked > _SPARE_BYTES + _MOST_EXPANSION * size:
+    if unpacked > spare + most_expansion * size:
         raise _error(
             path,
             f"{size} bytes that claim to unpack to {unpacked}",
