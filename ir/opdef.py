@@ -75,13 +75,17 @@ class Ratio:
 
     Attributes:
       of: what is compared, made of the scales of the operands (of per-channel weights the largest).
-      most: what it may be at most, in scales of the result, by activation bits; no limit at other widths.
+      most: what it may be at most, in scales of the result, by bits of the stored activations; no limit at other widths.
       end: from where on kernels abort, or leave what is defined, so that nothing says what they make of it.
     """
 
     of: Callable[[Sequence[float]], float]
     most: Mapping[int, float]
     end: Mapping[int, float]
+
+    def most_at(self, bits: int) -> float | None:
+        """The most at a width of activations; fewer than 8 bits are stored in an int8."""
+        return self.most.get(max(bits, 8))
 
 
 @dataclass(frozen=True, kw_only=True)

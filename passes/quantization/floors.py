@@ -60,9 +60,10 @@ def _needed(node: Node, scales: Mapping[Value, float], result: QuantParams, widt
     ratio, bound = node.op.quantization.ratio, (node.op.limit or 0.0) / _MOST_STEPS
     operands = [_scale(node, i, v, scales, widths) for i, v in enumerate(node.inputs) if v is not None]
     known = [s for s in operands if s is not None]
-    if ratio is None or result.bits not in ratio.most or not known:
+    most = None if ratio is None else ratio.most_at(result.bits)
+    if ratio is None or most is None or not known:
         return bound
-    return max(bound, ratio.of(known) / ratio.most[result.bits])
+    return max(bound, ratio.of(known) / most)
 
 
 def _scale(node: Node, index: int, value: Value, scales: Mapping[Value, float], widths: Widths) -> float | None:

@@ -37,6 +37,7 @@ def lower_multipliers(graph: Graph) -> list[str]:
 def _most(layer: Layer) -> float | None:
     """The largest scale of weights that kernels take, None where there is no limit."""
     x, out, ratio = layer.x.quant, result_params(layer.node), layer.op.quantization.ratio
-    if x is None or out is None or layer.weight.quant is None or ratio is None or out.bits not in ratio.most:
+    if x is None or out is None or layer.weight.quant is None or ratio is None:
         return None
-    return ratio.most[out.bits] * float(out.scale) / float(x.scale)
+    most = ratio.most_at(out.bits)
+    return None if most is None else most * float(out.scale) / float(x.scale)

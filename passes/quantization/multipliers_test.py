@@ -25,13 +25,13 @@ def _quantized(bits: int, *, finer: float, shared: bool = False) -> Graph:
     if shared:
         graph.set_input(graph.nodes[1], 1, graph.nodes[0].inputs[1])
     data = in_memory(np.random.default_rng(0).normal(size=(8, 6, 6, 3)).astype(np.float32))
-    run_passes(graph, [Calibrate(), Quantize(activation_bits=bits)], Context(Given(samples=data)))
+    run_passes(graph, [Calibrate(), Quantize(activation_bits=max(bits, 8))], Context(Given(samples=data)))
     params = first.type.params()
-    first.quant = dataclasses.replace(params, scale=params.scale / finer)
+    first.quant = dataclasses.replace(params, scale=params.scale / finer, bits=bits)
     return graph
 
 
-@pytest.mark.parametrize(("bits", "most"), [(8, 255), (16, 128)])
+@pytest.mark.parametrize(("bits", "most"), [(6, 255), (8, 255), (16, 128)])
 @pytest.mark.parametrize("shared", [False, True])
 def test_weights_are_clipped_where_their_multiplier_would_be_too_large(bits: int, most: int, shared: bool) -> None:
     graph = _quantized(bits, finer=1e6, shared=shared)
