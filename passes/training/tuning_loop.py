@@ -27,7 +27,8 @@ from passes.training.trainable import TrainableModel
 from passes.training.tuning_data import Batches, TuningData
 
 State = list[np.ndarray]
-_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+# A RuntimeError is zipfile's for members that are encrypted or of other kinds, and json's for lists in lists.
+_DAMAGED = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 _PARTS = 4  # at least: of the held-out samples, to tell a gain from chance
 
 
@@ -237,6 +238,8 @@ class Checkpoint:
     def _read(self) -> tuple[dict[str, Any], dict[str, State]]:
         """What the file holds, its arrays by kind."""
         try:
+            if not self.path.is_file():
+                raise ValueError("no regular file")
             with open(self.path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
                 about = json.loads(str(file["about"]))
                 names = {p: sorted(k for k in file.files if k.startswith(p)) for p in ("model_", "best_", "optimizer_")}
