@@ -55,7 +55,7 @@ def _is_whole_run(config: pytest.Config) -> bool:
     """Whether all tests of this folder were asked for."""
     here = Path(__file__).resolve().parent
     folders = [(config.invocation_params.dir / argument).resolve() for argument in config.args]
-    chosen = config.option.keyword or config.option.markexpr or config.option.collectonly or config.option.lf
+    chosen = any(getattr(config.option, name, False) for name in ("keyword", "markexpr", "collectonly", "lf"))
     return not chosen and any(folder == here or folder in here.parents for folder in folders)
 
 
