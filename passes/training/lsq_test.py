@@ -155,7 +155,8 @@ def test_averages_of_steps_that_jump_stay_above_nothing() -> None:
     assert all((value.quant.scale > 0).all() for value in graph.values() if value.quant is not None)
 
 
-def test_a_few_steps_that_are_not_compiled_end_in_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_few_steps_that_are_not_compiled_end_where_compiled_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same bytes without oneDNN, which sums in another order where steps are compiled."""
     eager: list[bool] = []
     compile_it = TrainableModel.compile
 
@@ -168,9 +169,14 @@ def test_a_few_steps_that_are_not_compiled_end_in_the_same_bytes(monkeypatch: py
     for few in (False, True):
         monkeypatch.setattr(fine_tune, "few_steps", lambda steps, few=few: few and steps == 7)
         eager.clear()
-        found.append(contents(trained(Lsq(epochs=1, batch_size=16))[0]))
+        found.append(trained(Lsq(epochs=1, batch_size=16))[0])
         assert set(eager) == {few}
-    assert found[0] == found[1]
+    for a, b in zip(*(graph.values() for graph in found), strict=True):
+        if a.quant is not None and b.quant is not None:
+            np.testing.assert_allclose(a.quant.scale, b.quant.scale, rtol=1e-5)  # seven steps in float32
+            assert np.array_equal(a.quant.zero_point, b.quant.zero_point)
+            integers = [0 if v.data is None else v.type.params().quantize(v.data) for v in (a, b)]
+            assert np.abs(integers[0] - integers[1]).max() <= 1  # what lies at a half rounds either way
 
 
 def test_progress_says_the_accuracy_and_how_far_the_whole_training_is() -> None:
