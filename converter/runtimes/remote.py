@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from converter.runtimes.base import Timing
 from converter.runtimes.local import WorkerLost, WorkerProcess, WorkerSession, WorkerSilent, load_in
+from converter.tflite.model_file import parse
+from converter.tflite.records import TensorRecord
 from ir.errors import RuntimeFailure
 
 LIMIT_S = 120.0  # of any request
 ANY_PACKAGE = ""  # the worker takes the first runtime that it can import
+
+
+def _fits(array: np.ndarray, tensor: TensorRecord) -> bool:
+    """Whether an array of some samples can be an output; a file may leave its shape open."""
+    is_open = not tensor.shape or -1 in tensor.shape_signature
+    return array.dtype.name.upper() == tensor.type_name and (is_open or array.shape[1:] == tensor.shape[1:])
+
+
+def _told(arrays: Iterable[tuple[str, Sequence[int]]]) -> str:
+    return ", ".join(f"{kind} {list(shape)}" for kind, shape in arrays) or "none"
 
 
 @dataclass
@@ -52,7 +64,21 @@ class RemoteSession:
             self._session = self._load()
             outputs = self._session.invoke(inputs, repeats)
         self.timing = self._session.timing
+        self._check(outputs)
         return outputs
+
+    def _check(self, outputs: Sequence[np.ndarray]) -> None:
+        """Raises RuntimeFailure for arrays that are none of the model's outputs, whatever the batch."""
+        graph = parse(self.model).main
+        expected = [graph.tensors[j] for j in graph.outputs]
+        if len(outputs) == len(expected) and all(map(_fits, outputs, expected)):
+            return
+        raise RuntimeFailure(
+            expected=f"outputs of the model, {_told((t.type_name.lower(), t.shape) for t in expected)}",
+            found=_told((array.dtype.name, array.shape) for array in outputs),
+            where="the device's answer",
+            fix="run it on a device that can be trusted",
+        )
 
     @property
     def runtime(self) -> str:

@@ -14,6 +14,7 @@ import pytest
 from converter.runtimes import ssh
 from converter.runtimes.choose import choose_runtime
 from converter.runtimes.local import WorkerSession, installed_packages
+from converter.runtimes.remote import RemoteSession
 from converter.runtimes.ssh import SshRuntime, parse_ssh
 from converter.tflite.writer import to_bytes
 from ir.errors import OptionError, RuntimeFailure
@@ -244,3 +245,19 @@ def test_inputs_are_sent_once() -> None:
     session.invoke([x])
     session.invoke([x.reshape(2, 128)])
     assert process.sent == [256, 0, 0, 256, 256]
+
+
+@pytest.mark.parametrize(
+    "wrong", [[], [np.zeros((2, 3), np.int8)] * 2, [np.zeros((2, 3), np.int32)], [np.zeros((2, 9), np.int8)]]
+)
+def test_arrays_that_are_no_outputs_of_the_model(model: bytes, wrong: list[np.ndarray]) -> None:
+    class Process:
+        def next_handle(self) -> int:
+            return 0
+
+        def ask(self, header, arrays, limit_s=None, answers=()):
+            return {**dict.fromkeys(answers, 1), "times_ns": [1], "runtime": "r"}, wrong
+
+    session = RemoteSession(Process, model, "builtin", 1)
+    with pytest.raises(RuntimeFailure, match=r"expected outputs of the model, int8 .*, found"):
+        session.invoke([X])
