@@ -75,7 +75,7 @@ def _run(main: Callable[[], None], arguments: list[str], flag_values: flags.Flag
         check_files(arguments, flag_values)  # better before the work than after it
         main()
     except ConversionError as error:
-        return say_error(str(error))
+        return say_error(f"{error} {_listed(files)} had been written." if files else str(error))
     except ProofError as error:
         say_error(str(error))
         return OURS

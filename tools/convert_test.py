@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from converter.tflite.model_file import load
-from ir.errors import ProofError
+from ir.errors import OutputError, ProofError
 from tools import convert as command
 from tools import convert_shown
 from tools._convert_testing import GOOD, SHIPPED, fill, instead
@@ -235,6 +235,16 @@ def test_an_interruption_after_the_file_says_that_it_was_written(run, monkeypatc
     result = run(*GOOD, "--json=out.json", "--report=page")
     assert result.status == 1
     assert result.err.strip().endswith("error: interrupted; out.tflite and out.json had been written.")
+
+
+def test_a_report_that_cannot_be_written_says_what_was(run, monkeypatch):
+    def full(*args, **kwargs):
+        raise OutputError(expected="room for the report", found="a full disk", where="page", fix="make room")
+
+    monkeypatch.setattr("tools.convert.report", full)
+    result = run(*GOOD, "--json=out.json", "--report=page")
+    assert result.status == 1
+    assert result.err.strip().endswith("a full disk; make room. out.tflite and out.json had been written.")
 
 
 def process(*arguments: str, folder: Path, most_bytes: int | None = None) -> subprocess.CompletedProcess[str]:

@@ -41,7 +41,10 @@ def run() -> None:
         meant = near[0] if near else f"convert {name}" if "." in name or "/" in name else "--help"
         sys.exit(say_error(f"expected a command ({', '.join(_COMMANDS)}), found '{name}'; try intact {meant}."))
     sys.argv = [f"intact {name}", *arguments]
-    command_module(name).run()
+    try:
+        command_module(name).run()
+    except KeyboardInterrupt:  # while modules are imported: later on, the command says what was written
+        sys.exit(say_error("interrupted; nothing was written."))
 
 
 def _help() -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tools import main
 from tools._runs_testing import ROOT
 
 _SEES_KERAS = """
@@ -54,6 +55,18 @@ def test_every_command_shows_examples_before_its_flags(name):
 
 def test_the_version_is_that_of_the_package():
     assert f'version = "{intact("--version").stdout.split()[1]}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_an_interruption_while_modules_are_imported(monkeypatch, capsys):
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "command_module", interrupted)
+    monkeypatch.setattr(sys, "argv", ["intact", "convert", "model.keras"])
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err.strip() == "error: interrupted; nothing was written."
 
 
 @pytest.mark.parametrize(
