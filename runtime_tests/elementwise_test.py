@@ -28,7 +28,8 @@ from ir.ops.elementwise import (
     SUB,
     BinaryAttributes,
 )
-from ir.profile import Profile
+from ir.ops.static import FLOOR_DIV, FLOOR_MOD
+from ir.profile import Profile, Runtime
 from ir.types import DType, TensorType
 from runtime_tests.cases import ALL_PROFILES, check_claims, examples, read_back
 from runtime_tests.one_op import assert_exact, one_op
@@ -180,6 +181,14 @@ def test_plain_int32_is_exact(op: OpDef) -> None:
     model = one_op(op, [TensorType((1, 33), DType.INT32), TensorType((33,), DType.INT32)], attrs, None)
     inputs = [rng.integers(-9, 9, s).astype(np.int32) for s in ((1, 33), (33,))]
     assert_exact(model, inputs, ALL_PROFILES)
+
+
+@pytest.mark.parametrize("op", [FLOOR_DIV, FLOOR_MOD], ids=lambda op: op.name)
+def test_quotients_of_int32_are_rounded_down(op: OpDef) -> None:
+    profiles = [p for p in ALL_PROFILES if p.runtime is not Runtime.TFLM]  # which has them of floats alone
+    model = one_op(op, [TensorType((1, 33), DType.INT32), TensorType((33,), DType.INT32)], op.attributes(), None)
+    divisors = np.array([d for d in range(-17, 17) if d])[:33].astype(np.int32)
+    assert_exact(model, [np.arange(-50, 49, 3, dtype=np.int32)[None], divisors], profiles)
 
 
 @pytest.mark.parametrize(("op", "dtype", "profiles"), UNARY, ids=unary_names)

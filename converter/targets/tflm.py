@@ -11,7 +11,7 @@ from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite import packing, variables
 from converter.tflite.decoding import Carrier
 from converter.tflite.records import ModelFile, TensorRecord
-from ir.opdef import OpDef
+from ir.opdef import OpDef, Role
 from ir.profile import TFLM, Runtime
 
 _ALIGNMENT = 16  # bytes, of every tensor in the arena
@@ -59,7 +59,8 @@ def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
     if op.is_conversion or code == "CAST":
         return (Takes(activations=plain | {"INT8", "UINT8", "INT16"}),)
     quantized = kernel_takes(op, TFLM, _INDICES)
-    return (*quantized, *((Takes(activations=plain | _INDICES),) if plain else ()))
+    of_integers = bool(op.operands) and op.operand(0).role is Role.INDEX  # integers are its data, not beside them
+    return (*quantized, *((Takes(activations=plain if of_integers else plain | _INDICES),) if plain else ()))
 
 
 RULES: Rules = {

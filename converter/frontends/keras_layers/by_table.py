@@ -15,6 +15,7 @@ from ir.graph import Value
 from ir.opdef import OpDef
 from ir.ops import by_table
 from ir.ops.elementwise import MUL
+from ir.ops.static import FLOOR_DIV, FLOOR_MOD
 
 K = keras.ops
 
@@ -60,17 +61,36 @@ def rounded(b: Builder, op: Any, x: Value) -> Value:
 
 @operation("FloorDivide")
 def floor_divide(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
+    if _are_whole(x1, x2):
+        return b.node(FLOOR_DIV, *_whole(b, x1, x2))
     return b.apply(lambda a, c: K.floor(a / c), x1, x2)
 
 
 @operation("Mod")
 def mod(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
+    if _are_whole(x1, x2):
+        return b.node(FLOOR_MOD, *_whole(b, x1, x2))
     return _remainder(b, x1, x2, truncated=False)
 
 
 @operation("Fmod")
 def fmod(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
     return _remainder(b, x1, x2, truncated=True)
+
+
+def _are_whole(*operands: Any) -> bool:
+    """Whether integers are divided: what places in tables are made of stays exact."""
+    return all(not x.dtype.is_float if isinstance(x, Value) else _is_integer(x) for x in operands)
+
+
+def _is_integer(x: Any) -> bool:
+    return bool(np.issubdtype(np.asarray(K.convert_to_numpy(x)).dtype, np.integer))
+
+
+def _whole(b: Builder, *operands: Any) -> list[Value]:
+    """Integers in the type of the one that the model computes."""
+    kind = next(x.dtype for x in operands if isinstance(x, Value))
+    return [x if isinstance(x, Value) else b.constant(x, "number", kind) for x in operands]
 
 
 def _remainder(b: Builder, x1: Any, x2: Any, truncated: bool) -> Value:

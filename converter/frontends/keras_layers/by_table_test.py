@@ -13,6 +13,7 @@ from converter.frontends.keras_layers.by_table import FUNCTIONS
 from converter.frontends.keras_model import from_keras
 from converter.frontends.keras_testing import assert_same_function
 from ir.errors import ModelError
+from ir.ops.static import FLOOR_DIV, FLOOR_MOD
 
 K = keras.ops
 
@@ -44,3 +45,12 @@ def test_a_remainder_of_zero_is_refused(divisor: Any) -> None:
     x = keras.Input((6, 7, 4))
     with pytest.raises(ModelError, match="zeros in a constant divisor"):
         from_keras(keras.Model(x, K.mod(x, divisor)))
+
+
+def test_integers_are_divided_as_integers() -> None:
+    """Ids in parts, each with an embedding of its own: a quotient of 8 bits would be another id."""
+    ids = keras.Input((6,), dtype="int32")
+    parts = [ids // 7, K.mod(ids, 7), K.mod(ids, np.array([2, 3, 4, 5, 6, 7])), ids // (ids + 9)]
+    graph = assert_same_function(keras.Model(ids, parts))
+    assert {n.op for n in graph.nodes if not n.output.dtype.is_float} >= {FLOOR_DIV, FLOOR_MOD}
+    assert not any(v.dtype.is_float for v in graph.values())
