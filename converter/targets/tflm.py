@@ -59,7 +59,7 @@ def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
     if op.is_conversion or code == "CAST":
         return (Takes(activations=plain | {"INT8", "UINT8", "INT16"}),)
     quantized = kernel_takes(op, TFLM, _INDICES)
-    of_integers = bool(op.operands) and op.operand(0).role is Role.INDEX  # integers are its data, not beside them
+    of_integers = all(operand.role is Role.INDEX for operand in op.operands)  # they are its data, not beside them
     return (*quantized, *((Takes(activations=plain if of_integers else plain | _INDICES),) if plain else ()))
 
 
