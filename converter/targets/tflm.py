@@ -53,6 +53,15 @@ _BESIDES = {
 _INDICES = frozenset({"BOOL", "INT32", "INT64"})  # beside the numbers: what is compared, chosen by, found
 
 
+@limit("use real numbers, or other layers")
+def known_data(site: Site) -> bool:
+    """whole numbers and truth values as data only where they are listed"""
+    first = site.input(0)
+    if site.op is None or first is None or site.op.operand(0).role is not Role.ACTIVATION:
+        return True
+    return first.type_name not in _INDICES or site.record.code in _BESIDES.get(first.type_name, "").split()
+
+
 def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
     """The types that its kernels of one operator take."""
     plain = frozenset(name for name, codes in _BESIDES.items() if code in codes.split())
@@ -64,7 +73,7 @@ def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
 
 
 RULES: Rules = {
-    op: Rule(takes=takes, limits=(static_shapes, dense, few_operands))
+    op: Rule(takes=takes, limits=(static_shapes, dense, few_operands, known_data))
     for code, op in BY_CODE.items()
     if (takes := _takes(code, op))
 }

@@ -12,6 +12,7 @@ from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph
 from ir.ops.convolution import CONV_2D, Conv2DAttributes
+from ir.ops.reduction import SUM, ReduceAttributes
 from ir.profile import TFLM
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
@@ -60,3 +61,12 @@ def test_the_arena_holds_activations_and_unpacked_weights(weights: DType, expect
     session = LocalRuntime.of(TFLM).load(model)
     session.invoke([np.zeros((1, 8, 8, 64), np.int8)])
     assert predicted == expected and predicted < session.timing.arena_bytes < predicted + _RECORDS
+
+
+@pytest.mark.parametrize(("dtype", "mapped"), [(DType.INT32, False), (DType.FLOAT32, True)])
+def test_sums_of_whole_numbers_are_not_promised(dtype: DType, mapped: bool) -> None:
+    graph = Graph()
+    total = graph.add(SUM, [graph.input("x", TensorType((1, 6), dtype))], ReduceAttributes(axes=(1,)), "total").output
+    graph.outputs = [total]
+    (verdict,) = TARGET.check(parse(to_bytes(graph)), None).verdicts
+    assert verdict.mapped == mapped
