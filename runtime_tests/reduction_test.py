@@ -24,6 +24,7 @@ from ir.profile import PROFILES, TFLM, Kernels
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 from runtime_tests import cases
+from runtime_tests.one_op import assert_exact, one_op
 
 EXTREMES = pytest.mark.parametrize("op", [REDUCE_MAX, REDUCE_MIN], ids=lambda op: op.name)
 WIDTHS = pytest.mark.parametrize("dtype", [DType.INT8, DType.INT16])
@@ -132,3 +133,12 @@ def test_old_runtime_takes_negative_axes_the_general_way() -> None:
         cases.assert_exact(model, [x], cases.ALL_PROFILES)
         results.append(cases.runtime_of(PROFILES["builtin"]).load(model).invoke([x])[0])
     assert (results[0] != results[1]).any()
+
+
+@pytest.mark.parametrize("keep_dims", [False, True])
+def test_sums_of_plain_integers(keep_dims: bool) -> None:
+    """How many there are, and places that add up; TFLM sums no integers."""
+    x = np.random.default_rng(0).integers(-(1 << 20), 1 << 20, (1, 5, 7)).astype(np.int32)
+    attrs = ReduceAttributes(axes=(1,), keep_dims=keep_dims)
+    model = one_op(SUM, [TensorType(x.shape, DType.INT32)], attrs, None)
+    assert_exact(model, [x], [p for p in cases.ALL_PROFILES if p != TFLM])

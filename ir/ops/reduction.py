@@ -139,6 +139,8 @@ def _saturated(q: np.ndarray, dtype: np.dtype) -> np.ndarray:
 def _integer_sum(call: IntegerCall) -> list[np.ndarray]:
     x, dtype = given(call.inputs), call.out_types[0].dtype.numpy
     axes = _axes(call.attrs, x.ndim)
+    if given(call.in_types).quant is None:  # plain integers: how many there are, what places add up to
+        return [x.sum(axis=axes, keepdims=call.attrs.keep_dims, dtype=dtype)]
     source, out = _params(call)
     zero, out_zero = int(source.zero_point), int(out.zero_point)
     multiplier, shift = quantize_multiplier(float(source.scale) / float(out.scale))

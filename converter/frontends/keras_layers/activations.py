@@ -77,8 +77,13 @@ def prelu(b: Builder, layer: Any, x: Value) -> Value:
 def clip(b: Builder, op: Any, x: Value) -> Value:
     low = np.asarray(-np.inf if op.x_min is None else op.x_min, np.float32)
     high = np.asarray(np.inf if op.x_max is None else op.x_max, np.float32)
-    if low.ndim or high.ndim or not x.dtype.is_float:
-        raise b.fail("numbers as limits of floats", "tensors, or integers", "use keras.ops.maximum and minimum")
+    if low.ndim or high.ndim:
+        raise b.fail("numbers as limits", "tensors", "use keras.ops.maximum and minimum")
+    if not x.dtype.is_float:
+        limits = [(f, v) for f, v in ((keras.ops.maximum, op.x_min), (keras.ops.minimum, op.x_max)) if v is not None]
+        for limit, value in limits:
+            x = b.apply(lambda x, limit=limit, value=value: limit(x, int(value)), x)
+        return x
     return clipped(b, x, float(low), float(high))
 
 

@@ -5,7 +5,7 @@ Division by a constant becomes a product and subtraction of one a sum, which hav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -37,17 +37,18 @@ from ir.ops.rewritten import POW, PRODUCTS, REDUCE_ANY
 from ir.ops.unary import ABS, EXP, LOG, NEG, RSQRT, SQRT, SQUARE
 from ir.types import DType
 
-for _name, _op in {
-    "Negative": NEG,
-    "Absolute": ABS,
-    "Abs": ABS,
-    "Exp": EXP,
-    "Log": LOG,
-    "Sqrt": SQRT,
-    "Rsqrt": RSQRT,
-    "Square": SQUARE,
-}.items():
-    operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x))
+for _name, _op in {"Exp": EXP, "Log": LOG, "Sqrt": SQRT, "Rsqrt": RSQRT}.items():
+    operation(_name)(lambda b, op, x, _op=_op: b.node(_op, as_float(b, x)))
+
+# Of integers these are what every runtime has of them.
+_OF_INTEGERS: dict[OpDef, Callable[[Any], Any]] = {
+    NEG: lambda x: 0 - x,
+    ABS: lambda x: keras.ops.maximum(x, 0 - x),
+    SQUARE: lambda x: x * x,
+}
+
+for _name, _op in {"Negative": NEG, "Absolute": ABS, "Abs": ABS, "Square": SQUARE}.items():
+    operation(_name)(lambda b, op, x, _op=_op: b.node(_op, x) if x.dtype.is_float else b.apply(_OF_INTEGERS[_op], x))
 
 
 for _name, _op in {"Add": ADD, "Multiply": MUL, "Maximum": MAXIMUM, "Minimum": MINIMUM}.items():
@@ -196,7 +197,8 @@ def _reduced(op: OpDef) -> Any:
     return handler
 
 
-operation("Mean")(_reduced(MEAN))
+_mean = _reduced(MEAN)
+operation("Mean")(lambda b, op, x: _mean(b, op, as_float(b, x)))
 operation("Sum")(_reduced(SUM))
 operation("Max", "Amax")(_reduced(REDUCE_MAX))
 operation("Min", "Amin")(_reduced(REDUCE_MIN))

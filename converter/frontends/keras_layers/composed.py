@@ -35,7 +35,11 @@ def logsumexp(b: Builder, op: Any, x: Value) -> Value:
 
 @operation("Cumsum")
 def cumsum(b: Builder, op: Any, x: Value) -> Value:
+    """A product with a triangle of ones; of integers, which may be places, as a sum of integers."""
     axis = _axis(b, op, x)
+    if not x.dtype.is_float:
+        triangle = np.tri(x.shape[axis], dtype=np.int32).reshape(-1, x.shape[axis], *(1,) * (len(x.shape) - axis - 1))
+        return b.apply(lambda x: keras.ops.sum(keras.ops.expand_dims(x, axis) * triangle, axis=axis + 1), x)
     perm = [i for i in range(len(x.shape)) if i != axis] + [axis]
     rows = transpose(b, x, perm, "last")
     ones = b.constant(np.tri(x.shape[axis]), "ones")

@@ -188,7 +188,8 @@ def take(b: Builder, op: Any, x: Any, indices: Any) -> Value:
     """Rows of a constant table (an embedding), or chosen places of a tensor."""
     if op.axis is None:
         raise b.fail("an axis to take from", "axis=None", "reshape the tensor to one axis and take from axis 0")
-    table = b.operand(x, "table")
+    whole = not isinstance(x, Value) and "int" in str(x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)
+    table = b.constant(x, "table", DType.INT32) if whole else b.operand(x, "table")
     places = indices if isinstance(indices, Value) else b.constant(indices, "indices", DType.INT32)
     if places.dtype not in (DType.INT32, DType.INT64):
         raise b.fail("int32 indices", places.dtype.value, "cast the indices to int32")

@@ -153,6 +153,27 @@ def test_operation(name: str) -> None:
     assert_same_function(keras.Model(x, _OPERATIONS[name](x)))
 
 
+def test_functions_of_integers_are_reals() -> None:
+    ids = keras.Input((6,), dtype="int32")
+    assert_same_function(keras.Model(ids, [K.mean(ids, axis=1), K.sqrt(ids + 1), K.exp(ids)]))
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        lambda ids: K.take(np.arange(10) * 300, ids, axis=0),
+        lambda ids: [K.cumsum(ids, axis=1), K.cumsum(K.reshape(ids, (1, 2, 3)), axis=1)],
+        lambda ids: [K.clip(ids, 1, 3), K.clip(ids, -7, 2)],
+        lambda ids: [-ids, K.abs(ids - 3), K.square(ids), K.sum(K.cast(ids > 2, "int32"), axis=1)],
+    ],
+)
+def test_integers_stay_integers(operation: Callable[[Any], Any]) -> None:
+    """What is looked up afterwards would be another row, were it rounded to 8 bits in between."""
+    ids = keras.Input((6,), dtype="int32")
+    graph = assert_same_function(keras.Model(ids, operation(ids)))
+    assert not any(v.dtype.is_float for v in graph.values())
+
+
 @pytest.mark.parametrize(
     ("operation", "found"),
     [
