@@ -5,6 +5,7 @@ The conversion proves its file on the installed runtimes.
 
 from __future__ import annotations
 
+import keras
 import numpy as np
 import pytest
 
@@ -40,3 +41,15 @@ def test_whole_numbers_are_what_the_file_takes(dtype: DType) -> None:
     assert found.quality is not None and floats.quality is not None
     # 0.1 dB apart at most over the types; a bit lost would be 6 dB
     assert found.quality.sqnr_db > floats.quality.sqnr_db - 1
+
+
+def test_numbers_that_are_places_in_a_table_too() -> None:
+    """What reads the integers as they are would read a scale with them, which no kernel of theirs takes."""
+    ids = keras.Input((6,), dtype="int32")
+    looked_up = keras.layers.Embedding(20, 4)(keras.ops.maximum(ids, 2))
+    counted = keras.layers.Dense(4)(keras.ops.cast(ids, "float32") * 0.1)
+    model = keras.Model(ids, keras.layers.Dense(3)(keras.ops.mean(looked_up, axis=1) + counted))
+    data = np.random.default_rng(0).integers(0, 20, (40, 6)).astype(np.int32)
+    result = convert(model, calibration_data=data, pipeline="fast")
+    assert result.graph.inputs[0].dtype is DType.INT32 and not result.float_operators
+    assert result.quality is not None and result.quality.sqnr_db > 30  # an id that is another would leave a tenth of it

@@ -103,7 +103,8 @@ def _with_scale_one(graph: Graph, value: Value) -> Value:
         attrs = CastAttributes(in_data_type=value.dtype, out_data_type=_WIDEST)
         narrow = TensorType(value.shape, _WIDEST)
         value = graph.add(CAST, [value], attrs, f"{value.name}/int32", [narrow]).output
-    if value.producer is not None and value.producer.op is not CAST:  # which computes with plain numbers
+    made_plain = value.producer is not None and value.producer.op is not CAST
+    if made_plain or any(not numeric_cast(n) and n.op is not QUANTIZE for n in value.consumers):  # of plain numbers
         plain = ReshapeAttributes(shape=value.shape)
         value = graph.add(RESHAPE, [value], plain, f"{value.name}/scaled", [value.type]).output
     signed = value.dtype is not DType.UINT8
