@@ -59,7 +59,7 @@ def associative_scan(b: Builder, op: Any, f: Callable[..., Any], elems: Any) -> 
 
 @operation("ForiLoop")
 def fori_loop(b: Builder, op: Any, init_val: Any) -> Any:
-    if isinstance(op.lower, Value) or isinstance(op.upper, Value):
+    if isinstance(op.lower, keras.KerasTensor) or isinstance(op.upper, keras.KerasTensor):
         raise b.fail("a loop between constant bounds", "bounds that the model computes", "fix the number of steps")
     lower, upper = int(op.lower), int(op.upper)
     _check(b, upper - lower)

@@ -72,6 +72,13 @@ def test_what_the_model_computes_chooses_no_branch() -> None:
         from_keras(keras.Model(x, chosen))
 
 
+def test_bounds_that_the_model_computes_are_refused() -> None:
+    x = keras.Input((6, 4))
+    steps = K.cast(x[0, 0, 0], "int32")
+    with pytest.raises(ModelError, match="a loop between constant bounds"):
+        from_keras(keras.Model(x, K.fori_loop(0, steps, lambda i, v: v + 1, x)))
+
+
 def test_loops_have_an_end() -> None:
     x = keras.Input((6, 4))
     with pytest.raises(ModelError, match="at most 512 steps"):
