@@ -199,7 +199,8 @@ def _reduced(op: OpDef) -> Any:
 
 _mean = _reduced(MEAN)
 operation("Mean")(lambda b, op, x: _mean(b, op, as_float(b, x)))
-operation("Sum")(_reduced(SUM))
+_sum = _reduced(SUM)
+operation("Sum")(lambda b, op, x: _sum(b, op, counted(b, x)))
 operation("Max", "Amax")(_reduced(REDUCE_MAX))
 operation("Min", "Amin")(_reduced(REDUCE_MIN))
 
@@ -296,3 +297,8 @@ def rescaling(b: Builder, layer: Any, x: Value) -> Value:
 def as_float(b: Builder, x: Value) -> Value:
     """`x`, cast if it holds integers."""
     return x if x.dtype.is_float else b.node(CAST, x, name="cast", in_data_type=x.dtype, out_data_type=DType.FLOAT32)
+
+
+def counted(b: Builder, x: Value) -> Value:
+    """`x`, truths as 0 and 1."""
+    return b.node(CAST, x, name="ones", in_data_type=x.dtype, out_data_type=DType.INT32) if x.dtype is DType.BOOL else x

@@ -14,6 +14,7 @@ import numpy as np
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
 from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
+from converter.frontends.keras_layers.arithmetic import counted
 from ir.graph import Value
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.slicing import GATHER
@@ -36,7 +37,7 @@ def logsumexp(b: Builder, op: Any, x: Value) -> Value:
 @operation("Cumsum")
 def cumsum(b: Builder, op: Any, x: Value) -> Value:
     """A product with a triangle of ones; of integers, which may be places, as a sum of integers."""
-    axis = _axis(b, op, x)
+    axis, x = _axis(b, op, x), counted(b, x)
     if not x.dtype.is_float:
         triangle = np.tri(x.shape[axis], dtype=np.int32).reshape(-1, x.shape[axis], *(1,) * (len(x.shape) - axis - 1))
         return b.apply(lambda x: keras.ops.sum(keras.ops.expand_dims(x, axis) * triangle, axis=axis + 1), x)

@@ -164,6 +164,7 @@ def test_functions_of_integers_are_reals() -> None:
         lambda ids: K.take(np.arange(10) * 300, ids, axis=0),
         lambda ids: [K.cumsum(ids, axis=1), K.cumsum(K.reshape(ids, (1, 2, 3)), axis=1)],
         lambda ids: [K.clip(ids, 1, 3), K.clip(ids, -7, 2)],
+        lambda ids: [K.sum(ids > 2, axis=1), K.cumsum(ids > 2, axis=1)],
         lambda ids: [-ids, K.abs(ids - 3), K.square(ids), K.sum(K.cast(ids > 2, "int32"), axis=1)],
     ],
 )
