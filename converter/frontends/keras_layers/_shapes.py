@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from converter.frontends.keras_layers._builder import Builder
 from ir.graph import Value
 from ir.ops._common import Padding
@@ -41,6 +43,12 @@ def as_picture(b: Builder, x: Value) -> Value:
     if len(x.shape) != 3:
         raise b.fail("a signal or a picture (rank 3 or 4)", f"the shape {x.shape}", "reshape it before this layer")
     return reshape(b, x, (x.shape[0], 1, *x.shape[1:]), "expand_dims")
+
+
+def holds_integers(x: Any) -> bool:
+    """Whether a tensor, a variable or an array has whole numbers; truths are none."""
+    kind = x.dtype.value if isinstance(x, Value) else str(x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)
+    return "int" in kind.lower()
 
 
 def channels_last(b: Builder, op: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
+from converter.frontends.keras_layers._shapes import holds_integers
 from converter.frontends.keras_layers.arithmetic import as_float
 from ir.graph import Value
 from ir.opdef import OpDef
@@ -61,30 +62,29 @@ def rounded(b: Builder, op: Any, x: Value) -> Value:
 
 @operation("FloorDivide")
 def floor_divide(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
-    if _are_whole(x1, x2):
+    _check_divisor(b, x2)
+    if holds_integers(x1) and holds_integers(x2):  # what places in tables are made of stays exact
         return b.node(FLOOR_DIV, *_whole(b, x1, x2))
     return b.apply(lambda a, c: K.floor(a / c), x1, x2)
 
 
 @operation("Mod")
 def mod(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
-    if _are_whole(x1, x2):
+    _check_divisor(b, x2)
+    if holds_integers(x1) and holds_integers(x2):  # what places in tables are made of stays exact
         return b.node(FLOOR_MOD, *_whole(b, x1, x2))
     return _remainder(b, x1, x2, truncated=False)
 
 
 @operation("Fmod")
 def fmod(b: Builder, op: Any, x1: Any, x2: Any) -> Value:
+    _check_divisor(b, x2)
     return _remainder(b, x1, x2, truncated=True)
 
 
-def _are_whole(*operands: Any) -> bool:
-    """Whether integers are divided: what places in tables are made of stays exact."""
-    return all(not x.dtype.is_float if isinstance(x, Value) else _is_integer(x) for x in operands)
-
-
-def _is_integer(x: Any) -> bool:
-    return bool(np.issubdtype(np.asarray(K.convert_to_numpy(x)).dtype, np.integer))
+def _check_divisor(b: Builder, divisor: Any) -> None:
+    if not isinstance(divisor, Value) and not np.all(K.convert_to_numpy(divisor)):
+        raise b.fail("a divisor other than zero", "zeros in a constant divisor", "correct the constant")
 
 
 def _whole(b: Builder, *operands: Any) -> list[Value]:
@@ -96,8 +96,6 @@ def _whole(b: Builder, *operands: Any) -> list[Value]:
 def _remainder(b: Builder, x1: Any, x2: Any, truncated: bool) -> Value:
     """By a number in one table; by a tensor what its multiple leaves, rounded as the quotient is."""
     divisor = None if isinstance(x2, Value) else np.asarray(K.convert_to_numpy(x2), np.float64)
-    if divisor is not None and not np.all(divisor):
-        raise b.fail("a divisor other than zero", "zeros in a constant divisor", "correct the constant")
     if divisor is not None and divisor.size == 1:
         return b.node(by_table.MODULO, as_float(b, x1), divisor=float(divisor.reshape(())), truncated=truncated)
     whole = K.trunc if truncated else K.floor

@@ -54,3 +54,10 @@ def test_integers_are_divided_as_integers() -> None:
     graph = assert_same_function(keras.Model(ids, parts))
     assert {n.op for n in graph.nodes if not n.output.dtype.is_float} >= {FLOOR_DIV, FLOOR_MOD}
     assert not any(v.dtype.is_float for v in graph.values())
+
+
+@pytest.mark.parametrize("divided", [lambda ids: ids // 0, lambda ids: K.mod(ids, np.array([1, 2, 0, 4, 5, 6]))])
+def test_integers_are_not_divided_by_zero(divided: Callable[[Any], Any]) -> None:
+    ids = keras.Input((6,), dtype="int32")
+    with pytest.raises(ModelError, match="zeros in a constant divisor"):
+        from_keras(keras.Model(ids, divided(ids)))

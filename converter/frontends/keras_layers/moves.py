@@ -12,7 +12,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
-from converter.frontends.keras_layers._shapes import axes_of, channels_last, reshape, transpose
+from converter.frontends.keras_layers._shapes import axes_of, channels_last, holds_integers, reshape, transpose
 from ir.graph import Value
 from ir.ops.comparison import SELECT_V2
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK
@@ -188,7 +188,7 @@ def take(b: Builder, op: Any, x: Any, indices: Any) -> Value:
     """Rows of a constant table (an embedding), or chosen places of a tensor."""
     if op.axis is None:
         raise b.fail("an axis to take from", "axis=None", "reshape the tensor to one axis and take from axis 0")
-    whole = not isinstance(x, Value) and "int" in str(x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)
+    whole = not isinstance(x, Value) and holds_integers(x)
     table = b.constant(x, "table", DType.INT32) if whole else b.operand(x, "table")
     places = indices if isinstance(indices, Value) else b.constant(indices, "indices", DType.INT32)
     if places.dtype not in (DType.INT32, DType.INT64):
