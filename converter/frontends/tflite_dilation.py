@@ -28,8 +28,8 @@ def fold_blocks(graph: Graph) -> None:
     graph.prune()
 
 
-def _chain(graph: Graph, spread: Node) -> tuple[Node, Node] | None:
-    """The convolution of the blocks, and what gathers them again; None where it is not all of it."""
+def _chain(graph: Graph, spread: Node) -> tuple[Node, Node, tuple[int, int]] | None:
+    """The convolution of the blocks, what gathers them again, and the dilation; None where it is not all of it."""
     convolution = _next(graph, spread)
     if convolution is None or convolution.op not in (CONV_2D, DEPTHWISE_CONV_2D):
         return None
@@ -41,7 +41,8 @@ def _chain(graph: Graph, spread: Node) -> tuple[Node, Node] | None:
     signal = (batch, rows * columns, channels)
     whole = gather.input.shape in (convolution.output.shape, signal)
     same = gather.attrs.block_shape == spread.attrs.block_shape and len(gather.input.shape) == len(spread.input.shape)
-    return (convolution, gather) if whole and same and _factors(spread, convolution) is not None else None
+    factors = _factors(spread, convolution)
+    return (convolution, gather, factors) if whole and same and factors is not None else None
 
 
 def _next(graph: Graph, node: Node) -> Node | None:
@@ -68,14 +69,13 @@ def _factors(spread: Node, convolution: Node) -> tuple[int, int] | None:
     return (blocks[0], 1) if len(blocks) == 1 and convolution.input.shape[1:3] == (*sizes, 1) else None
 
 
-def _fold(graph: Graph, spread: Node, convolution: Node, gather: Node) -> None:
-    factors = _factors(spread, convolution)
-    assert factors is not None
+def _fold(graph: Graph, spread: Node, convolution: Node, gather: Node, factors: tuple[int, int]) -> None:
     kept = [(p[0] - c[0], p[1] - c[1]) for p, c in zip(spread.attrs.paddings, gather.attrs.crops, strict=True)]
     x = _padded(graph, spread.input, kept, gather.name)
     picture = x.shape
     if len(picture) == 3:
-        picture = (x.shape[0], 1, *x.shape[1:]) if factors[0] == 1 else (*x.shape[:2], 1, x.shape[2])
+        axis = 1 if convolution.input.shape[1] == 1 else 2
+        picture = (*x.shape[:axis], 1, *x.shape[axis:])
     x = _shaped(graph, x, picture, f"{gather.name}/picture")
     attrs = dataclasses.replace(convolution.attrs, dilation_h_factor=factors[0], dilation_w_factor=factors[1])
     y = graph.add(convolution.op, [x, *convolution.inputs[1:]], attrs, convolution.name).output

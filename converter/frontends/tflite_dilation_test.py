@@ -52,6 +52,7 @@ def _blocks(
         (_blocks((1, 13, 4), (2,), ((4, 1),), ((0, 1),)), ["pad", "reshape", "conv_2d", "reshape"]),
         (_blocks((1, 13, 4), (4,), ((0, 3),), ((0, 3),)), ["reshape", "conv_2d", "reshape"]),
         (_blocks((1, 13, 4), (2,), ((2, 3),), ((0, 1),), axis=2), ["pad", "reshape", "conv_2d", "reshape"]),
+        (_blocks((1, 13, 4), (1,), ((2, 0),), ((0, 0),), axis=2), ["pad", "reshape", "conv_2d", "reshape"]),
         (_blocks((1, 13, 4), (2,), ((1, 0),), ((2, 1),)), ["slice", "reshape", "conv_2d", "reshape"]),
         (_blocks((1, 9, 10, 4), (2, 3), ((2, 3), (3, 5)), ((0, 1), (0, 2))), ["pad", "conv_2d"]),
         (
