@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from converter.targets.rules import CheckReport, Rule, Rules, Takes, check_each, kernel_takes, limit
+from converter.targets.rules import CheckReport, Limit, Rule, Rules, Takes, check_each, kernel_takes, limit
 from converter.targets.site import BY_CODE, Site, sites, tensor_bytes
 from converter.targets.target import CONVOLUTIONS, Target
 from converter.tflite import packing, variables
@@ -31,9 +31,8 @@ def dense(site: Site) -> bool:
 
 @limit("join in steps, as convert does")
 def few_operands(site: Site) -> bool:
-    """at most as many inputs as its kernel takes (10 to be concatenated)"""
-    most = {} if site.op is None else site.op.most_operands
-    return len(site.inputs) <= most.get(Runtime.TFLM, len(site.inputs))
+    """at most 10 inputs"""
+    return site.op is None or len(site.inputs) <= site.op.most_operands[Runtime.TFLM]
 
 
 # What its kernels take beside the quantized types that the table of kernels lists: measured, one operator each.
@@ -72,10 +71,13 @@ def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
     return (*quantized, *((Takes(activations=plain if of_integers else plain | _INDICES),) if plain else ()))
 
 
+def _limits(op: OpDef) -> tuple[Limit, ...]:
+    few = (few_operands,) if Runtime.TFLM in op.most_operands else ()
+    return (static_shapes, dense, known_data, *few)
+
+
 RULES: Rules = {
-    op: Rule(takes=takes, limits=(static_shapes, dense, few_operands, known_data))
-    for code, op in BY_CODE.items()
-    if (takes := _takes(code, op))
+    op: Rule(takes=takes, limits=_limits(op)) for code, op in BY_CODE.items() if (takes := _takes(code, op))
 }
 
 
