@@ -53,20 +53,14 @@ def check_apart(reads: Mapping[str, Any], writes: Mapping[str, Any]) -> None:
     pairs = [*itertools.product(written.items(), read.items()), *itertools.combinations(written.items(), 2)]
     for (output, path), (other, other_path) in pairs:
         if _is_same(path, other_path):
-            raise OutputError(
-                expected=f"another file for {output} than for {other}",
-                found="one and the same",
-                where=str(path),
-                fix="choose another name for what is written",
-            )
+            raise _clash(path, f"another file for {output} than for {other}", "one and the same")
     for (output, path), (other, folder) in itertools.product(written.items(), read.items()):
         if _is_part(path, folder):
-            raise OutputError(
-                expected=f"a new file for {output}, or one outside of {other}",
-                found="a part of what is read",
-                where=str(path),
-                fix="choose another name for what is written",
-            )
+            raise _clash(path, f"a new file for {output}, or one outside of {other}", "a part of what is read")
+
+
+def _clash(path: Path, expected: str, found: str) -> OutputError:
+    return OutputError(expected=expected, found=found, where=str(path), fix="choose another name for what is written")
 
 
 def _paths(named: Mapping[str, Any]) -> dict[str, Path]:

@@ -60,7 +60,7 @@ def drawn(models: list[str], seed: int) -> Case:
         options["activation_bits"] = rng.choice(ACTIVATION_BITS)
     budget = rng.choice(_BUDGETS)
     if budget is not None:
-        options = {**options, "budget": budget, "pipeline": None}
+        options = {**{name: value for name, value in options.items() if name != "pipeline"}, "budget": budget}
     elif rng.random() < 0.4:
         options["weight_bits"] = rng.choice(WEIGHT_BITS)
     return Case(model=rng.choice(models), samples=rng.choice(_SAMPLES), options=options)

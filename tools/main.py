@@ -42,9 +42,10 @@ def run() -> None:
         sys.exit(say_error(f"expected a command ({', '.join(_COMMANDS)}), found '{name}'; try intact {meant}."))
     sys.argv = [f"intact {name}", *arguments]
     try:
-        command_module(name).run()
-    except KeyboardInterrupt:  # while modules are imported: later on, the command says what was written
+        command = command_module(name)
+    except KeyboardInterrupt:  # later on, the command says what was written
         sys.exit(say_error("interrupted; nothing was written."))
+    command.run()
 
 
 def _help() -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -69,8 +70,7 @@ class RemoteSession:
 
     def _check(self, outputs: Sequence[np.ndarray]) -> None:
         """Raises RuntimeFailure for arrays that are none of the model's outputs, whatever the batch."""
-        graph = parse(self.model).main
-        expected = [graph.tensors[j] for j in graph.outputs]
+        expected = self._outputs
         if len(outputs) == len(expected) and all(map(_fits, outputs, expected)):
             return
         raise RuntimeFailure(
@@ -79,6 +79,11 @@ class RemoteSession:
             where="the device's answer",
             fix="run it on a device that can be trusted",
         )
+
+    @functools.cached_property
+    def _outputs(self) -> list[TensorRecord]:
+        graph = parse(self.model).main
+        return [graph.tensors[j] for j in graph.outputs]
 
     @property
     def runtime(self) -> str:
