@@ -19,9 +19,13 @@ from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
+from ir.graph import Graph
 from ir.opdef import Attributes, OpDef
 from ir.ops.activation import ELU, HARD_SWISH, LOGISTIC, TANH
+from ir.ops.blocks import BATCH_TO_SPACE_ND, SPACE_TO_BATCH_ND, BatchToSpaceAttributes, SpaceToBatchAttributes
 from ir.ops.elementwise import ABS, MUL, RSQRT, BinaryAttributes
+from ir.ops.joining import CONCATENATION, ConcatenationAttributes
+from ir.ops.padding import PAD
 from ir.ops.relu import LEAKY_RELU, RELU, LeakyReluAttributes
 from ir.profile import TFLM
 from ir.quantization import QuantParams
@@ -187,3 +191,20 @@ def test_products_of_many_pairs() -> None:
         types = [TensorType(a.shape, dtype, quant(s, 0, dtype)) for s in scales]
         out = quant(float(scales.prod()) * 2 ** (dtype.bits - 2), 0, dtype)
         assert_exact(one_op(MUL, types, BinaryAttributes(), out), [a, b], [TFLM])
+
+
+def test_many_parts_and_zeros_beside_blocks_take_the_form_that_its_kernels_compute() -> None:
+    graph = Graph("parts")
+    x = graph.input("x", TensorType((1, 6, 4, 3)))
+    factors = [graph.constant(np.float32(1 + i / 10), f"factor_{i}") for i in range(11)]
+    parts = [graph.add(MUL, [x, factor], BinaryAttributes(), f"part_{i}").output for i, factor in enumerate(factors)]
+    whole = graph.add(CONCATENATION, parts, ConcatenationAttributes(axis=3), "whole").output
+    edges = ((1, 1), (0, 0))
+    spread = SpaceToBatchAttributes(block_shape=(2, 1), paddings=edges)
+    blocks = graph.add(SPACE_TO_BATCH_ND, [whole], spread, "blocks").output
+    gather = BatchToSpaceAttributes(block_shape=(2, 1), crops=((0, 0), (0, 0)))
+    graph.outputs = [graph.add(BATCH_TO_SPACE_ND, [blocks], gather, "y").output]
+    data = np.random.default_rng(0).uniform(-1, 3, (20, 6, 4, 3)).astype(np.float32)  # zero is not the integer 0
+    result = convert(graph, calibration_data=data, target="tflm", pipeline="fast")
+    assert any(proof.runtime == "tflm" and proof.samples and not proof.differing for proof in result.proof)
+    assert {node.op for node in result.graph.nodes} >= {PAD, CONCATENATION, SPACE_TO_BATCH_ND}

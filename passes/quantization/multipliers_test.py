@@ -9,6 +9,7 @@ from ir.graph import Graph
 from ir.layer import layers
 from passes.contract.base import Context, Given
 from passes.graph_testing import Net
+from passes.quantization.lower import LowerToInteger
 from passes.quantization.multipliers import lower_multipliers
 from passes.quantization.quantize import Quantize
 from passes.ranges.calibrate import Calibrate
@@ -51,3 +52,8 @@ def test_other_weights_stay() -> None:
     graph = _quantized(8, finer=1.0)
     before = [layer.params for layer in layers(graph)]
     assert lower_multipliers(graph) == [] and [layer.params for layer in layers(graph)] == before
+
+
+def test_lowering_does_it() -> None:
+    graph = _quantized(8, finer=1e6)
+    assert any("weights of 4 channels clipped" in note for note in LowerToInteger().run(graph, Context()).notes)
