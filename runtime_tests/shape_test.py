@@ -22,6 +22,7 @@ from ir.quantization import QuantParams
 from ir.types import DType, TensorType
 from runtime_tests import cases
 from runtime_tests.moves import MOVES, Strategy, paddings_
+from runtime_tests.one_op import assert_exact, one_op
 
 QUANT = QuantParams(scale=np.float32(0.1), zero_point=np.int64(-5))
 
@@ -270,3 +271,10 @@ def test_inputs_that_do_not_fit_together() -> None:
         joining.PACK.infer(joining.PackAttributes(values_count=2), types)
     with pytest.raises(ShapeError, match="batch axes"):
         slicing.GATHER.infer(slicing.GatherAttributes(axis=2, batch_dims=2), [types[0], TensorType((1, 5, 2))])
+
+
+def test_a_scalar_is_a_shape_of_nothing() -> None:
+    """The constant of no elements has no bytes in the file: it was taken for a tensor that nothing computes."""
+    x = TensorType((1, 1), DType.INT8, QUANT)
+    model = one_op(shape.RESHAPE, [x], shape.ReshapeAttributes(shape=()), QUANT)
+    assert_exact(model, [np.full((1, 1), 7, np.int8)], cases.ALL_PROFILES)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from converter.tflite.codec import BY_CODE, decode_attributes, encoding_of, layout
@@ -92,6 +94,8 @@ class GraphReader:
             if record.data is None and record.is_variable:
                 self.values[index] = self._state(record)
                 return self.values[index]
+            if record.data is None and 0 in record.shape:  # nothing, such as the shape of a scalar, takes no buffer
+                record = dataclasses.replace(record, data=np.zeros(0, np.uint8))
             if record.data is None:
                 raise ModelError(
                     expected="a constant or the result of an earlier operator",
