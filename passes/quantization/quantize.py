@@ -97,21 +97,35 @@ class Quantize(Pass):
     def _weights(self, graph: Graph, context: Context, requested: Requested) -> list[str]:
         notes: list[str] = []
         widened: dict[str, list[Node]] = {}
-        for layer in layers(graph):
-            x = layer.x.quant
-            if x is None:
-                continue
-            asked = Widths(activation_bits=x.bits, weight_bits=requested(layer.node).weight_bits)
-            per_channel = self._per_channel(layer.op, context)
-            bits = (available(layer.op, asked, per_channel, context) or asked).weight_bits
-            if fit_words(layer, asked, per_channel, context):
-                bits = asked.weight_bits
-            if bits != asked.weight_bits:
-                container = "int16" if x.bits > NARROW else "int8"
-                what = f"{bits} bits in place of {asked.weight_bits} for weights of {layer.op.name}, with {container}"
-                widened.setdefault(f"{what} activations no kernel has fewer", []).append(layer.node)
-            notes += quantize_weights(graph, layer, per_channel, bits)
+        for sharing in self._sharing(graph, context):
+            per_channel = self._per_channel(sharing[0].op, context)
+            most = max(requested(layer.node).weight_bits for layer in sharing)
+            asked = [Widths(activation_bits=layer.x.type.params().bits, weight_bits=most) for layer in sharing]
+            found = [_weight_bits(*each, per_channel, context) for each in zip(sharing, asked, strict=True)]
+            bits = found[0] if len(set(found)) == 1 else NARROW
+            for layer, widths in zip(sharing, asked, strict=True):
+                if bits != most:
+                    container = "int16" if widths.activation_bits > NARROW else "int8"
+                    what = f"{bits} bits in place of {most} for weights of {layer.op.name}, with {container}"
+                    widened.setdefault(f"{what} activations no kernel has fewer", []).append(layer.node)
+            notes += quantize_weights(graph, sharing, per_channel, bits)
         return [f"{what}: {named(nodes)}" for what, nodes in widened.items()] + notes
+
+    def _sharing(self, graph: Graph, context: Context) -> list[list[Layer]]:
+        """The layers that read quantized data, those that share weights, and the axis of their scales, together."""
+        found: dict[Value, list[Layer]] = {}
+        for layer in layers(graph):
+            if layer.x.quant is None:
+                continue
+            others = found.setdefault(layer.weight, [])
+            if others and self._axis(others[0], context) != self._axis(layer, context):
+                graph.set_input(layer.node, layer.weight_index, graph.constant(layer.data, layer.weight.name))
+                others = found.setdefault(layer.weight, [])
+            others.append(layer)
+        return list(found.values())
+
+    def _axis(self, layer: Layer, context: Context) -> int | None:
+        return layer.channel_axis if self._per_channel(layer.op, context) else None
 
     def _per_channel(self, op: OpDef, context: Context) -> bool:
         allowed = context.given.limits is None or context.given.limits.weight_per_channel(op)
@@ -137,16 +151,32 @@ def _group_params(group: Sequence[Value], context: Context, bits: int) -> QuantP
     return asymmetric(limits.low, limits.high, bits=bits)
 
 
-def quantize_weights(graph: Graph, layer: Layer, per_channel: bool, bits: int) -> list[str]:
-    """Annotates the weights and the bias of a layer that reads quantized data; returns what was raised, and why."""
-    if layer.bias is None:  # the kernels need one, if only of zeros
-        zeros = np.zeros(layer.channels, np.float32)
-        graph.set_input(layer.node, layer.bias_index, graph.constant(zeros, f"{layer.name}/bias"))
-    axis = layer.channel_axis if per_channel else None
-    params, notes = _raise_for_bias(layer.node, weight_params(layer.data, bits, axis))
-    layer.weight.quant = params
-    notes += _raise_for_accumulator(layer)
-    annotate_bias(graph, layer.node)
+def _weight_bits(layer: Layer, asked: Widths, per_channel: bool, context: Context) -> int:
+    """The next width of weights that is there."""
+    if fit_words(layer, asked, per_channel, context):
+        return asked.weight_bits
+    return (available(layer.op, asked, per_channel, context) or asked).weight_bits
+
+
+def quantize_weights(graph: Graph, sharing: Sequence[Layer], per_channel: bool, bits: int) -> list[str]:
+    """Annotates the weights that layers share (or one has), and their biases; returns what was raised, and why.
+
+    The layers read quantized data.
+    """
+    first = sharing[0]
+    params = weight_params(first.data, bits, first.channel_axis if per_channel else None)
+    notes: list[str] = []
+    for layer in sharing:
+        if layer.bias is None:  # the kernels need one, if only of zeros
+            zeros = np.zeros(layer.channels, np.float32)
+            graph.set_input(layer.node, layer.bias_index, graph.constant(zeros, f"{layer.name}/bias"))
+        params, raised = _raise_for_bias(layer.node, params)
+        notes += raised
+    first.weight.quant = params
+    for layer in sharing:
+        notes += _raise_for_accumulator(layer)
+    for layer in sharing:
+        annotate_bias(graph, layer.node)
     return notes
 
 

@@ -253,6 +253,24 @@ def test_a_bias_that_layers_share_becomes_one_for_each():
         np.testing.assert_allclose(params(node.bias).scale, params(x).scale * params(node.weight).scale, rtol=1e-6)
 
 
+def test_weights_that_layers_share_have_one_width_and_one_scale():
+    net = Net()
+    x = net.input(4)
+    first = node_of(net.dense(x, 4))
+    second = node_of(net.dense(first.output, 4))
+    last = node_of(net.dense(second.output, 4))
+    for node in (second, last):
+        net.graph.set_input(node, 1, first.weight)
+    last.bias.data[1] = 1e10  # raises the scale of a channel
+    quantize(net.ends(last.output), {second.output: (-0.2, 0.2)}, weight_bits=5)
+    assert params(first.weight).bits == 8  # which the layers at the ends keep
+    for node in (first, second, last):
+        assert node.weight is first.weight
+        scale = params(node.inputs[0]).scale * params(node.weight).scale
+        np.testing.assert_allclose(params(node.bias).scale, scale, rtol=1e-6)
+    assert np.abs(params(last.bias).quantize(last.bias.data)).max() <= 1 << 30
+
+
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(st.integers(0, 2**32 - 1))
 def test_groups_are_a_partition_closed_under_ties(seed):

@@ -59,12 +59,12 @@ class Hawq(Lsq):
         ordered, told = self._ordered(graph, context, narrow)
         own = {layer.name: layer.params for layer in narrow}
         for layer in narrow:
-            quantize_weights(graph, layer, own[layer.name].per_channel, _WIDE)
+            quantize_weights(graph, [layer], own[layer.name].per_channel, _WIDE)
         start_activations(graph, _first(graph, context), STARTS[self.start])
         changed, skipped, notes = list[str](), list[Skip](), [told]
         for number, part in enumerate(parts_of(ordered, [layer.data.size for layer in ordered], self.stages), 1):
             for layer in part:
-                quantize_weights(graph, layer, own[layer.name].per_channel, own[layer.name].bits)
+                quantize_weights(graph, [layer], own[layer.name].per_channel, own[layer.name].bits)
             start_weights(graph, part, STARTS[self.start])
             report = super().run(graph, context)
             changed += [f"stage {number}: {text}" for text in report.changed]
