@@ -32,14 +32,14 @@ class DrawnSamples:
 
 
 def draw_samples(graph: Graph, context: Context, most: int, most_tuning: int) -> DrawnSamples:
-    """At most `most` calibration samples, or `most_tuning` of the data for training where there are such.
+    """At most `most` calibration samples, or `most_tuning` of the data for training where those are more.
 
     Held out are those that calibration holds out, and those that training does.
     """
-    samples = context.data
+    samples, tuning = context.data, context.given.tuning
     kept = np.zeros(0, int)
-    if context.given.tuning is not None and len(context.given.tuning) > len(samples):
-        samples, most = context.given.tuning, most_tuning
+    if tuning is not None and min(most_tuning, len(tuning)) > min(most, len(samples)):
+        samples, most = tuning, most_tuning
         kept = split(len(samples))[1]
     fits = _INPUT_BYTES // (4 * sum(v.type.size for v in graph.inputs))
     order = np.random.default_rng(context.given.seed).permutation(len(samples))[: max(1, min(most, fits))]

@@ -92,9 +92,9 @@ def test_pruned_weights_stay_0_and_the_others_make_up_for_it():
     assert logits_error(graph, reference) < 0.6 * before
 
 
-def weights_after(context: Context, seed: int = 0) -> list[np.ndarray]:
+def weights_after(context: Context, seed: int = 0, tuning_samples: int = 60) -> list[np.ndarray]:
     graph, _, _ = quantized_small(4, seed)
-    RoundWeights(tuning_samples=60).run(graph, context)
+    RoundWeights(tuning_samples=tuning_samples).run(graph, context)
     return [n.weight.data for n in graph.nodes if n.weight is not None]
 
 
@@ -115,6 +115,9 @@ def test_training_data_are_used_where_they_are_more_but_not_those_that_training_
     other[1] = -other[1]  # one that is neither held out nor a fifth
     context.given = dataclasses.replace(context.given, tuning=in_memory(np.concatenate([other[1:2]] * 117)))
     assert any(not np.array_equal(a, b) for a, b in zip(fitted, weights_after(context), strict=True))
+    for few in (0, 1):  # one training sample was all that they were fitted to
+        for a, b in zip(alone, weights_after(context, tuning_samples=few), strict=True):
+            np.testing.assert_array_equal(a, b)
     context.given = dataclasses.replace(context.given, tuning=in_memory(x[:20]))
     for a, b in zip(alone, weights_after(context), strict=True):
         np.testing.assert_array_equal(a, b)
