@@ -25,7 +25,7 @@ from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from passes.contract.base import Progress, Samples, silent
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import real_logits, softmaxed
 
 _LEAST_ROUNDS = 4  # a standard error of fewer says nothing
 _SMALLEST = 1e-12
@@ -55,7 +55,7 @@ class Gradients:
 
     def __init__(self, graph: Graph, constants: Sequence[Value], samples: Samples, *, batch_size: int = 8) -> None:
         self._tf = tensorflow_for("curvature", "choose by --sensitivity=logits, which needs no derivatives")
-        self._graph, self._constants, self._logits = graph, list(constants), logits_of(graph)
+        self._graph, self._constants, self._logits = graph, list(constants), real_logits(graph)
         self._batches = list(samples.batches(batch_size))
         self._compiled = self._tf.function(self._gradient, autograph=False)
         sizes = np.array([len(batch[0]) for batch in self._batches])
@@ -95,8 +95,8 @@ class Gradients:
                 self._graph, list(inputs), requested=self._logits, transform=lambda value, t: known.get(value, t)
             )
             along = [
-                tf.reduce_sum(z * _directions(tf.stop_gradient(z), e, softmax=logit is not output))
-                for z, e, logit, output in zip(logits, signs, self._logits, self._graph.own_outputs, strict=True)
+                tf.reduce_sum(z * _directions(tf.stop_gradient(z), e, softmax=softmax))
+                for z, e, softmax in zip(logits, signs, softmaxed(self._graph), strict=True)
             ]
             total = tf.add_n(along)
         return tape.gradient(total, tensors, unconnected_gradients="zero")

@@ -9,6 +9,10 @@ from scipy.stats import spearmanr
 from converter.mixed.gradients import Gradients, squared_norms, squared_projections
 from converter.mixed.hessian import HessianProducts
 from converter.mixed.hessian_test import factors, network, samples, weights_of
+from ir.ops.elementwise import ADD
+from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
+from ir.types import DType, TensorType
+from passes.contract.base import SamplesInMemory
 from passes.measuring.curvature import top_eigenvalue
 
 WIDE = 6  # times the channels: some 2900 weights
@@ -60,3 +64,17 @@ def test_batches_count_by_their_samples():
     known = [float(np.square(f).sum()) for f in factors(graph)]
     found = Gradients(graph, weights, data, batch_size=7).estimate(squared_norms(weights), tolerance=0.02, rounds=5000)
     np.testing.assert_allclose(found.values, known, rtol=0.05)
+
+
+def test_of_an_integer_output_counts_what_it_is_made_from():
+    graph = network()
+    data, options = samples(graph), {"tolerance": 0.0, "rounds": 6, "seed": 2}
+    weights = weights_of(graph)
+    alone = Gradients(graph, weights, data).estimate(squared_norms(weights), **options)
+    ids = graph.input("ids", TensorType((1,), DType.INT32))
+    classes = graph.add(ARG_MAX, [graph.outputs[0]], ArgMaxAttributes(axis=1, output_type=DType.INT32)).output
+    graph.outputs = [graph.add(ADD, [ids, classes], ADD.attributes()).output]
+    both = SamplesInMemory((*data.arrays, np.ones(len(data), np.int32)))
+    found = Gradients(graph, weights, both).estimate(squared_norms(weights), **options)
+    np.testing.assert_array_equal(found.values, alone.values)
+    assert all(np.isfinite(HessianProducts(graph, weights, both)([0], [weights[0].array], 0)[0]).ravel())

@@ -20,7 +20,7 @@ from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.keras_ops import K
 from passes.contract.base import Samples, labels_of
-from passes.measuring.logits import logits_of
+from passes.measuring.logits import real_logits, softmaxed
 from passes.training.losses import cross_entropy, kl
 
 _SMALLEST = 1e-12
@@ -36,7 +36,7 @@ class HessianProducts:
         self._tf = tensorflow_for(
             "curvature", "choose what needs no second derivatives: --sensitivity=logits, or hawq{order=network}"
         )
-        self._graph, self._weights, self._logits = graph, list(weights), logits_of(graph)
+        self._graph, self._weights, self._logits = graph, list(weights), real_logits(graph)
         self._batches = list(samples.batches(batch_size))
         sizes = [len(batch[0]) for batch in self._batches]
         labels = labels_of(samples) if labelled else None
@@ -78,8 +78,8 @@ class HessianProducts:
         if labels is not None:
             return cross_entropy(labels, logits[0])
         return sum(
-            distilled(K.stop_gradient(z), z, softmax=logit is not output)
-            for z, logit, output in zip(logits, self._logits, self._graph.own_outputs, strict=True)
+            distilled(K.stop_gradient(z), z, softmax=softmax)
+            for z, softmax in zip(logits, softmaxed(self._graph), strict=True)
         )
 
 

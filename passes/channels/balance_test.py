@@ -12,7 +12,14 @@ from keras import ops as K
 from ir.errors import OptionError
 from ir.execute import run_float
 from ir.graph import Graph
-from ir.ops.convolution import CONV_2D, DEPTHWISE_CONV_2D, Conv2DAttributes, DepthwiseAttributes
+from ir.ops.convolution import (
+    CONV_2D,
+    DEPTHWISE_CONV_2D,
+    FULLY_CONNECTED,
+    Conv2DAttributes,
+    DepthwiseAttributes,
+    FullyConnectedAttributes,
+)
 from ir.ops.reduction import ARG_MAX, ArgMaxAttributes
 from ir.ops.relu import RELU
 from ir.types import TensorType
@@ -20,13 +27,14 @@ from passes.channels import balance
 from passes.channels.balance import Balance, descend
 from passes.channels.channel_noise import GRID
 from passes.contract.base import Context, Given
+from passes.graph_testing import Net
 from passes.measuring.logits import logits_of
 from passes.quantization.quantize import Quantize
 from passes.quantization.simulate import quantized
 from passes.ranges.calibrate import Calibrate
 from passes.rounding.correct_bias import CorrectBias
 from passes.running.runner import run_passes
-from passes.training.tuning_testing import Builder, network, samples
+from passes.training.tuning_testing import Builder, in_memory, network, samples
 
 
 def answers(graph: Graph, simulate: bool) -> np.ndarray:
@@ -118,6 +126,17 @@ def test_it_says_why_it_does_nothing():
     assert "batches" in report.skipped[0].reason
     with pytest.raises(OptionError, match="balance granularity: expected per_channel or per_tensor, found both"):
         Balance(granularity="both")
+
+
+def test_a_value_of_one_axis_has_no_channels():
+    net = Net()
+    x = net.graph.input("x", TensorType((1,)))
+    y = net.layer(FULLY_CONNECTED, net.then(RELU, x), (4, 1), FullyConnectedAttributes())
+    graph = net.ends(net.then(RELU, y))
+    given = in_memory(np.linspace(-1, 1, 24, dtype=np.float32))
+    context = Context(Given(samples=given, reference=graph.copy()))
+    run_passes(graph, [Calibrate()], context)
+    Balance().run(graph, context)
 
 
 def test_the_descent_is_that_of_adam_along_a_cosine():

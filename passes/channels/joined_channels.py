@@ -27,7 +27,7 @@ class JoinedChannels:
         self._parent: list[int] = []
         self._pinned: set[int] = set()
         for value in (*graph.inputs, *(v for node in graph.nodes for v in node.outputs)):
-            if value.dtype.is_float and value.type.rank:
+            if value.dtype.is_float and value.type.rank > 1:  # the only axis of a value is that of its samples
                 start = len(self._parent)
                 self.ids[value] = np.arange(start, start + value.shape[-1])
                 self._parent.extend(range(start, start + value.shape[-1]))

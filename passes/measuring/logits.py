@@ -22,6 +22,11 @@ def real_logits(graph: Graph) -> list[Value]:
     return [_before_softmax(value) for value in _real_outputs(graph)]
 
 
+def softmaxed(graph: Graph) -> list[bool]:
+    """Of `real_logits`, whether a softmax makes shares of them."""
+    return [_before_softmax(value) is not value for value in _real_outputs(graph)]
+
+
 def _before_softmax(value: Value) -> Value:
     node = value.producer
     while node is not None and node.op is not SOFTMAX and _changes_nothing(node) and node.inputs[0] is not None:
@@ -36,14 +41,21 @@ def _changes_nothing(node: Node) -> bool:
 
 def _real_outputs(graph: Graph) -> list[Value]:
     """The outputs, in place of integers what they are chosen from (arg_max: the scores); all of them if none is real."""
-    found = []
-    for output in graph.own_outputs:
-        value: Value | None = output
-        while value is not None and not value.dtype.is_float:
-            value = None if value.producer is None else value.producer.inputs[0]
-        if value is not None:
-            found.append(value)
-    return found or list(graph.own_outputs)
+    found = [_real(output) for output in graph.own_outputs]
+    return [value for value in found if value is not None] or list(graph.own_outputs)
+
+
+def _real(output: Value) -> Value | None:
+    """The nearest computed real that a value is made from, by its first operand where that is made from one."""
+    waiting, seen = [output], {output}
+    while waiting:
+        value = waiting.pop()
+        if value.dtype.is_float and not value.is_constant:
+            return value
+        operands = () if value.producer is None else value.producer.operands
+        waiting += [v for v in reversed(operands) if v not in seen]
+        seen.update(operands)
+    return None
 
 
 def told_apart(value: Value, expected: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

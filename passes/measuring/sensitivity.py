@@ -102,7 +102,13 @@ def sensitivities(
     progress: Progress,
     products: bool = False,
 ) -> dict[Value, np.ndarray]:
-    """`F[channels]` of each value in units of the mean power of a sample's logits, on the first `count` samples."""
+    """`F[channels]` of each value in units of the mean power of a sample's logits, on the first `count` samples.
+
+    Logits that are integers, made of integers alone, have no small errors: nothing counts for them.
+    """
+    outputs = [v for v in outputs if v.dtype.is_float]
+    if not outputs:
+        return {v: np.zeros(v.shape[-1:] * (2 if products else 1)) for v in values}
     batches: list[tuple[np.ndarray, ...]] = []
     for batch in samples.batches(batch_size):
         batches.append(batch)

@@ -10,9 +10,11 @@ from keras import ops as K
 from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.ops.activation import TANH
+from ir.ops.elementwise import ADD
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.relu import RELU
-from passes.contract.base import silent
+from ir.types import DType, TensorType
+from passes.contract.base import SamplesInMemory, silent
 from passes.graph_testing import Net
 from passes.measuring.logits import logits_of
 from passes.measuring.sensitivity import sensitivities
@@ -77,3 +79,15 @@ def test_the_last_batch_may_be_smaller():
     y = net.dense(net.then(CONCATENATION, *parts, attrs=ConcatenationAttributes(axis=3)), 5)
     graph = net.ends(y)
     assert {len(f) for f in found(graph, parts[:2], count=20).values()} == {4}
+
+
+def test_integers_that_are_made_of_integers_have_none():
+    graph = network()
+    value, ids = graph.nodes[0].output, graph.input("ids", TensorType((1, 3), DType.INT32))
+    integers = graph.add(ADD, [ids, ids], ADD.attributes()).output
+    real, graph.outputs = graph.outputs[0], [integers]
+    given = SamplesInMemory((samples(8).arrays[0], np.ones((8, 3), np.int32)))
+    options = {"count": 8, "batch_size": 8, "projections": 4, "seed": 1, "progress": silent}
+    assert not sensitivities(graph, logits_of(graph), [value], given, **options)[value].any()
+    alone = sensitivities(graph, [real], [value], given, **options)[value]
+    assert np.array_equal(sensitivities(graph, [integers, real], [value], given, **options)[value], alone)
