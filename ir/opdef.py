@@ -249,6 +249,8 @@ class OpDef:
       rearranges: it returns its first input's elements, all of them once, in another shape.
       reorders: it returns its first input's elements, all of them once, in another order.
       most_operands: how many operands a runtime takes at most, of those that take fewer than a file may hold.
+      most_axes: how many axes a runtime's kernel takes at most, of those that take fewer than a file may hold;
+        `most_axes_apart`: where operands have other shapes than one another.
       overwrites: positions of operands in whose memory TFLite's kernels may put the result (`ir.overwriting`).
       pads_zeros: it puts zeros beside the data, which a shift of the data would not move.
       is_conversion: it changes how numbers are stored, not what they are (quantize, dequantize).
@@ -285,6 +287,8 @@ class OpDef:
     rearranges: bool = False
     reorders: bool = False
     most_operands: Mapping[Runtime, int] = field(default_factory=dict)
+    most_axes: Mapping[Runtime, int] = field(default_factory=dict)
+    most_axes_apart: Mapping[Runtime, int] = field(default_factory=dict)
     overwrites: tuple[int, ...] = ()
     pads_zeros: bool = False
     is_conversion: bool = False
@@ -317,6 +321,10 @@ class OpDef:
     def takes_fused_activation(self) -> bool:
         """Whether a following activation can be fused into this operator."""
         return "activation" in self.attributes.__dataclass_fields__
+
+    def axes_limits(self, shapes: Sequence[tuple[int, ...]]) -> Mapping[Runtime, int]:
+        """How many axes runtimes take at most, of operands of these shapes."""
+        return {**(self.most_axes_apart if len(set(shapes)) > 1 else {}), **self.most_axes}
 
     def operand(self, index: int) -> Operand:
         """The declaration of input `index` (a variadic operand covers all that follow it)."""

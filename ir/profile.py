@@ -15,6 +15,9 @@ class Runtime(enum.Enum):
     TFLM = "tflm"  # tflite-micro 0.dev20261023182759 on x86: reference kernels only
 
 
+ON_TFLITE = (Runtime.TFLITE_RUNTIME, Runtime.TFLITE_RUNTIME_ARM64)
+
+
 class Kernels(enum.Enum):
     """A runtime's set of kernels (its operator resolver)."""
 

@@ -84,7 +84,7 @@ class Computation:
 
     def on(self, profile: Profile) -> Support:
         """What the kernels of a profile make of it; RIGHT where the table has nothing to say."""
-        if self._too_many(profile):
+        if self._too_many(profile) or self._too_deep(profile):
             return Support.ABSENT
         types = self.types
         if types is None:
@@ -97,6 +97,11 @@ class Computation:
     def _too_many(self, profile: Profile) -> bool:
         most = self.op.most_operands.get(profile.runtime)
         return most is not None and len(self.inputs) > most
+
+    def _too_deep(self, profile: Profile) -> bool:
+        read = [t.shape for t in self.inputs if t is not None]
+        most = self.op.axes_limits(read).get(profile.runtime)
+        return most is not None and max(map(len, (*read, *(t.shape for t in self.outputs)))) > most
 
     def unfixed(self) -> Fixed | None:
         """The output parameters that its kernel insists on, where a result has others."""
@@ -200,6 +205,8 @@ class Computation:
             return f"give its result scale {fixed.scale:.8g} and zero point {fixed.zero_point}, as the kernel insists"
         if self._too_many(profile):
             return f"take its {len(self.inputs)} operands in steps, as convert does"
+        if self._too_deep(profile):
+            return f"take it with fewer axes than {self.outputs[0].rank}, as convert does"
         types, kernels = self.types, self.op.quantization.kernels
         assert types is not None
 

@@ -23,6 +23,7 @@ from ir.keras_ops import K
 from ir.kernels import EVERYWHERE, INT8, LITERT, NOWHERE, TFLITE, TFLM, Kernel, Profiles, plain
 from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, QuantRule, Role, ShapeError
 from ir.ops._pointwise import aligned, by_table, infer_broadcast, infinite, operand, uniform
+from ir.profile import ON_TFLITE
 from ir.types import DType, TensorType, given
 
 EXACT_SCALES = (2.0**-7, 1.0)  # twice the kernel's resolution, because it rounds; below 1
@@ -83,6 +84,7 @@ def _comparison(
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options", version=_version),
         known=lambda attrs, operands: _known_truth(integer, operands),
         pointwise=True,
+        most_axes_apart=dict.fromkeys(ON_TFLITE, 4),
     )
 
 
@@ -119,6 +121,7 @@ def _logic(code: str, summary: str, compute: Callable[..., Any], integer: Callab
         encoding=Encoding(code=code, options=f"{code.title().replace('_', '')}Options"),
         known=lambda attrs, operands: _decided(integer, operands),
         pointwise=True,
+        most_axes_apart=dict.fromkeys(ON_TFLITE, 4),
     )
 
 
@@ -201,4 +204,5 @@ SELECT_V2 = OpDef(
     low_end=LowEnd.PASSES,
     known=_chosen,
     pointwise=True,
+    most_axes_apart=dict.fromkeys(ON_TFLITE, 5),
 )

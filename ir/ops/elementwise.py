@@ -38,7 +38,7 @@ from ir.ops._pointwise import aligned, by_pair_table, by_table, infer_arithmetic
 from ir.ops._shapes import Version
 from ir.ops._simd import Loop, finish_int8, runs, scale_operand, uses_vectors
 from ir.ops.unary import ABS, EXP, LOG, NEG, RSQRT, SQRT, SQUARE
-from ir.profile import Runtime
+from ir.profile import ON_TFLITE, Runtime
 from ir.types import DType, TensorType, given
 
 __all__ = [
@@ -268,6 +268,7 @@ SUB = OpDef(
     xnnpack_steps=one_step,
     pointwise=True,
     overwrites=(0, 1),
+    most_axes_apart=dict.fromkeys(ON_TFLITE, 5),
 )
 
 MUL = OpDef(
@@ -284,6 +285,7 @@ MUL = OpDef(
     xnnpack_steps=one_step,
     pointwise=True,
     overwrites=(0, 1),
+    most_axes_apart=dict.fromkeys(ON_TFLITE, 4),
 )
 
 DIV = OpDef(
@@ -334,6 +336,7 @@ def _extremum(name: str, summary: str, compute: Callable[..., Any], integer: Pai
         ),
         known=lambda attrs, operands: _bound(integer, operands),
         pointwise=True,
+        most_axes_apart=dict.fromkeys(ON_TFLITE, 5),
     )
 
 

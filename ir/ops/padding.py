@@ -24,6 +24,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
+from ir.profile import Runtime
 from ir.types import TensorType, given
 
 
@@ -106,6 +107,7 @@ PAD = OpDef(
     passage=_passage,
     is_identity=keeps_shape(_infer_pad),
     low_end=LowEnd.PASSES,
+    most_axes=dict.fromkeys(Runtime, 5),
 )
 
 PADV2 = OpDef(
@@ -125,6 +127,7 @@ PADV2 = OpDef(
     ),
     is_identity=keeps_shape(_infer_pad_with),
     low_end=LowEnd.PASSES,
+    most_axes=dict.fromkeys(Runtime, 5),
 )
 
 MIRROR_PAD = OpDef(

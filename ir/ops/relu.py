@@ -29,7 +29,7 @@ from ir.opdef import (
 from ir.ops._common import clamp_range
 from ir.ops._pointwise import by_table, infer_same, operand, ratio
 from ir.ops._shapes import version_by_type
-from ir.profile import Runtime
+from ir.profile import ON_TFLITE, Runtime
 from ir.types import DType, TensorType, given
 
 
@@ -176,4 +176,5 @@ PRELU = OpDef(
     quantization=QuantRule(kernels=_SLOPES),
     encoding=Encoding(code="PRELU"),
     passage=_FREE,
+    most_axes_apart=dict.fromkeys(ON_TFLITE, 4),
 )

@@ -24,6 +24,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
+from ir.profile import Runtime
 from ir.types import DType, TensorType, given
 
 
@@ -287,6 +288,7 @@ TRANSPOSE = OpDef(
     reorders=True,
     is_identity=lambda attrs, types: _perm(attrs, types[0].rank) == tuple(range(types[0].rank)),
     low_end=LowEnd.PASSES,
+    most_axes={Runtime.TFLM: 5},
 )
 
 TILE = OpDef(
@@ -322,4 +324,5 @@ BROADCAST_TO = OpDef(
     ),
     passage=_last_whole,
     is_identity=keeps_shape(_infer_broadcast),
+    most_axes={Runtime.TFLM: 5},
 )

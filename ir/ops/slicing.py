@@ -25,6 +25,7 @@ from ir.ops._shapes import (
     same_type,
     version_by_type,
 )
+from ir.profile import ON_TFLITE, Runtime
 from ir.types import DType, TensorType, given
 
 
@@ -136,6 +137,13 @@ def _item(attrs: StridedSliceAttributes, i: int, whole: int | None) -> slice | i
     if begin == 0 and end == whole and stride == 1:
         return slice(None)
     return slice(begin, end, stride)
+
+
+def taken(attrs: StridedSliceAttributes, shape: tuple[int, ...]) -> list[range]:
+    """The places along each axis of the data that are read."""
+    items = [item for item in _items(attrs, shape) if item is not None]
+    items += [slice(None)] * (len(shape) - len(items))
+    return [range(d)[slice(i % d, i % d + 1) if isinstance(i, int) else i] for i, d in zip(items, shape, strict=True)]
 
 
 def _infer_strided(attrs: StridedSliceAttributes, types: Sequence[TensorType]) -> list[TensorType]:
@@ -265,6 +273,7 @@ SLICE = OpDef(
     passage=_slice_passage,
     is_identity=keeps_shape(_infer_slice),
     as_read=lambda attrs, types, _: _slice_any_batch(attrs, types),
+    most_axes=dict.fromkeys((*ON_TFLITE, Runtime.TFLM), 5),
 )
 
 STRIDED_SLICE = OpDef(
@@ -285,6 +294,7 @@ STRIDED_SLICE = OpDef(
     passage=_strided_passage,
     is_identity=_strided_identity,
     as_read=lambda attrs, types, _: _strided_any_batch(attrs, types),
+    most_axes={**dict.fromkeys(ON_TFLITE, 5), Runtime.TFLM: 4},
 )
 
 GATHER = OpDef(

@@ -33,7 +33,7 @@ from ir.ops._gemmlowp import (
 from ir.ops._lookup import FloatFunction, interpolate_int16, libm, round_away, table_int16, to_int32
 from ir.ops._pointwise import by_table, operand, ratio
 from ir.ops._shapes import version_by_type
-from ir.profile import Kernels, Runtime
+from ir.profile import ON_TFLITE, Kernels, Runtime
 from ir.types import DType, TensorType
 
 _F32 = np.float32
@@ -205,6 +205,7 @@ SOFTMAX = OpDef(
     encoding=Encoding(code="SOFTMAX", options="SoftmaxOptions", version=version_by_type(int16=3)),
     low_end=LowEnd.VANISHES,
     overwrites=(0,),
+    most_axes=dict.fromkeys(ON_TFLITE, 4),
 )
 
 LOG_SOFTMAX = OpDef(
@@ -227,4 +228,5 @@ L2_NORMALIZATION = OpDef(
     integer=_integer_l2,
     quantization=QuantRule(fixed={8: Fixed(1 / 128, 0)}, kernels=INT8),
     encoding=Encoding(code="L2_NORMALIZATION", options="L2NormOptions", version=version_by_type()),
+    most_axes=dict.fromkeys((*ON_TFLITE, Runtime.TFLM), 4),
 )

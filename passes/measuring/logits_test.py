@@ -37,6 +37,13 @@ def test_what_only_stores_the_classes_in_another_way_is_passed() -> None:
     assert logits_of(net.ends(net.then(QUANTIZE, net.then(SOFTMAX, logits)))) == [logits]
 
 
+def test_a_reshape_that_keeps_rows_and_samples_is_passed() -> None:
+    net = Net()
+    logits = net.dense(net.input(6), 4)
+    rows = net.then(RESHAPE, net.then(SOFTMAX, logits), attrs=ReshapeAttributes(shape=(1, 1, 4)))
+    assert logits_of(net.ends(rows)) == [logits]
+
+
 def test_before_fixed_is_what_scales_can_be_chosen_for() -> None:
     graph, logits = ends()
     _, copied, turned, _, product = graph.outputs

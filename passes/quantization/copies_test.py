@@ -19,11 +19,13 @@ from passes.running.runner import run_passes
 from passes.training.tuning_testing import in_memory
 
 
-def _lowered(*, read_twice: bool) -> Graph:
-    """A SiLU, whose product is read by a softmax behind a reshape and, with `read_twice`, by a dense layer."""
+def _lowered(*, read_twice: bool, shape: tuple[int, ...] = (1, 4, 4, 8)) -> Graph:
+    """A SiLU in a shape, whose product is read by a softmax behind a reshape and, with `read_twice`, by a dense layer."""
     net = Net()
     x = net.input(4, 4, 8)
     x = net.conv(x, 8)
+    if x.shape != shape:
+        x = net.then(RESHAPE, x, attrs=ReshapeAttributes(shape=shape))
     silu = net.then(MUL, x, net.then(LOGISTIC, x))
     rows = net.then(RESHAPE, silu, attrs=ReshapeAttributes(shape=(1, 16, 8)), name="rows")
     outputs = [net.then(MUL, soft := net.then(SOFTMAX, rows), soft)]
@@ -41,3 +43,9 @@ def test_a_reshape_reads_a_copy_where_its_operand_would_be_written_over(read_twi
     copies = [n for n in graph.nodes if n.op is SLICE]
     assert [n.name for n in copies] == ["rows/copy"] * read_twice
     assert not at_risk(graph)
+
+
+def test_a_copy_has_no_more_axes_than_runtimes_slice() -> None:
+    graph = _lowered(read_twice=True, shape=(1, 2, 2, 2, 2, 8))
+    (copy,) = [n for n in graph.nodes if n.op is SLICE]
+    assert copy.output.shape == (1, 128) and not at_risk(graph)

@@ -21,6 +21,7 @@ from ir.ops.elementwise import SUB
 from ir.quantization import QuantParams, symmetric
 from ir.types import DType, TensorType
 from passes.contract.base import Context, Pass, PassReport, choice
+from passes.quantization.axes import merge_axes
 from passes.quantization.casts import numeric_cast, take_integers
 from passes.quantization.copies import copy_at_risk
 from passes.quantization.flat import flatten_rows
@@ -66,6 +67,7 @@ class LowerToInteger(Pass):
         flatten_rows(graph)
         join_in_steps(graph)
         pad_apart(graph)
+        merge_axes(graph)
         _check(graph, gaps)
         for node in graph.nodes:
             if node.op is CAST:
