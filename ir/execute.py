@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import itertools
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -174,13 +175,16 @@ def _batched(type_: TensorType, batch: int) -> TensorType:
 
 
 def batchable(graph: Graph) -> bool:
-    """Whether axis 0 of every input is a batch: shape inference with 3 samples gives the same shapes otherwise.
+    """Whether axis 0 of every input is a batch: shape inference with several samples gives the same shapes otherwise.
 
-    Layers and reshapes may make several rows of a sample, one after the other.
+    Layers and reshapes may make several rows of a sample, one after the other. No axis is as long as there are samples:
+    it would be taken for theirs where an operand has fewer axes than the other (`[n, 3, 1, c] + [n, 5, c]`, n = 3).
     """
     if any(not v.shape or v.shape[0] != 1 for v in (*graph.inputs, *graph.outputs)):
         return False
-    types: dict[Value, TensorType] = {v: TensorType((3, *v.shape[1:]), v.dtype, v.quant) for v in graph.inputs}
+    sizes = {size for v in graph.values() for size in v.shape}
+    samples = next(n for n in itertools.count(3) if n not in sizes)
+    types: dict[Value, TensorType] = {v: TensorType((samples, *v.shape[1:]), v.dtype, v.quant) for v in graph.inputs}
     for node in graph.nodes:
         try:
             results = node.op.infer(node.attrs, [types.get(v, v.type) for v in node.operands])
@@ -189,7 +193,7 @@ def batchable(graph: Graph) -> bool:
         for value, result in zip(node.outputs, results, strict=True):
             moving = any(v in types for v in node.operands)
             rows = value.shape[0] if value.shape and (node.op.matrix or node.op.rearranges) else 1
-            if moving and result.shape != (3 * rows, *value.shape[1:]):
+            if moving and result.shape != (samples * rows, *value.shape[1:]):
                 return False
             if moving:
                 types[value] = result

@@ -120,6 +120,14 @@ def test_batchable(graph, expected):
     assert batchable(graph) is expected
 
 
+@pytest.mark.parametrize("size", range(2, 12))
+def test_operands_whose_samples_would_be_taken_for_another_axis_are_no_batch(size: int) -> None:
+    graph = Graph()
+    x, y = graph.input("x", TensorType((1, size, 1, 4))), graph.input("y", TensorType((1, 5, 4)))
+    graph.outputs = [graph.add(ADD, [x, y]).output]
+    assert not batchable(graph)
+
+
 def test_a_batch_gives_what_its_samples_give():
     graph = with_node(MEAN, (1, 4, 3), ReduceAttributes(axes=(1,)))
     x = np.random.default_rng(0).normal(size=(5, 4, 3)).astype(np.float32)
