@@ -7,7 +7,7 @@ the real below which it may saturate, because whatever reads it answers the same
 2. before a maximum over windows, the least result on data;
 3. before an operator that passes numbers on (reshape, pad, a choice), the floor of its result;
 4. in a sum `a + b`, `f[a] = f[sum] - max(b)`; in a product `c m` of a constant and a mask `m >= 0`,
-   `f[c] = f[product] / (max(m) / 2)`.
+   `f[c] = f[product] / (max(m) / 2)`. What is subtracted, `a - c` and `a - c m`, is added with the other sign first.
 
 A value with several readers has the least of their floors; none where one of them reads all numbers. Constants rise
 to their floor (that of twice the margin, so that the float function stays), and computed values get ranges that begin
@@ -26,6 +26,7 @@ from ir.execute import eager, run_float
 from ir.graph import Graph, Node, Value
 from ir.keras_ops import K
 from ir.opdef import LowEnd, Role
+from ir.ops.elementwise import ADD, MUL, SUB
 from ir.quantization import outward
 from passes.contract.base import Context, Pass, PassReport, Preserves, Range, Skip, Statistics, numeric
 from passes.measuring.statistics import collect, fitting, stream
@@ -45,20 +46,56 @@ class BoundMasks(Pass):
     margin: float = numeric(8.0, above=0)
 
     def run(self, graph: Graph, context: Context) -> PassReport:
+        added = _add_what_is_subtracted(graph)
         masked = [node for node in graph.nodes if _may_be_masked(node)]
         if not masked:
-            return PassReport()
+            return PassReport(changed=tuple(added))
         if not context.has_data:
-            return PassReport(skipped=tuple(Skip(node.name, "without data its floor is not known") for node in masked))
+            skipped = tuple(Skip(node.name, "without data its floor is not known") for node in masked)
+            return PassReport(changed=tuple(added), skipped=skipped)
         statistics = collect(graph, context, held_out=False)
         largest = _least_row(graph, context, masked)
         exact, floors = (
             _Floors(graph, statistics, {node: low - margin for node, low in largest.items()})
             for margin in (2 * self.margin, self.margin)
         )
-        changed = [text for node in graph.nodes for text in _raise_constants(graph, node, exact)]
+        changed = added + [text for node in graph.nodes for text in _raise_constants(graph, node, exact)]
         recorded = [text for value, floor in floors.of.items() if (text := _bound(value, floor, statistics, context))]
         return PassReport(changed=tuple(changed), recorded=tuple(recorded))
+
+
+def _add_what_is_subtracted(graph: Graph) -> list[str]:
+    """Writes `scores - 1e9` and `scores - 1e9 mask` before a softmax or a maximum as sums; returns what was done."""
+    texts: list[str] = []
+    waiting = [node.inputs[0] for node in graph.nodes if node.op.low_end in (LowEnd.LOSES, LowEnd.VANISHES)]
+    seen: set[Value] = set()
+    while waiting:
+        value = waiting.pop()
+        if value is None or value in seen or value.producer is None:
+            continue
+        seen.add(value)
+        maker = value.producer
+        if maker.op is SUB and (negative := _negative(graph, maker.operands[1])) is not None:
+            total = graph.add(ADD, [maker.operands[0], negative], maker.attrs, maker.name)
+            graph.replace(maker, [total])
+            texts.append(f"{total.name} adds what it subtracted")
+            maker = total
+        if maker.op.low_end in (LowEnd.ADDED, LowEnd.PASSES):
+            waiting += maker.inputs
+    return texts
+
+
+def _negative(graph: Graph, value: Value) -> Value | None:
+    """The negative of a constant or of a product with one, None of anything else."""
+    if value.data is not None:
+        return graph.constant(-value.data, value.name)
+    maker = value.producer
+    if maker is None or maker.op is not MUL or maker.attrs.activation:
+        return None
+    factors = [graph.constant(-v.data, v.name) if v.data is not None else v for v in maker.operands]
+    if sum(v.is_constant for v in factors) != 1:
+        return None
+    return graph.add(MUL, factors, maker.attrs, maker.name).output
 
 
 def _raise_constants(graph: Graph, node: Node, floors: _Floors) -> list[str]:

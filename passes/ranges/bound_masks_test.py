@@ -11,7 +11,7 @@ from ir.execute import run_float
 from ir.graph import Graph, Value
 from ir.ops._common import Padding
 from ir.ops.comparison import GREATER, SELECT_V2
-from ir.ops.elementwise import ADD, MUL
+from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.padding import PADV2, PadAttributes
 from ir.ops.pooling import MAX_POOL_2D, PoolAttributes
 from ir.ops.softmax import SOFTMAX
@@ -87,6 +87,27 @@ def test_a_factor_that_makes_a_mask_rises_too() -> None:
     _run(graph, _SCORES, mask)
     (factor,) = [v.data for node in graph.nodes for v in node.inputs if v is not None and v.is_constant]
     assert -200 < float(factor) < -20
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_mask_that_is_subtracted_is_one_that_is_added(scaled: bool) -> None:
+    """What TensorFlow makes of `scores - 1e9 * mask`: with a mask that is known, a choice of `scores - 1e9`."""
+
+    def change(graph: Graph, x: Value) -> Value:
+        high = graph.constant(np.float32(1e9), "high")
+        if scaled:
+            high = graph.add(MUL, [graph.input("mask", TensorType((1, 6, 6))), high]).output
+        low = graph.add(SUB, [x, high]).output
+        hidden = graph.constant(_HIDDEN.astype(bool)[None], "hidden")
+        return low if scaled else graph.add(SELECT_V2, [hidden, low, x]).output
+
+    graph = _scores(change)
+    masks = [np.broadcast_to(_HIDDEN, _SCORES.shape).astype(np.float32)] * scaled
+    context = _run(graph, _SCORES, *masks)
+    assert [node.op for node in graph.nodes if node.op in (ADD, SUB)] == [ADD]
+    scores = graph.nodes[-1].input
+    low, high = context.tables.learned[scores].low, context.tables.learned[scores].high
+    assert high - low < 3 * np.ptp(_SCORES)
 
 
 def test_a_chosen_constant_does_not_widen_what_passes_beside_it() -> None:
