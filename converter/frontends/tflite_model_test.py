@@ -76,6 +76,20 @@ def test_shape_arithmetic_leaves_nothing() -> None:
     assert from_tflite(data, ModelOptions(batch_size=5)).outputs[0].shape == (5, 12)
 
 
+def test_a_shape_that_two_broadcast_to_is_known() -> None:
+    """What TensorFlow writes for products of more than four axes with an open batch."""
+    file = File()
+    x = file.tensor([1, 2, 1, 3], name="x", shapeSignature=[-1, 2, 1, 3])
+    shape, both, y = file.tensor([4], "INT32"), file.tensor([4], "INT32"), file.tensor([1, 2, 5, 3], name="y")
+    file.op("SHAPE", [x], [shape], schema.ShapeOptionsT(outType=schema.TensorType.INT32))
+    file.op("BROADCAST_ARGS", [shape, file.constant(np.array([5, 1], np.int32))], [both])
+    file.op("BROADCAST_TO", [x, both], [y], version=2)
+    data = file.finish([x], [y])
+    graph = check(data, numbers(1, 2, 1, 3))
+    assert [node.op.name for node in graph.nodes] == ["broadcast_to"]
+    assert from_tflite(data, ModelOptions(batch_size=4)).outputs[0].shape == (4, 2, 5, 3)
+
+
 def test_a_placeholder_that_stands_for_no_batch_stays() -> None:
     """Dilation of a signal: between the two, axis 0 counts blocks, while the file stores the open batch's 1."""
     file = File()

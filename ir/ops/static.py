@@ -97,6 +97,15 @@ def _infer_pair(attrs: Attributes, types: Sequence[TensorType]) -> list[TensorTy
         raise ShapeError(f"{' and '.join(str(t.shape) for t in types)} do not broadcast") from None
 
 
+def _infer_common(attrs: Attributes, types: Sequence[TensorType]) -> list[TensorType]:
+    return [TensorType((max(t.size for t in types),), types[0].dtype)]
+
+
+def _common(attrs: Attributes, a: Any, b: Any) -> Any:
+    shapes = [np.asarray(K.convert_to_numpy(shape)).astype(np.int64) for shape in (a, b)]
+    return K.convert_to_tensor(np.asarray(np.broadcast_shapes(*map(tuple, shapes)), np.int32))
+
+
 def _infer_product(attrs: ReduceProductAttributes, types: Sequence[TensorType]) -> list[TensorType]:
     gone = {real_axis(a, types[0].rank) for a in attrs.axes}
     kept = [1 if i in gone else s for i, s in enumerate(types[0].shape) if attrs.keep_dims or i not in gone]
@@ -202,6 +211,14 @@ REDUCE_PROD = _static(
     lambda attrs, x: K.prod(x, axis=attrs.axes, keepdims=attrs.keep_dims),
     Encoding(code="REDUCE_PROD", options="ReducerOptions", renamed={"axes": ""}, layout=("input", "axes")),
     ReduceProductAttributes,
+)
+BROADCAST_ARGS = _static(
+    "broadcast_args",
+    "The shape that two shapes broadcast to.",
+    _infer_common,
+    _common,
+    Encoding(code="BROADCAST_ARGS"),
+    operands=_PAIR,
 )
 DENSIFY = _static(
     "densify",

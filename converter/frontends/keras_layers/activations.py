@@ -52,15 +52,17 @@ def relu(b: Builder, op: Any, x: Value) -> Value:
     """ReLU with a slope below zero and a maximum; a threshold other than zero makes a jump."""
     slope, maximum = float(op.negative_slope), op.max_value
     if op.threshold:
-        raise b.fail(
-            "ReLU with threshold 0",
-            f"threshold {op.threshold}, where the function jumps",
-            "train with a function that TensorFlow Lite has, such as ReLU",
-        )
+        return b.apply(lambda x: _from_threshold(x, float(op.threshold), slope, maximum), x)
     if slope:
         y = b.node(LEAKY_RELU, x, name="" if maximum is None else "leaky_relu", alpha=slope)
         return y if maximum is None else b.node(MINIMUM, y, b.constant(maximum, "maximum"))
     return clipped(b, x, 0.0, np.inf if maximum is None else float(maximum))
+
+
+def _from_threshold(x: Any, threshold: float, slope: float, maximum: float | None) -> Any:
+    y = keras.ops.where(x > threshold, x, 0.0)
+    y = y if maximum is None else keras.ops.clip(y, 0.0, maximum)
+    return y - slope * keras.ops.relu(threshold - x) if slope else y
 
 
 @operation("LeakyRelu")

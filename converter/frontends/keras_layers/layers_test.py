@@ -50,6 +50,8 @@ _PICTURE: dict[str, Callable[[], keras.Layer]] = {
     "relu 6": lambda: layers.ReLU(6),
     "relu maximum": lambda: layers.ReLU(0.7),
     "relu slope": lambda: layers.ReLU(negative_slope=0.1),
+    "relu threshold": lambda: layers.ReLU(threshold=0.3),
+    "relu threshold, slope and maximum": lambda: layers.ReLU(max_value=0.9, negative_slope=0.1, threshold=0.4),
     "relu slope and maximum": lambda: layers.ReLU(max_value=0.5, negative_slope=0.1),
     "leaky relu": lambda: layers.LeakyReLU(0.3),
     "prelu": lambda: layers.PReLU(),
@@ -235,7 +237,6 @@ def test_signal_activation_stands_next_to_its_convolution() -> None:
     [
         (layers.ConvLSTM3D(3, 3), (4, 3, 6, 6, 2), "a recurrent layer of convolutions"),
         (layers.GRU(3), (513, 4), "at most 512 steps, found 513"),
-        (layers.ReLU(threshold=1.0), (6, 4), "where the function jumps"),
         (layers.UnitNormalization(axis=0), (6, 4), "axis=0"),
         (layers.Resizing(3, 4, crop_to_aspect_ratio=True), (6, 6, 4), "crop_to_aspect_ratio=True"),
         (layers.CenterCrop(8, 8), (6, 6, 4), "would enlarge"),
