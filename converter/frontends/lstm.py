@@ -1,4 +1,4 @@
-"""Which LSTMs of TFLite are taken: four gates, tanh, states that begin at zero; no peepholes, projection, normalization."""
+"""LSTMs of TFLite that are taken and made: four gates, tanh, states that begin at zero; no peepholes, projection, normalization."""
 
 from __future__ import annotations
 
@@ -19,3 +19,10 @@ def check_lstm(attrs: LstmAttributes, inputs: Sequence[Value | None]) -> None:
         raise ValueError("an LSTM whose first state is given")
     if any(v.data is None for n, v in given.items() if n != "input"):
         raise ValueError("an LSTM whose weights are computed")
+
+
+def lstm_operands(
+    x: Value, weights: Sequence[Value], biases: Sequence[Value], states: Sequence[Value]
+) -> list[Value | None]:
+    """The operator's, in its order; `weights`: those of the inputs by gate, then those of the output before."""
+    return [x, *weights, *[None] * 3, *biases, *[None] * 2, *states, *[None] * 4]

@@ -19,6 +19,7 @@ import numpy as np
 
 from converter.frontends.tflite_compositions import compose
 from converter.frontends.tflite_dilation import fold_blocks
+from converter.frontends.tflite_lstm import gather_steps
 from ir.graph import Graph, Node, Value
 from ir.known import settle
 from ir.opdef import FusedActivation, OpDef
@@ -41,6 +42,7 @@ def recognize(graph: Graph) -> None:
     for node in graph.nodes:
         _choice(graph, node)
     settle(graph)
+    gather_steps(graph)
     compose(graph)
     fold_blocks(graph)
     for rule in (_truth, _unfuse, _flat_bias, _prelu, _softmax, _softplus, _product):

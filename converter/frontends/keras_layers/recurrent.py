@@ -17,6 +17,7 @@ import numpy as np
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._cells import two_parts
 from converter.frontends.keras_layers._registry import layer, refusal
+from converter.frontends.lstm import lstm_operands
 from ir.graph import Value
 from ir.ops.joining import PACK, UNPACK
 from ir.ops.recurrent import GATES, STATES, UNIDIRECTIONAL_SEQUENCE_LSTM
@@ -126,7 +127,7 @@ def _sequence(b: Builder, layer: Any, x: Value, name: str = "") -> Value:
     bias = cell.bias if cell.use_bias else np.zeros(4 * units, np.float32)
     weights = [*parts(cell.kernel, "weights"), *parts(cell.recurrent_kernel, "recurrent")]
     states = [b.constant(np.zeros((x.shape[0], units)), name) for name in STATES]
-    operands = [x, *weights, *[None] * 3, *parts(bias, "bias"), *[None] * 2, *states, *[None] * 4]
+    operands = lstm_operands(x, weights, parts(bias, "bias"), states)
     return b.node(UNIDIRECTIONAL_SEQUENCE_LSTM, *operands, name=name, keeps_state=bool(layer.stateful))
 
 
