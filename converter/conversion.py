@@ -283,7 +283,8 @@ def _any_of(content: bytes, target: Target) -> tuple[Runtime, ...]:
     file, judge = parse(content), Profile(runtime=Runtime.LITERT)
     portable = all(packing.carrier is Carrier.GATHER for packing in packings(file).values())
     if portable and judge.runtime not in target.computes:
-        portable = all(computation(node).on(judge) is not Support.ABSENT for node in to_graph(file).nodes)
+        found = {computation(node).on(judge) for node in to_graph(file).nodes}
+        portable = found.isdisjoint((Support.ABSENT, Support.UNPROVED))
     return (judge.runtime,) if portable else ()
 
 

@@ -24,6 +24,7 @@ from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
 from ir.ops.elementwise import ABS, ADD, EXP, LOG, MUL, BinaryAttributes
 from ir.ops.reduction import ARG_MAX, ArgMaxAttributes, ReduceAttributes
 from ir.ops.rewritten import (
+    ARG_MIN,
     CUMSUM,
     ONE_HOT,
     POW,
@@ -33,7 +34,7 @@ from ir.ops.rewritten import (
     OneHotAttributes,
     ReverseAttributes,
 )
-from ir.ops.slicing import GATHER_ND
+from ir.ops.slicing import GATHER, GATHER_ND, GatherAttributes
 from ir.ops.static import FLOOR_DIV, FLOOR_MOD, REDUCE_PROD, ReduceProductAttributes
 from ir.profile import Runtime
 from ir.types import DType, TensorType
@@ -62,6 +63,12 @@ def _one_hot(on: float, off: float) -> Callable[[Graph, Value, Value], Value]:
         return graph.add(MUL, [hot, y], name="chosen").output
 
     return build
+
+
+def _of_the_least(graph: Graph, x: Value, y: Value) -> Value:
+    """Rows of `y` where each column of `x` is least."""
+    least = graph.add(ARG_MIN, [x], ArgMaxAttributes(axis=1), "least").output
+    return graph.add(GATHER, [y, least], GatherAttributes(axis=1, batch_dims=1), "rows").output
 
 
 def _softplus(graph: Graph, x: Value, y: Value) -> Value:
@@ -108,6 +115,7 @@ _BUILDS: dict[str, tuple[Callable[[Graph, Value, Value], Value], float]] = {
     "any of two axes": (_any((1, 2), False), 14),
     "one_hot": (_one_hot(1, 0), 14),
     "one_hot of other numbers": (_one_hot(2, -1), 14),
+    "arg_min": (_of_the_least, 14),
     "square": (_power(2), 28),
     "fourth power": (_power(4), 22),
     "reciprocal root": (_power(-0.5), 28),

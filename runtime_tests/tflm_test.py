@@ -19,6 +19,7 @@ from converter.runtimes.emulator import EmulatorRuntime
 from converter.runtimes.local import LocalRuntime
 from converter.tflite.model_file import parse
 from converter.tflite.reader import to_graph
+from converter.tflite.writer import to_bytes
 from ir.graph import Graph
 from ir.opdef import Attributes, OpDef
 from ir.ops.activation import ELU, HARD_SWISH, LOGISTIC, TANH
@@ -26,6 +27,7 @@ from ir.ops.blocks import BATCH_TO_SPACE_ND, SPACE_TO_BATCH_ND, BatchToSpaceAttr
 from ir.ops.elementwise import ABS, MUL, RSQRT, BinaryAttributes
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
 from ir.ops.padding import PAD
+from ir.ops.reduction import SUM, ReduceAttributes
 from ir.ops.relu import LEAKY_RELU, RELU, LeakyReluAttributes
 from ir.profile import TFLM
 from ir.quantization import QuantParams
@@ -208,3 +210,14 @@ def test_many_parts_and_zeros_beside_blocks_take_the_form_that_its_kernels_compu
     result = convert(graph, calibration_data=data, target="tflm", pipeline="fast")
     assert any(proof.runtime == "tflm" and proof.samples and not proof.differing for proof in result.proof)
     assert {node.op for node in result.graph.nodes} >= {PAD, CONCATENATION, SPACE_TO_BATCH_ND}
+
+
+def test_what_other_runtimes_have_in_a_form_that_is_not_known_needs_to_run_on_this_one_alone() -> None:
+    """Sums of int16 that are rescaled."""
+    graph = Graph("power")
+    x = graph.input("x", TensorType((1, 4, 6)))
+    square = graph.add(MUL, [x, x], BinaryAttributes(), "square").output
+    graph.outputs = [graph.add(SUM, [square], ReduceAttributes(axes=(2,)), "power").output]
+    data = np.random.default_rng(0).normal(size=(20, 4, 6)).astype(np.float32)
+    result = convert(to_bytes(graph), calibration_data=data, target="tflm", activation_bits=16)
+    assert {proof.runtime for proof in result.proof if proof.samples} >= {"tflm"}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from converter.frontends.options import ModelOptions
-from converter.frontends.tensorflow_loops import has_loops, with_known_lists
+from converter.frontends.tensorflow_loops import is_unread, readable
 from converter.frontends.trusted_graph import check_graph
 from ir.errors import ModelError, OptionError, first_words
 
@@ -104,16 +104,16 @@ def _of_signature(path: Path, options: ModelOptions) -> FloatFile:
     loaded = loaded_model(path)
     key = _signature(path, list(loaded.signatures), options)
     function = _fixed(path, loaded, key, options)
-    if has_loops(function):
-        function = _without_open_lists(path, function)
+    if is_unread(function):
+        function = _readable(path, function)
     return FloatFile(content=_converted(path, function, loaded), outputs=sorted(function.structured_outputs))
 
 
-def _without_open_lists(path: Path, function: Any) -> Any:
+def _readable(path: Path, function: Any) -> Any:
     batches = [tensor.shape[0] for tensor in function.inputs if tensor.shape.rank]
     try:
         with quietly():
-            return with_known_lists(function, batches[0] if batches else 1)
+            return readable(function, batches[0] if batches else 1)
     except Exception as error:  # a function that holds what cannot be a constant
         raise _error(
             path, "loops whose variables are constants", first_words(error), "save it without the loop"
@@ -200,8 +200,8 @@ def _of_frozen(path: Path, options: ModelOptions) -> FloatFile:
     outputs = options.output_arrays or _ends(definition)
     _check_arrays(definition, inputs, outputs)
     function = _pruned(path, definition, inputs, outputs, options)
-    if has_loops(function):
-        function = _without_open_lists(path, function)
+    if is_unread(function):
+        function = _readable(path, function)
     names = [_plain(name) for name in outputs]
     return FloatFile(content=_converted(path, function, None), outputs=sorted(names), order=names)
 

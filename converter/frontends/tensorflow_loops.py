@@ -1,8 +1,11 @@
-"""Loops over lists of tensors in functions of TensorFlow, in a form that its converter reads. TensorFlow is imported in here.
+"""What functions of TensorFlow hold in a form that its converter does not read. TensorFlow is imported in here.
 
 Recurrent layers, `tf.scan` and `tf.map_fn` keep lists (`TensorList...`), whose elements have the shapes that were known when
 they were traced: with an open batch, which the converter to TFLite refuses even where the batch is fixed by now. So
 variables become constants, whose handles it loses inside loops, and elements get the batch for their open first axis.
+
+Keras's argmax and argmin choose a number next to zero in place of a negative zero, whose sign they find among its bits: a
+choice that no result of theirs shows but for zeros of both signs, by operators that TFLite does not have. It is left out.
 """
 
 from __future__ import annotations
@@ -22,15 +25,17 @@ _ELEMENT_SHAPES = {  # which operand of an operator is the shape of elements
 }
 
 
-def has_loops(function: Any) -> bool:
-    """Whether a function, or one that it calls, loops, and none of them assigns a variable."""
+def is_unread(function: Any) -> bool:
+    """Whether a function, or one that it calls, loops or looks for negative zeros, and none of them assigns a variable."""
     definition = function.graph.as_graph_def()
     found = {node.op for nodes in _bodies(definition) for node in nodes}
-    return not found.isdisjoint(_LOOPS) and not any(op.startswith("Assign") for op in found)
+    if any(op.startswith("Assign") for op in found):
+        return False
+    return not found.isdisjoint(_LOOPS) or any(_guards(nodes) for nodes in _bodies(definition))
 
 
-def with_known_lists(function: Any, batch: int) -> Any:
-    """The same function, its variables constants, and elements of lists of known shapes."""
+def readable(function: Any, batch: int) -> Any:
+    """The same function, its variables constants, elements of lists of known shapes, zeros without a sign."""
     import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
@@ -38,6 +43,8 @@ def with_known_lists(function: Any, batch: int) -> Any:
     definition = frozen.graph.as_graph_def()
     for nodes in _bodies(definition):
         _close(nodes, batch)
+        for guard in _guards(nodes):
+            guard.op, guard.input[:] = "Identity", [guard.input[2]]
     _rename(definition)
     imported = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(definition, name=""), [])
     starts, ends = (
@@ -75,6 +82,21 @@ def _close(nodes: Any, batch: int) -> None:
         if shape.ndim == 1 and shape.size and shape[0] == -1:
             shape[0] = batch
             source.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(shape))
+
+
+def _guards(nodes: Any) -> list[Any]:
+    """The choices of the number next to zero."""
+    import tensorflow as tf
+
+    by_name = {node.name: node for node in nodes}
+    found = []
+    for node in nodes:
+        chosen = by_name.get(node.input[1].partition(":")[0]) if node.op == "SelectV2" else None
+        if chosen is not None and chosen.op == "Const":
+            number = tf.make_ndarray(chosen.attr["value"].tensor)
+            if number.dtype.kind == "f" and number.shape == () and number == -np.finfo(number.dtype).tiny:
+                found.append(node)
+    return found
 
 
 def _rename(definition: Any) -> None:

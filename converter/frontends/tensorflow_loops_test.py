@@ -79,3 +79,12 @@ def test_a_loop_that_asks_data_when_to_end_is_refused(tmp_path: Path) -> None:
     tf.saved_model.save(module, str(tmp_path / "loop"), signatures=module.f)
     with pytest.raises(ModelError, match="a number of steps that no data decide"):
         load_model(tmp_path / "loop")
+
+
+@pytest.mark.parametrize("find", [keras.ops.argmax, keras.ops.argmin])
+def test_where_the_extreme_is_as_keras_exports_it(find: Callable[..., Any], tmp_path: Path) -> None:
+    x = keras.Input((5, 3))
+    model = keras.Model(x, [find(layers.Dense(4)(x), axis=-1), layers.Dense(2)(x)])
+    model.export(str(tmp_path / "model"), verbose=False)
+    found, _ = model.predict(_X, verbose=0)
+    _assert_same(tmp_path / "model", found)

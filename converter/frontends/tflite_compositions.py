@@ -2,6 +2,7 @@
 
 cumsum:  a product with a triangle of ones       reverse: a slice with steps of -1
 one_hot: (index = 0, 1, 2, ...) (on - off) + off
+arg_min: the first maximum of -x
 any:    the largest of 1 for true and 0 for false is above 0.5
 floor_div, floor_mod: of a quotient that is rounded down         prod: of halves, until one is left
 pow:    products, roots, or a table; the exponent is one constant
@@ -19,10 +20,10 @@ from ir.ops.by_table import FLOOR, MODULO, POWER, ExponentAttributes, ModuloAttr
 from ir.ops.comparison import EQUAL, GREATER
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.convolution import FULLY_CONNECTED, FullyConnectedAttributes
-from ir.ops.elementwise import ADD, DIV, EXP, MUL, RSQRT, SQRT, SUB
+from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, RSQRT, SQRT, SUB
 from ir.ops.joining import CONCATENATION, ConcatenationAttributes
-from ir.ops.reduction import REDUCE_MAX
-from ir.ops.rewritten import CUMSUM, ONE_HOT, POW, PRODUCTS, REDUCE_ANY, REVERSE
+from ir.ops.reduction import ARG_MAX, REDUCE_MAX
+from ir.ops.rewritten import ARG_MIN, CUMSUM, ONE_HOT, POW, PRODUCTS, REDUCE_ANY, REVERSE
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from ir.ops.slicing import SLICE, STRIDED_SLICE, SliceAttributes, StridedSliceAttributes
 from ir.ops.static import FLOOR_DIV, FLOOR_MOD, REDUCE_PROD
@@ -99,6 +100,11 @@ def _any(graph: Graph, node: Node) -> Node:
     return graph.add(GREATER, [largest, half], name=f"{node.name}/greater")
 
 
+def _arg_min(graph: Graph, node: Node) -> Node:
+    negative = graph.add(NEG, [node.input], name=f"{node.name}/neg").output
+    return graph.add(ARG_MAX, [negative], node.attrs, f"{node.name}/max")
+
+
 def _pow(graph: Graph, node: Node) -> Node | None:
     x, exponent = node.input, given(node.inputs, 1)
     if x.data is not None and x.data.size == 1 and float(x.data.reshape(())) > 0 and exponent.data is None:
@@ -153,6 +159,7 @@ def _product(graph: Graph, node: Node) -> Node:
 
 
 _BUILDERS: Mapping[OpDef, Callable[[Graph, Node], Node | None]] = {
+    ARG_MIN: _arg_min,
     CUMSUM: _cumsum,
     REDUCE_ANY: _any,
     REVERSE: _reverse,
@@ -162,4 +169,4 @@ _BUILDERS: Mapping[OpDef, Callable[[Graph, Node], Node | None]] = {
     FLOOR_MOD: _floor_mod,
     REDUCE_PROD: _product,
 }
-_OF_ALL_TYPES = (REDUCE_ANY, REVERSE)
+_OF_ALL_TYPES = (ARG_MIN, REDUCE_ANY, REVERSE)

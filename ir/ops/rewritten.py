@@ -13,7 +13,7 @@ from ir.keras_ops import K
 from ir.opdef import Attributes, Encoding, OpDef, Operand, QuantRule, Role, ShapeError, at_least
 from ir.ops._pointwise import infer_arithmetic, infer_same
 from ir.ops._shapes import many, only, real_axis
-from ir.ops.reduction import ReduceAttributes, infer_reduced
+from ir.ops.reduction import ARG_MAX, ArgMaxAttributes, ReduceAttributes, infer_reduced
 from ir.types import DType, TensorType
 
 PRODUCTS = (2.0, 3.0, 4.0)  # powers that are a few products
@@ -107,6 +107,17 @@ REDUCE_ANY = OpDef(
     compute=_any,
     quantization=_RULE,
     encoding=Encoding(code="REDUCE_ANY", options="ReducerOptions", layout=("input", "axes")),
+)
+
+ARG_MIN = OpDef(
+    name="arg_min",
+    summary="Index of the first minimum along an axis.",
+    operands=_INPUT,
+    attributes=ArgMaxAttributes,
+    infer=ARG_MAX.infer,
+    compute=lambda attrs, x: K.cast(K.argmin(x, axis=attrs.axis), attrs.output_type.numpy.name),
+    quantization=_RULE,
+    encoding=Encoding(code="ARG_MIN", options="ArgMinOptions", layout=("input", "axis")),
 )
 
 POW = OpDef(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
@@ -49,6 +50,12 @@ def holds_integers(x: Any) -> bool:
     """Whether a tensor, a variable or an array has whole numbers; truths are none."""
     kind = x.dtype.value if isinstance(x, Value) else str(x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype)
     return "int" in kind.lower()
+
+
+def from_the_front(indices: Any, size: int) -> np.ndarray:
+    """Constant indices along an axis, those that count from its end from its beginning: kernels know no others."""
+    places = np.asarray(keras.ops.convert_to_numpy(indices))
+    return np.where(places < 0, places + size, places)
 
 
 def channels_last(b: Builder, op: Any) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
-from converter.frontends.keras_layers._shapes import axes_of, reshape, transpose
+from converter.frontends.keras_layers._shapes import axes_of, from_the_front, reshape, transpose
 from converter.frontends.keras_layers.arithmetic import counted
 from ir.graph import Value
 from ir.ops.convolution import FULLY_CONNECTED
@@ -90,7 +90,9 @@ def take_along_axis(b: Builder, op: Any, x: Any, indices: Any) -> Value:
     if not isinstance(x, Value):
         raise b.fail("data to take from", "a constant", "use keras.ops.take")
     axis = _axis(b, op, x)
-    places = indices if isinstance(indices, Value) else b.constant(indices, "indices", DType.INT32)
+    if not isinstance(indices, Value):
+        indices = b.constant(from_the_front(indices, x.shape[axis]), "indices", DType.INT32)
+    places = indices
     others = [i for i in range(len(x.shape)) if i != axis]
     wide = tuple(places.shape[i] if i in others and x.shape[i] == 1 else x.shape[i] for i in range(len(x.shape)))
     if wide != x.shape:

@@ -12,7 +12,14 @@ import numpy as np
 
 from converter.frontends.keras_layers._builder import Builder
 from converter.frontends.keras_layers._registry import operation
-from converter.frontends.keras_layers._shapes import axes_of, channels_last, holds_integers, reshape, transpose
+from converter.frontends.keras_layers._shapes import (
+    axes_of,
+    channels_last,
+    from_the_front,
+    holds_integers,
+    reshape,
+    transpose,
+)
 from ir.graph import Value
 from ir.ops.comparison import SELECT_V2
 from ir.ops.joining import CONCATENATION, PACK, SPLIT, SPLIT_V, UNPACK
@@ -190,10 +197,13 @@ def take(b: Builder, op: Any, x: Any, indices: Any) -> Value:
         raise b.fail("an axis to take from", "axis=None", "reshape the tensor to one axis and take from axis 0")
     whole = not isinstance(x, Value) and holds_integers(x)
     table = b.constant(x, "table", DType.INT32) if whole else b.operand(x, "table")
-    places = indices if isinstance(indices, Value) else b.constant(indices, "indices", DType.INT32)
+    axis = op.axis % len(table.shape)
+    if not isinstance(indices, Value):
+        indices = b.constant(from_the_front(indices, table.shape[axis]), "indices", DType.INT32)
+    places = indices
     if places.dtype not in (DType.INT32, DType.INT64):
         raise b.fail("int32 indices", places.dtype.value, "cast the indices to int32")
-    return b.node(GATHER, table, places, axis=op.axis % len(table.shape))
+    return b.node(GATHER, table, places, axis=axis)
 
 
 # --- joining and repeating --------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pytest
 from converter.frontends.keras_model import from_keras
 from converter.frontends.keras_testing import assert_same_function
 from ir.errors import ModelError
+from ir.ops.slicing import GATHER
 
 K = keras.ops
 _RNG = np.random.default_rng(7)
@@ -195,3 +196,12 @@ def test_operations_that_are_refused(operation: Callable[[Any], Any], found: str
     x = keras.Input((6, 7, 4))
     with pytest.raises(ModelError, match=found):
         from_keras(keras.Model(x, operation(x)))
+
+
+def test_constant_indices_count_from_the_front() -> None:
+    """Kernels know no others."""
+    x = keras.Input((5, 6))
+    places = np.array([-1, 0, -3]).reshape(1, 1, 3)
+    graph = assert_same_function(keras.Model(x, [K.take(x, [-1, 2], axis=-2), K.take_along_axis(x, places, axis=2)]))
+    chosen = [node.inputs[1].array for node in graph.nodes if node.op is GATHER]
+    assert [sorted(c.ravel()) for c in chosen] == [[2, 4], [0, 3, 5]]
