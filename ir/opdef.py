@@ -102,6 +102,7 @@ class QuantRule:
       kernels: the combinations of element types that some runtime computes, those to be preferred first.
       scales: the scales of its operands at which the kernel is exact, where it is not at all of them: at least the
         first, below the second.
+      least_scale: the least of its first operand that its kernels of int8 take.
       ratio: how far the scales of its operands may exceed that of its result, where there is a limit.
       bias_steps: how far the scale of a bias may be from the product of those of data and weights, in scales of the
         result; None where kernels do not look.
@@ -115,6 +116,7 @@ class QuantRule:
     reason: str = ""
     kernels: tuple[Kernel, ...] = ()
     scales: tuple[float, float] | None = None
+    least_scale: float = 0.0
     ratio: Ratio | None = None
     bias_steps: float | None = None
 

@@ -18,6 +18,9 @@ _BIAS_BITS = (32, 64)
 _NARROW_BITS = 8  # of weights: from here on they leave the lowest integer out
 _SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
 
+# Of what is chosen here: products of two scales are those of biases, which must be normal floats.
+LEAST_SCALE = 2.0**-60
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class QuantParams:
@@ -151,7 +154,7 @@ def asymmetric(low: float, high: float, *, bits: int = 8, signed: bool = True) -
     low, high = min(float(low), 0.0), max(float(high), 0.0)
     levels = (1 << bits) - 1
     qmin = -(1 << (bits - 1)) if signed else 0
-    scale = np.float32(max((high - low) / levels, 1e-30 if high > low else 1.0 / levels))
+    scale = np.float32(max((high - low) / levels, LEAST_SCALE if high > low else 1.0 / levels))
     zero_point = int(np.clip(np.rint(qmin - low / float(scale)), qmin, qmin + levels))
     return QuantParams(scale=np.asarray(scale), zero_point=np.asarray(zero_point), bits=bits, signed=signed)
 
@@ -166,7 +169,7 @@ def for_weights(low: np.ndarray, high: np.ndarray, *, bits: int = 8, axis: int |
     top = 1 << (bits - 1)
     scale = np.maximum(np.asarray(high, np.float64) / (top - 1), -np.asarray(low, np.float64) / top)
     scale = np.where(scale > 0, scale, 1.0 / top)
-    return QuantParams(scale=np.maximum(scale, 1e-30).astype(np.float32), axis=axis, bits=bits)
+    return QuantParams(scale=np.maximum(scale, LEAST_SCALE).astype(np.float32), axis=axis, bits=bits)
 
 
 def symmetric(
@@ -176,4 +179,4 @@ def symmetric(
     qmax = (1 << (bits - 1)) - 1
     threshold = np.asarray(threshold, np.float64)
     scale = np.where(threshold > 0, threshold, 1.0) / qmax
-    return QuantParams(scale=np.maximum(scale, 1e-30).astype(np.float32), axis=axis, bits=bits, narrow=narrow)
+    return QuantParams(scale=np.maximum(scale, LEAST_SCALE).astype(np.float32), axis=axis, bits=bits, narrow=narrow)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ir.quantization import QuantParams, asymmetric, for_weights, outward, symmetric
+from ir.quantization import LEAST_SCALE, QuantParams, asymmetric, for_weights, outward, symmetric
 
 _REALS = st.floats(-1e4, 1e4, width=32)
 
@@ -41,7 +41,7 @@ def test_weights_of_fewer_than_8_bits_use_the_lowest_integer(a, b, bits):
     assert params.qmin == (-127 if bits == 8 else -(1 << (bits - 1)))
     assert reached[0] <= low * (1 - 1e-6) and reached[1] >= high * (1 - 1e-6)  # scales are float32
     if low < 0 and bits < 8 and -low >= 2 * high:
-        np.testing.assert_allclose(reached[0], low, rtol=1e-6, atol=1e-28)  # no scale is below 1e-30
+        np.testing.assert_allclose(reached[0], low, rtol=1e-6, atol=128 * LEAST_SCALE)  # no scale is below it
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ import numpy as np
 
 from ir.graph import Graph, Node, Value
 from ir.opdef import Role
-from ir.quantization import QuantParams
+from ir.quantization import LEAST_SCALE, QuantParams
 from ir.widths import Widths
 from passes.contract.base import Context, Range
 from passes.quantization.groups import tie_groups
-from passes.quantization.tied import fixed_params, range_of
+from passes.quantization.tied import NARROW, fixed_params, range_of
 from passes.quantization.widths import Requested
 
 _MOST_STEPS = float(1 << 30)  # of a bound: half of what an int32 holds
@@ -31,17 +31,35 @@ def raise_scales(
     groups = {value: group for group in tie_groups(graph) for value in group}
     scales = {value: float(given.scale) for value, given in params.items()}
     notes = []
+
+    def raised(value: Value, least: float) -> float:
+        """By how much the scale of a value is raised, and those that share its parameters: 1 where it is not."""
+        factor = least / scales[value]
+        if factor <= 1 or any(fixed_params(v, params[v].bits) is not None for v in groups[value]):
+            return 1.0
+        scales.update({v: scales[v] * factor for v in groups[value]})
+        return factor
+
     for node in graph.nodes:
+        first = node.inputs[0] if node.inputs else None
+        least = node.op.quantization.least_scale
+        if (
+            first is not None
+            and first in params
+            and params[first].bits <= NARROW
+            and (factor := raised(first, least)) > 1
+        ):
+            notes.append(f"{node.name}: scale of its operand raised {factor:.3g} times, to what its kernels take")
         result = _result(node, params)
         if result is None:
             continue
-        factor = _needed(node, scales, params[result], requested(node)) / scales[result]
-        if factor <= 1 or any(fixed_params(v, params[v].bits) is not None for v in groups[result]):
-            continue
-        for value in groups[result]:
-            scales[value] *= factor
+        if (factor := raised(result, _needed(node, scales, params[result], requested(node)))) > 1:
+            notes.append(
+                f"{node.name}: scale of the result raised {factor:.3g} times, to what its kernels can make of it"
+            )
+    for value, scale in scales.items():
+        if (factor := scale / float(params[value].scale)) > 1:
             _widen(value, factor, params[value], context)
-        notes.append(f"{node.name}: scale of the result raised {factor:.3g} times, to what its kernels can make of it")
     return notes
 
 
@@ -77,5 +95,6 @@ def _widen(value: Value, factor: float, params: QuantParams, context: Context) -
     low, high = params.bounds
     if value.data is None:
         held = range_of(value, context)
-        low, high = (held.low, held.high) if held.high > held.low else (low, high)
+        if held.high > held.low and float(params.scale) > LEAST_SCALE:
+            low, high = held.low, held.high
         context.tables.ranges[value] = Range(low * factor, high * factor)

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from ir.graph import Graph
-from ir.ops.elementwise import ADD, BinaryAttributes
+from ir.ops.elementwise import ADD, MUL, BinaryAttributes
 from ir.ops.relu import RELU6
 from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.ops.softmax import SOFTMAX
 from ir.types import TensorType
 from passes.contract.base import Context, Given, Range, SideTables
+from passes.graph_testing import Net
 from passes.quantization.quantize import Quantize
 
 
@@ -52,3 +54,35 @@ def test_the_bound_of_an_activation_fits_an_int32_in_steps(high: float, raised: 
     scale = float(y.type.params().scale)
     assert (6.0 / scale < 2**30 * (1 + 1e-6)) and any("raised" in note for note in report.notes) == raised
     assert scale == pytest.approx(6.0 / 2**30 if raised else high / 255, rel=1e-3)
+
+
+@pytest.mark.parametrize("high", [1e-4, 1e-12, 1e-30])
+def test_scores_that_are_next_to_nothing_get_a_scale_that_a_softmax_takes(high: float) -> None:
+    graph = Graph("scores")
+    x = graph.input("x", TensorType((1, 4)))
+    scaled = graph.add(MUL, [x, graph.constant(np.float32(high), "little")], BinaryAttributes(), "scores").output
+    graph.outputs = [graph.add(SOFTMAX, [scaled], name="shares").output]
+    ranges = {x: Range(-1.0, 1.0), scaled: Range(-high, high), graph.outputs[0]: Range(0.0, 1.0)}
+    report = Quantize().run(graph, Context(Given(), SideTables(ranges=ranges)))
+    assert float(scaled.type.params().scale) == pytest.approx(2.0**-20, rel=1e-2)
+    assert any("scale of its operand raised" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("high", [1e-12, 1e-20, 1e-33])
+def test_a_range_below_the_least_scale_is_raised_as_far(high: float) -> None:
+    """A batch norm whose variance is huge."""
+    graph = Graph("bounded")
+    x = graph.input("x", TensorType((1, 4)))
+    graph.outputs = [y] = [graph.add(RELU6, [x], name="clip").output]
+    Quantize().run(graph, Context(Given(), SideTables(ranges={x: Range(-1.0, 1.0), y: Range(0.0, high)})))
+    assert float(y.type.params().scale) == pytest.approx(6.0 / 2**30, rel=1e-2)
+
+
+def test_what_is_raised_twice_is_raised_to_the_larger() -> None:
+    """By the layer, and by the activation that will be fused into it."""
+    net = Net()
+    x = net.dense(net.input(4), 3)
+    graph = net.ends(net.then(RELU6, x))
+    ranges = {graph.inputs[0]: Range(-1.0, 1.0), x: Range(-1e-20, 1e-20), graph.outputs[0]: Range(0.0, 1e-20)}
+    Quantize().run(graph, Context(Given(), SideTables(ranges=ranges)))
+    assert float(graph.outputs[0].type.params().scale) >= 6.0 / 2**30 * 0.99
