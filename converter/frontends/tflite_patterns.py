@@ -3,6 +3,8 @@
 - the first version of a choice, as the second;
 - integers that are cast to reals and back, and reals to truth values;
 - a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
+- a layer whose weights are computed: a product of two tensors;
+- constant places of 64 bits, as such of 32;
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
 - `log(1 + exp(x))`: softplus;
@@ -27,9 +29,13 @@ from ir.ops import OPERATORS
 from ir.ops.by_table import SOFTPLUS
 from ir.ops.comparison import EQUAL, NOT_EQUAL, SELECT, SELECT_V2
 from ir.ops.conversion import CAST
+from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD, DIV, EXP, LOG, MUL, NEG, SQUARE, SUB, BinaryAttributes
+from ir.ops.matmul import BATCH_MATMUL, BatchMatMulAttributes
 from ir.ops.reduction import REDUCE_MAX, SUM
 from ir.ops.relu import PRELU, RELU
+from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.ops.slicing import GATHER, GATHER_ND
 from ir.ops.softmax import SOFTMAX, SoftmaxAttributes
 from ir.types import DType, TensorType, given
 
@@ -45,7 +51,7 @@ def recognize(graph: Graph) -> None:
     gather_steps(graph)
     compose(graph)
     fold_blocks(graph)
-    for rule in (_truth, _unfuse, _flat_bias, _prelu, _softmax, _softplus, _product):
+    for rule in (_truth, _unfuse, _flat_bias, _two_factors, _places, _prelu, _softmax, _softplus, _product):
         for node in graph.nodes:
             rule(graph, node)
         graph.prune()
@@ -117,6 +123,30 @@ def _replace(graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None]
     graph.replace_uses(old, new.output)
     graph.remove(node)
     new.output.name, new.name = old.name, node.name
+
+
+def _two_factors(graph: Graph, node: Node) -> None:
+    """`x W^T` of a matrix that is computed: an integer layer takes its weights to have no zero point."""
+    if node.op is not FULLY_CONNECTED or node.weight is None or node.weight.is_constant:
+        return
+    if node.bias is not None and (node.bias.data is None or node.bias.data.any()):
+        return
+    x, rows = node.input, (node.input.type.size // node.weight.shape[-1], node.weight.shape[-1])
+    if x.shape != rows:
+        x = graph.add(RESHAPE, [x], ReshapeAttributes(shape=rows), f"{node.name}/rows").output
+    product = graph.add(BATCH_MATMUL, [x, node.weight], BatchMatMulAttributes(adj_y=True), f"{node.name}/product")
+    if product.output.shape == node.output.shape:
+        graph.replace(node, [product])
+    else:
+        attrs = ReshapeAttributes(shape=node.output.shape)
+        graph.replace(node, [graph.add(RESHAPE, [product.output], attrs, f"{node.name}/reshape")])
+
+
+def _places(graph: Graph, node: Node) -> None:
+    """What small runtimes take, too."""
+    places = node.inputs[1] if node.op in (GATHER, GATHER_ND) else None
+    if places is not None and places.data is not None and places.dtype is DType.INT64:
+        graph.set_input(node, 1, graph.constant(places.data.astype(np.int32), places.name))
 
 
 def _choice(graph: Graph, node: Node) -> None:

@@ -13,11 +13,13 @@ from ir.graph import Graph, Value
 from ir.opdef import FusedActivation
 from ir.ops.comparison import GREATER, NOT_EQUAL, SELECT, SELECT_V2
 from ir.ops.conversion import CAST, CastAttributes
-from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes
+from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
 from ir.ops.elementwise import ADD, DIV, EXP, MUL, NEG, SQUARE, SUB
+from ir.ops.matmul import BATCH_MATMUL
 from ir.ops.reduction import REDUCE_MAX, SUM, ReduceAttributes
 from ir.ops.relu import PRELU, RELU
 from ir.ops.shape import RESHAPE, ReshapeAttributes
+from ir.ops.slicing import GATHER, GatherAttributes
 from ir.ops.softmax import SOFTMAX
 from ir.ops.static import ZEROS_LIKE
 from ir.types import DType, TensorType
@@ -35,6 +37,27 @@ def test_fused_activations_become_nodes() -> None:
     assert [node.op.name for node in read.nodes] == ["conv_2d", "relu6", "add", "relu"]
     assert [v.name for v in read.outputs] == ["conv", "sum"]
     assert not any(n.attrs.activation for n in read.nodes if n.op.takes_fused_activation)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_weights_that_are_computed_are_a_factor(keep: bool) -> None:
+    """What TensorFlow makes of a product of two tensors, of one sample."""
+    graph = Graph("m")
+    x, y = graph.input("x", TensorType((1, 3, 4))), graph.input("y", TensorType((5, 4)))
+    attrs = FullyConnectedAttributes(keep_num_dims=keep)
+    graph.outputs = [graph.add(FULLY_CONNECTED, [x, graph.add(ADD, [y, y]).output, None], attrs, "product").output]
+    read = check(to_bytes(graph), numbers(1, 3, 4), numbers(5, 4))
+    assert [node.op for node in read.nodes] == [ADD, RESHAPE, BATCH_MATMUL, *([RESHAPE] if keep else [])]
+    assert read.outputs[0].name == "product"
+
+
+def test_constant_places_have_32_bits() -> None:
+    graph = Graph("m")
+    places = graph.constant(np.array([2, 0], np.int64), "places")
+    x = graph.input("x", TensorType((1, 4)))
+    graph.outputs = [graph.add(GATHER, [x, places], GatherAttributes(axis=1)).output]
+    (node,) = check(to_bytes(graph), numbers(1, 4)).nodes
+    assert node.inputs[1].dtype is DType.INT32
 
 
 def test_prelu_of_tf1_is_recognized() -> None:

@@ -12,6 +12,7 @@ from converter.tflite import packing, variables
 from converter.tflite.decoding import Carrier
 from converter.tflite.records import ModelFile, TensorRecord
 from ir.opdef import OpDef, Role
+from ir.ops import slicing
 from ir.profile import TFLM, Runtime
 
 _ALIGNMENT = 16  # bytes, of every tensor in the arena
@@ -55,10 +56,18 @@ _INDICES = frozenset({"BOOL", "INT32", "INT64"})  # beside the numbers: what is 
 @limit("use real numbers, or other layers")
 def known_data(site: Site) -> bool:
     """whole numbers and truth values as data only where they are listed"""
-    first = site.input(0)
-    if site.op is None or first is None or site.op.operand(0).role is not Role.ACTIVATION:
+    if site.op is None:
         return True
-    return first.type_name not in _INDICES or site.record.code in _BESIDES.get(first.type_name, "").split()
+    first = site.input(0)
+    data = [] if first is None or site.op.operand(0).role is not Role.ACTIVATION else [first.type_name]
+    data += [t.type_name for t in site.outputs if "output" in site.op.quantization.tied]
+    return all(t not in _INDICES or site.record.code in _BESIDES.get(t, "").split() for t in data)
+
+
+@limit("cast them to int32")
+def few_places(site: Site) -> bool:
+    """places of 32 bits"""
+    return all(t.type_name != "INT64" for t in site.inputs)
 
 
 def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
@@ -73,7 +82,8 @@ def _takes(code: str, op: OpDef) -> tuple[Takes, ...]:
 
 def _limits(op: OpDef) -> tuple[Limit, ...]:
     few = (few_operands,) if Runtime.TFLM in op.most_operands else ()
-    return (static_shapes, dense, known_data, *few)
+    places = (few_places,) if op in (slicing.GATHER, slicing.GATHER_ND) else ()
+    return (static_shapes, dense, known_data, *few, *places)
 
 
 RULES: Rules = {

@@ -11,8 +11,10 @@ from converter.tflite.model_file import parse
 from converter.tflite.records import ModelFile, OperatorRecord, SubgraphRecord
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph
+from ir.ops.comparison import GREATER, SELECT_V2
 from ir.ops.convolution import CONV_2D, Conv2DAttributes
 from ir.ops.reduction import SUM, ReduceAttributes
+from ir.ops.slicing import GATHER, GatherAttributes
 from ir.profile import TFLM
 from ir.quantization import QuantParams
 from ir.types import DType, TensorType
@@ -61,6 +63,16 @@ def test_the_arena_holds_activations_and_unpacked_weights(weights: DType, expect
     session = LocalRuntime.of(TFLM).load(model)
     session.invoke([np.zeros((1, 8, 8, 64), np.int8)])
     assert predicted == expected and predicted < session.timing.arena_bytes < predicted + _RECORDS
+
+
+def test_choices_of_whole_numbers_and_places_of_64_bits_are_not_promised() -> None:
+    graph = Graph()
+    x, places = graph.input("x", TensorType((1, 6), DType.INT32)), graph.input("p", TensorType((1, 2), DType.INT64))
+    chosen = graph.add(SELECT_V2, [graph.add(GREATER, [x, x]).output, x, x]).output
+    reals = graph.input("y", TensorType((1, 6)))
+    graph.outputs = [chosen, graph.add(GATHER, [reals, places], GatherAttributes(axis=1)).output]
+    verdicts = TARGET.check(parse(to_bytes(graph)), None).verdicts
+    assert [v.mapped for v in verdicts] == [True, False, False]
 
 
 @pytest.mark.parametrize(("dtype", "mapped"), [(DType.INT32, False), (DType.FLOAT32, True)])
