@@ -4,6 +4,7 @@
 - integers that are cast to reals and back, and reals to truth values;
 - a fused activation, as a node of its own (`passes.rewrites.fuse` fuses it again where a kernel can);
 - a layer whose weights are computed: a product of two tensors;
+- sums for scales that are powers of two, which files say of sums of reals, too: sums for any scales;
 - constant places of 64 bits, as such of 32;
 - `relu(x) + alpha * -relu(-x)`: PReLU (TF 1 models);
 - `exp(x - max x) / sum exp(x - max x)` over the last axis: softmax;
@@ -51,7 +52,18 @@ def recognize(graph: Graph) -> None:
     gather_steps(graph)
     compose(graph)
     fold_blocks(graph)
-    for rule in (_truth, _unfuse, _flat_bias, _two_factors, _places, _prelu, _softmax, _softplus, _product):
+    for rule in (
+        _truth,
+        _unfuse,
+        _flat_bias,
+        _any_scales,
+        _two_factors,
+        _places,
+        _prelu,
+        _softmax,
+        _softplus,
+        _product,
+    ):
         for node in graph.nodes:
             rule(graph, node)
         graph.prune()
@@ -123,6 +135,12 @@ def _replace(graph: Graph, node: Node, op: OpDef, inputs: Sequence[Value | None]
     graph.replace_uses(old, new.output)
     graph.remove(node)
     new.output.name, new.name = old.name, node.name
+
+
+def _any_scales(graph: Graph, node: Node) -> None:
+    """By default files ask for a kernel that takes scales of 16 bits for powers of two, and aborts on some of them."""
+    if node.op in (ADD, SUB) and node.attrs.pot_scale_int16:
+        node.attrs = dataclasses.replace(node.attrs, pot_scale_int16=False)
 
 
 def _two_factors(graph: Graph, node: Node) -> None:

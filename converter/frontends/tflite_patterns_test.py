@@ -10,7 +10,7 @@ from converter.frontends.tflite_model import from_tflite
 from converter.frontends.tflite_testing import check, numbers
 from converter.tflite.writer import to_bytes
 from ir.graph import Graph, Value
-from ir.opdef import FusedActivation
+from ir.opdef import FusedActivation, OpDef
 from ir.ops.comparison import GREATER, NOT_EQUAL, SELECT, SELECT_V2
 from ir.ops.conversion import CAST, CastAttributes
 from ir.ops.convolution import CONV_2D, FULLY_CONNECTED, Conv2DAttributes, FullyConnectedAttributes
@@ -49,6 +49,15 @@ def test_weights_that_are_computed_are_a_factor(keep: bool) -> None:
     read = check(to_bytes(graph), numbers(1, 3, 4), numbers(5, 4))
     assert [node.op for node in read.nodes] == [ADD, RESHAPE, BATCH_MATMUL, *([RESHAPE] if keep else [])]
     assert read.outputs[0].name == "product"
+
+
+@pytest.mark.parametrize("op", [ADD, SUB])
+def test_sums_take_any_scales(op: OpDef) -> None:
+    graph = Graph("m")
+    x = graph.input("x", TensorType((1, 4)))
+    graph.outputs = [graph.add(op, [x, x], op.attributes(pot_scale_int16=True)).output]
+    (node,) = check(to_bytes(graph), numbers(1, 4)).nodes
+    assert node.op is op and not node.attrs.pot_scale_int16
 
 
 def test_constant_places_have_32_bits() -> None:
