@@ -32,7 +32,7 @@ from ir.keras_ops import K
 from ir.layer import Layer, editable_layer, set_bias
 from ir.opdef import Passage
 from ir.ops._common import Padding
-from ir.ops.elementwise import ADD, MUL
+from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.normalization import BATCH_NORM
 from ir.ops.transposed import TRANSPOSE_CONV
 from ir.types import given
@@ -67,7 +67,7 @@ class Affine:
 
 @dataclass(frozen=True, kw_only=True)
 class FoldBatchNorm(Pass):
-    """Folds batch norms, and multiplications and additions of per-channel constants, into neighbouring weights."""
+    """Folds batch norms, and multiplications, additions and subtractions of per-channel constants, into neighbouring weights."""
 
     name: ClassVar[str] = "fold_batch_norm"
     preserves: ClassVar[Preserves] = Preserves.FLOAT
@@ -104,7 +104,7 @@ def affine_of(node: Node) -> Affine | None:
         gamma, beta, mean, variance = (given(node.inputs, i).array.astype(np.float32) for i in range(1, 5))
         a = gamma * K.convert_to_numpy(K.rsqrt(variance + np.float32(node.attrs.epsilon)))
         return Affine(a, beta - mean * a)
-    if node.op not in (MUL, ADD) or node.attrs.activation or x.is_constant:
+    if node.op not in (MUL, ADD, SUB) or node.attrs.activation or x.is_constant:
         return None
     other = node.inputs[1]
     if (
@@ -116,7 +116,7 @@ def affine_of(node: Node) -> Affine | None:
         return None
     vector = np.broadcast_to(other.data.astype(np.float32).ravel(), (channels,))
     zeros = np.zeros(channels, np.float32)
-    return Affine(vector, zeros) if node.op is MUL else Affine(zeros + 1, vector)
+    return Affine(vector, zeros) if node.op is MUL else Affine(zeros + 1, -vector if node.op is SUB else vector)
 
 
 def _normal(node: Node) -> ChannelNormal:

@@ -9,7 +9,7 @@ from ir.graph import Graph, Value
 from ir.keras_ops import K
 from ir.ops import TABLE
 from ir.ops._common import Padding
-from ir.ops.elementwise import ADD, MUL
+from ir.ops.elementwise import ADD, MUL, SUB
 from ir.ops.relu import RELU
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from passes.contract.base import Context, PassReport
@@ -145,6 +145,15 @@ def test_a_product_and_a_sum_before_a_layer_fold_both():
     graph = net.ends(net.conv(x, 3, padding=Padding.VALID))
     assert len(fold(graph).changed) == 2
     assert ops(graph) == ["relu", "conv_2d"]
+
+
+def test_a_mean_that_is_subtracted_folds_like_one_that_is_added():
+    net = Net()
+    x = net.then(SUB, net.input(*FEATURES), net.constant(net.rng.normal(size=4), "mean"))
+    x = net.then(MUL, x, net.constant(net.rng.normal(size=4), "scale"))
+    graph = net.ends(net.conv(x, 3, padding=Padding.VALID))
+    fold(graph)
+    assert ops(graph) == ["conv_2d"]
 
 
 def test_every_operation_rounds_to_float32_in_the_order_of_tensorflows_converter():
