@@ -110,7 +110,7 @@ class BitsPlan:
 
     Attributes:
       weight_bits: 2 to 8; `activation_bits`: 2 to 8, or 16.
-      ends: what the first and the last layers keep at least, of weights and results.
+      ends: what the first and the last layers keep at least, of weights and results; layers that only scale channels, of weights.
       rules: the later wins.
     """
 
@@ -165,7 +165,7 @@ class BitsPlan:
 
     def _widths(self, place: _Place) -> Widths:
         least = self.ends if place.positions else 0
-        weights = max(self.weight_bits, least)
+        weights = max(self.weight_bits, self.ends if place.scales else least)
         activations = max(self.activation_bits, least, 0 if place.weighted else _UNREAD)
         for rule in self.rules:
             if rule.fits(place):
@@ -273,12 +273,16 @@ def _code(op: OpDef) -> str:
 
 @dataclass(frozen=True)
 class _Place:
-    """What widths depend on: the names of a node, the ends that it stands at, whether weights multiply its result."""
+    """What widths depend on: the names of a node, the ends that it stands at, whether weights multiply its result.
+
+    `scales`: it is a layer that only scales channels, a weight for each.
+    """
 
     op: OpDef
     names: tuple[str, ...]
     positions: tuple[str, ...]
     weighted: bool
+    scales: bool
 
 
 def _places(graph: Graph) -> dict[Node, _Place]:
@@ -290,6 +294,7 @@ def _places(graph: Graph) -> dict[Node, _Place]:
             layer_names(graph, node),
             tuple(end for end, found in ends.items() if node in found),
             node in weighted,
+            node.weight is not None and not _mixes(node),
         )
         for node in graph.nodes
     }
@@ -302,7 +307,7 @@ def _weighted(graph: Graph) -> set[Node]:
         for value in node.outputs:
             for reader in value.consumers:
                 same = value in tied_values(reader) or will_be_fused(graph, value)
-                if reader.weight is not None or (same and reader in found):
+                if _mixes(reader) or (same and reader in found):
                     found.add(node)
     return found
 
@@ -327,12 +332,17 @@ def _last(graph: Graph) -> set[Node]:
     return _near(graph.nodes[::-1], starts, lambda n: [reader for v in n.outputs for reader in v.consumers])
 
 
+def _mixes(node: Node) -> bool:
+    """Whether a node is a layer with more than one weight for each channel: what only scales channels is no end of a network."""
+    return node.weight is not None and node.weight.type.size > node.output.shape[-1]
+
+
 def _near(order: Sequence[Node], starts: Iterable[Sequence[Node]], before: Callable[[Node], list[Node]]) -> set[Node]:
     near: set[Node] = set()
     for start in starts:
         behind: dict[Node, bool] = {}  # of the nodes that are reached: whether there are weights in between
         for node in order:
-            ways = [behind[n] or n.weight is not None for n in before(node) if n in behind]
+            ways = [behind[n] or _mixes(n) for n in before(node) if n in behind]
             if ways or node in start:
                 behind[node] = any(ways)
         near |= {node for node, weights in behind.items() if not weights}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ir.errors import OptionError
 from ir.graph import Graph
-from ir.ops.convolution import FULLY_CONNECTED
+from ir.ops.convolution import DEPTHWISE_CONV_2D, FULLY_CONNECTED, DepthwiseAttributes
 from ir.ops.elementwise import ADD
 from ir.ops.relu import RELU
 from ir.ops.shape import RESHAPE, ReshapeAttributes
@@ -56,6 +56,23 @@ def test_the_ends_keep_8_bits() -> None:
         "block_1/middle": (4, 6),
         "head": (8, 8),
     }
+
+
+def test_what_only_scales_channels_is_no_end() -> None:
+    net = Net()
+    x = net.layer(DEPTHWISE_CONV_2D, net.input(8, 8, 3), (1, 1, 1, 3), DepthwiseAttributes(), name="scale")
+    graph = net.ends(net.conv(net.conv(x, 4, name="stem"), 4, name="head"))
+    assert _ends(graph) == {"first": {"scale", "stem"}, "last": {"head"}}
+
+
+def test_a_weight_for_each_channel_keeps_8_bits() -> None:
+    net = Net()
+    x = net.conv(net.input(8, 8, 3), 3, name="stem")
+    x = net.conv(net.layer(DEPTHWISE_CONV_2D, x, (1, 1, 1, 3), DepthwiseAttributes(), name="scale"), 4, name="middle")
+    graph = net.ends(net.conv(x, 4, name="head"))
+    requested = BitsPlan(weight_bits=4, activation_bits=6).requested(graph)
+    found = {n.name: (requested(n).weight_bits, requested(n).activation_bits) for n in graph.nodes}
+    assert found == {"stem": (8, 8), "scale": (8, 6), "middle": (4, 6), "head": (8, 8)}
 
 
 def test_what_no_weights_are_multiplied_with_keeps_8_bits() -> None:

@@ -134,6 +134,7 @@ class Step:
 _PREPARE = (
     Step("remove_dead_code"),
     Step("fold_batch_norm"),
+    Step("join_affine"),
     Step("remove_dead_code"),
     Step("fuse_pad"),
     Step("recurrence"),
