@@ -280,3 +280,21 @@ def label_key(archive: Archive, data_keys: Sequence[str]) -> str | None:
     """The labels beside these arrays: `x_labels` for a chosen `x`, else `labels`, else None."""
     candidates = [f"{data_keys[0]}_labels"] if len(data_keys) == 1 else []
     return next((key for key in [*candidates, "labels"] if key in archive.headers), None)
+
+
+def as_array(values: Any, where: str) -> np.ndarray:
+    """Values that Python gives, as an array. Raises DataError where they are ragged or no array at all."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            expected="numbers in rows of one length",
+            found=f"{kind_of(values)} of which NumPy makes no array",
+            where=where,
+            fix="resize, cut or pad the samples to the shape of the input",
+        ) from error
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for sentences."""
+    return "None" if value is None else f"an object of {type(value).__module__}.{type(value).__qualname__}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from converter.data.arrays import Archive, ArrayReader, check_fit, label_key, open_npy, pick_arrays
+from converter.data.arrays import Archive, ArrayReader, as_array, check_fit, label_key, open_npy, pick_arrays
 from converter.data.images import IMAGE_SUFFIXES, ImageReader, find_images, image_size
 from converter.data.labels import FileLabels, check_labels, class_folders, labels_of_files
 from converter.data.source import DataSource, InputSpec, Reader, choose
@@ -106,8 +106,8 @@ def from_arrays(
                 fix="name the arrays like the inputs",
             )
         arrays = [arrays[spec.name] for spec in inputs]
-    listed = [arrays] if isinstance(arrays, np.ndarray) else list(arrays)
-    reader = ArrayReader([np.asarray(a) for a in listed], inputs, where=where)
+    listed = list(arrays) if isinstance(arrays, Sequence) else [arrays]
+    reader = ArrayReader([as_array(a, where) for a in listed], inputs, where=where)
     checked = None if labels is None else check_labels(np.asarray(labels), len(reader), "labels")
     return DataSource(
         reader=reader,

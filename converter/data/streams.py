@@ -6,11 +6,13 @@ one array. The elements of data sets are inputs, or `(inputs, labels)`, as Keras
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from converter.data.arrays import as_array, kind_of
 from converter.data.source import InputSpec
 from ir.errors import DataError
 
@@ -51,15 +53,46 @@ def collect(given: Any, inputs: Sequence[InputSpec], samples: int | None) -> tup
             break
     if not rows:
         raise DataError(expected="samples", found="none", where="calibration_data", fix="see that it yields some")
-    joined = [np.concatenate(parts)[:most] for parts in zip(*rows, strict=True)]
+    joined = [_joined(parts)[:most] for parts in zip(*rows, strict=True)]
     known = np.concatenate(labels)[:most] if len(labels) == len(rows) else None
     return joined, known
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    shapes = dict.fromkeys(part.shape[1:] for part in parts)
+    if len(shapes) > 1:
+        found = " and ".join(str(list(shape)) for shape in shapes)
+        raise _unfit("samples of one shape", found, "resize or cut them to the shape of the input")
+    return np.concatenate(parts)
+
+
+def _called(given: Callable[[], Any]) -> Iterable[Any]:
+    """What a generator function yields; errors that it raises itself are left as they are, for they name its lines."""
+    try:
+        inspect.signature(given).bind()
+    except TypeError as error:
+        raise _wrong_function(f"one with arguments ({error})") from error
+    except ValueError:  # a builtin, of which Python knows no arguments
+        pass
+    found = given()
+    if not isinstance(found, Iterable):
+        raise _wrong_function(f"one that returns {kind_of(found)}")
+    return found
+
+
+def _wrong_function(found: str) -> DataError:
+    return DataError(
+        expected="a function without arguments that yields samples",
+        found=found,
+        where="calibration_data",
+        fix="let it yield one sample or batch at a time, as in: def samples(): yield from images",
+    )
 
 
 def _elements(given: Any, inputs: Sequence[InputSpec]) -> Iterator[tuple[list[np.ndarray], np.ndarray | None]]:
     """Batches of every input, and of the labels."""
     if callable(given) and not isinstance(given, Iterable):
-        yield from ((_arrays(element, inputs), None) for element in given())
+        yield from ((_arrays(element, inputs), None) for element in _called(given))
         return
     for element in _batches(given):
         parts = element if isinstance(element, tuple) else (element,)
@@ -87,9 +120,12 @@ def _arrays(element: Any, inputs: Sequence[InputSpec]) -> list[np.ndarray]:
     listed = list(element) if isinstance(element, (list, tuple)) else [element]
     if len(listed) != len(inputs):
         raise _unfit(f"{len(inputs)} arrays", f"{len(listed)}", "yield one per input, as a list")
-    pairs = zip(listed, inputs, strict=True)
-    arrays = [np.asarray(a) for a, _ in pairs]
-    return [a[None] if a.ndim == len(spec.shape) - 1 else a for a, spec in zip(arrays, inputs, strict=True)]
+    arrays = [as_array(a, "an element of calibration_data") for a in listed]
+    batches = [a[None] if a.ndim == len(spec.shape) - 1 else a for a, spec in zip(arrays, inputs, strict=True)]
+    for batch, spec in zip(batches, inputs, strict=True):
+        if not batch.ndim:
+            raise _unfit(f"numbers of shape {list(spec.shape)}", kind_of(listed[0]), "yield arrays")
+    return batches
 
 
 def _classes(labels: Any) -> np.ndarray | None:

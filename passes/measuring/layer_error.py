@@ -20,6 +20,7 @@ from passes.measuring.small_matrices import solve
 _ROW_ELEMENTS = 1 << 24
 _ROWS_A_COLUMN = 400
 _ROWS_AT_ONCE = 4096  # of both inputs, as float64
+_MOST_MOMENTS = 1 << 25  # of a matrix; some six of them are held at once: 1.6 GB
 _CG_STEPS = 100
 _CG_TOLERANCE = 1e-8  # of the first residual, squared
 
@@ -101,6 +102,14 @@ def _moments(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         y = x if b is a else b[:, start : start + _ROWS_AT_ONCE].astype(np.float64)  # with itself it costs half
         total += x.transpose(0, 2, 1) @ y
     return total / a.shape[1]
+
+
+def too_wide(matrix: Matrix) -> str:
+    """Why a layer's moments are not to be had, "" where they are."""
+    groups, _, columns = matrix.split(matrix.layer.data).shape
+    if groups * columns**2 <= _MOST_MOMENTS:
+        return ""
+    return f"an output sums {columns} inputs, whose second moments would take gigabytes and minutes"
 
 
 Means = tuple[np.ndarray, np.ndarray]  # `[groups, columns]` of the inputs of both networks

@@ -259,3 +259,16 @@ def test_copies_of_other_widths_are_rounded_in_the_same_run():
     np.testing.assert_array_equal(other["first"], expected["first"])
     assert all((other[name] != before[name]).any() for name in before)
     assert all((other[name] != one[name]).any() for name in ("first", "last"))
+
+
+def test_a_layer_of_very_many_inputs_is_left_to_nearest_rounding():
+    """The second moments of as many would take gigabytes."""
+    net = Net()
+    graph = net.ends(net.dense(net.dense(net.input(6000), 3, name="wide"), 2, name="last"))
+    samples = in_memory(np.random.default_rng(0).normal(size=(12, 6000)).astype(np.float32))
+    context = Context(Given(samples=samples))
+    run_passes(graph, [Calibrate(), Quantize()], context)
+    before = graph.nodes[0].weight.data
+    report = RoundWeights().run(graph, context)
+    assert [(skip.where, "6000 inputs" in skip.reason) for skip in report.skipped] == [("wide", True)]
+    assert graph.nodes[0].weight.data is before and len(report.changed) == 1
