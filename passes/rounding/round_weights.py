@@ -37,7 +37,7 @@ from ir.graph import Graph, Node, Twin
 from ir.layer import Matrix, layer_of
 from passes.contract.base import Context, Needs, Pass, PassReport, Skip, numeric
 from passes.measuring.drawn_samples import TENSOR_BYTES, DrawnSamples, draw_samples
-from passes.measuring.layer_error import LayerError, Means, mean_shift, measure_layer
+from passes.measuring.layer_error import LayerError, Means, mean_shift, measure_layer, too_wide
 from passes.measuring.lockstep import Slices, run_both
 from passes.quantization.quantize import annotate_bias, least_weight_scale
 from passes.rounding.correct_bias import shift_bias
@@ -76,8 +76,8 @@ class RoundWeights(Pass):
 
         def before(node: Node, x: Slices, xq: Slices) -> None:
             matrix = matrix_of(node)
-            if isinstance(matrix, str):
-                skipped.append(Skip(node.name, matrix))
+            if isinstance(matrix, str) or (reason := too_wide(matrix)):
+                skipped.append(Skip(node.name, matrix if isinstance(matrix, str) else reason))
                 return
             rng = np.random.default_rng(context.given.seed)  # one each: the order of layers depends on the kind of file
             measured = self._measured(matrix, x, xq, drawn, rng)
