@@ -86,3 +86,26 @@ def test_several_inputs_and_the_default_number_of_a_stream_without_end():
 def test_what_does_not_fit_is_one_sentence(given, words):
     with pytest.raises(DataError, match=words):
         as_source(given, graph_of(), "")
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (lambda: None, "expected a function without arguments that yields samples, found one that returns None; let it yield"),
+        (lambda batch: X, "found one with arguments .*'batch'"),
+        (lambda: iter([None]), "expected numbers of shape .1, 4., found None; yield arrays"),
+        (lambda: iter([X[:6], X[6:, :3]]), r"expected samples of one shape, found \[4\] and \[3\]; resize"),
+        (lambda: iter([[[[1.0, 2.0], [3.0]]]]), "expected numbers in rows of one length, .* no array; resize"),
+        ([[[1.0, 2.0], [3.0]]], "arrays: expected numbers in rows of one length"),
+        (np.float32(3), "expected shape .*samples, 4.*, found"),
+        (3, "expected shape .*samples, 4.*, found"),
+    ],
+)  # fmt: skip
+def test_what_yields_no_samples_is_named(given, sentence):
+    with pytest.raises(DataError, match=sentence):
+        as_source(given, graph_of(), "", samples=12)
+
+
+def test_errors_of_a_function_that_yields_are_its_own():
+    with pytest.raises(ZeroDivisionError):
+        as_source(lambda: 1 / 0, graph_of(), "", samples=12)
