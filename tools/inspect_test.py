@@ -42,6 +42,12 @@ def test_a_file_that_is_no_model(tmp_path):
     assert done.returncode == 1 and "TFL3" in done.stderr
 
 
+def test_a_keras_model_is_to_be_converted_first(tmp_path):
+    (tmp_path / "x.keras").write_bytes(b"PK\x03\x04 and more")
+    done = run(str(tmp_path / "x.keras"))
+    assert done.returncode == 1 and f"convert it first, as in intact convert {tmp_path}" in done.stderr
+
+
 @needs_pairs
 def test_json(tmp_path):
     file = tmp_path / "out.json"

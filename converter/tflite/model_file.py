@@ -224,6 +224,9 @@ def _signature(walk: _Walk, record: Any) -> Signature:
     )
 
 
+_OF_KERAS = (b"PK\x03\x04", b"\x89HDF")  # what .keras and .h5 files begin with
+
+
 def parse(data: bytes, path: str = "<bytes>") -> ModelFile:
     """Reads a file's bytes and checks the whole of it. Raises ModelError for no TFLite model or a damaged one."""
     file = parse_unchecked(data, path)
@@ -238,7 +241,9 @@ def parse_unchecked(data: bytes, path: str = "<bytes>") -> ModelFile:
             expected="a TFLite model (identifier TFL3)",
             found=f"{len(data)} bytes that begin with {data[:8]!r}",
             where=path,
-            fix="pass a .tflite file that was written completely",
+            fix=f"convert it first, as in intact convert {path}"
+            if data.startswith(_OF_KERAS)
+            else "pass a .tflite file that was written completely",
         )
     try:
         return _parse(_Walk(data), path)
