@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from converter import compare, proof, version, widths
+from converter.arguments import checked
 from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
 from converter.compressing import PIPELINES, Compression, carriers_of
@@ -47,6 +48,7 @@ from passes.running import pipeline as pipelines
 from passes.running.runner import run_passes
 
 
+@checked
 def convert(
     model: Any,
     *,
@@ -117,6 +119,7 @@ def convert(
       ProofError: a runtime does not compute what the emulator says, which is a fault of ours; nothing was written.
     """
     start = time.perf_counter()
+    output = None if output is None else Path(output).expanduser()
     _check_output(output, model=model, calibration_data=calibration_data, test_data=test_data, labels=labels)
     target = _target(target, min_runtime_version)
     if pipeline in PIPELINES and compression is None:
@@ -175,7 +178,7 @@ def convert(
         write_atomically(output, content)
     return ConversionResult(
         model=content,
-        output=None if output is None else Path(output),
+        output=output,
         quality=quality,
         judged_on=data.judged_on,
         passes=tuple(records),
@@ -198,7 +201,7 @@ def convert(
     )
 
 
-def _check_output(output: str | Path | None, **reads: Any) -> None:
+def _check_output(output: Path | None, **reads: Any) -> None:
     """Raises OutputError where the file cannot be written, or would take the place of one that is read."""
     if output is not None:
         check_place(output)

@@ -228,6 +228,12 @@ def test_paths_and_sources(tmp_path):
     assert convert(path, calibration_data=source, check=False, **FAST).model == result.model
 
 
+def test_the_output_may_be_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = convert(classifier(), calibration_data=X, output="~/m.tflite", check=False, prove=False, **FAST)
+    assert result.output == tmp_path / "m.tflite" and (tmp_path / "m.tflite").read_bytes() == result.model
+
+
 def test_passes_as_text_as_objects_and_as_changes():
     model = classifier()
     text = "fold_batch_norm,calibrate{method=mse},quantize,fuse_activation,lower_to_integer"

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from converter.arguments import checked
 from converter.bits import Bits, RequestedBits
 from converter.choosing import RequestedPasses, choose_passes
 from converter.data.given import Data
@@ -29,6 +30,7 @@ __all__ = ["Student", "quantize_aware"]
 _FIRST = 64  # samples that steps of activations start from
 
 
+@checked
 def quantize_aware(
     model: Any,
     *,

@@ -17,6 +17,7 @@ from converter.analysis.measure import Measurement, Twins, make_twins
 from converter.analysis.reasons import DOMINANT, Setting
 from converter.analysis.table import Analysis, Cause, PassChange
 from converter.analysis.worst_inputs import worst_inputs
+from converter.arguments import checked
 from converter.data.given import Data, as_source
 from converter.data.source import DataSource, choose
 from converter.evaluation import Share
@@ -34,6 +35,7 @@ _SUSPECTS = 24  # places whose effect on the logits is measured without `sensiti
 _QUICK = 15.0  # seconds for them
 
 
+@checked
 def analyze(
     result: ConversionResult,
     *,

@@ -68,24 +68,30 @@ def _load(model: Any, weights: str | None, options: ModelOptions) -> Source:
         return _exported(path, options)
     if path.suffix == ".pb" or (path.is_dir() and _is_saved_model(path)):
         return _from_saved_model(path, options)
-    if path.exists():
+    return _ending_at(_from_zoo(str(model), weights, options), options)
+
+
+def check_there(model: str | Path) -> None:
+    """Raises ModelError for a path at which there is nothing, or no kind of model; a bare word may be a name of the zoo."""
+    path = Path(model)
+    if path.exists() and not _is_model(path):
         raise ModelError(
             expected=_KINDS,
             found="a directory without saved_model.pb" if path.is_dir() else f"'{path.suffix or 'no suffix'}'",
             where=str(path),
             fix=_EXPORT.get(path.suffix, "save the model with model.save('model.keras')"),
         )
-    return _ending_at(_from_zoo(str(model), weights, options), options)
-
-
-def check_there(model: str | Path) -> None:
-    """Raises ModelError for a path at which there is nothing; a bare word may be a name of the zoo."""
-    path = Path(model)
     if (len(path.parts) > 1 or path.suffix) and other_than_file(path) == "nothing":
         beside = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         near = difflib.get_close_matches(path.name, beside, n=1, cutoff=0.75)
         meant = f"; there is {path.parent / near[0]}" if near else ""
         raise ModelError(expected=_KINDS, found="nothing", where=str(path), fix=f"check the path{meant}")
+
+
+def _is_model(path: Path) -> bool:
+    """By its name, or what a directory holds."""
+    kinds = (*TFLITE_SUFFIXES, *KERAS_SUFFIXES, *EXPORTERS, ".pb")
+    return path.suffix in kinds or (path.is_dir() and _is_saved_model(path))
 
 
 def _is_saved_model(path: Path) -> bool:
