@@ -42,6 +42,10 @@ def reductions(draw: st.DrawFn) -> tuple[tuple[int, ...], ReduceAttributes]:
     return shape, ReduceAttributes(axes=tuple(axes), keep_dims=draw(st.booleans()))
 
 
+# The reference kernels read int8 as uint8.
+_SUMMED = [p for p in cases.ALL_PROFILES if p.kernels is Kernels.BUILTIN or p == TFLM]
+
+
 def _count(shape: tuple[int, ...], attrs: ReduceAttributes) -> int:
     return math.prod(shape[a] for a in attrs.axes)
 
@@ -63,10 +67,7 @@ def test_sum(case: Any, seed: int, data: st.DataObject) -> None:
     quant = data.draw(cases.parameters())
     out = data.draw(cases.parameters(scale=0.1 * math.sqrt(_count(shape, attrs))))
     operands, inputs = [TensorType(shape, DType.INT8, quant)], [cases.integers(seed, shape)]
-    right = [
-        p for p in cases.ALL_PROFILES if p.kernels is Kernels.BUILTIN or p == TFLM
-    ]  # the reference kernels read int8 as uint8
-    cases.check_integer(SUM, operands, attrs, out, inputs, profiles=right)
+    cases.check_integer(SUM, operands, attrs, out, inputs, profiles=_SUMMED)
 
 
 def test_mean_of_a_large_picture() -> None:
@@ -79,6 +80,28 @@ def test_mean_of_a_large_picture() -> None:
         for seed in range(3):
             inputs = [cases.integers(seed, shape)]
             cases.check_integer(MEAN, [TensorType(shape, DType.INT8, quant)], attrs, out, inputs)
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype"), [(MEAN, DType.INT8), (MEAN, DType.INT16), (SUM, DType.INT8)], ids=["int8", "int16", "sum"]
+)
+@pytest.mark.parametrize("shape", [(1, 8, 8, 8), (1, 4, 4), (1, 6, 8)])
+def test_of_numbers_that_even_out(op: OpDef, dtype: DType, shape: tuple[int, ...]) -> None:
+    """Results of scales as far below that of the data as is allowed."""
+    ratio, zero = op.quantization.ratio, -5 if dtype is DType.INT8 else 0
+    assert ratio is not None
+    quant = QuantParams(scale=np.float32(0.1), zero_point=np.int64(zero), bits=dtype.bits)
+    scale = np.float32(0.1 / ratio.most[dtype.bits])
+    out = QuantParams(scale=scale, zero_point=np.int64(14 if zero else 0), bits=dtype.bits)
+    attrs, inputs = ReduceAttributes(axes=(1, 2)[: len(shape) - 1], keep_dims=True), []
+    for seed in range(8):
+        x = np.random.default_rng(seed).integers(-60, 60, shape)
+        x[:, ::2] = 2 * zero - x[:, 1::2]  # which leaves nothing
+        x[0, 0] += seed % 2
+        inputs.append(x.astype(dtype.numpy))
+    profiles = _SUMMED if op is SUM else cases.ALL_PROFILES
+    for x in inputs:
+        cases.check_integer(op, [TensorType(shape, dtype, quant)], attrs, out, [x], profiles=profiles)
 
 
 @EXTREMES

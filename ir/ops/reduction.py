@@ -23,7 +23,7 @@ import numpy as np
 from ir.fixed_point import Rounding, multiply, quantize_multiplier
 from ir.keras_ops import K
 from ir.kernels import EVERYWHERE, INT8, INT8_AND_INT16, LITERT, REFERENCE, TFLITE, TFLM, Kernel
-from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, one_step
+from ir.opdef import Attributes, Encoding, IntegerCall, LowEnd, OpDef, Operand, Passage, QuantRule, Ratio, one_step
 from ir.ops._floats import half_away
 from ir.ops._shapes import TIED_INT16_ON_TFLITE, free_if, keeps_shape, many, only, real_axis, version_by_type
 from ir.profile import Kernels, Profile, Runtime
@@ -192,6 +192,9 @@ _SUMS = (
     Kernel(activation=DType.INT16, right=TFLM, unproved=LITERT - REFERENCE, wrong=LITERT & REFERENCE),
 )
 
+# XNNPACK's int8 kernels are steps off from 2^18 on, TFLite's from 2^24; those of int16 from 2^30.
+_OF_MEANS = Ratio(of=max, most={8: 2.0**14, 16: 2.0**20}, end={8: 2.0**17, 16: 2.0**28})
+
 MEAN = OpDef(
     name="mean",
     summary="Mean over axes.",
@@ -200,7 +203,7 @@ MEAN = OpDef(
     infer=infer_reduced,
     compute=_on_floats("mean"),
     integer=_integer_mean,
-    quantization=QuantRule(kernels=INT8_AND_INT16),
+    quantization=QuantRule(kernels=INT8_AND_INT16, ratio=_OF_MEANS),
     encoding=_reducer("MEAN", int16=3),
     passage=_passage,
     is_identity=keeps_shape(infer_reduced),
@@ -215,7 +218,7 @@ SUM = OpDef(
     infer=infer_reduced,
     compute=_on_floats("sum"),
     integer=_integer_sum,
-    quantization=QuantRule(kernels=_SUMS),
+    quantization=QuantRule(kernels=_SUMS, ratio=_OF_MEANS),
     encoding=_reducer("SUM", int16=1),
     passage=_passage,
     is_identity=keeps_shape(infer_reduced),
