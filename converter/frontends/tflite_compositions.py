@@ -10,7 +10,7 @@ pow:    products, roots, or a table; the exponent is one constant
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import numpy as np
 
@@ -57,16 +57,21 @@ def _cumsum(graph: Graph, node: Node) -> Node:
 
 
 def _reverse(graph: Graph, node: Node) -> Node:
-    x, rank = node.input, len(node.input.shape)
-    axes = {a % rank for a in node.attrs.axes}
+    return backwards(graph, node.input, node.attrs.axes, f"{node.name}/slice")
+
+
+def backwards(graph: Graph, x: Value, axes: Collection[int], name: str) -> Node:
+    """`x` with axes that run backwards."""
+    rank = len(x.shape)
+    turned = {a % rank for a in axes}
     attrs = StridedSliceAttributes(
         begin=(0,) * rank,
         end=(0,) * rank,
-        strides=tuple(-1 if i in axes else 1 for i in range(rank)),
+        strides=tuple(-1 if i in turned else 1 for i in range(rank)),
         begin_mask=(1 << rank) - 1,
         end_mask=(1 << rank) - 1,
     )
-    return graph.add(STRIDED_SLICE, [x], attrs, f"{node.name}/slice")
+    return graph.add(STRIDED_SLICE, [x], attrs, name)
 
 
 def _one_hot(graph: Graph, node: Node) -> Node:

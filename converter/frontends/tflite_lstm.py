@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.frontends.lstm import lstm_operands
+from converter.frontends.tflite_compositions import backwards
 from ir.graph import Graph, Node, Value
 from ir.opdef import FusedActivation, OpDef
 from ir.ops.activation import LOGISTIC, TANH
@@ -24,7 +25,6 @@ from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD, MUL
 from ir.ops.joining import PACK, SPLIT, UNPACK, PackAttributes, UnpackAttributes
 from ir.ops.recurrent import GATES, UNIDIRECTIONAL_SEQUENCE_LSTM, LstmAttributes
-from ir.ops.rewritten import REVERSE, ReverseAttributes
 from ir.ops.shape import RESHAPE, TRANSPOSE, ReshapeAttributes, TransposeAttributes
 from ir.ops.slicing import SLICE, SliceAttributes
 
@@ -246,7 +246,7 @@ def _sequence(graph: Graph, steps: Sequence[Value], name: str) -> Value:
         if tuple(steps) == unpack.outputs:
             return unpack.input
         if tuple(steps) == unpack.outputs[::-1]:
-            return graph.add(REVERSE, [unpack.input], ReverseAttributes(axes=(_STEPS,)), name).output
+            return backwards(graph, unpack.input, [_STEPS], name).output
     return graph.add(PACK, list(steps), PackAttributes(values_count=len(steps), axis=_STEPS), name).output
 
 
