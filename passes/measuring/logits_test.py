@@ -44,6 +44,13 @@ def test_a_reshape_that_keeps_rows_and_samples_is_passed() -> None:
     assert logits_of(net.ends(rows)) == [logits]
 
 
+def test_a_reshape_that_cuts_rows_is_not_passed() -> None:
+    net = Net()
+    shares = net.then(SOFTMAX, net.dense(net.input(6), 4))
+    halves = net.then(RESHAPE, shares, attrs=ReshapeAttributes(shape=(1, 2, 2)))
+    assert logits_of(net.ends(halves)) == [halves]
+
+
 def test_before_fixed_is_what_scales_can_be_chosen_for() -> None:
     graph, logits = ends()
     _, copied, turned, _, product = graph.outputs
