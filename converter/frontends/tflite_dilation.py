@@ -78,13 +78,11 @@ def _fold(graph: Graph, spread: Node, convolution: Node, gather: Node, factors: 
         picture = (*x.shape[:axis], 1, *x.shape[axis:])
     x = _shaped(graph, x, picture, f"{gather.name}/picture")
     attrs = dataclasses.replace(convolution.attrs, dilation_h_factor=factors[0], dilation_w_factor=factors[1])
-    y = graph.add(convolution.op, [x, *convolution.inputs[1:]], attrs, convolution.name).output
-    result, shape = gather.output, ReshapeAttributes(shape=gather.output.shape)
-    whole = y if y.shape == result.shape else graph.add(RESHAPE, [y], shape, f"{gather.name}/signal").output
-    graph.replace_uses(result, whole)
-    if result in graph.outputs:
-        graph.outputs = [whole if v is result else v for v in graph.outputs]
-        whole.name, result.name = result.name, f"{result.name}/blocks"
+    made = graph.add(convolution.op, [x, *convolution.inputs[1:]], attrs, convolution.name)
+    if made.output.shape != gather.output.shape:
+        signal = ReshapeAttributes(shape=gather.output.shape)
+        made = graph.add(RESHAPE, [made.output], signal, f"{gather.name}/signal")
+    graph.replace(gather, [made])
 
 
 def _padded(graph: Graph, x: Value, edges: Sequence[tuple[int, int]], name: str) -> Value:

@@ -62,8 +62,10 @@ def _blocks(
     ],
 )
 def test_blocks_become_a_dilation(graph: Graph, operators: list[str]) -> None:
-    shape = graph.inputs[0].shape
-    assert [node.op.name for node in check(to_bytes(graph), numbers(*shape)).nodes] == operators
+    shape, ends = graph.inputs[0].shape, [value.name for value in graph.outputs]
+    found = check(to_bytes(graph), numbers(*shape))
+    assert [node.op.name for node in found.nodes] == operators
+    assert [value.name for value in found.outputs] == ends
 
 
 @pytest.mark.parametrize(
