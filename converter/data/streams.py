@@ -122,9 +122,9 @@ def _arrays(element: Any, inputs: Sequence[InputSpec]) -> list[np.ndarray]:
         raise _unfit(f"{len(inputs)} arrays", f"{len(listed)}", "yield one per input, as a list")
     arrays = [as_array(a, "an element of calibration_data") for a in listed]
     batches = [a[None] if a.ndim == len(spec.shape) - 1 else a for a, spec in zip(arrays, inputs, strict=True)]
-    for batch, spec in zip(batches, inputs, strict=True):
+    for given, batch, spec in zip(listed, batches, inputs, strict=True):
         if not batch.ndim:
-            raise _unfit(f"numbers of shape {list(spec.shape)}", kind_of(listed[0]), "yield arrays")
+            raise _unfit(f"numbers of shape {list(spec.shape)}", kind_of(given), "yield arrays")
     return batches
 
 

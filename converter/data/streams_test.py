@@ -106,6 +106,11 @@ def test_what_yields_no_samples_is_named(given, sentence):
         as_source(given, graph_of(), "", samples=12)
 
 
+def test_of_several_inputs_the_one_that_is_no_array_is_named():
+    with pytest.raises(DataError, match="found None; yield arrays"):
+        as_source(lambda: iter([[X, None]]), graph_of(2), "", samples=12)
+
+
 def test_errors_of_a_function_that_yields_are_its_own():
     with pytest.raises(ZeroDivisionError):
         as_source(lambda: 1 / 0, graph_of(), "", samples=12)
