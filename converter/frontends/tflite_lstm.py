@@ -5,7 +5,7 @@ TensorFlow exports a Keras LSTM as a loop, which is written out when it is read 
     (i, f, g, o) = split(W x_t + R h_{t-1} + b),   c_t = sigmoid(f) c_{t-1} + sigmoid(i) tanh(g),   h_t = sigmoid(o) tanh(c_t)
 
 is looked for, from `h_t` backwards; steps that follow each other with the same weights, from states of zero on, are one
-layer. Its cell state has 16 bits, and it is a twentieth as large. Others stay as they are: of GRUs and simple cells TFLite has
+layer, whose cell state has 16 bits. Others stay as they are: of GRUs and simple cells TFLite has
 no operator.
 """
 
@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from converter.frontends.lstm import lstm_operands
+from converter.frontends.matching import made_by
 from converter.frontends.tflite_compositions import backwards
 from ir.graph import Graph, Node, Value
-from ir.opdef import FusedActivation, OpDef
+from ir.opdef import FusedActivation
 from ir.ops.activation import LOGISTIC, TANH
 from ir.ops.convolution import FULLY_CONNECTED
 from ir.ops.elementwise import ADD, MUL
@@ -122,7 +123,7 @@ def _cell(node: Node) -> _Cell | None:
         return None
     i, g = new
     f, c_before = (None, None) if kept is None else kept
-    split = _maker(o, SPLIT)
+    split = made_by(o, SPLIT)
     if split is None or split.attrs.num_splits != len(GATES) or split.attrs.axis not in (-1, len(o.shape) - 1):
         return None
     order = _places(split, i, f, g, o)
@@ -151,11 +152,11 @@ def _parts_of_state(c: Value) -> tuple[tuple[Value, Value] | None, tuple[Value, 
     if node.op is not ADD or not _plain(node):
         return None, None
     for one, other in (node.inputs, node.inputs[::-1]):
-        new, kept = (_gated(p) if (p := _maker(one, MUL)) else None), _maker(other, MUL)
+        new, kept = (_gated(p) if (p := made_by(one, MUL)) else None), made_by(other, MUL)
         if new is None or kept is None or not _plain(kept):
             continue
         for gate, state in (kept.inputs, kept.inputs[::-1]):
-            opened = _maker(gate, LOGISTIC)
+            opened = made_by(gate, LOGISTIC)
             if opened is not None and state is not None:
                 return new, (opened.input, None if _zero(state) else state)
     return None, None
@@ -166,7 +167,7 @@ def _gated(node: Node) -> tuple[Value, Value] | None:
     if node.op is not MUL or not _plain(node):
         return None
     for one, other in (node.inputs, node.inputs[::-1]):
-        opened, shown = _maker(one, LOGISTIC), _maker(other, TANH)
+        opened, shown = made_by(one, LOGISTIC), made_by(other, TANH)
         if opened is not None and shown is not None:
             return opened.input, shown.input
     return None
@@ -178,7 +179,7 @@ def _sums(z: Value, c_before: Value | None, units: int) -> _Sums | None:
     recurrent: list[Node] = []
     bias = np.zeros(z.shape[-1])
     for term in _terms(z):
-        layer = _maker(term, FULLY_CONNECTED)
+        layer = made_by(term, FULLY_CONNECTED)
         constant = term if layer is None else layer.bias
         if layer is not None:
             if layer.weight is None or not layer.weight.is_constant or not _plain(layer) or len(layer.input.shape) != 2:
@@ -208,7 +209,7 @@ def _terms(value: Value) -> list[Value]:
     found, left = [], [value]
     while left:
         term = left.pop()
-        node = _maker(term, ADD)
+        node = made_by(term, ADD)
         if node is None or not _plain(node):
             found.append(term)
         else:
@@ -241,7 +242,7 @@ def _gather(graph: Graph, chain: Sequence[_Cell], moved: dict[Value, Value]) -> 
 
 def _sequence(graph: Graph, steps: Sequence[Value], name: str) -> Value:
     """`[batch, steps, size]` of what each step has."""
-    unpack = _maker(steps[0], UNPACK) or _maker(steps[-1], UNPACK)
+    unpack = made_by(steps[0], UNPACK) or made_by(steps[-1], UNPACK)
     if unpack is not None and unpack.attrs.axis == _STEPS:
         if tuple(steps) == unpack.outputs:
             return unpack.input
@@ -293,9 +294,3 @@ def _zero(value: Value) -> bool:
 def _plain(node: Node) -> bool:
     """Whether no activation is fused into it."""
     return node.attrs.activation is FusedActivation.NONE
-
-
-def _maker(value: Value | None, op: OpDef) -> Node | None:
-    """What makes a value, if it is this operator."""
-    node = None if value is None else value.producer
-    return node if node is not None and node.op is op else None

@@ -146,16 +146,8 @@ def first_state(graph: Graph) -> None:
     graph.set_input(kept, at, graph.constant(numbers(2, UNITS), "state"))
 
 
-@pytest.mark.parametrize("change", [state_shown, first_state])
+@pytest.mark.parametrize("change", [state_shown, first_state, other_weights, bias_of_one_step])
 def test_layers_that_the_operator_is_not_stay(change) -> None:
-    graph, steps = Written().begun()
-    graph.outputs = [stacked(graph, Written().layer(graph, steps)[0])]
-    change(graph)
-    assert LSTM not in read(graph)
-
-
-@pytest.mark.parametrize("change", [other_weights, bias_of_one_step])
-def test_steps_of_other_weights_stay(change) -> None:
     graph, steps = Written().begun()
     graph.outputs = [stacked(graph, Written().layer(graph, steps)[0])]
     change(graph)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from converter.frontends.matching import made_by
 from converter.frontends.tflite_compositions import compose
 from converter.frontends.tflite_dilation import fold_blocks
 from converter.frontends.tflite_lstm import gather_steps
@@ -193,15 +194,10 @@ def _flat_bias(graph: Graph, node: Node) -> None:
         graph.set_input(node, index, graph.constant(bias.array.reshape(-1), bias.name))
 
 
-def _made_by(value: Value | None, op: OpDef) -> Node | None:
-    node = None if value is None else value.producer
-    return node if node is not None and node.op is op else None
-
-
 def _either(node: Node, op: OpDef) -> tuple[Node, Value] | None:
     """The operand of a pair that `op` made, and the other operand."""
     for mine, other in ((0, 1), (1, 0)):
-        maker, rest = _made_by(node.inputs[mine], op), node.inputs[other]
+        maker, rest = made_by(node.inputs[mine], op), node.inputs[other]
         if maker is not None and rest is not None:
             return maker, rest
     return None
@@ -212,13 +208,13 @@ def _prelu(graph: Graph, node: Node) -> None:
     if node.op is not ADD:
         return
     for product, positive in ((node.inputs[0], node.inputs[1]), (node.inputs[1], node.inputs[0])):
-        scaled, kept = _made_by(product, MUL), _made_by(positive, RELU)
+        scaled, kept = made_by(product, MUL), made_by(positive, RELU)
         found = None if scaled is None or kept is None else _either(scaled, NEG)
         if found is None or kept is None:
             continue
         negated, alpha = found
-        clipped = _made_by(negated.inputs[0], RELU)
-        flipped = None if clipped is None else _made_by(clipped.inputs[0], NEG)
+        clipped = made_by(negated.inputs[0], RELU)
+        flipped = None if clipped is None else made_by(clipped.inputs[0], NEG)
         x = kept.inputs[0]
         if flipped is None or x is None or flipped.inputs[0] is not x or not alpha.is_constant or x.type.rank < 2:
             continue
@@ -231,20 +227,20 @@ def _prelu(graph: Graph, node: Node) -> None:
 def _softmax(graph: Graph, node: Node) -> None:
     if node.op is not DIV or node.attrs.activation is not FusedActivation.NONE:
         return
-    powers, total = _made_by(node.inputs[0], EXP), _made_by(node.inputs[1], SUM)
+    powers, total = made_by(node.inputs[0], EXP), made_by(node.inputs[1], SUM)
     if powers is None or total is None or total.inputs[0] is not powers.output or not _over_last(total):
         return
     logits = powers.inputs[0]
-    shifted = _made_by(logits, SUB)
+    shifted = made_by(logits, SUB)
     if shifted is not None:
-        largest = _made_by(shifted.inputs[1], REDUCE_MAX)
+        largest = made_by(shifted.inputs[1], REDUCE_MAX)
         if largest is not None and largest.inputs[0] is shifted.inputs[0] and _over_last(largest):
             logits = shifted.inputs[0]
     _replace(graph, node, SOFTMAX, [logits], SoftmaxAttributes())
 
 
 def _softplus(graph: Graph, node: Node) -> None:
-    total = _made_by(node.inputs[0], ADD) if node.op is LOG else None
+    total = made_by(node.inputs[0], ADD) if node.op is LOG else None
     found = None if total is None else _either(total, EXP)
     if found is not None and found[1].data is not None and not np.any(found[1].data != 1):
         _replace(graph, node, SOFTPLUS, [found[0].input])
